@@ -1,0 +1,48 @@
+# `make demo` does the whole job of this project, `make test` passes its tests.
+# Nothing is needed but Python 3.11 to 3.13 and make: each target makes .venv when it is missing or stale.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+OUT ?= demo
+
+.PHONY: help install demo test lint unit bench clean
+
+help:
+	@echo "make demo     the whole pipeline on bundled photographs, on a CPU (result: $(OUT)/report/report.html)"
+	@echo "make test     linters, type checker, import contracts and every test"
+	@echo "make install  make .venv with mmfe in it, and no more"
+	@echo "make lint | unit | clean"
+
+install: $(VENV)/.installed
+
+demo: $(VENV)/.installed
+	$(BIN)/mmfe demo --out $(OUT)
+
+test: lint unit
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/deptry --no-ansi .
+	$(BIN)/pyright
+
+unit: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 13) and "mmfe needs Python 3.11 to 3.13, and $(PYTHON) is %d.%d; try: make PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable ".[dev]"
+	@touch $(VENV)/.installed $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info src/*.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,199 @@
+"""How fast a guide encodes: `python -m benchmarks.guide_encode [--json]`.
+
+Qwen2.5-VL at 224², against the obvious loop: one image at a time through the processor and the
+full model with every hidden state kept. On a CPU the toy checkpoint is timed; on CUDA the full 3B
+size with random weights, which gives true speed without a download. The rate includes reading
+nothing and preparing everything: resizing, patches, tokens, the model, pooling, and the way back
+to the CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+
+from mmfe_cache.guides import DEFAULT_PROMPT, load_guide
+from mmfe_cache.guides.checkpoint import quiet_transformers
+from mmfe_cache.guides.qwen import QwenGuide
+from mmfe_cache.guides.tiny import QWEN_3B, make_tiny, qwen_config
+
+CDD11_ENCODINGS = 54_252
+"""13,013 training samples at four views and 2,200 test samples at one."""
+
+LIMITS = {"cpu": {"ratio": 3.0, "share": None}, "cuda": {"ratio": 20.0, "share": 0.4}}
+VOCABULARY_3B = 151_936
+
+
+def load(
+    size: str, device: torch.device, dtype: torch.dtype, scratch: Path
+) -> tuple[QwenGuide, Any, Any]:
+    """The guide, the full model of the obvious loop (with the same weights) and its processor."""
+    directory = make_tiny(scratch / "toy")
+    precision: Any = str(dtype).removeprefix("torch.")
+    guide = load_guide(directory, device=str(device), precision=precision)
+    assert isinstance(guide, QwenGuide)
+    processor = AutoProcessor.from_pretrained(directory)
+    if size == "tiny":
+        with quiet_transformers():
+            full = Qwen2_5_VLForConditionalGeneration.from_pretrained(directory, dtype=dtype)
+        return guide, full.to(device).eval(), processor
+    ids = {
+        name: int(processor.tokenizer.convert_tokens_to_ids(name))
+        for name in processor.tokenizer.get_added_vocab()
+    }
+    with torch.device(device):
+        torch.set_default_dtype(dtype)
+        full = Qwen2_5_VLForConditionalGeneration(qwen_config(QWEN_3B, ids, VOCABULARY_3B))
+        torch.set_default_dtype(torch.float32)
+    guide.replace_network(full.model)
+    return guide, full.eval(), processor
+
+
+def obvious(
+    full: Any, processor: Any, images: Sequence[np.ndarray], device: torch.device
+) -> list[np.ndarray]:
+    """One image at a time, every hidden state of every layer kept, as a first script would."""
+    content = [{"type": "image"}, {"type": "text", "text": DEFAULT_PROMPT}]
+    chat = [{"role": "user", "content": content}]
+    text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    found = []
+    with torch.no_grad(), plain_attention(full):
+        for image in images:
+            inputs = processor(text=[text], images=[Image.fromarray(image)], return_tensors="pt")
+            output = full(**inputs.to(device), output_hidden_states=True)
+            found.append(output.hidden_states[-1][0, -1].float().cpu().numpy())
+    return found
+
+
+@contextlib.contextmanager
+def plain_attention(full: Any) -> Generator[None, None, None]:
+    """The vision tower as transformers ships it, also where the guide shares its weights."""
+    config = full.model.visual.config
+    before = config._attn_implementation
+    config._attn_implementation = "sdpa"
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def ours(guide: QwenGuide, images: Sequence[np.ndarray], batch: int, workers: int) -> np.ndarray:
+    """Prepared ahead in threads, encoded in rectangular batches, as a build does."""
+    with ThreadPoolExecutor(workers) as pool:
+        # A lazy map: while one batch is on the device, the next ones are prepared.
+        prepared = pool.map(guide.prepare, images)
+        found = [
+            guide.encode_prepared(list(islice(prepared, batch))).answer.numpy()
+            for _ in range(0, len(images), batch)
+        ]
+    return np.concatenate(found)
+
+
+def seconds(work: Callable[[], Any], device: torch.device) -> float:
+    """Wall time of ``work``, the device's work included."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def matmul_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """The best of ten large square products, in FLOP/s."""
+    side = 8192 if device.type == "cuda" else 1024
+    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    best = min(seconds(lambda: left @ right, device) for _ in range(10))
+    return 2 * side**3 / best
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Time both, in turns, and put the numbers beside their limits."""
+    name = arguments.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    size = arguments.size or ("3b" if device.type == "cuda" else "tiny")
+    draw = np.random.default_rng(0)
+    shape = (arguments.images, arguments.side, arguments.side, 3)
+    images = list(draw.integers(0, 256, shape, dtype=np.uint8))
+    few = images[: arguments.loop_images]
+    with tempfile.TemporaryDirectory() as scratch:
+        guide, full, processor = load(size, device, dtype, Path(scratch))
+        prepared = guide.prepare(images[0])
+        with FlopCounterMode(display=False) as counter, contextlib.suppress(RuntimeError):
+            guide.encode_prepared([prepared])
+        flops = counter.get_total_flops()
+        encode = lambda: ours(guide, images, arguments.batch, arguments.workers)  # noqa: E731
+        loop = lambda: obvious(full, processor, few, device)  # noqa: E731
+        expected = np.stack(obvious(full, processor, few[:2], device))
+        got = ours(guide, images, arguments.batch, arguments.workers)[:2]
+        difference = float(np.abs(got - expected).max() / np.abs(expected).max())
+        fast, slow = [], []
+        for _ in range(arguments.rounds):
+            fast.append(seconds(encode, device) / len(images))
+            slow.append(seconds(loop, device) / len(few))
+    rate, loop_rate = 1 / statistics.median(fast), 1 / statistics.median(slow)
+    ceiling = matmul_flops(device, dtype)
+    limits = LIMITS[device.type]
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "model": f"Qwen2.5-VL {size}, random weights",
+        "dtype": str(dtype).removeprefix("torch."),
+        "side": arguments.side,
+        "batch": arguments.batch,
+        "images_per_second": rate,
+        "loop_images_per_second": loop_rate,
+        "ratio": rate / loop_rate,
+        "ratio_limit": limits["ratio"],
+        "gflop_per_image": flops / 1e9,
+        "matmul_tflops": ceiling / 1e12,
+        "share_of_matmul": flops * rate / ceiling,
+        "share_limit": limits["share"],
+        "difference_from_loop": difference,
+        "cdd11_encodings": CDD11_ENCODINGS,
+        "cdd11_minutes": CDD11_ENCODINGS / rate / 60,
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--size", choices=("tiny", "3b"), help="default: 3b on CUDA, else tiny")
+    parser.add_argument("--side", type=int, default=224, help="pixels of the square images")
+    parser.add_argument("--images", type=int, default=96)
+    parser.add_argument("--loop-images", type=int, default=24)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    result = measure(parser.parse_args())
+    if "--json" in sys.argv:
+        print(json.dumps(result, indent=2))
+        return
+    for name, value in result.items():
+        print(f"{name:24} {value:.4g}" if isinstance(value, float) else f"{name:24} {value}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""Inference of the full model beside an independent Restormer as its users run it.
+
+    python -m benchmarks.restore_speed [--size 256] [--repeats 3] [--json]
+
+The reference (spandrel's Restormer, 26.1 M parameters) runs eagerly, in NCHW and float32; ours is
+the full model (37.5 M), as shipped, in float32 and under bf16 autocast (the reference then too).
+Memory is the peak allocated during the forward pass, without weights. `machine_gflops` is the
+rate of a large matrix product in the same precision: the arithmetic limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+Run = Callable[[], object]
+
+
+def _reference(size: int, device: str, dtype: torch.dtype) -> tuple[Run, int]:
+    from spandrel_extra_arches.architectures.Restormer.__arch.restormer_arch import Restormer
+
+    network = Restormer().eval().to(device)
+    image = torch.rand(1, 3, size, size, device=device)
+    return _under(dtype, device, lambda: network(image)), 282
+
+
+def _ours(size: int, device: str, dtype: torch.dtype) -> tuple[Run, int]:
+    from mmfe_cache.embeddings import Embeddings
+    from mmfe_restore import Restorer, load_recipe
+    from mmfe_restore.model import count_macs
+
+    recipe = load_recipe("cdd11")
+    network = Restorer.from_recipe(recipe).eval().to(device)
+    image = torch.rand(1, 3, size, size, device=device)
+    tokens = torch.randn(1, 16, recipe.model.guidance_dim, device=device)
+    embeddings = Embeddings(tokens, tokens, tokens[:, 0])
+    gflop = round(2 * count_macs(recipe.model) / 1e9)
+    return _under(dtype, device, lambda: network(image, embeddings)), gflop
+
+
+def _under(dtype: torch.dtype, device: str, forward: Run) -> Run:
+    def run() -> object:
+        low = dtype != torch.float32
+        with torch.inference_mode(), torch.autocast(device, dtype=dtype, enabled=low):
+            result = forward()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return result
+
+    return run
+
+
+def _machine_gflops(device: str, dtype: torch.dtype) -> float:
+    a = torch.randn(2048, 2048, device=device, dtype=dtype)
+    product = _under(torch.float32, device, lambda: a @ a)
+    product()
+    return 2 * 2048**3 / min(_time(product) for _ in range(5)) / 1e9
+
+
+def _time(run: Run) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def _worker(which: str, size: int, device: str, precision: str, repeats: int) -> dict[str, Any]:
+    dtype = torch.float32 if precision == "32" else torch.bfloat16
+    run, gflop = (_ours if which == "ours" else _reference)(size, device, dtype)
+    _touch_small(which, device, dtype)
+    before = _memory(device)
+    first = _time(run)
+    peak = _memory(device) - before
+    times = [_time(run) for _ in range(repeats)]
+    return {
+        "ms": 1e3 * min(times),
+        "first_ms": 1e3 * first,
+        "peak_mb": peak,
+        "gflop": gflop * size * size / 256**2,
+        "machine_gflops": _machine_gflops(device, dtype),
+    }
+
+
+def _touch_small(which: str, device: str, dtype: torch.dtype) -> None:
+    """Load the libraries' own memory before memory is counted."""
+    (_ours if which == "ours" else _reference)(16, device, dtype)[0]()
+
+
+def _memory(device: str) -> float:
+    """Peak so far in MB: of the process on a CPU, of the allocator on a GPU."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _measure(which: str, arguments: argparse.Namespace, precision: str) -> dict[str, Any]:
+    """In a process of its own, because a process's peak memory never falls."""
+    command = [sys.executable, "-m", "benchmarks.restore_speed", "--worker", which]
+    command += ["--size", str(arguments.size), "--repeats", str(arguments.repeats)]
+    command += ["--device", arguments.device, "--precision", precision]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", choices=("32", "bf16"), action="append")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    precisions: list[str] = arguments.precision or ["32", "bf16"]
+    if arguments.worker:
+        found = _worker(
+            arguments.worker,
+            arguments.size,
+            arguments.device,
+            precisions[0],
+            arguments.repeats,
+        )
+        print(json.dumps(found))
+        return
+    # The issue's limits compare every precision with the reference in float32.
+    float32 = _measure("reference", arguments, "32")
+    rows = []
+    for precision in precisions:
+        ours = _measure("ours", arguments, precision)
+        theirs = float32 if precision == "32" else _measure("reference", arguments, precision)
+        rows.append(
+            {
+                "size": arguments.size,
+                "precision": precision,
+                "ours_ms": ours["ms"],
+                "ours_first_ms": ours["first_ms"],
+                "reference_ms": theirs["ms"],
+                "ratio": ours["ms"] / theirs["ms"],
+                "ratio_to_float32": ours["ms"] / float32["ms"],
+                "limit": {"32": 0.35, "bf16": 0.2}[precision],
+                "ours_peak_mb": ours["peak_mb"],
+                "reference_peak_mb": theirs["peak_mb"],
+                "ratio_memory": ours["peak_mb"] / theirs["peak_mb"],
+                "limit_memory": 0.5,
+                "gflop": ours["gflop"],
+                "machine_gflops": ours["machine_gflops"],
+            }
+        )
+    if arguments.json:
+        print(json.dumps({"rows": rows}, indent=2))
+        return
+    for row in rows:
+        floor = row["gflop"] / row["machine_gflops"] * 1e3
+        print(
+            f"{row['size']}² {row['precision']:>4}: ours {row['ours_ms']:.0f} ms "
+            f"(arithmetic alone {floor:.0f} ms), reference {row['reference_ms']:.0f} ms; "
+            f"ratio to its float32 {row['ratio_to_float32']:.2f} (limit {row['limit']}); memory "
+            f"{row['ours_peak_mb']:.0f} of {row['reference_peak_mb']:.0f} MB "
+            f"({row['ratio_memory']:.2f}, limit {row['limit_memory']})"
+        )
+
+
+if __name__ == "__main__":
+    main()

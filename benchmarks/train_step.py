@@ -1,0 +1,132 @@
+"""A training step of the full model beside an independent Restormer's.
+
+    python -m benchmarks.train_step [--size 128] [--batch 64] [--compile] [--json]
+
+Forward, L1 loss, backward and Adam, under the same autocast (bf16 on CUDA, float32 on a CPU) for
+both; the reference runs eagerly in NCHW as its users run it. On a CPU the defaults are 64² and
+batch 2, and no limit applies: the limits are an H200-class GPU's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class _Guided(nn.Module):
+    """Ours with random embeddings, so that both networks are called alike."""
+
+    def __init__(self, compiled: bool) -> None:
+        super().__init__()
+        from mmfe_restore import Restorer, load_recipe
+
+        recipe = load_recipe("cdd11")
+        self.restorer = Restorer.from_recipe(recipe)
+        if compiled:
+            self.restorer.compile_core()
+        self.register_buffer("tokens", torch.randn(1, 16, recipe.model.guidance_dim))
+
+    def forward(self, image: Tensor) -> Tensor:
+        from mmfe_cache.embeddings import Embeddings
+
+        tokens = self.tokens.expand(len(image), -1, -1)
+        return self.restorer(image, Embeddings(tokens, tokens, tokens[:, 0]))
+
+
+def _worker(arguments: argparse.Namespace) -> dict[str, Any]:
+    device = arguments.device
+    if arguments.worker == "ours":
+        network: nn.Module = _Guided(arguments.compile)
+    else:
+        from spandrel_extra_arches.architectures.Restormer.__arch.restormer_arch import Restormer
+
+        network = Restormer()
+    network = network.to(device).train()
+    adam = torch.optim.Adam(network.parameters(), lr=2e-4)
+    clean = torch.rand(arguments.batch, 3, arguments.size, arguments.size, device=device)
+
+    def step() -> float:
+        started = time.perf_counter()
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
+            loss = F.l1_loss(network(clean), clean.flip(0))
+        loss.backward()
+        adam.step()
+        adam.zero_grad()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    first = step()
+    times = [step() for _ in range(arguments.repeats)]
+    if device == "cuda":
+        peak = torch.cuda.max_memory_allocated() / 2**20
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {
+        "images_per_s": arguments.batch / min(times),
+        "first_s": first,
+        "peak_mb": peak,
+    }
+
+
+def _measure(which: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.train_step", "--worker", which]
+    for name in ("size", "batch", "repeats", "device"):
+        command += [f"--{name}", str(getattr(arguments, name))]
+    command += ["--compile"] if arguments.compile else []
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """Measure and print."""
+    cuda = torch.cuda.is_available()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=128 if cuda else 64)
+    parser.add_argument("--batch", type=int, default=64 if cuda else 2)
+    parser.add_argument("--repeats", type=int, default=5 if cuda else 2)
+    parser.add_argument("--device", default="cuda" if cuda else "cpu")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=cuda)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        print(json.dumps(_worker(arguments)))
+        return
+    ours, theirs = _measure("ours", arguments), _measure("reference", arguments)
+    row = {
+        "size": arguments.size,
+        "batch": arguments.batch,
+        "device": arguments.device,
+        "ours_images_per_s": ours["images_per_s"],
+        "ours_first_s": ours["first_s"],
+        "reference_images_per_s": theirs["images_per_s"],
+        "ratio": ours["images_per_s"] / theirs["images_per_s"],
+        "limit": 3.0 if arguments.device == "cuda" else None,
+        "ours_peak_mb": ours["peak_mb"],
+        "reference_peak_mb": theirs["peak_mb"],
+        "ratio_memory": ours["peak_mb"] / theirs["peak_mb"],
+        "limit_memory": 0.5 if arguments.device == "cuda" else None,
+    }
+    if arguments.json:
+        print(json.dumps({"rows": [row]}, indent=2))
+        return
+    print(
+        f"{row['size']}², batch {row['batch']}, {row['device']}: ours "
+        f"{row['ours_images_per_s']:.2f} images/s, reference {row['reference_images_per_s']:.2f} "
+        f"({row['ratio']:.2f} ×, limit {row['limit']}); peak {row['ours_peak_mb']:.0f} MB of "
+        f"{row['reference_peak_mb']:.0f} ({row['ratio_memory']:.2f}, limit {row['limit_memory']})"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""`mmfe ablate`: the rows of one of the paper's tables, on the same caches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import output
+
+
+def command(
+    table: Annotated[
+        str, typer.Argument(help="table4a | table4b | table5a | table5b | table5c | tableS1")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="KEY=VALUE for every row, such as guide=scene."),
+    ] = None,
+    root: Annotated[Path | None, typer.Option("--root", help="Where the data set lies.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option("--cache", help="The folder of the data set's caches.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Runs go to OUT/<table>/<row>.")] = Path(
+        "runs"
+    ),
+    device: Annotated[
+        str, typer.Option("--device", help="For building and evaluation: auto, cpu, cuda …")
+    ] = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what is there and what is missing; do nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Train and judge every row of a table; what is there already is not done again.
+
+    Embeddings that a cache holds are never computed again: the table ends in the count of guide
+    calls. Example: mmfe ablate table4a --dry-run
+    """
+    from mmfe_restore.evaluation.ablation import make_plan, run_plan
+
+    plan = make_plan(table, overrides or (), root=root, cache=cache, out=out)
+    found = plan.to_json() if dry_run else run_plan(plan, output.console_progress(), device=device)
+    if as_json:
+        output.print_json(found)
+        return
+    _show(found, done=not dry_run)
+    if not dry_run:
+        calls = found["guide_calls"]
+        output.say(
+            f"\nGuide calls: {calls['build']} to build what no cache held, {calls['train']} in "
+            f"training, {calls['eval']} in evaluation."
+        )
+
+
+def _show(found: dict[str, Any], *, done: bool) -> None:
+    columns = ["row", "recipe", "params M", "printed M"]
+    columns += ["PSNR", "95 % interval", "SSIM 11×11", "SSIM 7×7"] if done else ["state"]
+    rows = [_cells(row, done=done) for row in found["rows"]]
+    output.print_table(
+        f"{found['table']}: {found['title']}",
+        [*columns, "printed PSNR", "printed SSIM"],
+        rows,
+        caption=f"printed: {found['source']}",
+    )
+    if done:
+        return
+    output.print_table(
+        "Caches",
+        ["path", "guide", "views there", "views missing"],
+        [
+            [
+                cache["path"],
+                cache["guide"],
+                ", ".join(v for v in cache["views"] if v not in cache["missing"]) or None,
+                ", ".join(cache["missing"]) or "none",
+            ]
+            for cache in found["caches"]
+        ],
+    )
+
+
+def _cells(row: dict[str, Any], *, done: bool) -> list[object]:
+    printed = row["published"]
+    cells: list[object] = [
+        row["method"],
+        row["recipe"],
+        f"{row['parameters'] / 1e6:.3f}",
+        None if printed["parameters"] is None else f"{printed['parameters']:.1f}",
+    ]
+    if done:
+        average, (low, high) = row["average"], row["interval"]
+        cells += [
+            average["psnr"],
+            f"{low:.2f}–{high:.2f}",
+            f"{average['ssim_gaussian']:.4f}",
+            f"{average['ssim_uniform']:.4f}",
+        ]
+    else:
+        cells.append(row["state"])
+    return [*cells, printed["psnr"], f"{printed['ssim']:.3f}"]

@@ -1,0 +1,115 @@
+"""The typer application: every command registers here; errors become exit codes here."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from . import output
+
+app = typer.Typer(
+    name="mmfe",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # a docstring's line breaks are not the help's
+    help="All-in-one image restoration guided by what a multimodal LLM sees.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C: 128 + SIGINT."""
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        output.say(f"mmfe {version('mmfe')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an expected error.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress and no messages; warnings stay.")
+    ] = False,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """All-in-one image restoration guided by what a multimodal LLM sees."""
+    output.VERBOSITY.debug = debug
+    output.VERBOSITY.quiet = quiet
+
+
+def _register() -> None:
+    from . import commands
+
+    commands.register(app)
+
+
+_register()
+
+
+def main() -> None:
+    """Run the command line and exit by the contract: 0, 1, 2, 3 or 130."""
+    sys.exit(run())
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command line.
+
+    Args:
+        arguments: what follows ``mmfe``; None takes the process's own.
+
+    Returns:
+        0 done, 1 failed, 2 wrong usage, 3 cache missing, stale or damaged, 130 interrupted.
+    """
+    from mmfe_cache.errors import MmfeError
+
+    try:
+        code = app(arguments, prog_name="mmfe", standalone_mode=True)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):
+            return _reader_gone()  # typer has turned it into an exit of 1
+        code = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
+        if code == INTERRUPTED and not output.VERBOSITY.told:
+            # typer has turned Ctrl-C into an exit; a command inside `mmfe demo` tells it once.
+            output.VERBOSITY.told = True
+            output.error("interrupted; run the same command again to go on")
+        return code
+    except MmfeError as problem:
+        if output.VERBOSITY.debug:
+            raise
+        output.error(str(problem))
+        return problem.exit_code
+    except BrokenPipeError:
+        return _reader_gone()
+    except OSError as problem:
+        if output.VERBOSITY.debug:
+            raise
+        output.error(_about_files(problem))
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _about_files(problem: OSError) -> str:
+    said = f"{problem.strerror or problem}: {problem.filename or ''}".rstrip(": ")
+    if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        said += "\n  to do:    free some space there and give the same command again"
+    return said
+
+
+def _reader_gone() -> int:
+    """The reader of our output has gone (`mmfe ... | head`); nothing is wrong."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 0

@@ -1,0 +1,191 @@
+"""`mmfe cache`: build, inspect, verify, repair and copy caches of embeddings."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from . import cache_build, output
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+app = typer.Typer(no_args_is_help=True, help="Build, inspect, verify and repair caches.")
+app.command("build")(cache_build.command)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Store = Annotated[str, typer.Argument(help="The store: a .zarr folder.")]
+
+
+@app.command()
+def info(path: Store, as_json: Json = False) -> None:
+    """Say what a cache is: its data, guide, views and size.
+
+    Example: mmfe cache info cache/cdd11/train/scene.zarr
+    """
+    from mmfe_cache.store import open_cache
+    from mmfe_cache.store.describe import describe, sentences
+
+    about = describe(open_cache(path))
+    if as_json:
+        output.print_json(about)
+        return
+    for line in sentences(about):
+        output.say(line)
+
+
+@app.command()
+def verify(
+    path: Store,
+    pixels: Annotated[
+        bool, typer.Option("--pixels", help="Also read and hash every source image again.")
+    ] = False,
+    root: Annotated[Path | None, typer.Option(help="Where the data set lies.")] = None,
+    workers: Annotated[int, typer.Option(help="Threads that hash images.")] = 2,
+    as_json: Json = False,
+) -> None:
+    """Read a whole cache and name everything that is damaged; exits 3 if anything is.
+
+    Example: mmfe cache verify cache/cdd11/train/scene.zarr --pixels
+    """
+    from mmfe_cache.errors import CacheError
+    from mmfe_cache.store import open_cache
+    from mmfe_cache.store.verify import verify as verify_store
+
+    samples = None
+    if pixels:
+        from mmfe_cache.datasets import load_dataset
+
+        reader = open_cache(path)
+        samples = load_dataset(reader.dataset, reader.split, root)
+    progress = output.console_progress()
+    report = verify_store(path, samples=samples, workers=workers, progress=progress)
+    if as_json:
+        output.print_json({"intact": report.intact, **asdict(report)})
+    else:
+        for damage in report.damages:
+            touched = f" ({_few(damage.samples)})" if damage.samples else ""
+            output.say(f"{damage.file}: {damage.problem}{touched}")
+        images = f", {report.pixels:,} images" if pixels else ""
+        output.say(
+            f"{report.path}: read {report.files:,} files, {report.chunks:,} embeddings{images}; "
+            f"{len(report.damages) or 'nothing'} damaged"
+        )
+        for view in report.unfinished:
+            output.say(f"{view} is not finished: mmfe cache build with the same options goes on")
+    if not report.intact:
+        source = all(damage.kind == "source" for damage in report.damages)
+        raise CacheError(
+            f"{len(report.damages)} things are wrong with {path}",
+            remedy="put the images back as they were, or build a new cache"
+            if source
+            else f"mmfe cache repair {path}",
+        )
+
+
+@app.command()
+def repair(
+    path: Annotated[Path, typer.Argument(help="The store: a .zarr folder.")],
+    root: Annotated[Path | None, typer.Option(help="Where the data set lies.")] = None,
+    guide: Annotated[
+        str | None, typer.Option(help="The guide, where it was a checkpoint's directory.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="The data set, where the store cannot say so any more.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="The split, likewise.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="The prompt, likewise.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        typer.Option(help="Precision of the guide, as when the cache was built."),
+    ] = "auto",
+    workers: Annotated[int | None, typer.Option(help="Threads that prepare images.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compute again exactly what is damaged or missing in a cache.
+
+    Example: mmfe cache repair cache/cdd11/train/scene.zarr
+    """
+    from mmfe_cache.build.repair import repair_cache
+    from mmfe_cache.datasets import load_dataset
+    from mmfe_cache.errors import CacheError
+    from mmfe_cache.guides import load_guide
+    from mmfe_cache.store import open_cache
+
+    fingerprint: dict[str, Any] = {}
+    try:
+        known = open_cache(path).metadata
+    except CacheError:
+        if not path.is_dir():
+            raise
+        if dataset is None or split is None or guide is None:
+            raise CacheError(
+                f"the metadata of {path} cannot say what it was built from",
+                remedy="give --dataset, --split and --guide as when it was built",
+            ) from None
+    else:
+        dataset, split = dataset or known.dataset, split or known.split
+        guide, fingerprint = guide or known.guide, dict(known.fingerprint)
+    report = repair_cache(
+        path,
+        load_dataset(dataset, split, root),
+        load_guide(
+            guide,
+            device=device,
+            precision=fingerprint.get("dtype", "auto") if precision == "auto" else precision,
+            prompt=prompt or fingerprint.get("prompt"),
+        ),
+        workers=workers,
+        progress=output.console_progress(),
+    )
+    if as_json:
+        output.print_json(
+            {
+                "path": str(path),
+                "damages": [asdict(damage) for damage in report.damages],
+                "encodings": report.encodings,
+                "intact": report.after.intact,
+            }
+        )
+    else:
+        output.say(
+            f"{path}: {len(report.damages) or 'nothing'} was damaged, "
+            f"{report.encodings} embeddings computed again"
+        )
+    if not report.after.intact:
+        raise CacheError(
+            f"{path} is still damaged",
+            got="; ".join(f"{d.file}: {d.problem}" for d in report.after.damages[:3]),
+            remedy="remove it and build it again",
+        )
+
+
+@app.command()
+def pull(
+    address: Annotated[str, typer.Argument(help="Such as s3://bucket/caches/train.zarr.")],
+    path: Annotated[Path, typer.Argument(help="Where the copy is to lie.")],
+    views: Annotated[str | None, typer.Option(help="Comma-separated; all without it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Copy a remote cache to a local folder, where it reads at the speed of memory.
+
+    Example: mmfe cache pull s3://bucket/cdd11/train/scene.zarr cache/cdd11/train/scene.zarr
+    """
+    from mmfe_cache.store.files import human
+    from mmfe_cache.store.remote import pull as pull_store
+
+    chosen = None if views is None else [part.strip() for part in views.split(",")]
+    count = pull_store(address, path, views=chosen, progress=output.console_progress())
+    if as_json:
+        output.print_json({"path": str(path), "bytes": count})
+        return
+    output.say(f"{path}: {human(count)} fetched")
+
+
+def _few(names: Sequence[str], most: int = 4) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -1,0 +1,236 @@
+"""`mmfe cache build`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from . import output
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mmfe_cache.build.plan import BuildPlan
+    from mmfe_restore.recipes.schema import Recipe
+
+DEFAULT_RECIPE = "cdd11"
+DEFAULT_GUIDE = "qwen2.5-vl-3b"
+
+
+def command(
+    dataset: Annotated[
+        str | None, typer.Option(help="The data set's name; the recipe's own without it.")
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Where the data set lies; else $MMFE_DATA/NAME, else data/NAME."),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="train or test; without it all that are there.")
+    ] = None,
+    guide: Annotated[
+        str | None, typer.Option(help="A guide's name or a checkpoint's directory.")
+    ] = None,
+    views: Annotated[
+        str | None, typer.Option(help="Comma-separated, such as whole@128,crop@128#3,native.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Take data set, guide and views from this recipe.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of this data set's caches, else cache/DATASET.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Images the guide encodes together.")] = 32,
+    shard_samples: Annotated[
+        int, typer.Option(help="Samples of one shard: what a killed build may compute again.")
+    ] = 256,
+    on_error: Annotated[
+        Literal["fail", "skip"], typer.Option(help="What an unreadable image does.")
+    ] = "fail",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that read and prepare images.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        typer.Option(help="Precision of the guide; auto is bfloat16 on a GPU."),
+    ] = "auto",
+    prompt: Annotated[str | None, typer.Option(help="What the guide is asked.")] = None,
+    prompt_file: Annotated[
+        Path | None, typer.Option(help="A text file with what the guide is asked.")
+    ] = None,
+    devices: Annotated[int, typer.Option(min=1, help="Processes on this node, one a GPU.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes that take part, under SLURM.")] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would cost; build nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Run a guide once over a data set and keep what it sees.
+
+    What is already there is kept: a stopped build goes on, and new views are added. Without
+    --split the training split is built at every training resolution and the test split at the
+    resolution of evaluation. Works under torchrun and SLURM as it is.
+
+    Example: mmfe cache build --dataset cdd11 --guide scene --views whole@128,whole@160
+    """
+    from mmfe_cache.build.launcher import launch, wants_many
+    from mmfe_cache.datasets import load_dataset, splits_of
+    from mmfe_cache.guides import load_guide
+    from mmfe_cache.progress import SilentProgress
+    from mmfe_cache.store import store_path
+
+    found = _recipe(recipe, dataset)
+    name = dataset or found.data.dataset
+    named = guide or (found.guide.name if recipe else DEFAULT_GUIDE)
+    question = _prompt(prompt, prompt_file)
+    ranks = launch(devices, nodes) if wants_many(devices, nodes) and not dry_run else None
+    first = ranks is None or ranks.rank == 0
+    progress = output.console_progress() if first else SilentProgress()
+    jobs = [
+        (load_dataset(name, part, root), _views(views, found, part))
+        for part in ([split] if split else splits_of(name, root))
+    ]
+    for samples, _ in jobs:
+        for warning in samples.warnings:
+            progress.warn(warning)
+    chosen = ranks.device if ranks is not None and device == "auto" else device
+    loaded = load_guide(named, device=chosen, precision=precision, prompt=question)
+    targets = [
+        (samples, wanted, store_path(name, samples.split, named, question, out))
+        for samples, wanted in jobs
+    ]
+    if dry_run:
+        from mmfe_cache.build.plan import plan_build
+
+        _print_plans(
+            [
+                plan_build(
+                    samples,
+                    loaded,
+                    wanted,
+                    path,
+                    batch_size=batch_size,
+                    shard_samples=shard_samples,
+                    timed_batches=2,
+                )
+                for samples, wanted, path in targets
+            ],
+            as_json,
+        )
+        return
+    from mmfe_cache.build import build_cache
+
+    reports = [
+        build_cache(
+            samples,
+            loaded,
+            wanted,
+            path,
+            batch_size=batch_size,
+            shard_samples=shard_samples,
+            on_error=on_error,
+            workers=workers,
+            ranks=ranks,
+            progress=progress,
+        )
+        for samples, wanted, path in targets
+    ]
+    if not first:
+        return
+    stores = [
+        {"dataset": name, "split": samples.split, "guide": loaded.name, **asdict(report)}
+        for report, (samples, _, _) in zip(reports, targets, strict=True)
+    ]
+    if as_json:
+        computed = sum(report.encodings for report in reports)
+        # Counted by the guide itself; the other processes' guides are not here to be asked.
+        calls = loaded.calls if ranks is None else computed
+        stores = [{**store, "path": str(store["path"])} for store in stores]
+        output.print_json({"encodings": computed, "guide_calls": calls, "stores": stores})
+        return
+    output.print_table(
+        "Caches",
+        ("store", "samples", "views", "computed", "reused", "skipped", "seconds"),
+        [
+            (str(r.path), r.samples, len(r.views), r.encodings, r.reused, len(r.skipped), r.seconds)
+            for r in reports
+        ],
+    )
+
+
+def _recipe(name: str | None, dataset: str | None) -> Recipe:
+    from mmfe_restore.recipes import load_recipe, recipe_names
+
+    if name is not None:
+        return load_recipe(name)
+    # The all-in-one sets have a recipe of their own name, with views of their own.
+    return load_recipe(dataset if dataset in recipe_names() else DEFAULT_RECIPE)
+
+
+def _views(given: str | None, recipe: Recipe, split: str) -> Sequence[str]:
+    if given is not None:
+        named = [part.strip() for part in given.split(",") if part.strip()]
+        if not named:
+            from mmfe_cache.errors import UsageError
+
+            raise UsageError("--views names no view", got=repr(given), expected="such as whole@128")
+        return named
+    return recipe.training_views if split == "train" else (recipe.eval.view,)
+
+
+def _prompt(text: str | None, file: Path | None) -> str | None:
+    if file is None:
+        return text
+    from mmfe_cache.errors import UsageError
+
+    if text is not None:
+        raise UsageError("give --prompt or --prompt-file, not both")
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise UsageError(f"cannot read the prompt file {file}", got=str(problem)) from problem
+
+
+def _print_plans(plans: Sequence[BuildPlan], as_json: bool) -> None:
+    from mmfe_cache.errors import MmfeError
+    from mmfe_cache.store.files import human
+
+    total: dict[str, Any] = {
+        "encodings": sum(plan.encodings for plan in plans),
+        "tokens": sum(plan.tokens for plan in plans),
+        "bytes": sum(plan.bytes for plan in plans),
+        "free": plans[0].free,
+        "hours": sum(plan.seconds or 0.0 for plan in plans) / 3600,
+    }
+    if as_json:
+        stores = [{**asdict(plan), "path": str(plan.path)} for plan in plans]
+        output.print_json({**total, "stores": stores})
+    else:
+        output.print_table(
+            "What the build would cost",
+            ("store", "samples", "views", "encodings", "tokens", "on disk", "hours"),
+            [
+                (
+                    str(plan.path),
+                    plan.samples,
+                    len(plan.views),
+                    plan.encodings,
+                    plan.tokens,
+                    human(plan.bytes),
+                    (plan.seconds or 0.0) / 3600,
+                )
+                for plan in plans
+            ],
+            None if total["free"] is None else f"{human(total['free'])} free",
+        )
+    if total["free"] is not None and total["bytes"] > total["free"]:
+        raise MmfeError(
+            "the caches would not fit on the disk",
+            got=f"{human(total['free'])} free",
+            expected=human(total["bytes"]),
+            remedy="free some space, choose another place with --out, or fewer --views",
+        )

@@ -1,0 +1,280 @@
+"""`mmfe data`: make, list, check and pack data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import output
+
+if TYPE_CHECKING:
+    from mmfe_cache.datasets import CheckReport
+
+app = typer.Typer(no_args_is_help=True, help="Make, list, check and pack data sets.")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@app.command()
+def synth(
+    photos: Annotated[Path, typer.Argument(help="Folder of clean photographs.")],
+    out: Annotated[Path, typer.Option("--out", help="Root of the new set, in CDD11's layout.")],
+    test_photos: Annotated[
+        Path | None,
+        typer.Option(help="Photographs of the test split; without it PHOTOS is split by scene."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Another seed draws other weather.")] = 0,
+    max_side: Annotated[
+        int | None, typer.Option(help="Shrink photographs whose longer side is larger, in pixels.")
+    ] = None,
+    test_share: Annotated[
+        float,
+        typer.Option(help="Part of the scenes that goes to test; 1 writes a test split only."),
+    ] = 0.2,
+    composition: Annotated[
+        list[str] | None,
+        typer.Option(help="Write this class only; may be given several times. Default: all 11."),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Threads; the bytes do not depend on it.")
+    ] = 2,
+    as_json: Json = False,
+) -> None:
+    """Write a CDD11-shaped set: clear photographs and 11 compositions of degradations.
+
+    A stopped run goes on where it stopped. `mmfe cache build --dataset cdd11 --root OUT` takes
+    the result as it is.
+
+    Example: mmfe data synth photos/ --out data/mine --max-side 512
+    """
+    from mmfe_cache.datasets import write_synth
+    from mmfe_cache.degradations import COMPOSITIONS
+
+    report = write_synth(
+        photos,
+        out,
+        test_photos=test_photos,
+        seed=seed,
+        max_side=max_side,
+        test_share=test_share,
+        compositions=tuple(composition) if composition else COMPOSITIONS,
+        workers=workers,
+        progress=output.console_progress(),
+    )
+    if as_json:
+        output.print_json(report.to_json())
+        return
+    output.print_table(
+        f"CDD11-shaped set in {report.out}",
+        ("split", "photographs", "classes", "pairs"),
+        [
+            (split, count, len(report.compositions), report.pairs[split])
+            for split, count in report.scenes.items()
+        ],
+        f"{report.written} pictures written, {report.reused} were there, {report.seconds:.1f} s",
+    )
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List the data sets that are known, with the published number of samples."""
+    from mmfe_cache.datasets import DATASETS
+
+    if as_json:
+        output.print_json(
+            {
+                "datasets": [
+                    {
+                        "name": info.name,
+                        "description": info.description,
+                        "published": dict(info.pairs) if info.pairs else None,
+                    }
+                    for info in DATASETS.values()
+                ]
+            }
+        )
+        return
+    output.print_table(
+        "Data sets",
+        ("name", "train", "test", "what"),
+        [
+            (
+                info.name,
+                info.pairs["train"] if info.pairs else None,
+                info.pairs["test"] if info.pairs else None,
+                info.description,
+            )
+            for info in DATASETS.values()
+        ],
+        "published numbers of samples; every noise level counts",
+    )
+
+
+@app.command()
+def check(
+    dataset: Annotated[str, typer.Option(help="A data set of `mmfe data list`.")] = "cdd11",
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Its folder; default: $MMFE_DATA/DATASET, else data/DATASET."),
+    ] = None,
+    split: Annotated[list[str] | None, typer.Option(help="train or test; default: both.")] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Read headers only and compare no photographs.")
+    ] = False,
+    workers: Annotated[int, typer.Option(help="Threads that read.")] = 2,
+    as_json: Json = False,
+) -> None:
+    """Say what is there: layouts, counts, missing partners, sizes, unreadable files, leaks.
+
+    Exits 0 when everything published is there and usable, 1 when not.
+
+    Example: mmfe data check --dataset aio5 --root /data/allinone
+    """
+    from mmfe_cache.datasets import check_dataset
+
+    report = check_dataset(
+        dataset,
+        root,
+        splits=split,
+        decode=not fast,
+        leaks=not fast,
+        workers=workers,
+        progress=output.console_progress(),
+    )
+    epoch = _epoch(dataset, report)
+    if as_json:
+        output.print_json({**report.to_json(), "epoch": epoch})
+    else:
+        _print_check(report, epoch)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _epoch(dataset: str, report: CheckReport) -> dict[str, Any] | None:
+    """How often the recipe of this name draws each label in one epoch, None without one."""
+    from mmfe_restore.recipes import load_recipe, recipe_names
+
+    if dataset not in recipe_names():
+        return None
+    repeats = load_recipe(dataset).data.repeats
+    draws: dict[str, dict[str, int]] = {}
+    for part in report.parts:
+        if part.split != "train":
+            continue
+        for label in part.labels:
+            repeat = repeats.get(label, repeats.get("*", 1))
+            there = part.samples // len(part.labels)
+            draws[label] = {"samples": there, "repeats": repeat, "draws": there * repeat}
+    return {"recipe": dataset, "labels": draws, "draws": sum(d["draws"] for d in draws.values())}
+
+
+def _print_check(report: CheckReport, epoch: dict[str, Any] | None) -> None:
+    output.print_table(
+        f"{report.dataset} under {report.root}",
+        ("part", "split", "layout", "found", "published", "samples", "missing", "bad", "sizes"),
+        [
+            (
+                part.name,
+                part.split,
+                part.layout or "not there",
+                part.found,
+                part.published,
+                part.samples,
+                len(part.missing),
+                len(part.unreadable) + len(part.mismatched),
+                len(part.sizes),
+            )
+            for part in report.parts
+        ],
+    )
+    for part in report.parts:
+        for what, names in (
+            ("missing", part.missing),
+            ("unreadable", part.unreadable),
+            ("different sizes", part.mismatched),
+            ("not used", part.extra),
+            ("note", part.notes),
+        ):
+            for name in names:
+                output.say(f"{part.split}, {part.name}: {what}: {name}")
+    if epoch is not None and epoch["labels"]:
+        output.print_table(
+            f"one epoch of recipe {epoch['recipe']}: {epoch['draws']} draws",
+            ("label", "samples", "repeats", "draws"),
+            [
+                (label, entry["samples"], entry["repeats"], entry["draws"])
+                for label, entry in epoch["labels"].items()
+            ],
+        )
+    if report.compared != (0, 0):
+        for split, count, distinct in zip(
+            ("train", "test"), report.compared, report.distinct, strict=True
+        ):
+            output.say(f"{split}: {count} clean photographs, {distinct} different ones")
+        output.say(f"{len(report.leaks)} test photographs are in the training split too")
+    for leak in report.leaks:
+        output.say(f"leak: {leak.test} = {leak.train}")
+
+
+@app.command()
+def pack(
+    dataset: Annotated[str, typer.Option(help="A data set of `mmfe data list`.")] = "cdd11",
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Its folder; default: $MMFE_DATA/DATASET, else data/DATASET."),
+    ] = None,
+    split: Annotated[list[str] | None, typer.Option(help="train or test; default: both.")] = None,
+    compress: Annotated[
+        bool, typer.Option("--compress", help="Deflate the tiles: smaller, a little slower.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the packs; default: ROOT/packed.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Threads that decode and compress.")] = 2,
+    as_json: Json = False,
+) -> None:
+    """Pack the pictures of each split into one HDF5 file, so that crops read at memory speed.
+
+    Everything that loads the data set takes the pack by itself. A stopped run goes on where it
+    stopped.
+
+    Example: mmfe data pack --dataset cdd11 --root /data/cdd11 --compress
+    """
+    from mmfe_cache.datasets import data_root, load_dataset, splits_of
+    from mmfe_cache.packing import pack as write_pack
+    from mmfe_cache.packing import pack_path
+
+    progress = output.console_progress()
+    where = data_root(dataset, root)
+    reports: list[dict[str, Any]] = []
+    for name in split or splits_of(dataset, where):
+        samples = load_dataset(dataset, name, where, packed=False)
+        for warning in samples.warnings:
+            progress.warn(warning)
+        path = pack_path(where, dataset, name, shared=dataset != "cdd11")
+        if out is not None:
+            path = out / path.name
+        report = write_pack(samples, path, compress, progress, workers=workers)
+        reports.append({"split": name, **report.to_json()})
+    if as_json:
+        output.print_json({"packs": reports})
+        return
+    output.print_table(
+        f"packs of {dataset}",
+        ("split", "pack", "samples", "pictures", "reused", "MiB", "of the files", "seconds"),
+        [
+            (
+                entry["split"],
+                entry["path"],
+                entry["samples"],
+                entry["pictures"],
+                entry["reused"],
+                entry["pack_bytes"] / 2**20,
+                f"{entry['ratio']:.2f} x",
+                entry["seconds"],
+            )
+            for entry in reports
+        ],
+    )

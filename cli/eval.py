@@ -1,0 +1,227 @@
+"""`mmfe eval`: judge a checkpoint on a test set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import output
+
+if TYPE_CHECKING:
+    from mmfe_restore.evaluation import EvalReport
+
+
+def command(
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            "--checkpoint",
+            help="A run's folder or its model/; without it, the run under runs/ that finished "
+            "last.",
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Test set; the one it was trained for.")
+    ] = None,
+    root: Annotated[Path | None, typer.Option("--root", help="Where the data set lies.")] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option("--cache", help="The folder of the data set's caches, or one cache."),
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="Which split to judge.")] = "test",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Report folder; RUN/eval/<dataset>-<split> without it."),
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            "--protocol",
+            help="mmfe | promptir | moce-ir | onerestore | restormer: how peers measure.",
+        ),
+    ] = None,
+    view: Annotated[
+        str | None, typer.Option("--view", help="The guide's view, such as whole@224.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="Recipe of a checkpoint that does not name its own."),
+    ] = None,
+    no_guide: Annotated[
+        bool,
+        typer.Option("--no-guide", help="Use the network's null guidance instead of a cache."),
+    ] = False,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Images of one size at a time.")
+    ] = 1,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")] = "auto",
+    lpips: Annotated[
+        bool, typer.Option("--lpips", help="Also LPIPS; its backbone weights must be here.")
+    ] = False,
+    report: Annotated[
+        bool,
+        typer.Option("--report", help="Also print ours beside the published table."),
+    ] = False,
+    table_format: Annotated[
+        str, typer.Option("--format", help="Of --report: text | markdown | latex.")
+    ] = "text",
+    force: Annotated[
+        bool, typer.Option("--force", help="Write over a report that is there.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Judge a checkpoint: PSNR and SSIM per class, before and after, as table, JSON and page.
+
+    Reads embeddings from a cache and never runs a guide. Under torchrun every process takes a
+    share of the images.
+    """
+    from mmfe_cache.datasets import load_dataset
+    from mmfe_cache.errors import UsageError
+    from mmfe_restore.evaluation import evaluate, load_checkpoint, open_eval_cache
+    from mmfe_restore.evaluation.report import check_free
+    from mmfe_restore.recipes import load_recipe
+
+    if table_format not in {"text", "markdown", "latex"}:
+        raise UsageError(
+            "unknown table format", got=table_format, expected="text | markdown | latex"
+        )
+    opened = load_checkpoint(checkpoint, None if recipe is None else load_recipe(recipe))
+    name = opened.recipe.data.dataset if dataset is None else dataset
+    folder = _default_out(opened.path, name, split) if out is None else out
+    check_free(folder, force=force)
+    samples = load_dataset(name, split, root)
+    progress = output.console_progress()
+    for warning in samples.warnings:
+        progress.warn(warning)
+    used_view = opened.recipe.eval.view if view is None else view
+    store = None if no_guide else open_eval_cache(opened.recipe, samples, used_view, cache)
+    with _process_group():
+        outcome = evaluate(
+            opened.restorer,
+            opened.recipe,
+            samples,
+            store,
+            out=folder,
+            view=used_view,
+            protocol=protocol,
+            progress=progress,
+            checkpoint=opened.path,
+            device=device,
+            batch_size=batch_size,
+            lpips=lpips,
+            force=force,
+        )
+        first = _is_first()
+    if not first:
+        return
+    if as_json:
+        output.print_json(outcome.to_json() | {"report": str(folder / "report.html")})
+        return
+    show(outcome)
+    if report:
+        show_beside(outcome, table_format)
+    output.say(f"\nReport: {folder / 'report.html'}")
+
+
+def show(report: EvalReport) -> None:
+    """Print a report's table."""
+    summary = report.summary
+    intervals, overall = report.intervals
+    rows = [
+        _row(label, means, intervals[label]["psnr"], summary.counts[label])
+        for label, means in summary.classes.items()
+    ]
+    average = _row("average", summary.average, overall["psnr"], len(report.scores))
+    guide = "no guide" if report.guide is None else f"guide {report.guide}, {report.view}"
+    output.print_table(
+        f"{report.recipe} on {report.dataset}/{report.split}: {guide}, protocol "
+        f"{report.protocol.name}",
+        [
+            "class", "images", "input dB", "restored dB", "95 % interval", "gain dB",
+            "SSIM 7×7 in", "SSIM 7×7", "SSIM 11×11 in", "SSIM 11×11",
+        ],
+        [*rows, average],
+        caption="average: mean of the class means",
+    )  # fmt: skip
+    for note in (*report.notes, *summary.notes):
+        output.note(f"note: {note}")
+
+
+def _row(label: str, means: Any, interval: Any, count: int) -> list[object]:
+    gain = means["psnr"] - means["input_psnr"]
+    return [
+        label,
+        count,
+        means["input_psnr"],
+        means["psnr"],
+        f"{interval.low:.2f}–{interval.high:.2f}",
+        f"{gain:+.2f}",
+        f"{means['input_ssim_uniform']:.4f}",
+        f"{means['ssim_uniform']:.4f}",
+        f"{means['input_ssim_gaussian']:.4f}",
+        f"{means['ssim_gaussian']:.4f}",
+    ]
+
+
+def show_beside(report: EvalReport, table_format: str) -> None:
+    """Print a report beside the published table of its dataset."""
+    from mmfe_restore.evaluation.beside import beside_published, caption, to_latex, to_markdown
+
+    found = beside_published(report)
+    if found is None:
+        output.note(f"note: the paper prints no table by classes for {report.dataset}")
+        return
+    if table_format == "markdown":
+        output.say(to_markdown(report, found))
+    elif table_format == "latex":
+        output.say(to_latex(report, found))
+    else:
+        output.print_table(
+            found.title,
+            ["method", *found.columns, "average"],
+            [
+                [
+                    row.method,
+                    *("–" if c is None else f"{c.psnr:.2f} {c.ssim:.3f}"[:11] for c in row.cells),
+                ]
+                for row in found.rows
+            ],
+            caption=caption(report, found),
+        )
+
+
+def _default_out(model: Path, dataset: str, split: str) -> Path:
+    run = model.parent if model.name == "model" else model
+    return run / "eval" / f"{dataset}-{split}"
+
+
+def _process_group() -> Any:
+    """Joins the processes that torchrun started; nothing else needs a group."""
+    import contextlib
+    import os
+
+    import torch
+    import torch.distributed as dist
+
+    @contextlib.contextmanager
+    def joined() -> Any:
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+            yield
+            return
+        dist.init_process_group("gloo")
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        try:
+            yield
+        finally:
+            dist.destroy_process_group()
+
+    return joined()
+
+
+def _is_first() -> bool:
+    from mmfe_restore.evaluation.ranks import rank_and_size
+
+    return rank_and_size()[0] == 0

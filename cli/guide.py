@@ -1,0 +1,173 @@
+"""`mmfe guide`: what guides there are, training and measuring `scene`, toy checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import output
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="The frozen models that see degradations: list them, train and measure `scene`.",
+)
+
+
+@app.command("list")
+def list_(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """List the guides: what each is, its D, its licence, and how to get its weights."""
+    from mmfe_cache.guides import GUIDES
+    from mmfe_cache.guides.local_files import is_local
+
+    rows = [
+        {
+            "name": info.name,
+            "kind": info.kind,
+            "dim": info.dim,
+            "description": info.description,
+            "licence": info.licence,
+            "here": is_local(info),
+            "get": info.how_to_get,
+        }
+        for info in GUIDES.values()
+    ]
+    if as_json:
+        output.print_json({"guides": rows})
+        return
+    output.print_table(
+        "Guides",
+        ("name", "D", "here", "licence", "how to get its weights"),
+        [
+            (row["name"], row["dim"], "yes" if row["here"] else "no", row["licence"], row["get"])
+            for row in rows
+        ],
+    )
+    for row in rows:
+        output.say(f"{row['name']}: {row['description']}")
+    output.say("DIR: any Qwen2.5-VL or FastVLM checkpoint in Hugging Face format")
+    output.say("FILE.safetensors: a scene guide written by `mmfe guide train`")
+
+
+@app.command("train")
+def train(
+    photos: Annotated[Path, typer.Argument(help="Clean photographs, also in subfolders.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .safetensors file to write.")],
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 7000,
+    seed: Annotated[int, typer.Option(help="Of weights, pictures and views.")] = 0,
+    hold_out: Annotated[int, typer.Option(min=0, help="Photographs set aside to measure on.")] = 40,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that render pictures.")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Train the guide `scene` on photographs and synthetic degradations.
+
+    The file is a guide: `mmfe cache build --guide FILE.safetensors`.
+
+    Example: mmfe guide train photos/ --out my-scene.safetensors
+    """
+    from mmfe_cache.errors import UsageError
+    from mmfe_cache.guides.base import pick_device
+    from mmfe_cache.guides.scene_training import train_scene
+    from mmfe_cache.guides.scene_weights import save_scene
+
+    if out.suffix != ".safetensors":
+        raise UsageError("--out names no .safetensors file", got=out, expected="FILE.safetensors")
+    done = train_scene(
+        photos,
+        steps=steps,
+        seed=seed,
+        hold_out=hold_out,
+        workers=workers,
+        device=str(pick_device(device)),
+        progress=output.console_progress(),
+    )
+    facts: dict[str, Any] = {
+        "steps": done.steps,
+        "seed": seed,
+        "pictures": done.pictures,
+        "photos": len(done.photos),
+        "held_out": len(done.held_out),
+        "losses": done.losses,
+    }
+    digest = save_scene(done.network, out, facts)
+    facts = {"out": str(out), "sha256": digest, "seconds": done.seconds, **facts}
+    if as_json:
+        output.print_json(facts)
+        return
+    output.say(f"wrote {out} ({steps} steps in {done.seconds:.0f} s, SHA-256 {digest[:16]}…)")
+    output.say(f"measure it: mmfe guide evaluate PHOTOS --guide {out}")
+
+
+@app.command("evaluate")
+def evaluate(
+    photos: Annotated[Path, typer.Argument(help="Clean photographs the guide never saw.")],
+    guide: Annotated[str, typer.Option("--guide", "-g", help="A name, DIR or FILE.")] = "scene",
+    view: Annotated[
+        str, typer.Option(help="What the guide sees, such as whole@224.")
+    ] = "whole@224",
+    seed: Annotated[int, typer.Option(help="Of the degradations.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Measure how well a guide sees composition, severity and dominance of degradations."""
+    from mmfe_cache.errors import UsageError
+    from mmfe_cache.guides import load_guide
+    from mmfe_cache.guides.scene_data import find_photos
+    from mmfe_cache.guides.scene_evaluation import evaluate_guide
+
+    found = find_photos(photos)
+    loaded = load_guide(guide, device=device)
+    if loaded.reads != "pixels":
+        raise UsageError(f"the guide {loaded.name} sees no pictures", expected="another guide")
+    scores = evaluate_guide(loaded, found, view=view, seed=seed, progress=output.console_progress())
+    if as_json:
+        output.print_json(scores.to_json())
+        return
+    if scores.average_precision and scores.spearman and scores.spearman_present:
+        output.print_table(
+            f"{scores.guide} on {scores.photos} photographs, view {scores.view}",
+            ("label", "average precision", "Spearman", "Spearman, present only"),
+            [
+                (kind, f"{value:.4f}", scores.spearman[kind], scores.spearman_present[kind])
+                for kind, value in scores.average_precision.items()
+            ],
+            caption=f"mean average precision {scores.mean_average_precision:.4f}",
+        )
+    output.say(
+        f"nearest to the dominant degradation: {scores.dominant_share:.1%} of "
+        f"{scores.dominant_samples} triple compositions (chance {scores.chance:.0%}; by cosine "
+        f"{scores.dominant_share_cosine:.1%})"
+    )
+
+
+@app.command("make-tiny")
+def make_tiny(
+    directory: Annotated[Path, typer.Argument(help="The directory to make.")],
+    files: Annotated[
+        Path | None,
+        typer.Option("--files", help="Published processor and tokenizer files of Qwen2.5-VL."),
+    ] = None,
+    kind: Annotated[str, typer.Option("--kind", help="qwen2.5-vl or fastvlm.")] = "qwen2.5-vl",
+    seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Write a toy MLLM checkpoint: random weights, the real classes and file formats.
+
+    Example: mmfe guide make-tiny toy && mmfe cache build --dataset cdd11 --guide toy
+    """
+    from mmfe_cache.errors import UsageError
+    from mmfe_cache.guides import guide_dim
+    from mmfe_cache.guides.tiny import make_tiny
+
+    if kind not in ("qwen2.5-vl", "fastvlm"):
+        raise UsageError("unknown kind of toy", got=repr(kind), expected="qwen2.5-vl or fastvlm")
+    made = make_tiny(directory, kind=kind, files=files, seed=seed)
+    facts = {"out": str(made), "kind": kind, "dim": guide_dim(made)}
+    if as_json:
+        output.print_json(facts)
+    else:
+        output.say(f"wrote {made} ({kind}, D = {facts['dim']}, random weights)")

@@ -1,0 +1,50 @@
+"""`mmfe model`: what a recipe's network is made of."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from . import output
+
+app = typer.Typer(no_args_is_help=True, help="Inspect networks.")
+
+
+@app.callback()
+def group() -> None:
+    """Inspect networks."""
+
+
+@app.command()
+def info(
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="A recipe's name or a YAML file.")
+    ] = "cdd11",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print a network's parameters, by part, beside the paper's figure.
+
+    Example: mmfe model info --recipe table4a/mofe --json
+    """
+    from mmfe_restore import load_recipe
+    from mmfe_restore.model import info as describe
+
+    found = describe(load_recipe(recipe, overrides or ()))
+    if as_json:
+        output.print_json(found)
+        return
+    rows = [[name, f"{count:,}", f"{count / 1e6:.3f}"] for name, count in found["parts"].items()]
+    rows.append(["total", f"{found['parameters']:,}", f"{found['parameters'] / 1e6:.3f}"])
+    if found["published"] is not None:
+        rows.append(["the paper prints", None, f"{found['published']:.1f}"])
+    output.print_table(
+        f"Parameters of {found['recipe']}",
+        ["part", "parameters", "millions"],
+        rows,
+        caption=f"{found['macs_256'] / 1e9:.1f} GMAC for one 256×256 image",
+    )

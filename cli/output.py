@@ -1,0 +1,174 @@
+"""What the commands print: data on stdout, progress and messages on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as RichBar
+    from rich.progress import TaskID
+
+    from mmfe_cache.progress import Progress
+
+
+@dataclass
+class Verbosity:
+    """The global switches of this process, and whether it was told of an interruption.
+
+    Attributes:
+        quiet: ``--quiet``.
+        debug: ``--debug``.
+        told: an interruption was reported already.
+    """
+
+    quiet: bool = False
+    debug: bool = False
+    told: bool = False
+
+
+VERBOSITY = Verbosity()
+
+_PIPE_WIDTH = 200
+
+
+def print_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Write one JSON document to stdout; non-finite numbers become null."""
+    json.dump(_finite(value), sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if isinstance(value, Mapping):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return value
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str | None = None
+) -> None:
+    """Write a table to stdout; numbers align right, the first column left."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table()
+    for index, column in enumerate(columns):
+        table.add_column(escape(column), justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(escape(_cell(value)) for value in row))
+    # A pipe or file is no screen: never fold a table that scripts or people will read there.
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    console = Console(file=sys.stdout, width=width)
+    # As lines of their own: rich folds a title to the width of its table.
+    console.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
+    console.print(table)
+    if caption is not None:
+        console.print(caption, markup=False, highlight=False, soft_wrap=True)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def say(text: str) -> None:
+    """Write one line for people to stdout."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """Write one line for people to stderr."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def error(text: str) -> None:
+    """Write an error message to stderr."""
+    sys.stderr.write(f"mmfe: {text}\n")
+
+
+class _BarTask:
+    def __init__(self, bar: RichBar, task: TaskID) -> None:
+        self._bar, self._task = bar, task
+
+    def advance(self, amount: int = 1) -> None:
+        self._bar.advance(self._task, amount)
+
+
+class _QuietTask:
+    def advance(self, amount: int = 1) -> None:
+        pass
+
+
+class ConsoleProgress:
+    """Draws progress bars on a terminal's stderr; writes plain lines where there is none."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console: Console = Console(stderr=True)
+        self._bar: RichBar | None = None
+
+    @contextmanager
+    def task(
+        self, title: str, total: int | None, unit: str = "samples"
+    ) -> Generator[_BarTask | _QuietTask, None, None]:
+        """Show ``title`` with rate and time left until the block ends."""
+        if VERBOSITY.quiet or not self._console.is_terminal:
+            if not VERBOSITY.quiet:
+                self._console.print(title, markup=False, highlight=False)
+            yield _QuietTask()
+            return
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        outermost = self._bar is None
+        if self._bar is None:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[unit]}"),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._bar.start()
+        task = self._bar.add_task(title, total=total, unit=unit)
+        try:
+            yield _BarTask(self._bar, task)
+        finally:
+            if outermost:
+                self._bar.stop()
+                self._bar = None
+
+    def message(self, text: str) -> None:
+        """Write one line to stderr unless ``--quiet``."""
+        if not VERBOSITY.quiet:
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """Write one warning line to stderr, also under ``--quiet``."""
+        self._console.print(f"warning: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def console_progress() -> Progress:
+    """The progress sink of the command line."""
+    return ConsoleProgress()

@@ -1,0 +1,212 @@
+"""`mmfe plot`: the paper's figures from caches, runs and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import output
+
+if TYPE_CHECKING:
+    from mmfe_cache.samples import Sample, SampleSet
+    from mmfe_restore.figures.canvas import Drawing
+    from mmfe_restore.model import Restorer
+
+app = typer.Typer(
+    no_args_is_help=True, help="Draw the paper's figures: PNG, SVG and the data as CSV."
+)
+
+Out = Annotated[Path, typer.Option("--out", help="Folder for the figure's files.")]
+Force = Annotated[bool, typer.Option("--force", help="Write over a figure that is there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Root = Annotated[Path | None, typer.Option("--root", help="Where the data set lies.")]
+Cache = Annotated[
+    Path | None, typer.Option("--cache", help="The folder of the data set's caches, or one cache.")
+]
+Runs = Annotated[Path, typer.Option("--runs", help="Where the recipes' runs lie.")]
+Checkpoints = Annotated[
+    list[Path] | None,
+    typer.Option("--checkpoint", help="A run; may be given several times, or as NAME=RUN."),
+]
+Recipes = Annotated[
+    str | None,
+    typer.Option(
+        "--recipes", help="Comma-separated recipes, or a table such as table5a: their runs."
+    ),
+]
+FIGURES = Path("figures")
+
+
+@app.command()
+def embeddings(
+    path: Annotated[Path, typer.Argument(help="A cache: a .zarr folder.")],
+    view: Annotated[str | None, typer.Option("--view", help="Which view; its last.")] = None,
+    most: Annotated[int, typer.Option("--most", min=4, help="Samples to draw.")] = 1100,
+    out: Out = FIGURES,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Figures 1 and 5: how a guide arranges degraded images.
+
+    Example: mmfe plot embeddings cache/cdd11/test/scene.zarr
+    """
+    from mmfe_cache.errors import CacheError
+    from mmfe_cache.store import open_cache
+    from mmfe_restore.figures import plot_embeddings
+
+    reader = open_cache(path)
+    if view is None and not reader.views:
+        raise CacheError(f"{path} has no finished view", remedy="mmfe cache build")
+    used = reader.views[-1] if view is None else view
+    _tell(plot_embeddings(reader, used, out, most=most, force=force), as_json)
+
+
+@app.command()
+def routing(
+    checkpoint: Checkpoints = None,
+    recipes: Recipes = None,
+    runs: Runs = Path("runs"),
+    cache: Cache = None,
+    split: Annotated[str, typer.Option("--split", help="Which split's embeddings.")] = "test",
+    view: Annotated[str | None, typer.Option("--view", help="Which view; the recipe's.")] = None,
+    most: Annotated[int, typer.Option("--most", min=4, help="Samples to use.")] = 550,
+    out: Out = FIGURES,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Figure 5: expert weights by class, and how the router space follows the embedding space.
+
+    Example: mmfe plot routing --recipes table4b/full,table4b/multiscale
+    """
+    from mmfe_cache.store import open_cache
+    from mmfe_restore.data import find_store
+    from mmfe_restore.figures import plot_routing
+
+    opened, recipe = _open(checkpoint, recipes, runs)
+    reader = open_cache(find_store(recipe, recipe.data.dataset, split, cache))
+    used = recipe.eval.view if view is None else view
+    drawn = plot_routing(opened, reader, used, out, most=most, force=force)
+    _tell(drawn, as_json)
+
+
+@app.command()
+def experts(
+    checkpoint: Checkpoints = None,
+    recipes: Recipes = None,
+    runs: Runs = Path("runs"),
+    image: Annotated[
+        Path | None, typer.Option("--image", help="A degraded image; else one of the test set.")
+    ] = None,
+    root: Root = None,
+    sample: Annotated[
+        str | None, typer.Option("--sample", help="A test sample's id, such as low_haze_rain/0001.")
+    ] = None,
+    site: Annotated[str, typer.Option("--site", help="Which MoFE.")] = "encoder2",
+    out: Out = FIGURES,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Figures 6, 7 and 8: what every expert changes, by rising frequency, with its spectrum.
+
+    Example: mmfe plot experts --recipes table5a (7), --recipes table5b (8)
+    """
+    from mmfe_cache.datasets import load_dataset
+    from mmfe_cache.images import read_rgb8
+    from mmfe_restore.figures import plot_experts
+
+    opened, recipe = _open(checkpoint, recipes, runs)
+    if image is not None:
+        pixels = read_rgb8(image)
+    else:
+        samples = load_dataset(recipe.data.dataset, "test", root)
+        chosen = _choose(samples, None if sample is None else [sample], 1)
+        pixels = chosen[0].degraded.read()
+    _tell(plot_experts(opened, pixels, out, site=site, force=force), as_json)
+
+
+@app.command()
+def errors(
+    methods: Annotated[
+        list[str],
+        typer.Option(
+            "--methods", help="NAME=RUN or NAME=FOLDER of restored images; several times."
+        ),
+    ],
+    dataset: Annotated[str, typer.Option("--dataset", help="Whose test set.")] = "cdd11",
+    root: Root = None,
+    cache: Cache = None,
+    sample: Annotated[
+        list[str] | None, typer.Option("--sample", help="A test sample's id; several times.")
+    ] = None,
+    count: Annotated[
+        int, typer.Option("--count", min=1, help="How many samples where none is named.")
+    ] = 3,
+    out: Out = FIGURES,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Figures 3, 4, S1 and S2: methods beside input and ground truth, error maps below.
+
+    Example: mmfe plot errors --methods ours=runs/cdd11 --methods OneRestore=outputs/onerestore
+    """
+    from mmfe_cache.datasets import load_dataset
+    from mmfe_restore.figures import plot_errors
+    from mmfe_restore.figures.methods import method_of
+
+    samples = load_dataset(dataset, "test", root)
+    chosen = _choose(samples, sample, count)
+    found = [method_of(text, samples, cache) for text in methods]
+    _tell(plot_errors(chosen, found, out, force=force), as_json)
+
+
+def _open(
+    checkpoints: Sequence[Path] | None, recipes: str | None, runs: Path
+) -> tuple[list[tuple[str, Restorer]], Any]:
+    """Name and network of each run that was asked for, and the first one's recipe."""
+    from mmfe_restore.evaluation import load_checkpoint
+    from mmfe_restore.recipes import recipe_names
+
+    wanted: list[tuple[str | None, Path | None]] = []
+    for given in checkpoints or ():
+        name, _, path = str(given).rpartition("=")
+        wanted.append((name or None, Path(path)))
+    for given in [] if recipes is None else recipes.split(","):
+        names = [n for n in recipe_names() if n.startswith(f"{given.strip()}/")]
+        wanted += [(n, runs / n) for n in names or [given.strip()]]
+    opened = [(name, load_checkpoint(path)) for name, path in wanted or [(None, None)]]
+    return [
+        (found.recipe.name if name is None else name, found.restorer) for name, found in opened
+    ], opened[0][1].recipe
+
+
+def _choose(samples: SampleSet, names: Sequence[str] | None, count: int) -> list[Sample]:
+    from mmfe_cache.errors import UsageError
+
+    if names:
+        by_id = {sample.id: sample for sample in samples}
+        missing = [name for name in names if name not in by_id]
+        if missing:
+            raise UsageError(
+                f"{samples.dataset}/{samples.split} holds no such sample",
+                got=", ".join(missing),
+                expected=f"such as {samples.samples[0].id}",
+            )
+        return [by_id[name] for name in names]
+    # The hardest compositions first: those of most degradations.
+    labels = sorted(samples.labels, key=lambda label: (-label.count("_"), label))
+    groups = [[s for s in samples if s.label == label] for label in labels]
+    # Another scene for each, where there are enough.
+    return [group[place % len(group)] for place, group in enumerate(groups)][:count]
+
+
+def _tell(drawn: Drawing, as_json: bool) -> None:
+    if as_json:
+        output.print_json(drawn.to_json())
+        return
+    for path in drawn.files:
+        output.say(str(path))
+    for run, values in drawn.facts.get("alignment", {}).items():
+        output.say(f"alignment of {run}: {values['all sites']:.3f} over all sites")

@@ -1,0 +1,135 @@
+"""`mmfe restore`: restore photographs with a trained network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from . import output
+
+if TYPE_CHECKING:
+    from mmfe_restore import Restorer
+
+
+def command(
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="INPUT...", help="Photographs, or folders of them.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", help="A folder; or a new .png file for a single photograph."),
+    ],
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoint",
+            help="A run's folder, its model/, or OWNER/NAME on the Hugging Face Hub; without it, "
+            "the run under runs/ that finished last.",
+        ),
+    ] = None,
+    guide: Annotated[
+        str | None,
+        typer.Option(
+            "--guide", help="Another guide than the network's own; none takes its null guidance."
+        ),
+    ] = None,
+    tile: Annotated[
+        str,
+        typer.Option(
+            "--tile",
+            help="auto: the whole image, exactly, in strips where it is large; a number: "
+            "overlapping tiles of that side, which are not exact.",
+        ),
+    ] = "auto",
+    precision: Annotated[
+        str, typer.Option("--precision", help="Of the arithmetic: 32 | bf16 | 16.")
+    ] = "32",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")] = "auto",
+    force: Annotated[
+        bool, typer.Option("--force", help="Write over files that are there; never over an input.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Restore photographs; a file that fails is named, and the rest goes on.
+
+    Example: mmfe restore rainy.jpg --checkpoint runs/demo -o restored/
+    """
+    from mmfe_restore.inference import guide_for, restore_files
+    from mmfe_restore.inference.files import plan
+
+    sides = _tile(tile)
+    bits = _precision(precision)
+    plan(inputs, out)  # a wrong path is said before a network is loaded
+    restorer, folder = _load(checkpoint)
+    restorer = restorer.to(_device(device))
+    looking = guide_for(restorer, name=guide, device=device)
+    progress = output.console_progress()
+    report = restore_files(
+        inputs,
+        out,
+        restorer,
+        looking,
+        force=force,
+        tile=sides,
+        precision=bits,
+        progress=progress,
+    )
+    if as_json:
+        named = looking.guide.name if looking is not None else None
+        output.print_json({**report.to_json(), "checkpoint": folder, "guide": named})
+    else:
+        for one in report.restored:
+            output.say(str(one.target))
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def _load(checkpoint: str | None) -> tuple[Restorer, str]:
+    from mmfe_restore import Restorer
+    from mmfe_restore.evaluation.checkpoint import model_folder, newest_checkpoint
+
+    if checkpoint is None:
+        folder = newest_checkpoint()
+        output.note(f"using {folder}")
+        return Restorer.from_pretrained(folder), str(folder)
+    # Only what is no path at all may be a repository's name.
+    if checkpoint.count("/") == 1 and not Path(checkpoint).parent.exists():
+        return Restorer.from_pretrained(checkpoint), checkpoint
+    folder = model_folder(Path(checkpoint))
+    return Restorer.from_pretrained(folder), str(folder)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    from mmfe_cache.errors import UsageError
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        kind = ""
+    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
+        raise UsageError("no such device here", got=f"--device {name}", expected="auto or cpu")
+    return name
+
+
+def _tile(text: str) -> Literal["auto", "off"] | int:
+    from mmfe_cache.errors import UsageError
+
+    if text == "auto" or text == "off":
+        return text
+    if text.isdecimal() and int(text) >= 64:
+        return int(text)
+    raise UsageError("unknown tile", got=f"--tile {text}", expected="auto, off, or at least 64")
+
+
+def _precision(text: str) -> Literal["32", "bf16", "16"]:
+    from mmfe_cache.errors import UsageError
+
+    if text == "32" or text == "bf16" or text == "16":
+        return text
+    raise UsageError("unknown precision", got=f"--precision {text}", expected="32, bf16 or 16")

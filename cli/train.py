@@ -1,0 +1,145 @@
+"""`mmfe train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import output
+
+if TYPE_CHECKING:
+    from mmfe_restore.recipes import Recipe
+
+
+def command(
+    recipe: Annotated[
+        str, typer.Option(help="A recipe's name, such as cdd11 or table4a/mofe, or a .yaml file.")
+    ] = "cdd11",
+    root: Annotated[
+        Path | None, typer.Option(help="The data set's folder [default: data/<dataset>].")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="The folder of its caches [default: cache/<dataset>].")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe; repeatable."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder [default: runs/<recipe>].")
+    ] = None,
+    resume: Annotated[
+        str,
+        typer.Option(help="auto: go on where the folder's run stopped; a checkpoint; or none."),
+    ] = "auto",
+    init_from: Annotated[
+        Path | None, typer.Option(help="Restormer weights to start the backbone from.")
+    ] = None,
+    wandb: Annotated[
+        str | None, typer.Option(metavar="PROJECT", help="Log to Weights & Biases too.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and the memory it needs; no step.")
+    ] = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the resolved recipe as YAML and stop.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Train a model by a recipe, from a cache; no guide is loaded.
+
+    For example: mmfe train --recipe cdd11 --set model.num_experts=4 --set guide=scene --dry-run
+    """
+    from mmfe_restore.recipes import load_recipe, recipe_to_dict
+
+    changes = overrides or []
+    resolved = load_recipe(recipe, changes)
+    if print_config:
+        _print_config(recipe_to_dict(resolved), as_json)
+        return
+    if dry_run:
+        _dry_run(resolved, root, cache, as_json)
+        return
+    from mmfe_restore.training import train
+    from mmfe_restore.training.folder import default_folder
+
+    report = train(
+        resolved,
+        root=root,
+        cache=cache,
+        out=default_folder(recipe, changes) if out is None else out,
+        resume="auto" if resume == "auto" else None if resume == "none" else Path(resume),
+        init_from=init_from,
+        wandb=wandb,
+        progress=output.console_progress(),
+    )
+    if report.rank:
+        pass  # one process speaks for all
+    elif as_json:
+        output.print_json(report.to_json())
+    else:
+        output.say(f"guide called {report.guide_calls} times")
+        output.say(str(report.checkpoint))
+    if not report.completed:
+        raise typer.Exit(130)
+
+
+def _print_config(values: dict[str, object], as_json: bool) -> None:
+    if as_json:
+        output.print_json(values)
+        return
+    import yaml
+
+    output.say(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip())
+
+
+def _dry_run(recipe: Recipe, root: Path | None, cache: Path | None, as_json: bool) -> None:
+    from mmfe_restore.training.plan import plan_run
+
+    plan = plan_run(recipe, root=root, cache=cache)
+    if as_json:
+        output.print_json(plan.to_json())
+    else:
+        columns = (
+            "stage",
+            "epochs",
+            "crop",
+            "batch",
+            "per device",
+            "views",
+            "steps",
+            "images",
+            "GiB",
+        )
+        rows = [
+            (
+                index + 1,
+                stage.epochs,
+                f"{stage.resolution}²",
+                stage.batch_size,
+                stage.per_device,
+                ", ".join(stage.views) or "none",
+                _count(stage.steps),
+                _count(stage.images),
+                stage.memory / 2**30,
+            )
+            for index, stage in enumerate(plan.stages)
+        ]
+        output.print_table(f"{plan.recipe}: what training will do", columns, rows)
+        output.say(f"parameters       {plan.parameters:,}")
+        output.say(f"samples          {_count(plan.samples)} ({_count(plan.held_out)} held out)")
+        output.say(f"draws an epoch   {_count(plan.draws_per_epoch)}")
+        output.say(f"steps            {_count(plan.steps)}")
+        output.say(f"images           {_count(plan.images)}")
+        output.say(f"processes        {plan.processes}, {plan.precision}")
+        output.say(f"cache            {plan.cache or 'none needed'}")
+        output.say("each: crops that one device holds at once; GiB: its weights, gradients, Adam's")
+        output.say("moments and kept activations, estimated")
+    if plan.problem is not None:
+        raise plan.problem
+
+
+def _count(number: int | None) -> str:
+    return "unknown" if number is None else f"{number:,}"

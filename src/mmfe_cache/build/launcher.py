@@ -1,0 +1,97 @@
+"""Starting or joining the processes that share a build, through Lightning Fabric."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from mmfe_cache.errors import MmfeError
+
+PATIENCE = timedelta(days=30)
+"""How long a process waits for the others: the slowest may have days of work left."""
+
+
+class FabricRanks:
+    """A process group that Lightning Fabric made; implements `Ranks`.
+
+    Args:
+        rank: this process's number, from 0.
+        size: how many there are.
+        device: where this process's guide is to run, such as ``"cuda:1"``.
+    """
+
+    def __init__(self, rank: int, size: int, device: str) -> None:
+        self.rank, self.size, self.device = rank, size, device
+
+    def barrier(self) -> None:
+        """Wait until every process has come here."""
+        self.gather(None)
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's ``value``, in every process."""
+        box = [value]
+        self._together(lambda: dist.broadcast_object_list(box, src=0))
+        return box[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's ``value``, by rank, in every process."""
+        found: list[Any] = [None] * self.size
+        self._together(lambda: dist.all_gather_object(found, value))
+        return found
+
+    def _together(self, exchange: Any) -> None:
+        try:
+            exchange()
+        except RuntimeError as problem:
+            raise MmfeError(
+                f"rank {self.rank} lost the other processes of this build",
+                got=str(problem).split("\n", 1)[0],
+                expected=f"{self.size} processes",
+                remedy="see the first error above; then run the same command again, "
+                "it goes on where it stopped",
+            ) from problem
+
+
+def wants_many(devices: int, nodes: int) -> bool:
+    """Whether a build is to run in several processes: asked for, or started so from outside."""
+    outside = os.environ.get("WORLD_SIZE", "1") if "TORCHELASTIC_RUN_ID" in os.environ else "1"
+    return devices > 1 or nodes > 1 or int(outside) > 1 or _slurm_tasks() > 1
+
+
+def launch(devices: int = 1, nodes: int = 1) -> FabricRanks:
+    """Start ``devices`` processes on this node, or join those of torchrun or SLURM.
+
+    Without torchrun or SLURM the current command line is run again once per further device.
+
+    Args:
+        devices: processes on each node, one a GPU where there are GPUs.
+        nodes: how many nodes take part.
+    """
+    from lightning.fabric import Fabric
+    from lightning.fabric.strategies.ddp import DDPStrategy
+
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    elif _slurm_tasks() > 1:
+        nodes = int(os.environ.get("SLURM_NNODES", "1"))
+        devices = _slurm_tasks() // nodes
+    accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    # gloo also beside GPUs: ranks exchange a few Python objects and then wait for each other for
+    # hours, during which NCCL would keep a GPU busy.
+    strategy = DDPStrategy(process_group_backend="gloo", timeout=PATIENCE)
+    fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy)
+    fabric.launch()
+    return FabricRanks(fabric.global_rank, fabric.world_size, str(fabric.device))
+
+
+def _slurm_tasks() -> int:
+    # An interactive SLURM shell (`salloc`, `srun --pty bash`) has these variables as well, but
+    # its command was started once.
+    if os.environ.get("SLURM_JOB_NAME") in (None, "bash", "interactive"):
+        return 1
+    return int(os.environ.get("SLURM_NTASKS", "1"))

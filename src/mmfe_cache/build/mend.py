@@ -1,0 +1,209 @@
+"""The steps of a repair: metadata and tables written again, spoiled shards removed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmfe_cache.build.check import check_same, wanted_metadata
+from mmfe_cache.embeddings import ARRAY_NAMES
+from mmfe_cache.errors import CacheError
+from mmfe_cache.guides.protocol import Guide
+from mmfe_cache.images import pixel_digest
+from mmfe_cache.samples import SampleSet
+from mmfe_cache.store import documents, files, table
+from mmfe_cache.store.findings import Damage
+from mmfe_cache.store.metadata import SAMPLES, StoreMetadata, ViewMetadata
+from mmfe_cache.store.shards import ShardIndex, decode_index
+from mmfe_cache.store.writer import CacheWriter, aside_folder
+
+
+class Mending:
+    """Repairs one store in place; the steps are to be called in their order.
+
+    Args:
+        path: the store's folder.
+        samples: the split it was built from.
+        guide: the guide it was built with.
+    """
+
+    def __init__(self, path: Path, samples: SampleSet, guide: Guide) -> None:
+        self._path, self._samples = path, samples
+        self._store = wanted_metadata(samples, guide, shard_samples=1)
+        self._views: dict[str, ViewMetadata] = {}
+
+    def root(self) -> None:
+        """Write the root again if it is damaged and the rest of the store vouches for it.
+
+        Raises:
+            CacheError: the store was built from something else.
+        """
+        try:
+            old = StoreMetadata.read(self._file(documents.NAME).read_bytes(), str(self._path))
+        except (CacheError, FileNotFoundError):
+            self._store = self._vouched()
+            self._put(documents.NAME, documents.serialise(self._store.document()))
+        else:
+            check_same(old, self._store, self._path, None, self._samples.ids)
+            self._store = old
+
+    def tables(self) -> None:
+        """Write the sample table again, all but the pixel digests."""
+        ids = self._samples.ids
+        self._put(f"{SAMPLES}/{documents.NAME}", documents.serialise(documents.group({})))
+        wanted = table.documents_of(ids, self._store.shard_samples, self._store.id)
+        for name, document in wanted.items():
+            self._put(f"{SAMPLES}/{name}/{documents.NAME}", documents.serialise(document))
+        for name, data in table.id_files(ids).items():
+            self._put(f"{SAMPLES}/{name}", data)
+
+    def views(self) -> list[ViewMetadata]:
+        """Write the views' metadata again.
+
+        Returns:
+            The views that are to be whole after the repair.
+        """
+        for group in self._groups():
+            self._views[group] = self._view(group)
+        writer = CacheWriter(self._path, self._store)
+        wanted: list[ViewMetadata] = []
+        for group, view in self._views.items():
+            own = self._file(f"{group}/{documents.NAME}")
+            try:
+                known = ViewMetadata.read(own.read_bytes(), str(own), self._store.id)
+            except (CacheError, FileNotFoundError):
+                complete = not writer.missing_shards(group, view.view)
+                known = replace(view, complete=complete)
+                wanted.append(known)
+            else:
+                wanted += [known] if known.complete else []
+            self._put(f"{group}/{documents.NAME}", documents.serialise(known.document()))
+            for name, document in view.array_documents(self._store).items():
+                self._put(f"{group}/{name}/{documents.NAME}", documents.serialise(document))
+        return wanted
+
+    def data(self, damages: Sequence[Damage]) -> None:
+        """Mend the pixel digests and remove spoiled shards, for a build to compute again.
+
+        Raises:
+            CacheError: the pixels are not those that the store was built from.
+            DataError: an image cannot be read any more.
+        """
+        doubtful = {d.shard for d in damages if d.shard is not None and d.group is None}
+        doubtful |= {d.shard for d in damages if d.shard is not None and d.kind == "pixels"}
+        for damage in damages:
+            if damage.group is not None and damage.shard is not None and damage.kind == "data":
+                self._file(damage.file).unlink(missing_ok=True)
+        for number in sorted(doubtful):
+            self._digests(number)
+
+    def _digests(self, number: int) -> None:
+        """Decide by the images themselves who is wrong: the table or a shard."""
+        indices = dict(self._indices(number))
+        absent = np.zeros(self._store.count(number), bool)
+        for index in indices.values():
+            absent = ~index.present
+            break
+        first = number * self._store.shard_samples
+        members = self._samples.samples[first : first + len(absent)]
+        rows = np.zeros((len(absent), table.DIGEST_BYTES), np.uint8)
+        for slot, sample in enumerate(members):
+            if not absent[slot]:
+                digest = pixel_digest(sample.degraded.read())
+                rows[slot] = np.frombuffer(bytes.fromhex(digest), np.uint8)
+        writer = CacheWriter(self._path, self._store)
+        true = table.pixels_digest(rows)
+        try:
+            known = writer.read_digests(number)
+        except CacheError:
+            known = None
+        if known is None or not np.array_equal(known, rows):
+            if indices and all(index.pixels != true for index in indices.values()):
+                raise CacheError(
+                    f"the images of shard {number} are not those that {self._path} was built from",
+                    got=f"samples {members[0].id!r} to {members[-1].id!r}",
+                    remedy="put the images back as they were, or build a new cache (--out)",
+                )
+            writer.write_digests(number, rows)
+        for file, index in indices.items():
+            if index.pixels != true:
+                self._file(file).unlink()
+
+    def _indices(self, number: int) -> Iterator[tuple[str, ShardIndex]]:
+        """The readable indices of every view's and array's shard ``number``."""
+        for group, view in self._views.items():
+            for name in ARRAY_NAMES:
+                place = self._store.place(view.view, name, number)
+                shape = self._store.shape(name)
+                file = f"{group}/{name}/{place.file}"
+                try:
+                    data: NDArray[np.uint8] = np.fromfile(self._file(file), np.uint8)
+                    tail = data[-shape.tail_bytes :]
+                    yield file, decode_index(shape, place, tail, len(data), file)
+                except (CacheError, FileNotFoundError):
+                    continue
+
+    def _view(self, group: str) -> ViewMetadata:
+        """A view as its own metadata or that of any of its arrays tells it."""
+        for name in ("", *(f"{array}/" for array in ARRAY_NAMES)):
+            file = self._file(f"{group}/{name}{documents.NAME}")
+            try:
+                return ViewMetadata.read(file.read_bytes(), str(file), self._store.id)
+            except (CacheError, FileNotFoundError, KeyError):
+                continue
+        raise CacheError(
+            f"nothing in {self._path / group} says any more which view it holds",
+            remedy=f"remove the folder {self._path / group} and build that view again",
+        )
+
+    def _vouched(self) -> StoreMetadata:
+        """The root that the samples and the guide ask for, if the other files agree."""
+        sizes: set[int] = set()
+        stores: set[str] = set()
+        for file in self._path.rglob(documents.NAME):
+            try:
+                document = documents.parse(file.read_bytes(), str(file))
+            except CacheError:
+                continue
+            stores |= set(_values(document["attributes"], "store"))
+            if document["node_type"] == "array" and file.parent.name in (*ARRAY_NAMES, "digests"):
+                sizes.add(document["chunk_grid"]["configuration"]["chunk_shape"][0])
+        for size in sorted(sizes):
+            wanted = replace(self._store, shard_samples=size)
+            if wanted.id in stores:
+                return wanted
+        raise CacheError(
+            f"the root of {self._path} is damaged, and the rest was not built from this",
+            got=f"{self._store.dataset}/{self._store.split} with the guide {self._store.guide}",
+            expected="the data set, split and guide that the store was built from",
+            remedy="give --dataset, --split, --root and --guide as when it was built",
+        )
+
+    def _groups(self) -> list[str]:
+        return sorted(
+            entry.name
+            for entry in self._path.iterdir()
+            if entry.is_dir()
+            and entry.name != SAMPLES
+            and any((entry / name).is_dir() for name in ARRAY_NAMES)
+        )
+
+    def _put(self, name: str, content: bytes) -> None:
+        file = self._file(name)
+        if not file.is_file() or file.read_bytes() != content:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            files.write_whole(file, [content], aside_folder(self._path))
+
+    def _file(self, name: str) -> Path:
+        return self._path / name
+
+
+def _values(attributes: dict[str, Any], key: str) -> list[str]:
+    found = json.loads(json.dumps(attributes)).values()
+    return [value[key] for value in found if isinstance(value, dict) and key in value]

@@ -1,0 +1,121 @@
+"""The samples of one shard while the guide works through them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmfe_cache.build.encode import Encoder
+from mmfe_cache.build.prefetch import Batch, Prepared
+from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName
+from mmfe_cache.errors import CacheError
+from mmfe_cache.store.documents import embedding_shape
+from mmfe_cache.store.table import DIGEST_BYTES
+from mmfe_cache.store.writer import CacheWriter
+from mmfe_cache.views import View
+
+
+class ShardBuffer:
+    """Collects one shard's rows at every view that lacks it, then writes them.
+
+    Args:
+        writer: the store.
+        number: K, which shard.
+        views: the views to compute.
+        on_error: what a sample that cannot be read does.
+
+    Attributes:
+        number: K.
+    """
+
+    def __init__(
+        self,
+        writer: CacheWriter,
+        number: int,
+        views: Sequence[View],
+        on_error: Literal["fail", "skip"],
+    ) -> None:
+        self.number = number
+        self._writer, self._views, self._on_error = writer, views, on_error
+        count = writer.metadata.count(number)
+        self._digests = np.zeros((count, DIGEST_BYTES), np.uint8)
+        self._known = writer.read_digests(number)
+        self._rows: dict[str, dict[ArrayName, NDArray[np.float16]]] = {
+            view.name: {
+                name: np.zeros((count, *embedding_shape(name, writer.metadata.dim)), np.float16)
+                for name in ARRAY_NAMES
+            }
+            for view in views
+        }
+        self._filled = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether every sample of the shard has been added."""
+        return self._filled == len(self._digests)
+
+    def add(
+        self, batch: Batch, prepared: Sequence[Prepared | None], encoder: Encoder
+    ) -> Iterator[int]:
+        """Encode one batch.
+
+        Yields:
+            How many samples were encoded, view by view.
+
+        Raises:
+            DataError: a sample could not be read, and that ends the build.
+            CacheError: a sample's pixels are not those that the store was begun with.
+        """
+        there: list[tuple[int, Prepared]] = []
+        for place, item in enumerate(prepared, start=batch.start):
+            if item is None:
+                continue
+            if item.problem is not None:
+                # Once a view holds the sample, the other views cannot leave it out.
+                if self._on_error == "fail" or self._known is not None:
+                    raise item.problem
+                continue
+            self._digests[place] = np.frombuffer(bytes.fromhex(item.digest or ""), np.uint8)
+            self._compare(place, item)
+            there.append((place, item))
+        places = [place for place, _ in there]
+        for view in batch.views:
+            if there:
+                rows = encoder.encode(view.name, [item for _, item in there])
+                for name, values in rows.items():
+                    self._rows[view.name][name][places] = values
+                yield len(there)
+        self._filled += len(prepared)
+
+    def write(self, batch_size: int, limits: Mapping[str, int]) -> None:
+        """Write the pixel digests and every view's shard.
+
+        Args:
+            batch_size: of the build.
+            limits: smaller batches that memory forced, by view.
+        """
+        if self._known is None:
+            self._writer.write_digests(self.number, self._digests)
+        for view in self._views:
+            self._writer.write_shard(
+                view.group,
+                view.name,
+                self.number,
+                self._rows[view.name],
+                self._digests,
+                limits.get(view.name, batch_size),
+            )
+        self._rows.clear()
+
+    def _compare(self, place: int, item: Prepared) -> None:
+        if self._known is None or np.array_equal(self._known[place], self._digests[place]):
+            return
+        raise CacheError(
+            f"the pixels of {item.sample.id!r} have changed since {self._writer.path} was built",
+            got=f"{item.sample.degraded.name} with digest {item.digest}",
+            expected=f"digest {self._known[place].tobytes().hex()}",
+            remedy="put the image back as it was, or build a new cache in another place (--out)",
+        )

@@ -1,0 +1,109 @@
+"""CDD11: eleven compositions of low light, haze, rain and snow (OneRestore, ECCV 2024)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmfe_cache.degradations import COMPOSITIONS
+from mmfe_cache.errors import DataError
+
+from .parts import Layout, Part
+
+CLEAR = "clear"
+"""The folder of clean photographs."""
+
+SCENES = {"train": 1183, "test": 200}
+"""Published number of photographs."""
+
+SPEC_FILE = "synth.json"
+"""In a set that `write_synth` made: what it was made from. Its presence says the set is whole."""
+
+UNFINISHED_FILE = "synth.unfinished.json"
+"""The same while the set is being written."""
+
+SEVERITIES_FILE = "severities.json"
+"""In a made split: severities and raw parameters by sample id."""
+
+_SPLIT_FOLDERS = {
+    "OneRestore": "CDD-11_{split}",
+    "OneRestore, nested": "CDD-11/CDD-11_{split}",
+    "CDD11 README": "{split}",
+    "MoCE-IR": "cdd11/{split}",
+}
+
+
+def cdd11_parts(split: str, root: Path) -> tuple[Part, ...]:
+    """The parts of a split: one for every class, in the order of Table 1.
+
+    A set made by `write_synth` says itself which classes and how many photographs it has.
+
+    Raises:
+        DataError: the set under ``root`` was never finished.
+    """
+    unfinished = root / UNFINISHED_FILE
+    if unfinished.exists():
+        raise DataError(
+            f"the set under {root} is not finished",
+            got=f"{unfinished.name}, which a run of `mmfe data synth` left when it was stopped",
+            expected=f"{SPEC_FILE}",
+            remedy="run the same `mmfe data synth` command again: it goes on where it stopped",
+        )
+    made = read_spec(root)
+    classes: tuple[str, ...] = COMPOSITIONS if made is None else tuple(made["compositions"])
+    if made is not None and not made["scenes"][split]:
+        raise DataError(
+            f"the set under {root} has no {split} split",
+            got=f"made with {', '.join(made_splits(made))} only",
+            remedy="run `mmfe data synth` with --test-share between 0 and 1 into another folder",
+        )
+    published = SCENES[split] if made is None else len(made["scenes"][split])
+    parts: list[Part] = []
+    for name in classes:
+        layouts: list[Layout] = []
+        for layout, folder in _SPLIT_FOLDERS.items():
+            base = folder.format(split=split)
+            layouts.append(
+                Layout(
+                    "mmfe data synth" if made is not None else layout,
+                    (f"{base}/{name}",),
+                    (f"{base}/{CLEAR}",),
+                    published=published,
+                )
+            )
+        parts.append(Part(name, (name,), tuple(layouts)))
+    return tuple(parts)
+
+
+def made_splits(made: Mapping[str, Any]) -> tuple[str, ...]:
+    """The splits of a made set that hold photographs."""
+    return tuple(split for split in ("train", "test") if made["scenes"][split])
+
+
+def read_spec(root: Path) -> Mapping[str, Any] | None:
+    """What `write_synth` recorded under ``root``; None for the published set."""
+    return _read_json(root / SPEC_FILE)
+
+
+def read_severities(split_folder: Path) -> Mapping[str, Mapping[str, float]]:
+    """Severities by sample id; empty where the set records none."""
+    recorded = _read_json(split_folder / SEVERITIES_FILE)
+    if recorded is None:
+        return {}
+    return {name: entry["severities"] for name, entry in recorded["samples"].items()}
+
+
+def _read_json(path: Path) -> Mapping[str, Any] | None:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError) as problem:
+        raise DataError(
+            f"{path} cannot be read",
+            got=str(problem),
+            expected="the JSON file that `mmfe data synth` wrote",
+            remedy="run `mmfe data synth` again into an empty folder",
+        ) from problem

@@ -1,0 +1,222 @@
+"""What lies under a root: every part's layout, counts, partners, sizes, and leaks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from mmfe_cache.errors import DataError
+from mmfe_cache.images import FileSource, read_rgb8, read_size
+from mmfe_cache.progress import Progress, SilentProgress
+from mmfe_cache.samples import Sample
+
+from .assemble import samples_of
+from .check_report import CheckReport, PartCheck
+from .leaks import Leak, clean_sources_of, count_distinct, find_leaks, fingerprints
+from .pairing import Pair
+from .parts import FoundPart, Part, missing_part
+from .registry import SPLITS, check_split, data_root, dataset_info, find_parts, splits_of
+from .splits import Split
+
+
+def check_dataset(
+    name: str,
+    root: Path | None = None,
+    *,
+    splits: Sequence[str] | None = None,
+    decode: bool = True,
+    leaks: bool = True,
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> CheckReport:
+    """Look at everything of a data set that lies under a root; nothing is changed.
+
+    Args:
+        name: see `DATASETS`.
+        root: as in `load_dataset`.
+        splits: which splits to look at; None takes those that the set has.
+        decode: read every file whole; otherwise only the headers.
+        leaks: compare the clean photographs of train and test, when both are looked at.
+        workers: threads that read.
+        progress: who is told.
+
+    Raises:
+        UsageError: unknown name or split.
+        DataError: the root is missing or the set was never finished.
+    """
+    progress = progress or SilentProgress()
+    info = dataset_info(name)
+    where = data_root(name, root)
+    wanted: list[Split] = [check_split(split) for split in splits or splits_of(name, where)]
+    if not where.is_dir():
+        raise DataError(
+            f"data set {name!r} is not there",
+            got=f"no folder {where}",
+            expected=info.description,
+            remedy="name its folder with --root, or set MMFE_DATA",
+        )
+    reader = _Reader(decode, workers, progress)
+    parts: list[PartCheck] = []
+    samples: dict[Split, list[Sample]] = {}
+    for split in wanted:
+        samples[split] = []
+        if info.load is not None:
+            samples[split] += info.load(split, where).samples
+            parts.append(_check_loaded(samples[split], split, reader))
+            continue
+        for part, found in find_parts(name, split, where):
+            parts.append(_check_part(where, split, part, found, reader))
+            if found is not None:
+                samples[split] += _readable(found, parts[-1])
+    found_leaks: tuple[Leak, ...] = ()
+    compared = distinct = (0, 0)
+    if leaks and len(set(wanted)) == 2 and _distinct_splits(samples):
+        prints = {
+            split: fingerprints(clean_sources_of(samples[split]), progress, lambda _: None)
+            for split in SPLITS
+        }
+        found_leaks = find_leaks(prints["train"], prints["test"])
+        compared = (len(prints["train"].names), len(prints["test"].names))
+        distinct = (count_distinct(prints["train"]), count_distinct(prints["test"]))
+    return CheckReport(name, where, tuple(parts), found_leaks, compared, distinct)
+
+
+class _Reader:
+    """Sizes of files, read once each, and what is wrong with those that cannot be read."""
+
+    def __init__(self, decode: bool, workers: int, progress: Progress) -> None:
+        self._decode = decode
+        self._workers = workers
+        self._progress = progress
+        self._known: dict[Path, tuple[int, int] | str] = {}
+
+    def sizes(self, paths: Sequence[Path], title: str) -> dict[Path, tuple[int, int] | str]:
+        """(height, width) of every file, or why it cannot be read."""
+        new = [path for path in dict.fromkeys(paths) if path not in self._known]
+        with (
+            self._progress.task(title, len(new), "files") as task,
+            ThreadPoolExecutor(max(1, self._workers)) as pool,
+        ):
+            for path, size in zip(new, pool.map(self._size, new), strict=True):
+                self._known[path] = size
+                task.advance()
+        return {path: self._known[path] for path in paths}
+
+    def _size(self, path: Path) -> tuple[int, int] | str:
+        try:
+            if self._decode:
+                height, width, _ = read_rgb8(path).shape
+                return height, width
+            return read_size(path)
+        except DataError as problem:
+            return problem.problem
+
+
+def _check_part(
+    root: Path, split: Split, part: Part, found: FoundPart | None, reader: _Reader
+) -> PartCheck:
+    if found is None:
+        published = part.layouts[0].published
+        absent = missing_part(root, part, "")
+        notes = (f"{absent.got}; looked for\n    {absent.expected}",)
+        return PartCheck(part.name, split, published=published, labels=part.labels, notes=notes)
+    pairs = found.pairs
+    files = [path for pair in pairs for path in (pair.degraded, pair.clean) if path is not None]
+    sizes = reader.sizes(files, f"{split}: {part.name}")
+    unreadable = tuple(dict.fromkeys(size for size in sizes.values() if isinstance(size, str)))
+    per_pair = len(part.labels)
+    return PartCheck(
+        part.name,
+        split,
+        found.layout.name,
+        found.base,
+        len(pairs),
+        found.layout.published,
+        _count_samples(found, sizes, per_pair),
+        part.labels,
+        _missing(found),
+        _extra(found),
+        unreadable,
+        tuple(_mismatched(pairs, sizes)),
+        _histogram(pairs, sizes),
+        (*found.pairing.notes, *(f"link in a circle or to nowhere: {p}" for p in found.loops)),
+    )
+
+
+def _count_samples(
+    found: FoundPart, sizes: Mapping[Path, tuple[int, int] | str], per_pair: int
+) -> int:
+    if found.layout.maker != "windows":
+        return len(found.pairs) * per_pair
+    if any(isinstance(size, str) for size in sizes.values()):
+        return 0
+    return sum(1 for _ in samples_of(found))
+
+
+def _missing(found: FoundPart) -> tuple[str, ...]:
+    names = [f"clean partner of {path}" for path in found.pairing.unpaired_degraded]
+    if not found.part.clean_alone_is_fine:
+        names += [f"degraded partner of {path}" for path in found.pairing.unpaired_clean]
+    return tuple(names)
+
+
+def _extra(found: FoundPart) -> tuple[str, ...]:
+    return tuple(str(path) for path in found.ignored)
+
+
+def _mismatched(pairs: Sequence[Pair], sizes: Mapping[Path, tuple[int, int] | str]) -> list[str]:
+    odd: list[str] = []
+    for pair in pairs:
+        if pair.degraded is None or pair.clean is None:
+            continue
+        first, second = sizes[pair.degraded], sizes[pair.clean]
+        if isinstance(first, tuple) and isinstance(second, tuple) and first != second:
+            odd.append(
+                f"{pair.degraded} is {first[1]}x{first[0]}, {pair.clean} is {second[1]}x{second[0]}"
+            )
+    return odd
+
+
+def _histogram(
+    pairs: Sequence[Pair], sizes: Mapping[Path, tuple[int, int] | str]
+) -> dict[str, int]:
+    count: Counter[str] = Counter()
+    for pair in pairs:
+        size = sizes[pair.clean] if pair.clean is not None else ""
+        if isinstance(size, tuple):
+            count[f"{size[1]}x{size[0]}"] += 1
+    return dict(count.most_common())
+
+
+def _check_loaded(samples: Sequence[Sample], split: Split, reader: _Reader) -> PartCheck:
+    pairs: list[Pair] = []
+    for sample in samples:
+        degraded = sample.degraded.path if isinstance(sample.degraded, FileSource) else None
+        clean = sample.clean.path if isinstance(sample.clean, FileSource) else None
+        pairs.append(Pair(sample.id, sample.scene, degraded, clean or degraded))
+    files = [path for pair in pairs for path in (pair.degraded, pair.clean) if path is not None]
+    sizes = reader.sizes(files, split)
+    return PartCheck(
+        "pairs",
+        split,
+        "as loaded",
+        None,
+        len(pairs),
+        None,
+        len(samples),
+        tuple(dict.fromkeys(sample.label for sample in samples)),
+        unreadable=tuple(dict.fromkeys(s for s in sizes.values() if isinstance(s, str))),
+        mismatched=tuple(_mismatched(pairs, sizes)),
+        sizes=_histogram(pairs, sizes),
+    )
+
+
+def _readable(found: FoundPart, check: PartCheck) -> list[Sample]:
+    return [] if found.layout.maker == "windows" and check.unreadable else list(samples_of(found))
+
+
+def _distinct_splits(samples: Mapping[Split, Sequence[Sample]]) -> bool:
+    # A `folder` without train and test serves the same files twice: that is said elsewhere.
+    return {s.degraded.name for s in samples["train"]} != {s.degraded.name for s in samples["test"]}

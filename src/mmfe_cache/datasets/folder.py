@@ -1,0 +1,78 @@
+"""`folder`: any two folders with equal file names, or photographs without any answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmfe_cache.errors import DataError
+from mmfe_cache.images import FileSource
+from mmfe_cache.samples import Sample, SampleSet
+
+from .assemble import sample_set, samples_of
+from .listing import list_images, similar_folder
+from .pairing import by_name
+from .parts import FolderCache, Layout, Part, find_part
+from .splits import Split
+
+LABEL = "folder"
+"""The class of every sample."""
+
+PAIRS_OF_FOLDERS = (
+    ("input", "target"),
+    ("degraded", "clean"),
+    ("input", "gt"),
+    ("lq", "gt"),
+    ("low", "high"),
+    ("low", "gt"),
+    ("rainy", "gt"),
+    ("rain", "norain"),
+    ("hazy", "gt"),
+    ("hazy", "clear"),
+    ("blur", "sharp"),
+    ("noisy", "clean"),
+)
+"""Names of the degraded and the clean folder that are recognised, first match wins."""
+
+
+def load_folder(split: Split, root: Path) -> SampleSet:
+    """The pairs under ``root/<split>``, else under ``root``.
+
+    Without two such folders, the images that lie there are samples without an answer: enough
+    for a cache and for restoring, not for training.
+
+    Raises:
+        DataError: no pair and no image is there.
+    """
+    base = root / split if (root / split).is_dir() else root
+    warnings: list[str] = []
+    if base == root:
+        warnings.append(f"no folder {split} under {root}: the same files serve every split")
+    layouts = tuple(
+        Layout(f"{degraded} + {clean}", (degraded,), (clean,), by_name)
+        for degraded, clean in PAIRS_OF_FOLDERS
+    )
+    found = find_part(base, Part("folder", (LABEL,), layouts), FolderCache())
+    if found is not None:
+        warnings += found.warnings()
+        name = found.layout.name
+        return sample_set("folder", split, root, name, list(samples_of(found)), warnings)
+    images = list_images(base).images
+    if not images:
+        near = [
+            str(other)
+            for names in PAIRS_OF_FOLDERS
+            for name in names
+            if (other := similar_folder(base / name)) is not None
+        ]
+        raise DataError(
+            f"no pairs and no images under {base}",
+            got=f"names that differ in case only: {', '.join(dict.fromkeys(near))}"
+            if near
+            else "no folder of a known name",
+            expected=" or ".join(f"{a}/ + {b}/" for a, b in PAIRS_OF_FOLDERS),
+        )
+    samples = [
+        Sample(f"{LABEL}/{path.stem}", FileSource(path), None, LABEL, path.stem) for path in images
+    ]
+    warnings.append("images without clean answers: a cache can be built, nothing can be trained")
+    return sample_set("folder", split, root, "images without answers", samples, warnings)

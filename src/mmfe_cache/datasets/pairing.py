@@ -1,0 +1,176 @@
+"""Which clean image belongs to which degraded one: by name, by each layout's own rule."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmfe_cache.errors import DataError
+from mmfe_cache.images import read_size
+
+from .listing import some
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A degraded file and its clean answer.
+
+    Attributes:
+        stem: the sample's name within its part.
+        scene: the clean photograph's name.
+        degraded: the degraded file; None where it is made from the clean one.
+        clean: the clean file; None where there is none.
+    """
+
+    stem: str
+    scene: str
+    degraded: Path | None
+    clean: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """What pairing two listings gave.
+
+    Attributes:
+        pairs: sorted by stem.
+        unpaired_degraded: degraded files without a clean answer.
+        unpaired_clean: clean files without any degraded picture.
+        notes: what else is odd, such as names that differ in case only.
+    """
+
+    pairs: tuple[Pair, ...]
+    unpaired_degraded: tuple[Path, ...]
+    unpaired_clean: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+
+
+PairingRule = Callable[[Sequence[Path], Sequence[Path]], Pairing]
+"""Degraded files and clean files, both sorted, to pairs."""
+
+
+def by_name(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
+    """Equal names, endings aside: ``0001.jpg`` and ``0001.png`` are a pair."""
+    return _by_keys(degraded, clean, lambda path: path.stem, lambda path: path.stem)
+
+
+def by_sequence(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
+    """GoPro as published, ``SEQ/blur/N.png`` and ``SEQ/sharp/N.png``: sequence and name agree."""
+
+    def key(path: Path) -> str:
+        return f"{path.parent.parent.name}-{path.stem}"
+
+    return _by_keys(degraded, clean, key, key)
+
+
+def by_rain_number(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
+    """Rain100L as published, ``rain-12.png`` and ``norain-12.png``; equal names pair too."""
+
+    def key(path: Path) -> str:
+        number = re.fullmatch(r"(?:no)?rain-0*(\d+)(?:x2)?", path.stem)
+        return f"rain-{int(number[1]):03d}" if number else path.stem
+
+    if degraded == clean:
+        # Both kinds lie in one folder; the prefix tells them apart.
+        degraded = [path for path in degraded if path.stem.startswith("rain-")]
+        clean = [path for path in clean if path.stem.startswith("norain-")]
+    return _by_keys(degraded, clean, key, key)
+
+
+def by_haze_id(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
+    """RESIDE, ``0025_0.8_0.1.jpg`` and ``0025.png``: one clean photograph, many hazy ones."""
+    answers = _unique(clean, lambda path: path.stem)
+    pairs: list[Pair] = []
+    unpaired: list[Path] = []
+    used: set[str] = set()
+    _unique(degraded, lambda path: path.stem)
+    for path in degraded:
+        scene = path.stem.split("_")[0]
+        if scene in answers:
+            pairs.append(Pair(path.stem, scene, path, answers[scene]))
+            used.add(scene)
+        else:
+            unpaired.append(path)
+    alone = tuple(path for scene, path in answers.items() if scene not in used)
+    return Pairing(_sorted(pairs), tuple(unpaired), alone, _case_notes(unpaired, alone))
+
+
+def by_order(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
+    """MoCE-IR's rule for Rain100L: the n-th of one folder and the n-th of the other.
+
+    Names decide where they can; order decides only where no name agrees, between equally many
+    files, and only when the two pictures of every pair are of one size.
+
+    Raises:
+        DataError: order would pair pictures of different sizes.
+    """
+    named = by_rain_number(degraded, clean)
+    if not named.unpaired_degraded and not named.unpaired_clean:
+        return named
+    if len(degraded) != len(clean) or named.pairs:
+        return named
+    pairs = [
+        Pair(path.stem, answer.stem, path, answer)
+        for path, answer in zip(degraded, clean, strict=True)
+    ]
+    for path, answer in zip(degraded, clean, strict=True):
+        if read_size(path) != read_size(answer):
+            raise DataError(
+                "sort order pairs pictures of different sizes, so it cannot be trusted",
+                got=f"{path.name} and {answer.name}",
+                expected="equal names, or pictures of equal size at equal places",
+                remedy="rename the files so that both folders use the same names",
+            )
+    note = f"{len(pairs)} pairs by sort order, as this layout has it; their sizes agree"
+    return Pairing(_sorted(pairs), (), (), (note,))
+
+
+def clean_only(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
+    """Photographs that are degraded by a formula: there is no degraded file."""
+    del degraded
+    answers = _unique(clean, lambda path: path.stem)
+    return Pairing(_sorted([Pair(s, s, None, path) for s, path in answers.items()]), (), ())
+
+
+def _by_keys(
+    degraded: Sequence[Path],
+    clean: Sequence[Path],
+    degraded_key: Callable[[Path], str],
+    clean_key: Callable[[Path], str],
+) -> Pairing:
+    inputs, answers = _unique(degraded, degraded_key), _unique(clean, clean_key)
+    pairs = [Pair(key, key, path, answers[key]) for key, path in inputs.items() if key in answers]
+    unpaired = tuple(path for key, path in inputs.items() if key not in answers)
+    alone = tuple(path for key, path in answers.items() if key not in inputs)
+    return Pairing(_sorted(pairs), unpaired, alone, _case_notes(unpaired, alone))
+
+
+def _unique(paths: Sequence[Path], key: Callable[[Path], str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in paths:
+        name = key(path)
+        if name in found:
+            raise DataError(
+                f"two files claim the name {name!r}",
+                got=f"{found[name]} and {path}",
+                expected="one file a name",
+                remedy="move one of them away",
+            )
+        found[name] = path
+    return found
+
+
+def _sorted(pairs: list[Pair]) -> tuple[Pair, ...]:
+    return tuple(sorted(pairs, key=lambda pair: pair.stem))
+
+
+def _case_notes(degraded: Sequence[Path], clean: Sequence[Path]) -> tuple[str, ...]:
+    by_case = {path.stem.casefold(): path.name for path in clean}
+    odd = [
+        f"{path.name} / {by_case[path.stem.casefold()]}"
+        for path in degraded
+        if path.stem.casefold() in by_case
+    ]
+    return (f"names that differ in case only are not paired: {some(odd)}",) if odd else ()

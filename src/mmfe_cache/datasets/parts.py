@@ -1,0 +1,197 @@
+"""Parts and layouts: where the pairs of one degradation may lie, and what was found there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from mmfe_cache.errors import DataError
+
+from .listing import Listing, list_images, similar_folder, some
+from .pairing import Pair, Pairing, PairingRule, by_name
+
+Maker = Literal["files", "noise", "windows"]
+"""How samples come from pairs: as they lie, with Gaussian noise, or cut into windows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One published arrangement of folders.
+
+    Attributes:
+        name: who arranges them so, as the report names it.
+        degraded: folders of degraded files under the root, ``*`` allowed; all are read.
+        clean: folders of clean files; all are read.
+        pairing: which belongs to which.
+        bases: folders under the root in which the whole arrangement may lie.
+        published: how many degraded (for denoising: clean) files this layout holds when
+            complete; None where that is not published.
+        maker: how samples come from its pairs.
+    """
+
+    name: str
+    degraded: tuple[str, ...]
+    clean: tuple[str, ...]
+    pairing: PairingRule = by_name
+    bases: tuple[str, ...] = ("",)
+    published: int | None = None
+    maker: Maker = "files"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The pairs of one degradation in one split.
+
+    Attributes:
+        name: what the report calls it.
+        labels: the class of its samples; denoising has one for every noise level.
+        layouts: the arrangements it may lie in, most specific first.
+        clean_alone_is_fine: whether clean files without degraded ones are expected.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    layouts: tuple[Layout, ...]
+    clean_alone_is_fine: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPart:
+    """A part as it lies on the disk.
+
+    Attributes:
+        part: what was looked for.
+        layout: which arrangement was recognised.
+        base: the folder it lies in.
+        pairing: pairs and what found no partner.
+        ignored: files that are no images.
+        loops: links that lead in a circle or nowhere.
+    """
+
+    part: Part
+    layout: Layout
+    base: Path
+    pairing: Pairing
+    ignored: tuple[Path, ...] = ()
+    loops: tuple[Path, ...] = ()
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """The pairs, sorted by stem."""
+        return self.pairing.pairs
+
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know about this part, one line each."""
+        lines: list[str] = []
+        found, published = len(self.pairs), self.layout.published
+        if published is not None and found != published:
+            few = "fewer" if found < published else "more"
+            lines.append(f"{self.part.name}: {found} found, {few} than the {published} published")
+        for paths, what in (
+            (self.pairing.unpaired_degraded, "degraded without a clean partner, left out"),
+            (
+                () if self.part.clean_alone_is_fine else self.pairing.unpaired_clean,
+                "clean without a degraded partner, left out",
+            ),
+            (self.ignored, "files that are no images, left out"),
+            (self.loops, "links that lead in a circle or nowhere, left out"),
+        ):
+            if paths:
+                names = some([path.name for path in paths])
+                lines.append(f"{self.part.name}: {len(paths)} {what}: {names}")
+        lines += [f"{self.part.name}: {note}" for note in self.pairing.notes]
+        return tuple(lines)
+
+
+@dataclass
+class FolderCache:
+    """Listings already made, so that CDD11's clear folder is read once and not eleven times."""
+
+    listings: dict[Path, Listing] = field(default_factory=dict[Path, Listing])
+
+    def list(self, folder: Path) -> Listing:
+        """The folder's listing, read at the first call."""
+        if folder not in self.listings:
+            self.listings[folder] = list_images(folder)
+        return self.listings[folder]
+
+
+def find_part(root: Path, part: Part, cache: FolderCache) -> FoundPart | None:
+    """Recognise ``part`` under ``root``; None when no layout is there.
+
+    Raises:
+        DataError: two files claim one name, or a folder may not be read.
+    """
+    for layout in part.layouts:
+        for base in layout.bases:
+            found = _try_layout(root / base, part, layout, cache)
+            if found is not None:
+                return found
+    return None
+
+
+def _try_layout(base: Path, part: Part, layout: Layout, cache: FolderCache) -> FoundPart | None:
+    degraded = _gather(base, layout.degraded, cache)
+    clean = _gather(base, layout.clean, cache)
+    if clean is None or degraded is None or not clean.images:
+        return None
+    if layout.degraded and not degraded.images:
+        return None
+    pairing = layout.pairing(degraded.images, clean.images)
+    # Clear pictures are shared by all classes of a set: count what is odd there once.
+    return FoundPart(
+        part,
+        layout,
+        base,
+        pairing,
+        tuple(dict.fromkeys(degraded.ignored + clean.ignored)),
+        tuple(dict.fromkeys(degraded.loops + clean.loops)),
+    )
+
+
+def _gather(base: Path, patterns: tuple[str, ...], cache: FolderCache) -> Listing | None:
+    images: list[Path] = []
+    ignored: list[Path] = []
+    loops: list[Path] = []
+    for pattern in patterns:
+        folders = _folders(base, pattern)
+        if not folders:
+            return None
+        for folder in folders:
+            listing = cache.list(folder)
+            images += listing.images
+            ignored += listing.ignored
+            loops += listing.loops
+    return Listing(tuple(images), tuple(ignored), tuple(loops))
+
+
+def _folders(base: Path, pattern: str) -> list[Path]:
+    if "*" in pattern:
+        return sorted(path for path in base.glob(pattern) if path.is_dir())
+    folder = base / pattern
+    return [folder] if folder.is_dir() else []
+
+
+def missing_part(root: Path, part: Part, remedy: str) -> DataError:
+    """The error for a part that lies in no known layout: where it was looked for."""
+    looked: list[str] = []
+    near: list[str] = []
+    for layout in part.layouts:
+        for base in layout.bases[:1]:
+            folders = [*layout.degraded, *layout.clean]
+            looked.append(f"{layout.name}: {' + '.join(str(Path(base) / f) for f in folders)}")
+            for folder in folders:
+                for piece in (Path(base) / folder, *(Path(base) / folder).parents):
+                    other = similar_folder(root / piece) if piece.name else None
+                    if other is not None and str(other) not in near:
+                        near.append(str(other))
+    got = f"none of them under {root}"
+    if near:
+        got += f"; names that differ in case only: {some(near)}"
+    return DataError(
+        f"the {part.name} part is not there",
+        got=got,
+        expected="one of these layouts:\n    " + "\n    ".join(looked),
+        remedy=remedy,
+    )

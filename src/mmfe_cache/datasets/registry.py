@@ -1,0 +1,244 @@
+"""Which data sets there are, and how each is loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+from mmfe_cache.errors import DataError, UsageError
+from mmfe_cache.samples import Sample, SampleSet
+
+from . import tasks
+from .assemble import sample_set, samples_of
+from .cdd11 import SCENES, cdd11_parts, made_splits, read_severities, read_spec
+from .folder import load_folder
+from .parts import FolderCache, FoundPart, Part, find_part, missing_part
+from .splits import Split
+from .synthetic import load_synthetic
+
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetInfo:
+    """A data set of the registry.
+
+    Attributes:
+        name: as `load_dataset` and recipes call it.
+        description: one line.
+        pairs: published number of samples of each split, all noise levels counted; None where it
+            depends on the user's files.
+        parts: the parts of a split under a root; None for sets that are no list of parts.
+        load: loads sets that are no list of parts.
+    """
+
+    name: str
+    description: str
+    pairs: Mapping[str, int] | None = None
+    parts: Callable[[str, Path], tuple[Part, ...]] | None = None
+    load: Callable[[Split, Path], SampleSet] | None = field(default=None)
+
+
+def _fixed(
+    train: tuple[Part, ...], test: tuple[Part, ...]
+) -> Callable[[str, Path], tuple[Part, ...]]:
+    def parts(split: str, root: Path) -> tuple[Part, ...]:
+        del root
+        return train if split == "train" else test
+
+    return parts
+
+
+_AIO3_TRAIN = (tasks.NOISE_TRAIN, tasks.RAIN_TRAIN, tasks.HAZE_TRAIN)
+_AIO5_TRAIN = (*_AIO3_TRAIN, tasks.BLUR_TRAIN, tasks.LOW_TRAIN)
+_AIO3_TEST = (tasks.noise_test(), tasks.RAIN_TEST, tasks.HAZE_TEST)
+_AIO5_TEST = (
+    tasks.noise_test((25,)),
+    tasks.RAIN_TEST,
+    tasks.HAZE_TEST,
+    tasks.BLUR_TEST,
+    tasks.LOW_TEST,
+)
+
+_ALL = (
+    DatasetInfo(
+        "cdd11",
+        "CDD11: 11 compositions of low light, haze, rain and snow; also what `data synth` makes",
+        {split: 11 * scenes for split, scenes in SCENES.items()},
+        cdd11_parts,
+    ),
+    DatasetInfo(
+        "aio3",
+        "three tasks: noise (BSD400 + WED), rain (Rain100L), haze (RESIDE-OTS)",
+        {"train": 3 * 5144 + 200 + 72135, "test": 3 * 68 + 100 + 500},
+        _fixed(_AIO3_TRAIN, _AIO3_TEST),
+    ),
+    DatasetInfo(
+        "aio5",
+        "five tasks: aio3 plus motion blur (GoPro) and low light (LOL-v1)",
+        {
+            "train": 3 * 5144 + 200 + 72135 + 16824 + 485,
+            "test": 68 + 100 + 500 + 1111 + 15,
+        },
+        _fixed(_AIO5_TRAIN, _AIO5_TEST),
+    ),
+    DatasetInfo(
+        "aio5-rain13k",
+        "aio5 with the additional rain of Rain13K",
+        {
+            "train": 3 * 5144 + 200 + 72135 + 16824 + 485 + 13712,
+            "test": 68 + 100 + 500 + 1111 + 15,
+        },
+        _fixed((*_AIO5_TRAIN, tasks.RAIN13K_TRAIN), _AIO5_TEST),
+    ),
+    DatasetInfo(
+        "rain13k",
+        "rain only: Rain13K and its five test sets",
+        {"train": 13712, "test": 98 + 100 + 100 + 2800 + 1200},
+        _fixed((tasks.RAIN13K_TRAIN,), tasks.rain13k_tests()),
+    ),
+    DatasetInfo(
+        "denoise",
+        "noise only: BSD400 + WED, tested on CBSD68 at 15, 25 and 50",
+        {"train": 3 * 5144, "test": 3 * 68},
+        _fixed((tasks.NOISE_TRAIN,), (tasks.noise_test(),)),
+    ),
+    DatasetInfo(
+        "rain100l",
+        "rain only: Rain100L",
+        {"train": 200, "test": 100},
+        _fixed((tasks.RAIN_TRAIN,), (tasks.RAIN_TEST,)),
+    ),
+    DatasetInfo(
+        "reside",
+        "haze only: RESIDE-OTS, tested on SOTS outdoor",
+        {"train": 72135, "test": 500},
+        _fixed((tasks.HAZE_TRAIN,), (tasks.HAZE_TEST,)),
+    ),
+    DatasetInfo(
+        "gopro",
+        "motion blur only: GoPro, trained on windows of 512 pixels",
+        {"train": 16824, "test": 1111},
+        _fixed((tasks.BLUR_TRAIN,), (tasks.BLUR_TEST,)),
+    ),
+    DatasetInfo(
+        "lol-v1",
+        "low light only: LOL-v1",
+        {"train": 485, "test": 15},
+        _fixed((tasks.LOW_TRAIN,), (tasks.LOW_TEST,)),
+    ),
+    DatasetInfo("folder", "your own pairs: two folders with equal file names", load=load_folder),
+    DatasetInfo(
+        "synth",
+        "your own clean photographs under CDD11's degradations, made while reading",
+        load=load_synthetic,
+    ),
+)
+
+DATASETS: dict[str, DatasetInfo] = {info.name: info for info in _ALL}
+"""Every data set by name."""
+
+
+def data_root(name: str, root: Path | None = None) -> Path:
+    """Where a data set lies: ``root``, else $MMFE_DATA/<name>, else data/<name>."""
+    if root is not None:
+        return Path(root)
+    return Path(os.environ.get("MMFE_DATA") or "data") / name
+
+
+def dataset_info(name: str) -> DatasetInfo:
+    """Look a data set up.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name not in DATASETS:
+        raise UsageError(f"unknown data set {name!r}", got=name, expected=", ".join(DATASETS))
+    return DATASETS[name]
+
+
+def check_split(split: str) -> Split:
+    """``split`` as a `Split`.
+
+    Raises:
+        UsageError: it is neither ``train`` nor ``test``.
+    """
+    for known in SPLITS:
+        if split == known:
+            return known
+    raise UsageError(f"unknown split {split!r}", got=split, expected=" or ".join(SPLITS))
+
+
+def splits_of(name: str, root: Path | None = None) -> tuple[Split, ...]:
+    """The splits that a data set under ``root`` has: both, but for a set made with one only."""
+    made = read_spec(data_root(name, root)) if name == "cdd11" else None
+    if made is None:
+        return SPLITS
+    return tuple(check_split(split) for split in made_splits(made))
+
+
+def find_parts(name: str, split: str, root: Path) -> list[tuple[Part, FoundPart | None]]:
+    """Every part of a split and where it was recognised, None where it was not."""
+    info = dataset_info(name)
+    if info.parts is None:
+        return []
+    cache = FolderCache()
+    return [(part, find_part(root, part, cache)) for part in info.parts(split, root)]
+
+
+def load_dataset(
+    name: str, split: str, root: Path | None = None, *, packed: bool = True
+) -> SampleSet:
+    """List the samples of a split; no image is decoded.
+
+    Args:
+        name: see `DATASETS`.
+        split: ``"train"`` or ``"test"``.
+        root: the folder it lies in; None looks at $MMFE_DATA/<name>, then data/<name>.
+        packed: read a pack that lies under ``root``; False reads the files themselves.
+
+    Returns:
+        The samples sorted by id, with what was found missing in ``warnings``.
+
+    Raises:
+        UsageError: unknown name or split.
+        DataError: the folder is missing, a part lies in no known layout, or no pair was found.
+    """
+    info, wanted = dataset_info(name), check_split(split)
+    where = data_root(name, root)
+    if not where.is_dir():
+        raise DataError(
+            f"data set {name!r} is not there",
+            got=f"no folder {where}",
+            expected=info.description,
+            remedy=f"give its folder with --root DIR; mmfe data check --dataset {name} --root DIR "
+            "says what it finds there",
+        )
+    if packed:
+        from .packed import load_packed
+
+        found = load_packed(name, wanted, where)
+        if found is not None:
+            return found
+    if info.load is not None:
+        return info.load(wanted, where)
+    return _load_parts(name, wanted, where)
+
+
+def _load_parts(name: str, split: Split, root: Path) -> SampleSet:
+    samples: list[Sample] = []
+    warnings: list[str] = []
+    layouts: list[str] = []
+    for part, found in find_parts(name, split, root):
+        if found is None:
+            raise missing_part(root, part, f"mmfe data check --dataset {name} --root '{root}'")
+        severities = None
+        if name == "cdd11":
+            severities = read_severities((found.base / found.layout.clean[0]).parent)
+        samples += samples_of(found, severities)
+        warnings += found.warnings()
+        layouts.append(found.layout.name)
+    return sample_set(name, split, root, ", ".join(dict.fromkeys(layouts)), samples, warnings)

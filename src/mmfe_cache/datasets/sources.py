@@ -1,0 +1,162 @@
+"""Pixel sources that are computed from another source: noise, windows, synthetic weather."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from mmfe_cache.degradations import degrade
+from mmfe_cache.errors import DataError
+from mmfe_cache.images import crop
+from mmfe_cache.samples import ImageArray, PixelSource
+from mmfe_cache.seeds import generator
+
+
+@runtime_checkable
+class DerivedSource(PixelSource, Protocol):
+    """A source made from another one; packing replaces the one below and keeps the recipe."""
+
+    @property
+    def base(self) -> PixelSource:
+        """The source it is made from."""
+        ...
+
+    def rebased(self, base: PixelSource) -> PixelSource:
+        """The same recipe over another source of the same pixels."""
+        ...
+
+
+def add_noise(clean: ImageArray, sigma: float, *seed_parts: str | int) -> ImageArray:
+    """Gaussian noise as the peers add it: clip(clean + sigma N(0, 1), 0, 255), cut to uint8.
+
+    Args:
+        clean: (H, W, 3) uint8.
+        sigma: standard deviation on the 0 to 255 scale.
+        seed_parts: names the realisation: for a cached picture ("noise", sample id), for a
+            training draw (seed, sample id, epoch, repeat).
+
+    Returns:
+        (H, W, 3) uint8, truncated and not rounded, as PromptIR's.
+    """
+    noise = generator("noise", *seed_parts).standard_normal(clean.shape, dtype=np.float32)
+    return np.clip(clean + noise * np.float32(sigma), 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class NoisySource:
+    """A clean picture plus noise realisation 0: the one that guides and tests see.
+
+    Attributes:
+        base: the clean picture.
+        sigma: standard deviation on the 0 to 255 scale.
+        id: the sample's id, which names the noise.
+    """
+
+    base: PixelSource
+    sigma: float
+    id: str
+
+    @property
+    def name(self) -> str:
+        """The clean picture's name and the noise."""
+        return f"{self.base.name} + noise {self.sigma:g}"
+
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.base.size()
+
+    def read(self) -> ImageArray:
+        """The noisy picture, (H, W, 3) uint8."""
+        return add_noise(self.base.read(), self.sigma, self.id)
+
+    def read_crop(self, top: int, left: int, height: int, width: int) -> ImageArray:
+        """A window of `read`; it draws the whole picture's noise."""
+        return crop(self.read(), top, left, height, width, self.name)
+
+    def rebased(self, base: PixelSource) -> NoisySource:
+        """The same noise over another source of the same clean picture."""
+        return replace(self, base=base)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowSource:
+    """A fixed window of a larger picture, such as one of GoPro's 512-pixel training crops.
+
+    Attributes:
+        base: the whole picture.
+        top: first row.
+        left: first column.
+        height: rows.
+        width: columns.
+    """
+
+    base: PixelSource
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def name(self) -> str:
+        """The picture's name and the window."""
+        return f"{self.base.name}[{self.top}:{self.left}]"
+
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels of the window."""
+        return self.height, self.width
+
+    def read(self) -> ImageArray:
+        """The window, (height, width, 3) uint8."""
+        return self.base.read_crop(self.top, self.left, self.height, self.width)
+
+    def read_crop(self, top: int, left: int, height: int, width: int) -> ImageArray:
+        """A window inside the window."""
+        if min(top, left) < 0 or top + height > self.height or left + width > self.width:
+            raise DataError(
+                f"the crop does not lie inside {self.name}",
+                got=f"rows {top} to {top + height}, columns {left} to {left + width}",
+                expected=f"inside {self.height} rows and {self.width} columns",
+            )
+        return self.base.read_crop(self.top + top, self.left + left, height, width)
+
+    def rebased(self, base: PixelSource) -> WindowSource:
+        """The same window of another source of the same picture."""
+        return replace(self, base=base)
+
+
+@dataclass(frozen=True, slots=True)
+class SyntheticSource:
+    """A clean photograph under synthetic weather, computed at every read.
+
+    Attributes:
+        base: the clean photograph.
+        composition: the class, such as ``"low_haze"``.
+        seed_parts: names the random streams.
+    """
+
+    base: PixelSource
+    composition: str
+    seed_parts: tuple[str | int, ...] = field(default=())
+
+    @property
+    def name(self) -> str:
+        """The photograph's name and the class."""
+        return f"{self.base.name} + {self.composition}"
+
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.base.size()
+
+    def read(self) -> ImageArray:
+        """The degraded picture, (H, W, 3) uint8."""
+        return degrade(self.base.read(), self.composition, seed_parts=self.seed_parts).image
+
+    def read_crop(self, top: int, left: int, height: int, width: int) -> ImageArray:
+        """A window of `read`; it degrades the whole photograph."""
+        return crop(self.read(), top, left, height, width, self.name)
+
+    def rebased(self, base: PixelSource) -> SyntheticSource:
+        """The same weather over another source of the same photograph."""
+        return replace(self, base=base)

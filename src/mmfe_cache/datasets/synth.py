@@ -1,0 +1,287 @@
+"""Writing a CDD11-shaped set from clean photographs: atomic, resumable, deterministic."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mmfe_cache.degradations import COMPOSITIONS, degrade, kinds_of
+from mmfe_cache.errors import DataError, UsageError
+from mmfe_cache.images import pixel_digest, read_rgb8, write_atomically, write_png
+from mmfe_cache.progress import Progress, SilentProgress
+from mmfe_cache.samples import ImageArray
+
+from .cdd11 import CLEAR, SEVERITIES_FILE, SPEC_FILE, UNFINISHED_FILE
+from .listing import some
+from .splits import Photograph, Split, find_photographs, split_photographs
+from .synthetic import DEFAULT_SEED, seed_parts
+
+FORMAT = 1
+"""Changes when the same photographs would give other files."""
+
+MIN_SIDE = 16
+"""Photographs with a shorter side than this, in pixels, teach nothing and are refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class SynthReport:
+    """What `write_synth` did.
+
+    Attributes:
+        out: the set's root.
+        scenes: photographs of each split.
+        compositions: the classes.
+        pairs: degraded pictures of each split.
+        written: image files written now.
+        reused: image files found from an earlier run.
+        seconds: how long it took.
+    """
+
+    out: Path
+    scenes: Mapping[str, int]
+    compositions: tuple[str, ...]
+    pairs: Mapping[str, int]
+    written: int
+    reused: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "out": str(self.out),
+            "scenes": dict(self.scenes),
+            "compositions": list(self.compositions),
+            "pairs": dict(self.pairs),
+            "written": self.written,
+            "reused": self.reused,
+            "seconds": self.seconds,
+        }
+
+
+def write_synth(
+    photos: Path | Sequence[Path],
+    out: Path,
+    *,
+    test_photos: Path | Sequence[Path] | None = None,
+    seed: int = DEFAULT_SEED,
+    max_side: int | None = None,
+    compositions: Sequence[str] = COMPOSITIONS,
+    test_share: float = 0.2,
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> SynthReport:
+    """Write ``out/{train,test}/{clear,low,...}/NAME.png`` and each split's severities.
+
+    A run that was stopped goes on where it stopped when it is called with the same arguments;
+    until it is done, ``out`` is marked as unfinished and `load_dataset` refuses it.
+
+    Args:
+        photos: a folder (with subfolders) or files of clean photographs.
+        out: the new set's root, in CDD11's layout.
+        test_photos: photographs of the test split; None splits ``photos`` by scene.
+        seed: another seed draws other weather and another split.
+        max_side: shrink photographs whose longer side is larger, in pixels.
+        compositions: the classes to write.
+        test_share: part of the scenes that goes to test when ``test_photos`` is None; 0 and 1
+            write one split only.
+        workers: threads; the bytes do not depend on it.
+        progress: who is told.
+
+    Raises:
+        DataError: a photograph is unreadable or too small (all of them are named, and nothing is
+            written), too few scenes, or ``out`` holds something else.
+        UsageError: unknown composition, or a senseless number.
+    """
+    started = time.monotonic()
+    progress = progress or SilentProgress()
+    classes = tuple(compositions)
+    for name in classes:
+        kinds_of(name)
+    if not classes or len(set(classes)) != len(classes) or CLEAR in classes:
+        raise UsageError("compositions must be distinct classes", got=", ".join(classes) or "none")
+    if max_side is not None and max_side < MIN_SIDE:
+        raise UsageError("max_side is too small", got=max_side, expected=f"at least {MIN_SIDE}")
+    chosen = _choose(photos, test_photos, test_share, seed)
+    digests = _inspect(chosen, max_side, progress)
+    spec: dict[str, Any] = {
+        "format": FORMAT,
+        "seed": seed,
+        "max_side": max_side,
+        "compositions": list(classes),
+        "scenes": digests,
+    }
+    resumed = _claim(out, spec)
+    written, reused = _write_all(out, chosen, classes, seed, max_side, workers, resumed, progress)
+    if (out / UNFINISHED_FILE).exists():
+        (out / UNFINISHED_FILE).replace(out / SPEC_FILE)
+    counts = {split: len(photographs) for split, photographs in chosen.items()}
+    return SynthReport(
+        out,
+        counts,
+        classes,
+        {split: count * len(classes) for split, count in counts.items()},
+        written,
+        reused,
+        time.monotonic() - started,
+    )
+
+
+def _choose(
+    photos: Path | Sequence[Path],
+    test_photos: Path | Sequence[Path] | None,
+    test_share: float,
+    seed: int,
+) -> dict[Split, tuple[Photograph, ...]]:
+    train = find_photographs(photos)
+    if test_photos is None:
+        return split_photographs(train, test_share, seed)
+    test = find_photographs(test_photos)
+    same = {p.path.resolve() for p in train} & {p.path.resolve() for p in test}
+    if same:
+        raise DataError(
+            "a photograph is in train and in test",
+            got=some(sorted(map(str, same))),
+            expected="two folders without a common photograph",
+        )
+    return {"train": train, "test": test}
+
+
+def _inspect(
+    chosen: Mapping[Split, tuple[Photograph, ...]], max_side: int | None, progress: Progress
+) -> dict[str, dict[str, str]]:
+    """Read every photograph once, before anything is written; digests by split and name."""
+    bad: list[str] = []
+    digests: dict[str, dict[str, str]] = {}
+    seen: dict[str, tuple[Split, Photograph]] = {}
+    total = sum(map(len, chosen.values()))
+    with progress.task("reading photographs", total, "photographs") as task:
+        for split, photographs in chosen.items():
+            digests[split] = {}
+            for photograph in photographs:
+                try:
+                    image = prepare(read_rgb8(photograph.path), max_side)
+                except DataError as problem:
+                    bad.append(problem.problem)
+                    continue
+                if min(image.shape[:2]) < MIN_SIDE:
+                    bad.append(f"{photograph.path} is {image.shape[1]}x{image.shape[0]} pixels")
+                digest = pixel_digest(image)
+                digests[split][photograph.name] = digest
+                other = seen.setdefault(digest, (split, photograph))
+                if other[0] != split:
+                    bad.append(f"{photograph.path} shows what {other[1].path} of {other[0]} shows")
+                task.advance()
+    if bad:
+        raise DataError(
+            f"{len(bad)} photographs cannot be used; nothing was written",
+            got="\n    ".join(["", *bad[:20], *(["..."] if len(bad) > 20 else [])]),
+            expected=f"whole image files of at least {MIN_SIDE}x{MIN_SIDE} pixels, "
+            "each in one split only",
+            remedy="move these files away and run the command again",
+        )
+    return digests
+
+
+def prepare(image: ImageArray, max_side: int | None) -> ImageArray:
+    """Shrink so that the longer side is at most ``max_side`` pixels; never enlarge."""
+    longer = max(image.shape[:2])
+    if max_side is None or longer <= max_side:
+        return image
+    height, width = (max(1, round(side * max_side / longer)) for side in image.shape[:2])
+    shrunk = Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(shrunk, dtype=np.uint8)
+
+
+def _claim(out: Path, spec: Mapping[str, Any]) -> bool:
+    """Mark ``out`` as ours and unfinished; True when an earlier run already wrote there."""
+    text = json.dumps(spec, indent=1, sort_keys=True)
+    for name in (SPEC_FILE, UNFINISHED_FILE):
+        marker = out / name
+        if not marker.exists():
+            continue
+        if marker.read_text("utf-8") != text:
+            raise DataError(
+                f"{out} holds a set made from other photographs or settings",
+                got=f"another {name}",
+                expected="an empty folder, or the same command as before",
+                remedy=f"rm -r '{out}', or choose another --out",
+            )
+        return True
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(
+            f"{out} holds something else",
+            expected="an empty or new folder",
+            remedy="choose another --out",
+        )
+    write_atomically(out / UNFINISHED_FILE, text.encode())
+    return False
+
+
+def _write_all(
+    out: Path,
+    chosen: Mapping[Split, tuple[Photograph, ...]],
+    classes: tuple[str, ...],
+    seed: int,
+    max_side: int | None,
+    workers: int,
+    resumed: bool,
+    progress: Progress,
+) -> tuple[int, int]:
+    written = reused = 0
+    total = sum(map(len, chosen.values())) * (len(classes) + 1)
+    with (
+        progress.task("writing pictures", total, "pictures") as task,
+        ThreadPoolExecutor(max(1, workers)) as pool,
+    ):
+        for split, photographs in chosen.items():
+            if not photographs:
+                continue
+
+            def write(photograph: Photograph, split: Split = split) -> tuple[int, dict[str, Any]]:
+                return _write_scene(out, split, photograph, classes, seed, max_side, resumed)
+
+            records: dict[str, Any] = {}
+            for count, entries in pool.map(write, photographs):
+                written += count
+                reused += len(classes) + 1 - count
+                records.update(entries)
+                task.advance(len(classes) + 1)
+            text = json.dumps({"format": FORMAT, "samples": records}, indent=1, sort_keys=True)
+            write_atomically(out / split / SEVERITIES_FILE, text.encode())
+    return written, reused
+
+
+def _write_scene(
+    out: Path,
+    split: Split,
+    photograph: Photograph,
+    classes: tuple[str, ...],
+    seed: int,
+    max_side: int | None,
+    resumed: bool,
+) -> tuple[int, dict[str, Any]]:
+    clean = prepare(read_rgb8(photograph.path), max_side)
+    written = _write_missing(out / split / CLEAR / f"{photograph.name}.png", clean, resumed)
+    entries: dict[str, Any] = {}
+    for composition in classes:
+        name = f"{composition}/{photograph.name}"
+        done = degrade(clean, composition, seed_parts=seed_parts(name, split, seed))
+        written += _write_missing(out / split / f"{name}.png", done.image, resumed)
+        entries[name] = {"severities": done.severities, "parameters": done.parameters}
+    return written, entries
+
+
+def _write_missing(path: Path, image: ImageArray, resumed: bool) -> int:
+    # Files appear by rename, so one that is there is whole.
+    if resumed and path.exists():
+        return 0
+    write_png(path, image)
+    return 1

@@ -1,0 +1,290 @@
+"""The single tasks of the 3-task, 5-task and Rain13K sets, in every layout people have."""
+
+from __future__ import annotations
+
+from .pairing import by_haze_id, by_name, by_order, by_rain_number, by_sequence, clean_only
+from .parts import Layout, Part
+
+SIGMAS = (15, 25, 50)
+"""Noise levels, on the 0 to 255 scale."""
+
+PROMPTIR = "PromptIR / AdaIR"
+MOCEIR = "MoCE-IR"
+DFPIR = "DFPIR"
+PUBLISHED = "as published"
+
+_LOL = ("", "LOL-v1", "lol-v1", "LOLv1", "LOL", "LOLdataset", "lol_dataset")
+_GOPRO = ("", "GoPro", "GOPRO", "GOPRO_Large", "gopro")
+_RAIN = ("", "Rain100L", "rain100l", "RainTrainL")
+_BSD = ("", "BSDS500", "BSDS500/data", "BSR/BSDS500/data", "BSD400", "bsd400")
+_RAIN13K = ("", "Rain13K", "Datasets", "Deraining/Datasets")
+
+
+def noise_labels(sigmas: tuple[int, ...] = SIGMAS) -> tuple[str, ...]:
+    """The labels of the noise levels, such as ``"noise-25"``."""
+    return tuple(f"noise-{sigma}" for sigma in sigmas)
+
+
+def _photographs(
+    name: str, *folders: str, bases: tuple[str, ...] = ("",), published: int
+) -> Layout:
+    return Layout(name, (), folders, clean_only, bases, published, "noise")
+
+
+NOISE_TRAIN = Part(
+    "denoising (BSD400 + WED)",
+    noise_labels(),
+    (
+        _photographs(PROMPTIR, "Train/Denoise", published=5144),
+        _photographs(MOCEIR, "denoising/WaterlooED", "denoising/BSD400", published=5144),
+        _photographs(
+            PUBLISHED, "WED", "BSDS500/images/train", "BSDS500/images/test", published=5144
+        ),
+        _photographs(PUBLISHED, "images/train", "images/test", bases=_BSD, published=5144),
+        _photographs(PUBLISHED, "train", "test", bases=_BSD[-2:], published=5144),
+    ),
+)
+
+
+def noise_test(sigmas: tuple[int, ...] = SIGMAS) -> Part:
+    """CBSD68 at ``sigmas``."""
+    return Part(
+        "denoising (CBSD68)",
+        noise_labels(sigmas),
+        (
+            _photographs(PROMPTIR, "test/denoise/bsd68", published=68),
+            _photographs(MOCEIR, "denoising/cBSD68/original_png", published=68),
+            _photographs(DFPIR, "test/denoise", published=68),
+            _photographs(PUBLISHED, "CBSD68/original_png", published=68),
+            _photographs(PUBLISHED, "CBSD68", published=68),
+            _photographs(PUBLISHED, "cbsd68", published=68),
+        ),
+    )
+
+
+RAIN_TRAIN = Part(
+    "deraining (Rain100L)",
+    ("rain",),
+    (
+        Layout(
+            PROMPTIR,
+            ("Train/Derain/rainy",),
+            ("Train/Derain/gt",),
+            by_rain_number,
+            published=200,
+        ),
+        Layout(
+            MOCEIR,
+            ("deraining/RainTrainL/rainy",),
+            ("deraining/RainTrainL/gt",),
+            by_order,
+            published=200,
+        ),
+        Layout(PUBLISHED, ("train/rain",), ("train/norain",), by_rain_number, _RAIN, 200),
+        Layout(
+            PUBLISHED,
+            ("rain_data_train_Light/rain",),
+            ("rain_data_train_Light/norain",),
+            by_rain_number,
+            _RAIN,
+            200,
+        ),
+        Layout(PUBLISHED, ("train/input",), ("train/target",), by_rain_number, _RAIN[1:3], 200),
+        Layout(PUBLISHED, ("RainTrainL",), ("RainTrainL",), by_rain_number, published=200),
+    ),
+)
+
+RAIN_TEST = Part(
+    "deraining (Rain100L)",
+    ("rain",),
+    (
+        Layout(
+            PROMPTIR,
+            ("test/derain/Rain100L/input",),
+            ("test/derain/Rain100L/target",),
+            by_rain_number,
+            published=100,
+        ),
+        Layout(
+            MOCEIR,
+            ("deraining/Rain100L/rainy",),
+            ("deraining/Rain100L/gt",),
+            by_order,
+            published=100,
+        ),
+        Layout(
+            DFPIR,
+            ("test/derain/input",),
+            ("test/derain/target",),
+            by_rain_number,
+            published=100,
+        ),
+        Layout(PUBLISHED, ("test/rain",), ("test/norain",), by_rain_number, _RAIN[:3], 100),
+        Layout(
+            PUBLISHED,
+            ("rain_data_test_Light/rain/X2",),
+            ("rain_data_test_Light/norain",),
+            by_rain_number,
+            _RAIN,
+            100,
+        ),
+        Layout(PUBLISHED, ("Rain100L/input",), ("Rain100L/target",), by_rain_number, published=100),
+        Layout(PUBLISHED, ("Rain100L/rain",), ("Rain100L/norain",), by_rain_number, published=100),
+        Layout(PUBLISHED, ("Rain100L",), ("Rain100L",), by_rain_number, published=100),
+    ),
+)
+
+HAZE_TRAIN = Part(
+    "dehazing (RESIDE-OTS)",
+    ("haze",),
+    (
+        Layout(
+            PROMPTIR,
+            ("Train/Dehaze/synthetic/part*",),
+            ("Train/Dehaze/original",),
+            by_haze_id,
+            published=72135,
+        ),
+        Layout(
+            MOCEIR,
+            ("dehazing/RESIDE/part*",),
+            ("dehazing/RESIDE/clear",),
+            by_haze_id,
+            published=72135,
+        ),
+        *(
+            Layout(PUBLISHED, (hazy,), ("clear",), by_haze_id, ("OTS_BETA", "OTS", "RESIDE"), 72135)
+            for hazy in ("haze/part*", "hazy/part*", "part*", "haze", "hazy")
+        ),
+    ),
+    clean_alone_is_fine=True,
+)
+
+HAZE_TEST = Part(
+    "dehazing (SOTS outdoor)",
+    ("haze",),
+    (
+        Layout(
+            PROMPTIR, ("test/dehaze/input",), ("test/dehaze/target",), by_haze_id, published=500
+        ),
+        Layout(
+            MOCEIR,
+            ("dehazing/SOTS/outdoor/hazy",),
+            ("dehazing/SOTS/outdoor/gt",),
+            by_haze_id,
+            published=500,
+        ),
+        Layout(PUBLISHED, ("hazy",), ("gt",), by_haze_id, ("SOTS/outdoor", "outdoor"), 500),
+        Layout(PUBLISHED, ("hazy",), ("clear",), by_haze_id, ("SOTS/outdoor", "outdoor"), 500),
+    ),
+    clean_alone_is_fine=True,
+)
+
+BLUR_TRAIN = Part(
+    "deblurring (GoPro)",
+    ("blur",),
+    (
+        Layout(
+            MOCEIR,
+            ("deblurring/GoPro/crop/train/input_crops",),
+            ("deblurring/GoPro/crop/train/target_crops",),
+            published=16824,
+        ),
+        Layout(
+            PROMPTIR,
+            ("Train/Deblur/blur",),
+            ("Train/Deblur/sharp",),
+            published=2103,
+            maker="windows",
+        ),
+        Layout(
+            PUBLISHED, ("train/*/blur",), ("train/*/sharp",), by_sequence, _GOPRO, 2103, "windows"
+        ),
+        Layout(DFPIR, ("train/blur",), ("train/sharp",), by_name, _GOPRO[1:], 2103, "windows"),
+    ),
+)
+
+BLUR_TEST = Part(
+    "deblurring (GoPro)",
+    ("blur",),
+    (
+        Layout(
+            PROMPTIR, ("test/deblur/gopro/input",), ("test/deblur/gopro/target",), published=1111
+        ),
+        Layout(
+            MOCEIR,
+            ("deblurring/GoPro/test/input",),
+            ("deblurring/GoPro/test/target",),
+            published=1111,
+        ),
+        Layout(PUBLISHED, ("test/*/blur",), ("test/*/sharp",), by_sequence, _GOPRO, 1111),
+        Layout(DFPIR, ("test/blur",), ("test/sharp",), by_name, _GOPRO[1:], 1111),
+    ),
+)
+
+LOW_TRAIN = Part(
+    "low light (LOL-v1)",
+    ("low",),
+    (
+        Layout(PROMPTIR, ("Train/Enhance/low",), ("Train/Enhance/gt",), published=485),
+        Layout(MOCEIR, ("llie/LOLv1/Train/input",), ("llie/LOLv1/Train/target",), published=485),
+        Layout(PUBLISHED, ("our485/low",), ("our485/high",), by_name, _LOL, 485),
+        Layout(DFPIR, ("train485/low",), ("train485/high",), by_name, _LOL, 485),
+    ),
+)
+
+LOW_TEST = Part(
+    "low light (LOL-v1)",
+    ("low",),
+    (
+        Layout(PROMPTIR, ("test/enhance/lol/input",), ("test/enhance/lol/target",), published=15),
+        Layout(MOCEIR, ("llie/LOLv1/Test/input",), ("llie/LOLv1/Test/target",), published=15),
+        Layout(PUBLISHED, ("eval15/low",), ("eval15/high",), by_name, _LOL, 15),
+        Layout(DFPIR, ("test15/low",), ("test15/high",), by_name, _LOL, 15),
+    ),
+)
+
+RAIN13K_TRAIN = Part(
+    "deraining (Rain13K)",
+    ("rain13k",),
+    (
+        Layout(
+            "Restormer",
+            ("train/Rain13K/input",),
+            ("train/Rain13K/target",),
+            by_name,
+            _RAIN13K,
+            13712,
+        ),
+        Layout(PUBLISHED, ("train/input",), ("train/target",), by_name, _RAIN13K[:2], 13712),
+    ),
+)
+
+_RAIN13K_TESTS = {
+    "Test100": 98,
+    "Rain100H": 100,
+    "Rain100L": 100,
+    "Test2800": 2800,
+    "Test1200": 1200,
+}
+
+
+def rain13k_tests() -> tuple[Part, ...]:
+    """The five test sets that go with Rain13K."""
+    return tuple(
+        Part(
+            f"deraining ({name})",
+            (f"rain-{name.lower()}",),
+            (
+                Layout(
+                    "Restormer",
+                    (f"test/{name}/input",),
+                    (f"test/{name}/target",),
+                    by_name,
+                    _RAIN13K,
+                    count,
+                ),
+            ),
+        )
+        for name, count in _RAIN13K_TESTS.items()
+    )

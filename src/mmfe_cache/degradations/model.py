@@ -1,0 +1,161 @@
+"""The CDD11 degradation model: low light, then rain, then snow, then haze."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmfe_cache.errors import DataError, UsageError
+from mmfe_cache.samples import ImageArray
+from mmfe_cache.seeds import generator
+
+from . import haze, low, rain, snow
+from .draw import Applied, FloatImage
+
+KINDS = ("low", "haze", "rain", "snow")
+"""The single degradations, in the order of Table 1."""
+
+COMPOSITIONS: tuple[str, ...] = (
+    *KINDS,
+    "low_haze",
+    "low_rain",
+    "low_snow",
+    "haze_rain",
+    "haze_snow",
+    "low_haze_rain",
+    "low_haze_snow",
+)
+"""The 11 classes of CDD11, in the order of Table 1."""
+
+_IN_ORDER = {
+    "low": (low.apply_low, low.SEVERITY),
+    "rain": (rain.apply_rain, rain.SEVERITY),
+    "snow": (snow.apply_snow, snow.SEVERITY),
+    "haze": (haze.apply_haze, haze.SEVERITY),
+}
+"""How each kind is applied and the severities a set draws, in the order of application."""
+
+
+@dataclass(frozen=True, slots=True)
+class Degraded:
+    """A degraded picture and what was done to it.
+
+    Attributes:
+        image: (H, W, 3) uint8, or float32 in [0, 1] where the clean image was float.
+        severities: each applied kind's severity in [0, 1], linear from absent (0) to the
+            strongest published parameter (1).
+        parameters: each applied kind's raw parameters, in published units.
+    """
+
+    image: NDArray[Any]
+    severities: dict[str, float]
+    parameters: dict[str, dict[str, float]]
+
+
+def kinds_of(composition: str) -> tuple[str, ...]:
+    """The single degradations of a class name, in the order in which they are applied.
+
+    Args:
+        composition: kinds joined by ``_``, in any order, such as ``"low_haze"``; ``"clear"`` is
+            none.
+
+    Raises:
+        UsageError: a kind is unknown or named twice.
+    """
+    named = [] if composition == "clear" else composition.split("_")
+    if not set(named) <= set(_IN_ORDER) or len(set(named)) != len(named):
+        raise UsageError(
+            f"unknown composition {composition!r}",
+            got=composition,
+            expected=f"kinds joined by _, such as {', '.join(COMPOSITIONS)}",
+        )
+    return tuple(kind for kind in _IN_ORDER if kind in named)
+
+
+def degrade(
+    clean: ImageArray | FloatImage,
+    composition: str,
+    *,
+    seed_parts: tuple[str | int, ...],
+    severities: Mapping[str, float] | None = None,
+) -> Degraded:
+    """Degrade a clean image as CDD11 does; a pure function of its arguments.
+
+    Each kind draws from its own stream, so one kind's severity never moves another's drops.
+
+    Args:
+        clean: (H, W, 3), uint8 in [0, 255] or floating in [0, 1].
+        composition: a class name, see `COMPOSITIONS`; any other combination works too.
+        seed_parts: names the random streams: usually the sample's id and a seed.
+        severities: kind to severity in [0, 1]; kinds left out are drawn from the published
+            range (0.5 to 1).
+
+    Returns:
+        The degraded image in the type of ``clean``: uint8 (rounded), or float32.
+
+    Raises:
+        UsageError: the composition or a severity makes no sense.
+        DataError: the image has another shape or type.
+    """
+    wanted = dict(severities or {})
+    kinds = kinds_of(composition)
+    _check_severities(wanted, kinds, composition)
+    original = image = _to_float(clean)
+    used: dict[str, float] = {}
+    parameters: dict[str, dict[str, float]] = {}
+    for kind in kinds:
+        apply, _ = _IN_ORDER[kind]
+        rng, drawn = _open_stream(kind, composition, seed_parts)
+        used[kind] = float(wanted.get(kind, drawn))
+        applied: Applied = apply(image, used[kind], rng, original)
+        image = applied.image
+        parameters[kind] = dict(applied.parameters)
+    if clean.dtype == np.uint8:
+        rounded = (image * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+        return Degraded(rounded, used, parameters)
+    return Degraded(image, used, parameters)
+
+
+def drawn_severities(composition: str, *, seed_parts: tuple[str | int, ...]) -> dict[str, float]:
+    """The severities that `degrade` draws for these arguments, without touching a pixel."""
+    return {kind: _open_stream(kind, composition, seed_parts)[1] for kind in kinds_of(composition)}
+
+
+def _open_stream(
+    kind: str, composition: str, seed_parts: tuple[str | int, ...]
+) -> tuple[np.random.Generator, float]:
+    rng = generator("degrade", kind, composition, *seed_parts)
+    weakest, strongest = _IN_ORDER[kind][1]
+    return rng, float(rng.uniform(weakest, strongest))
+
+
+def _check_severities(
+    severities: Mapping[str, float], kinds: tuple[str, ...], composition: str
+) -> None:
+    for kind, severity in severities.items():
+        if kind not in kinds:
+            raise UsageError(
+                f"severity given for {kind!r}, which {composition!r} does not hold",
+                got=kind,
+                expected=", ".join(kinds),
+            )
+        if not 0 <= severity <= 1:
+            raise UsageError(f"severity of {kind} is out of range", got=severity, expected="0 to 1")
+
+
+def _to_float(clean: NDArray[Any]) -> FloatImage:
+    if clean.ndim != 3 or clean.shape[2] != 3 or 0 in clean.shape:
+        raise DataError(
+            "the clean image has a wrong shape", got=clean.shape, expected="(H, W, 3), not empty"
+        )
+    if clean.dtype == np.uint8:
+        return clean.astype(np.float32) / np.float32(255)
+    if clean.dtype.kind == "f":
+        return np.clip(clean, 0, 1).astype(np.float32)
+    raise DataError(
+        "the clean image has a wrong type", got=clean.dtype, expected="uint8 or floating in [0, 1]"
+    )

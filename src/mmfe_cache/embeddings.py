@@ -1,0 +1,79 @@
+"""E_Image, E_Joint and E_Answer of a batch (paper, Section 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+
+ArrayName = Literal["image", "joint", "answer"]
+Tokens = Literal["grid", "mean", "all"]
+
+ARRAY_NAMES: tuple[ArrayName, ...] = get_args(ArrayName)
+"""The three kinds of embedding, in the order they are stored."""
+
+NUM_TOKENS = 17
+"""Stored tokens of ``image`` and ``joint``: token 0 the exact mean, 1 to 16 the pooled grid."""
+
+TOKEN_SLICES: dict[Tokens, slice] = {
+    "mean": slice(0, 1),
+    "grid": slice(1, NUM_TOKENS),
+    "all": slice(0, NUM_TOKENS),
+}
+"""Which stored tokens each reading takes; ``mean`` is the paper's literal single vector."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """The guidance of B samples.
+
+    A kind that was not asked for is None.
+
+    Attributes:
+        image: (B, T, D) pooled image tokens of the guide's final decoder, for the encoder.
+        joint: (B, T, D) pooled tokens of the whole sequence, for the decoder.
+        answer: (B, D) the last token's hidden state, for the router.
+    """
+
+    image: torch.Tensor | None = None
+    joint: torch.Tensor | None = None
+    answer: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        """B, the number of samples; 0 when no kind is present."""
+        return next((len(tensor) for tensor in self.present().values()), 0)
+
+    def present(self) -> dict[ArrayName, torch.Tensor]:
+        """The kinds that are there, by name, in storage order."""
+        found: dict[ArrayName, torch.Tensor] = {}
+        for name in ARRAY_NAMES:
+            tensor = getattr(self, name)
+            if tensor is not None:
+                found[name] = tensor
+        return found
+
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Embeddings:
+        """Apply ``function`` to every tensor that is there."""
+        return replace(self, **{name: function(t) for name, t in self.present().items()})
+
+    def to(
+        self,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        non_blocking: bool = False,
+    ) -> Embeddings:
+        """Move and cast every tensor."""
+        return self.map(lambda t: t.to(device=device, dtype=dtype, non_blocking=non_blocking))
+
+    def select(self, tokens: Tokens) -> Embeddings:
+        """Keep the ``tokens`` reading of ``image`` and ``joint`` that hold all 17 tokens."""
+        window = TOKEN_SLICES[tokens]
+        return replace(
+            self,
+            image=None if self.image is None else self.image[:, window],
+            joint=None if self.joint is None else self.joint[:, window],
+        )

@@ -1,0 +1,156 @@
+"""What all guides have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+
+from mmfe_cache.embeddings import Embeddings
+from mmfe_cache.errors import GuideError, UsageError
+from mmfe_cache.guides.calls import record_calls
+from mmfe_cache.samples import ImageArray, Sample
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class PixelGuide(ABC):
+    """A guide that sees pictures; subclasses prepare one picture and encode equal-shaped ones.
+
+    Pickling keeps what `prepare` needs and leaves the network behind, so that the bound method
+    ``guide.prepare`` can be sent to a worker process.
+
+    Attributes:
+        name: its registry name, or the directory's name for a local checkpoint.
+        dim: D, the width of its embeddings.
+        reads: always ``"pixels"``.
+        calls: how many samples this object has encoded so far.
+    """
+
+    reads: Literal["pixels", "severities"] = "pixels"
+    _network: Any = None
+
+    def __init__(self, name: str, dim: int, network: Any, device: torch.device) -> None:
+        self.name = name
+        self.dim = dim
+        self.calls = 0
+        self.device = device
+        self._network = network
+
+    @abstractmethod
+    def prepare(self, image: ImageArray) -> Any:
+        """The CPU half of `encode` for one image (H, W, 3) uint8; picklable."""
+
+    @abstractmethod
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Everything of this guide that changes its embeddings; JSON values only."""
+
+    @abstractmethod
+    def describe(self) -> Mapping[str, Any]:
+        """What a user wants to know of it."""
+
+    @abstractmethod
+    def _shape(self, prepared: Any) -> Hashable:
+        """What must agree for prepared images to share a batch."""
+
+    @abstractmethod
+    def _encode_batch(self, prepared: Sequence[Any]) -> Embeddings:
+        """Encode prepared images of one shape; the result may live on the device."""
+
+    def encode(self, images: Sequence[ImageArray]) -> Embeddings:
+        """Encode B uint8 RGB images (H, W, 3) of any sizes.
+
+        Returns:
+            CPU float32 ``image`` (B, 17, D), ``joint`` (B, 17, D) and ``answer`` (B, D).
+
+        Raises:
+            GuideError: an image is no (H, W, 3) uint8 array or is empty.
+        """
+        return self.encode_prepared([self.prepare(image) for image in images])
+
+    def encode_prepared(self, prepared: Sequence[Any]) -> Embeddings:
+        """Encode B prepared images; equal shapes share a batch, so no batch holds padding."""
+        if self._network is None:
+            raise GuideError(
+                f"this copy of the guide {self.name} only prepares images",
+                expected="the guide that load_guide returned, in its own process",
+            )
+        groups: dict[Hashable, list[int]] = {}
+        for index, item in enumerate(prepared):
+            groups.setdefault(self._shape(item), []).append(index)
+        if not groups:
+            tokens = torch.zeros(0, 17, self.dim)
+            return Embeddings(tokens, tokens.clone(), torch.zeros(0, self.dim))
+        with torch.inference_mode():
+            parts = [
+                self._encode_batch([prepared[i] for i in indices]) for indices in groups.values()
+            ]
+            done = parts[0] if len(parts) == 1 else _restore_order(parts, list(groups.values()))
+            done = done.to("cpu", torch.float32)
+        self._count(len(prepared))
+        return done
+
+    def _count(self, samples: int) -> None:
+        self.calls += samples
+        record_calls(samples)
+
+    def encode_samples(self, samples: Sequence[Sample]) -> Embeddings:
+        """Refused: this guide looks at pictures."""
+        raise GuideError(
+            f"the guide {self.name} encodes pictures, not recorded severities",
+            expected="encode(images)",
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the network."""
+        return {**self.__dict__, "_network": None}
+
+
+def check_image(image: ImageArray) -> ImageArray:
+    """Pass ``image`` on if it is a picture.
+
+    Raises:
+        GuideError: it is no (H, W, 3) uint8 array, or has no pixel.
+    """
+    shape, kind = getattr(image, "shape", None), getattr(image, "dtype", None)
+    if shape is None or len(shape) != 3 or shape[2] != 3 or str(kind) != "uint8" or 0 in shape:
+        raise GuideError(
+            "a guide encodes RGB images",
+            got=f"{type(image).__name__} of shape {shape} and type {kind}",
+            expected="a NumPy array (height, width, 3), uint8, of one pixel at least",
+        )
+    return image
+
+
+def pick_device(device: str) -> torch.device:
+    """Turn ``"auto"`` into the GPU where there is one, anything else into that device.
+
+    Raises:
+        UsageError: torch knows no such device, or it is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as problem:
+        there = [f"cuda:{n}" for n in range(torch.cuda.device_count())]
+        raise UsageError(
+            "this device cannot be used here",
+            got=repr(device),
+            expected=" or ".join(["auto", "cpu", *there]),
+        ) from problem
+    return chosen
+
+
+def _restore_order(parts: Sequence[Embeddings], groups: Sequence[Sequence[int]]) -> Embeddings:
+    order = torch.tensor([index for group in groups for index in group])
+    back = torch.argsort(order)
+
+    def merge(name: str) -> torch.Tensor:
+        merged = torch.cat([getattr(part, name) for part in parts])
+        return merged[back.to(merged.device)]
+
+    return Embeddings(merge("image"), merge("joint"), merge("answer"))

@@ -1,0 +1,97 @@
+"""Loading an MLLM's checkpoint from a local directory: never a download, never remote code."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoProcessor
+from transformers.utils import logging as transformers_logging
+
+from mmfe_cache.errors import GuideError
+
+
+def load_processor(directory: Path, kind: type[Any]) -> Any:
+    """Load a checkpoint's own processor.
+
+    Raises:
+        GuideError: its files are missing, damaged or of another class.
+    """
+    try:
+        with quiet_transformers():
+            processor = AutoProcessor.from_pretrained(
+                directory, local_files_only=True, trust_remote_code=False
+            )
+    except (OSError, ValueError, KeyError, ImportError, TypeError) as problem:
+        raise GuideError(
+            "the checkpoint's processor or tokenizer cannot be loaded",
+            got=f"{directory}: {_first_line(problem)}",
+            expected="preprocessor_config.json, tokenizer.json and tokenizer_config.json",
+        ) from problem
+    if not isinstance(processor, kind):
+        raise GuideError(
+            "the checkpoint has a processor of the wrong class",
+            got=type(processor).__name__,
+            expected=kind.__name__,
+        )
+    if getattr(processor, "chat_template", None) is None:
+        raise GuideError("the checkpoint has no chat template", got=directory)
+    return processor
+
+
+def load_network(directory: Path, kind: type[Any], dtype: torch.dtype, device: torch.device) -> Any:
+    """Load a checkpoint's base model, without its ``lm_head``, ready to run.
+
+    Raises:
+        GuideError: it is of the wrong class, tensors are missing or have a wrong shape.
+    """
+    try:
+        with quiet_transformers():
+            network, report = kind.from_pretrained(
+                directory,
+                dtype=dtype,
+                local_files_only=True,
+                output_loading_info=True,
+                attn_implementation="sdpa",
+            )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as problem:
+        raise GuideError(
+            "the checkpoint's weights cannot be loaded",
+            got=f"{directory}: {_first_line(problem)}",
+            expected=f"a whole {kind.__name__}",
+        ) from problem
+    lacking = sorted(report["missing_keys"]) + [str(k) for k in report.get("mismatched_keys", ())]
+    if lacking:
+        raise GuideError(
+            "the checkpoint lacks tensors that the model needs",
+            got=f"{len(lacking)} missing or misshapen, such as {lacking[0]}",
+            expected=f"every tensor of {kind.__name__}",
+            remedy="fetch the checkpoint again",
+        )
+    return network.eval().requires_grad_(False).to(device)
+
+
+@contextmanager
+def quiet_transformers() -> Generator[None, None, None]:
+    """Keep transformers' own bars and warnings off stderr; errors are raised all the same."""
+    before, bars = transformers_logging.get_verbosity(), _bars_are_on()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _bars_are_on() -> bool:
+    return bool(transformers_logging.is_progress_bar_enabled())
+
+
+def _first_line(problem: BaseException) -> str:
+    return (str(problem).strip().splitlines() or [type(problem).__name__])[0]

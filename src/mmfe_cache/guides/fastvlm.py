@@ -1,0 +1,70 @@
+"""FastVLM as a guide (Vasu et al., 2025), through the ``fast_vlm`` classes of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import FastVlmModel, LlavaProcessor
+
+from mmfe_cache.guides.base import Precision, check_image
+from mmfe_cache.guides.mllm import Layout, MllmGuide
+from mmfe_cache.guides.registry import GuideInfo
+from mmfe_cache.samples import ImageArray
+
+
+class FastVlmGuide(MllmGuide):
+    """See `MllmGuide` for the arguments.
+
+    The checkpoint's own processor brings the short side to 1024 pixels and cuts out the centre, so
+    a picture that is not square loses its ends under the view ``native``.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        info: GuideInfo,
+        *,
+        device: torch.device,
+        precision: Precision,
+        prompt: str,
+    ) -> None:
+        super().__init__(
+            directory,
+            info,
+            network_class=FastVlmModel,
+            processor_class=LlavaProcessor,
+            device=device,
+            precision=precision,
+            prompt=prompt,
+        )
+
+    def prepare(self, image: ImageArray) -> ImageArray:
+        """Check one image; all else happens on the device, where it is faster.
+
+        Raises:
+            GuideError: it is no picture.
+        """
+        return check_image(image)
+
+    def _shape(self, prepared: ImageArray) -> tuple[int, int]:
+        return prepared.shape[0], prepared.shape[1]
+
+    def _lay_out(self, tokens: Tensor, inputs: Mapping[str, Any]) -> tuple[Tensor | None, int, int]:
+        height, width = inputs["pixel_values"].shape[-2:]
+        patch = int(self._processor.patch_size)
+        return None, int(height) // patch, int(width) // patch
+
+    def _hidden(self, layout: Layout, prepared: Sequence[ImageArray]) -> Tensor:
+        pixels = self._processor.image_processor(
+            images=list(self._to_device(prepared)), return_tensors="pt"
+        )["pixel_values"]
+        output = self._network(
+            input_ids=layout.tokens.expand(len(prepared), -1),
+            pixel_values=pixels.to(self.device, self.dtype),
+            use_cache=False,
+        )
+        return output.last_hidden_state

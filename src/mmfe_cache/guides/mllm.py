@@ -1,0 +1,253 @@
+"""What the MLLM guides share: the conversation, its layout, and reading the last hidden states.
+
+Shape suffixes: B batch, T tokens of the sequence, h and w rows and columns of image tokens, D.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmfe_cache.embeddings import Embeddings
+from mmfe_cache.errors import GuideError, UsageError
+from mmfe_cache.guides.base import PixelGuide, Precision
+from mmfe_cache.guides.checkpoint import load_network, load_processor
+from mmfe_cache.guides.local_files import checkpoint_digest
+from mmfe_cache.guides.pooling import pool_grid, pool_sequence
+from mmfe_cache.guides.registry import GuideInfo
+from mmfe_cache.samples import ImageArray
+
+_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+MAX_LAYOUTS = 256
+"""How many layouts are remembered; ``native`` views may have many sizes."""
+
+
+_CPU_BATCH = 8
+"""Images that a CPU runs at once: about what its caches hold; more is slower (measured)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The sequence for one size of image; the same for every image of that size.
+
+    Attributes:
+        tokens: (1, T) ids of system turn, image tokens, question and opened assistant turn.
+        positions: (3, 1, T) rotary positions; None where the model counts by itself.
+        first: where the image tokens start; they are contiguous.
+        rows: h.
+        columns: w.
+    """
+
+    tokens: Tensor
+    positions: Tensor | None
+    first: int
+    rows: int
+    columns: int
+
+
+def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """Turn ``"auto"`` into bfloat16 on a GPU and float32 elsewhere.
+
+    Raises:
+        UsageError: there is no such precision.
+    """
+    if precision == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if precision not in _DTYPES:
+        raise UsageError(
+            "unknown precision", got=repr(precision), expected=f"auto, {', '.join(_DTYPES)}"
+        )
+    return _DTYPES[precision]
+
+
+class MllmGuide(PixelGuide):
+    """An MLLM read after one forward pass of its base model; nothing is generated.
+
+    Args:
+        directory: a local checkpoint in Hugging Face format.
+        info: what the registry says of it.
+        network_class: the base model's class.
+        processor_class: its processor's class.
+        device: where to run.
+        precision: of weights and arithmetic; pooling is float32 always.
+        prompt: the question.
+
+    Raises:
+        GuideError: the checkpoint is incomplete or of the wrong class.
+        UsageError: the prompt is empty or the precision unknown.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        info: GuideInfo,
+        *,
+        network_class: type[Any],
+        processor_class: type[Any],
+        device: torch.device,
+        precision: Precision,
+        prompt: str,
+    ) -> None:
+        if not prompt.strip():
+            raise UsageError("the prompt is empty", expected="a question about the image")
+        self.dtype = pick_dtype(precision, device)
+        self.prompt = prompt
+        self._directory = directory
+        self._info = info
+        self._processor = load_processor(directory, processor_class)
+        network = load_network(directory, network_class, self.dtype, device)
+        super().__init__(info.name, info.dim, network, device)
+        self._layouts: dict[Hashable, Layout] = {}
+        self._check_image_token()
+
+    @abstractmethod
+    def _shape(self, prepared: Any) -> Hashable:
+        """The prepared image's (height, width)."""
+
+    @abstractmethod
+    def _hidden(self, layout: Layout, prepared: Sequence[Any]) -> Tensor:
+        """(B, T, D) hidden states after the final norm."""
+
+    @abstractmethod
+    def _lay_out(self, tokens: Tensor, inputs: Mapping[str, Any]) -> tuple[Tensor | None, int, int]:
+        """Rotary positions, rows and columns of image tokens, for one image's inputs."""
+
+    def conversation(self) -> str:
+        """The text that the model reads, by the checkpoint's own template; one image token."""
+        turn = {
+            "role": "user",
+            "content": [{"type": "image"}, {"type": "text", "text": self.prompt}],
+        }
+        return str(
+            self._processor.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
+        )
+
+    def layout(self, shape: tuple[int, int]) -> Layout:
+        """The sequence for images prepared to ``shape`` (height, width in pixels).
+
+        Raises:
+            GuideError: the processor placed no image tokens in it, or not in one run.
+        """
+        known = self._layouts.get(shape)
+        if known is not None:
+            return known
+        blank = Image.fromarray(np.zeros((*shape, 3), np.uint8))
+        text = self.conversation()
+        try:
+            inputs = self._processor(text=[text], images=[blank], return_tensors="pt")
+        except ValueError as problem:
+            raise GuideError(
+                "the checkpoint's chat template and processor place no usable image tokens",
+                got=repr(text[:200]),
+                expected=f"one {self._processor.image_token} for one picture",
+            ) from problem
+        tokens: Tensor = inputs["input_ids"]
+        places = (tokens[0] == self._image_token).nonzero()[:, 0]
+        positions, rows, columns = self._lay_out(tokens, inputs)
+        if not len(places) or len(places) != rows * columns:
+            raise GuideError(
+                "the checkpoint's chat template and processor place no usable image tokens",
+                got=f"{len(places)} image tokens",
+                expected=f"{rows * columns} for {shape[1]}×{shape[0]} pixels",
+            )
+        first = int(places[0])
+        if int(places[-1]) - first + 1 != len(places):
+            raise GuideError("the image tokens are not in one run", got=self._directory)
+        made = Layout(
+            tokens.to(self.device),
+            None if positions is None else positions.to(self.device),
+            first,
+            rows,
+            columns,
+        )
+        if len(self._layouts) >= MAX_LAYOUTS:
+            self._layouts.pop(next(iter(self._layouts)))
+        self._layouts[shape] = made
+        return made
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Everything of this guide that changes its embeddings."""
+        return {
+            "guide": self._info.kind,
+            "repository": self._info.repository,
+            "checkpoint": self._digest,
+            "processor": type(self._processor.image_processor).__name__,
+            "prompt": self.prompt,
+            "pooling": "mean + 4x4 grid of image tokens; mean + 16 runs of all tokens; last token",
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+
+    def describe(self) -> Mapping[str, Any]:
+        """What a user wants to know of it."""
+        return {
+            "name": self.name,
+            "kind": self._info.kind,
+            "dim": self.dim,
+            "licence": self._info.licence,
+            "weights": str(self._directory),
+            "prompt": self.prompt,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": str(self.device),
+        }
+
+    def _encode_batch(self, prepared: Sequence[Any]) -> Embeddings:
+        shape = self._shape(prepared[0])
+        assert isinstance(shape, tuple)
+        layout = self.layout(shape)
+        step = _CPU_BATCH if self.device.type == "cpu" else len(prepared)
+        parts = [
+            self._read(layout, prepared[start : start + step])
+            for start in range(0, len(prepared), step)
+        ]
+        return Embeddings(*(torch.cat(kind) for kind in zip(*parts, strict=True)))
+
+    def _read(self, layout: Layout, prepared: Sequence[Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """``image``, ``joint`` and ``answer`` of one batch, on the device."""
+        hidden_BTD = self._hidden(layout, prepared)
+        count = layout.rows * layout.columns
+        seen = hidden_BTD[:, layout.first : layout.first + count]
+        return (
+            pool_grid(seen.unflatten(1, (layout.rows, layout.columns))),
+            pool_sequence(hidden_BTD),
+            hidden_BTD[:, -1].float(),
+        )
+
+    @cached_property
+    def _digest(self) -> str:
+        return checkpoint_digest(self._directory)
+
+    @property
+    def _image_token(self) -> int:
+        return int(self._processor.image_token_id)
+
+    def _check_image_token(self) -> None:
+        expected = int(self._network.config.image_token_id)
+        rows = int(self._network.get_input_embeddings().num_embeddings)
+        found = self._processor.tokenizer.convert_tokens_to_ids(self._processor.image_token)
+        if found is None or int(found) != expected or not 0 <= expected < rows:
+            raise GuideError(
+                "the checkpoint's vocabulary has no image token that its model knows",
+                got=f"{self._processor.image_token!r} is {found} in the tokenizer",
+                expected=f"{expected}, as in config.json, below {rows} embeddings",
+            )
+
+    def _to_device(self, images: Sequence[ImageArray]) -> Tensor:
+        """(B, 3, H, W) uint8 on the device, through pinned memory to a GPU."""
+        batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        if self.device.type == "cuda":
+            batch = batch.pin_memory()
+        return batch.to(self.device, non_blocking=True)

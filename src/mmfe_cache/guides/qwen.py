@@ -1,0 +1,137 @@
+"""Qwen2.5-VL as a guide (Bai et al., 2025): the paper's own."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from qwen_vl_utils import fetch_image  # pyright: ignore[reportAttributeAccessIssue]
+from torch import Tensor
+from transformers import Qwen2_5_VLModel, Qwen2_5_VLProcessor
+
+from mmfe_cache.errors import GuideError
+from mmfe_cache.guides.base import Precision, check_image
+from mmfe_cache.guides.mllm import MAX_LAYOUTS, Layout, MllmGuide
+from mmfe_cache.guides.registry import GuideInfo
+from mmfe_cache.guides.segments import Plans, remember_plans, speed_up
+from mmfe_cache.samples import ImageArray
+
+
+class QwenGuide(MllmGuide):
+    """See `MllmGuide` for the arguments.
+
+    qwen-vl-utils brings a picture to a size whose sides are multiples of 28 under the checkpoint's
+    pixel budget, in a worker process where the caller wants that; the checkpoint's own image
+    processor normalises and cuts it into patches, a batch at a time, on the device.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        info: GuideInfo,
+        *,
+        device: torch.device,
+        precision: Precision,
+        prompt: str,
+    ) -> None:
+        super().__init__(
+            directory,
+            info,
+            network_class=Qwen2_5_VLModel,
+            processor_class=Qwen2_5_VLProcessor,
+            device=device,
+            precision=precision,
+            prompt=prompt,
+        )
+        speed_up(self._network.visual)
+        self._plans: dict[Hashable, Plans] = {}
+        size = self._processor.image_processor.size
+        self._budget = {
+            "min_pixels": int(size["shortest_edge"]),
+            "max_pixels": int(size["longest_edge"]),
+        }
+
+    def prepare(self, image: ImageArray) -> ImageArray:
+        """Resize one image as qwen-vl-utils does, (H, W, 3) uint8, sides multiples of 28.
+
+        Raises:
+            GuideError: it is no picture, or more than 200 times as long as wide.
+        """
+        request: dict[str, Any] = {"image": Image.fromarray(check_image(image)), **self._budget}
+        try:
+            return np.asarray(fetch_image(request))
+        except ValueError as problem:
+            raise GuideError(
+                "Qwen2.5-VL cannot take an image of this shape",
+                got=f"{image.shape[1]}×{image.shape[0]} pixels",
+                expected="sides that differ by less than a factor of 200",
+                remedy="use a view such as whole@224",
+            ) from problem
+
+    def replace_network(self, network: Qwen2_5_VLModel) -> None:
+        """Run ``network`` instead of the checkpoint's: for timing sizes that nobody downloaded.
+
+        Args:
+            network: a base model of any width with the same special tokens, on the same device.
+        """
+        self._network = network.eval().requires_grad_(False)
+        self.dim = int(network.config.get_text_config().hidden_size)
+        speed_up(self._network.visual)
+
+    def _shape(self, prepared: ImageArray) -> tuple[int, int]:
+        return prepared.shape[0], prepared.shape[1]
+
+    def _lay_out(self, tokens: Tensor, inputs: Mapping[str, Any]) -> tuple[Tensor | None, int, int]:
+        grid: Tensor = inputs["image_grid_thw"]
+        merge = int(self._processor.image_processor.merge_size)
+        positions, _ = self._network.get_rope_index(
+            input_ids=tokens,
+            mm_token_type_ids=inputs["mm_token_type_ids"],
+            image_grid_thw=grid,
+        )
+        return positions, int(grid[0, 1]) // merge, int(grid[0, 2]) // merge
+
+    def _hidden(self, layout: Layout, prepared: Sequence[ImageArray]) -> Tensor:
+        assert layout.positions is not None
+        batch = len(prepared)
+        pixels, grid = self._cut(self._to_device(prepared))
+        if len(self._plans) >= MAX_LAYOUTS:
+            self._plans.clear()
+        plans = self._plans.setdefault((layout.rows, layout.columns, batch), {})
+        with remember_plans(plans):
+            output = self._network(
+                input_ids=layout.tokens.expand(batch, -1),
+                position_ids=layout.positions.expand(-1, batch, -1),
+                pixel_values=pixels.to(self.device, self.dtype),
+                image_grid_thw=grid.to(self.device),
+                use_cache=False,
+            )
+        return output.last_hidden_state
+
+    def _cut(self, batch_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised patches (patches, values) and the grids (B, 3) of B uint8 pictures."""
+        own = self._processor.image_processor
+        if not hasattr(own, "patchify"):
+            made = own(images=list(batch_BCHW), return_tensors="pt", do_resize=False)
+            return made["pixel_values"], made["image_grid_thw"]
+        # The processor's own two steps, without the detour through a list of single pictures.
+        scaled = own.rescale_and_normalize(
+            batch_BCHW,
+            own.do_rescale,
+            own.rescale_factor,
+            own.do_normalize,
+            own.image_mean,
+            own.image_std,
+        )
+        patches, rows, columns = own.patchify(
+            scaled,
+            patch_size=own.patch_size,
+            merge_size=own.merge_size,
+            temporal_patch_size=own.temporal_patch_size,
+        )
+        grid = torch.tensor([[1, rows, columns]]).expand(len(batch_BCHW), -1)
+        return patches.flatten(0, 1), grid

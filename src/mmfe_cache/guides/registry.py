@@ -1,0 +1,199 @@
+"""Which guides there are. Imports neither torch nor transformers: `guide_dim` must be cheap."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mmfe_cache.errors import GuideError, UsageError
+
+Kind = Literal["qwen2.5-vl", "fastvlm", "scene", "oracle"]
+
+DEFAULT_PROMPT = "What kinds of degradation in this image?"
+"""The paper's question (Section 4.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuideInfo:
+    """What is known of a guide before it is loaded.
+
+    Attributes:
+        name: its name.
+        kind: which implementation loads it.
+        dim: D, the width of its embeddings.
+        description: one line.
+        licence: of its weights.
+        repository: where its weights are published; None where none are needed.
+        revision: the published commit that is meant; None takes what lies in the local cache.
+    """
+
+    name: str
+    kind: Kind
+    dim: int
+    description: str
+    licence: str
+    repository: str | None = None
+    revision: str | None = None
+
+    @property
+    def how_to_get(self) -> str:
+        """The command that fetches the weights."""
+        if self.repository is None:
+            return "nothing to fetch: it comes with mmfe"
+        return f"hf download {self.repository}"
+
+
+GUIDES: dict[str, GuideInfo] = {
+    info.name: info
+    for info in (
+        GuideInfo(
+            "qwen2.5-vl-3b",
+            "qwen2.5-vl",
+            2048,
+            "Qwen2.5-VL-3B-Instruct, the paper's guide and the default",
+            "Qwen Research (non-commercial)",
+            "Qwen/Qwen2.5-VL-3B-Instruct",
+        ),
+        GuideInfo(
+            "qwen2.5-vl-7b",
+            "qwen2.5-vl",
+            3584,
+            "Qwen2.5-VL-7B-Instruct",
+            "Apache-2.0",
+            "Qwen/Qwen2.5-VL-7B-Instruct",
+        ),
+        GuideInfo(
+            "fastvlm-0.5b",
+            "fastvlm",
+            896,
+            "FastVLM-0.5B, converted to the fast_vlm classes of transformers",
+            "Apple (research only)",
+            "KamilaMila/FastVLM-0.5B",
+        ),
+        GuideInfo(
+            "fastvlm-1.5b",
+            "fastvlm",
+            1536,
+            "FastVLM-1.5B, converted to the fast_vlm classes of transformers",
+            "Apple (research only)",
+            "KamilaMila/FastVLM-1.5B",
+        ),
+        GuideInfo(
+            "scene",
+            "scene",
+            128,
+            "a small network trained on degradation composition and severity; no download",
+            "Apache-2.0",
+        ),
+        GuideInfo(
+            "oracle",
+            "oracle",
+            64,
+            "the recorded severities of synthetic samples: the ceiling in experiments",
+            "Apache-2.0",
+        ),
+    )
+}
+"""Every named guide; a local directory in Hugging Face format is one too."""
+
+MODEL_TYPES: dict[str, Kind] = {"qwen2_5_vl": "qwen2.5-vl", "fast_vlm": "fastvlm"}
+"""``model_type`` in a checkpoint's config.json to the implementation that loads it."""
+
+_SCENE_FORMAT = "mmfe-scene"
+
+
+def find_guide(name_or_dir: str | Path) -> GuideInfo:
+    """Look a guide up by name, directory in Hugging Face format, or file of ``guide train``.
+
+    Raises:
+        UsageError: it is none of these.
+        GuideError: the directory or file holds no checkpoint that a guide can use.
+    """
+    if str(name_or_dir) in GUIDES:
+        return GUIDES[str(name_or_dir)]
+    path = Path(name_or_dir)
+    if path.is_dir():
+        return _from_directory(path)
+    if path.suffix == ".safetensors" and path.is_file():
+        return _from_file(path)
+    raise UsageError(
+        "unknown guide",
+        got=repr(str(name_or_dir)),
+        expected=f"one of {', '.join(GUIDES)}, a directory in Hugging Face format, "
+        "or a file written by `mmfe guide train`",
+        remedy="mmfe guide list",
+    )
+
+
+def guide_dim(name_or_dir: str | Path) -> int:
+    """D, the width of a guide's embeddings, without loading it.
+
+    Raises:
+        UsageError: there is no such guide.
+        GuideError: the directory or file holds no checkpoint that a guide can use.
+    """
+    return find_guide(name_or_dir).dim
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """Read a checkpoint's ``config.json``.
+
+    Raises:
+        GuideError: it is missing or not a JSON object.
+    """
+    path = directory / "config.json"
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as problem:
+        raise GuideError(
+            "this directory holds no checkpoint",
+            got=f"no config.json in {directory}",
+            expected="a Qwen2.5-VL or FastVLM checkpoint in Hugging Face format",
+            remedy=f"mmfe guide make-tiny {directory}   (for a toy one)",
+        ) from problem
+    except (json.JSONDecodeError, UnicodeDecodeError) as problem:
+        raise GuideError(
+            "the checkpoint's config.json cannot be read", got=f"{path}: {problem}"
+        ) from problem
+    if not isinstance(config, dict):
+        raise GuideError("the checkpoint's config.json is no JSON object", got=path)
+    return config
+
+
+def _from_directory(path: Path) -> GuideInfo:
+    config = read_config(path)
+    kind = MODEL_TYPES.get(str(config.get("model_type")))
+    if kind is None:
+        raise GuideError(
+            "this checkpoint is of a kind that is no guide",
+            got=f"model_type {config.get('model_type')!r} in {path / 'config.json'}",
+            expected=f"model_type {' or '.join(MODEL_TYPES)}",
+        )
+    # Qwen's published files keep the text model's width at the top, newer ones in text_config.
+    text = config.get("text_config")
+    inner: Mapping[str, Any] = text if isinstance(text, dict) else {}
+    width = inner.get("hidden_size", config.get("hidden_size"))
+    if not isinstance(width, int) or width < 1:
+        raise GuideError("the checkpoint's config.json names no hidden_size", got=path)
+    return GuideInfo(path.resolve().name, kind, width, f"a local checkpoint: {path}", "its own")
+
+
+def _from_file(path: Path) -> GuideInfo:
+    """Read the header of a safetensors file: its length in 8 bytes, then JSON."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if length < 1 << 24 else {}
+        metadata = header.get("__metadata__", {})
+    except (OSError, ValueError, AttributeError) as problem:
+        raise GuideError("this file cannot be read as safetensors", got=path) from problem
+    if metadata.get("format") != _SCENE_FORMAT:
+        raise GuideError(
+            "this file holds no scene guide",
+            got=path,
+            expected="a file written by `mmfe guide train`",
+        )
+    return GuideInfo(path.stem, "scene", int(metadata["dim"]), f"a scene guide: {path}", "its own")

@@ -1,0 +1,115 @@
+"""The guide ``scene``: degradations seen by a small network that comes with the package."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from mmfe_cache.degradations import KINDS
+from mmfe_cache.embeddings import Embeddings
+from mmfe_cache.guides.base import PixelGuide, check_image
+from mmfe_cache.guides.pooling import pool_grid
+from mmfe_cache.guides.scene_network import DIM, MIN_SIDE
+from mmfe_cache.guides.scene_weights import load_scene
+from mmfe_cache.samples import ImageArray
+from mmfe_cache.views import mirror_to
+
+MAX_PIXELS = 512 * 512
+"""The pixel budget under the view ``native``; larger pictures are shrunk to it."""
+
+_BATCH_PIXELS = 16 * 224 * 224
+"""Pixels that run at once: more does not run faster, and takes more memory."""
+
+
+class SceneGuide(PixelGuide):
+    """See `mmfe_cache.guides.scene_network` for what each embedding is.
+
+    Args:
+        weights: a file of ``mmfe guide train``; None takes the shipped one.
+        device: where to run.
+
+    Raises:
+        GuideError: the weights are missing or damaged.
+    """
+
+    def __init__(self, weights: Path | None = None, *, device: torch.device) -> None:
+        network, self._digest = load_scene(weights)
+        super().__init__("scene" if weights is None else weights.stem, DIM, network, device)
+        self._weights = weights
+        self._network.to(device)
+
+    def prepare(self, image: ImageArray) -> ImageArray:
+        """Bring one image to a size that the network takes, (H, W, 3) uint8.
+
+        Images above the pixel budget shrink (antialiased bicubic), small ones are mirrored.
+        """
+        height, width = check_image(image).shape[:2]
+        if height * width > MAX_PIXELS:
+            scale = (MAX_PIXELS / (height * width)) ** 0.5
+            size = (max(1, round(width * scale)), max(1, round(height * scale)))
+            image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+            height, width = image.shape[:2]
+        rows, columns = (max(MIN_SIDE, side + side % 2) for side in (height, width))
+        return mirror_to(image, rows, columns)
+
+    def judge(self, answer_BD: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Say what was done to B pictures, from their ``answer`` embeddings.
+
+        Returns:
+            (B, 4) probability that each of low, haze, rain, snow is there, and (B, 4) their
+            severities in [0, 1].
+        """
+        with torch.inference_mode():
+            answer = answer_BD.to(self.device, torch.float32)
+            labels = torch.sigmoid(self._network.label_head(answer))
+            severities = torch.sigmoid(self._network.severity_head(answer))
+        return labels.cpu().numpy(), severities.cpu().numpy()
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Everything of this guide that changes its embeddings."""
+        return {
+            "guide": "scene",
+            "weights": self._digest,
+            "pooling": "mean + 4x4 grid of 16-pixel cells",
+            "max_pixels": MAX_PIXELS,
+            "dtype": "float32",
+        }
+
+    def describe(self) -> Mapping[str, Any]:
+        """What a user wants to know of it."""
+        return {
+            "name": self.name,
+            "kind": "scene",
+            "dim": self.dim,
+            "licence": "Apache-2.0",
+            "weights": str(self._weights or "in the package"),
+            "sha256": self._digest,
+            "predicts": list(KINDS),
+            "device": str(self.device),
+        }
+
+    def _shape(self, prepared: ImageArray) -> Hashable:
+        return prepared.shape
+
+    def _encode_batch(self, prepared: Sequence[ImageArray]) -> Embeddings:
+        height, width = prepared[0].shape[:2]
+        step = max(1, _BATCH_PIXELS // (height * width))
+        parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        for start in range(0, len(prepared), step):
+            output = self._network(self._to_tensor(prepared[start : start + step]))
+            image = pool_grid(output.image.permute(0, 2, 3, 1))
+            joint = pool_grid(output.joint.permute(0, 2, 3, 1))
+            parts.append((image, joint, output.answer.float()))
+        return Embeddings(*(torch.cat(kind) for kind in zip(*parts, strict=True)))
+
+    def _to_tensor(self, prepared: Sequence[ImageArray]) -> Tensor:
+        """(B, 3, H, W) float32 in [0, 1], channels last."""
+        batch = torch.from_numpy(np.stack(prepared)).to(self.device)
+        return batch.permute(0, 3, 1, 2).float().div_(255)

@@ -1,0 +1,151 @@
+"""Synthetic pictures for the guide ``scene``: photographs × the CDD11 degradation model."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mmfe_cache.degradations import COMPOSITIONS, KINDS, degrade
+from mmfe_cache.errors import DataError
+from mmfe_cache.images import IMAGE_SUFFIXES, read_rgb8
+from mmfe_cache.samples import ImageArray
+from mmfe_cache.seeds import generator
+
+CLEAN_SHARE = 1 / 13
+"""How many training pictures stay clean; the eleven compositions share the rest evenly."""
+
+UNIFORM_SHARE = 0.5
+"""How many draw each severity from U(0, 1) instead of CDD11's ranges: weak ones occur."""
+
+LONG_SIDES = (128, 640)
+"""Photographs shrink to a long side drawn log-uniformly from here before they suffer; smaller
+ones stay as they are."""
+
+AHEAD = 192
+"""How many pictures the workers may be ahead of the training; bounds the memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """One degraded picture and its truth.
+
+    Attributes:
+        degraded: (H, W, 3) uint8.
+        clean: (H, W, 3) uint8.
+        severities: (4,) float32 in the order of ``KINDS``, 0 where absent.
+        present: (4,) bool.
+        composition: its class, or ``"clear"``.
+    """
+
+    degraded: ImageArray
+    clean: ImageArray
+    severities: NDArray[np.float32]
+    present: NDArray[np.bool_]
+    composition: str
+
+
+def find_photos(folder: Path) -> list[Path]:
+    """All images below ``folder``, sorted by path.
+
+    Raises:
+        DataError: there is no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise DataError("no such folder of photographs", got=folder)
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not found:
+        raise DataError(
+            "no photographs in this folder",
+            got=folder,
+            expected=f"files ending in {', '.join(sorted(IMAGE_SUFFIXES))}",
+        )
+    return found
+
+
+def compose(
+    clean: ImageArray, composition: str, *, seed_parts: tuple[str | int, ...], uniform: bool
+) -> Rendered:
+    """Degrade ``clean`` by ``composition``.
+
+    Args:
+        clean: (H, W, 3) uint8.
+        composition: one of ``COMPOSITIONS``, or ``"clear"``.
+        seed_parts: what the randomness is drawn from.
+        uniform: draw each severity from U(0, 1) instead of CDD11's ranges.
+    """
+    present = np.array([kind in composition.split("_") for kind in KINDS])
+    if composition == "clear":
+        return Rendered(clean, clean, np.zeros(len(KINDS), np.float32), present, composition)
+    wanted = None
+    if uniform:
+        draw = generator("scene-severity", *seed_parts)
+        wanted = {kind: float(draw.uniform()) for kind in composition.split("_")}
+    made = degrade(clean, composition, seed_parts=seed_parts, severities=wanted)
+    truth = np.array([made.severities.get(kind, 0.0) for kind in KINDS], np.float32)
+    return Rendered(made.image, clean, truth, present, composition)
+
+
+def render(photo: Path, seed: int, number: int) -> Rendered:
+    """The ``number``-th training picture: a photograph at some size, degraded somehow."""
+    draw = generator("scene", seed, number)
+    # JPEG decoding at an eighth or a half of the size is what `draft` is for, but it changes the
+    # pixels by format; one path for all formats is worth the millisecond.
+    clean = read_rgb8(photo)
+    long_side = float(np.exp(draw.uniform(*np.log(LONG_SIDES))))
+    scale = min(1.0, long_side / max(clean.shape[:2]))
+    if draw.uniform() < 0.5:
+        height, width = (max(64, round(side * scale)) for side in clean.shape[:2])
+        shrunk = Image.fromarray(clean).resize((width, height), Image.Resampling.BICUBIC)
+        clean = np.array(shrunk)
+    else:
+        side = [min(length, max(64, round(length * scale))) for length in clean.shape[:2]]
+        top, left = (
+            int(draw.integers(0, length - s + 1))
+            for length, s in zip(clean.shape[:2], side, strict=True)
+        )
+        clean = clean[top : top + side[0], left : left + side[1]]
+    if draw.uniform() < 0.5:
+        clean = clean[:, ::-1]
+    clean = np.ascontiguousarray(clean)
+    composition = "clear"
+    if draw.uniform() >= CLEAN_SHARE:
+        composition = COMPOSITIONS[int(draw.integers(len(COMPOSITIONS)))]
+    uniform = bool(draw.uniform() < UNIFORM_SHARE)
+    return compose(clean, composition, seed_parts=("scene", seed, number), uniform=uniform)
+
+
+def stream(photos: Sequence[Path], seed: int, workers: int) -> Generator[Rendered, None, None]:
+    """Training pictures 0, 1, 2, … without end, rendered ahead by worker processes.
+
+    The order and the pixels do not depend on the number of workers; 0 renders in this process.
+    """
+    if workers == 0:
+        for number, photo in enumerate(_endless(photos, seed)):
+            yield render(photo, seed, number)
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(max_workers=workers, mp_context=context)
+    waiting: deque[Future[Rendered]] = deque()
+    try:
+        for number, photo in enumerate(_endless(photos, seed)):
+            waiting.append(pool.submit(render, photo, seed, number))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _endless(photos: Sequence[Path], seed: int) -> Iterator[Path]:
+    """The photographs in a new order every time round."""
+    lap = 0
+    while True:
+        for index in generator("scene-order", seed, lap).permutation(len(photos)):
+            yield photos[int(index)]
+        lap += 1

@@ -1,0 +1,239 @@
+"""How well a guide sees degradations: the measurements of the guides' model card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from mmfe_cache.degradations import COMPOSITIONS, KINDS
+from mmfe_cache.guides.protocol import Guide
+from mmfe_cache.guides.scene import SceneGuide
+from mmfe_cache.guides.scene_data import Rendered, compose
+from mmfe_cache.images import read_rgb8
+from mmfe_cache.progress import Progress, SilentProgress, Task
+from mmfe_cache.views import View
+
+DOMINANCE = 2.0
+"""How many times the next severity the dominant one must be (Figure 1's claim, as tested here)."""
+
+TRIPLES = tuple(name for name in COMPOSITIONS if name.count("_") == 2)
+"""The compositions of three degradations."""
+
+TRIPLE_DRAWS = 4
+"""Pictures of each triple per photograph: few of them have a clearly dominant part."""
+
+_BATCH = 16
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class GuideScores:
+    """What was measured.
+
+    Attributes:
+        guide: its name.
+        photos: how many photographs.
+        view: the view the guide saw.
+        average_precision: per label at CDD11's severities, clear pictures included; None for a
+            guide that predicts no labels.
+        mean_average_precision: their mean.
+        spearman: per label, predicted against true severity over all eleven compositions, with
+            severities drawn from U(0, 1); 0 where the degradation is not there (not predicted).
+        spearman_present: the same over the pictures that hold it only, which is harder.
+        dominant_share: of the triple compositions whose strongest severity is at least twice the
+            next, how many lie nearest to the centroid of the pictures that suffer from the
+            strongest one alone, among the four such centroids (Euclidean, on ``answer``).
+        dominant_share_cosine: the same by cosine similarity.
+        dominant_samples: how many such compositions there were.
+        chance: the share expected of a guide that sees nothing.
+    """
+
+    guide: str
+    photos: int
+    view: str
+    average_precision: Mapping[str, float] | None
+    mean_average_precision: float | None
+    spearman: Mapping[str, float] | None
+    spearman_present: Mapping[str, float] | None
+    dominant_share: float
+    dominant_share_cosine: float
+    dominant_samples: int
+    chance: float = 1 / len(KINDS)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A guide's view of N pictures.
+
+    Attributes:
+        answer: (N, D) embeddings.
+        truth: (N, 4) true severities, 0 where absent.
+        present: (N, 4) whether each degradation is there.
+        composition: (N,) names.
+        probability: (N, 4) predicted presence; None where the guide predicts none.
+        predicted: (N, 4) predicted severities; None likewise.
+    """
+
+    answer: Array
+    truth: Array
+    present: NDArray[np.bool_]
+    composition: NDArray[np.str_]
+    probability: Array | None
+    predicted: Array | None
+
+
+def evaluate_guide(
+    guide: Guide,
+    photos: Sequence[Path],
+    *,
+    view: str = "whole@224",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> GuideScores:
+    """Measure a guide on degraded photographs that it never saw.
+
+    Args:
+        guide: any guide that reads pictures; labels and severities are measured for ``scene``.
+        photos: clean photographs.
+        view: what the guide sees of each.
+        seed: of the degradations.
+        progress: where to report.
+    """
+    look = View.parse(view)
+    report = progress or SilentProgress()
+    total = len(photos) * (1 + 2 * len(COMPOSITIONS) + TRIPLE_DRAWS * len(TRIPLES))
+    with report.task(f"evaluating {guide.name}", total, "pictures") as task:
+
+        def see(names: Sequence[str], draws: int, *, uniform: bool) -> Seen:
+            pictures = _pictures(photos, names, draws, seed, uniform=uniform)
+            return _look(guide, pictures, look, task)
+
+        published = see(("clear", *COMPOSITIONS), 1, uniform=False)
+        uniform = see(COMPOSITIONS, 1, uniform=True)
+        triples = see(TRIPLES, TRIPLE_DRAWS, uniform=True)
+    precision = _precisions(published)
+    euclidean, cosine, count = dominant_share(published, triples)
+    return GuideScores(
+        guide=guide.name,
+        photos=len(photos),
+        view=look.name,
+        average_precision=precision,
+        mean_average_precision=None if precision is None else float(np.mean([*precision.values()])),
+        spearman=_rank_correlations(uniform, present_only=False),
+        spearman_present=_rank_correlations(uniform, present_only=True),
+        dominant_share=euclidean,
+        dominant_share_cosine=cosine,
+        dominant_samples=count,
+    )
+
+
+def dominant_share(singles: Seen, mixtures: Seen) -> tuple[float, float, int]:
+    """Figure 1's claim: do mixtures lie nearest to their dominant degradation?
+
+    Returns:
+        The share by Euclidean distance, the share by cosine similarity, and the number of
+        mixtures with a clearly dominant part (NaN, NaN, 0 where there is none).
+    """
+    centroids = np.stack(
+        [singles.answer[singles.composition == kind].mean(axis=0) for kind in KINDS]
+    )
+    ordered = np.sort(mixtures.truth, axis=1)
+    chosen = ordered[:, -1] >= DOMINANCE * ordered[:, -2]
+    if not chosen.any():
+        return float("nan"), float("nan"), 0
+    answer, dominant = mixtures.answer[chosen], mixtures.truth[chosen].argmax(axis=1)
+    distance = np.linalg.norm(answer[:, None] - centroids, axis=2)
+    similarity = _unit(answer) @ _unit(centroids).T
+    by_distance = distance.argmin(axis=1) == dominant
+    by_cosine = similarity.argmax(axis=1) == dominant
+    return float(by_distance.mean()), float(by_cosine.mean()), len(dominant)
+
+
+def average_precision(present: NDArray[np.bool_], score: Array) -> float:
+    """Area under the precision-recall curve, as steps; equal scores count together."""
+    order = np.argsort(-score, kind="stable")
+    hits = np.cumsum(present[order])
+    last_of_equal = np.append(np.diff(score[order]) != 0, True)
+    hits, seen = hits[last_of_equal], np.arange(1, len(score) + 1)[last_of_equal]
+    gained = np.diff(hits, prepend=0)
+    return float((gained * hits / seen).sum() / max(1, hits[-1]))
+
+
+def spearman(first: Array, second: Array) -> float:
+    """Rank correlation; equal values share their mean rank. NaN where one side is constant."""
+    if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return float("nan")
+    return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])
+
+
+def _precisions(seen: Seen) -> dict[str, float] | None:
+    if seen.probability is None:
+        return None
+    return {
+        kind: average_precision(seen.present[:, k], seen.probability[:, k])
+        for k, kind in enumerate(KINDS)
+    }
+
+
+def _rank_correlations(seen: Seen, *, present_only: bool) -> dict[str, float] | None:
+    if seen.probability is None or seen.predicted is None:
+        return None
+    said = np.where(seen.probability >= 0.5, seen.predicted, 0.0)
+    found: dict[str, float] = {}
+    for k, kind in enumerate(KINDS):
+        if present_only:
+            held = seen.present[:, k]
+            found[kind] = spearman(seen.truth[held, k], seen.predicted[held, k])
+        else:
+            found[kind] = spearman(seen.truth[:, k], said[:, k])
+    return found
+
+
+def _pictures(
+    photos: Sequence[Path], names: Sequence[str], draws: int, seed: int, *, uniform: bool
+) -> Iterator[Rendered]:
+    for index, photo in enumerate(photos):
+        clean = read_rgb8(photo)
+        for name in names:
+            for draw in range(draws):
+                parts = ("scene-evaluation", seed, index, draws, draw, int(uniform))
+                yield compose(clean, name, seed_parts=parts, uniform=uniform)
+
+
+def _look(guide: Guide, pictures: Iterator[Rendered], view: View, task: Task) -> Seen:
+    answers: list[Array] = []
+    facts: list[Rendered] = []
+    said: list[tuple[Array, Array]] = []
+    while batch := list(islice(pictures, _BATCH)):
+        answer = guide.encode([view.render(picture.degraded) for picture in batch]).answer
+        assert answer is not None
+        answers.append(answer.double().numpy())
+        if isinstance(guide, SceneGuide):
+            probability, severity = guide.judge(answer)
+            said.append((probability.astype(float), severity.astype(float)))
+        facts.extend(batch)
+        task.advance(len(batch))
+    return Seen(
+        answer=np.concatenate(answers),
+        truth=np.stack([fact.severities for fact in facts]).astype(float),
+        present=np.stack([fact.present for fact in facts]),
+        composition=np.array([fact.composition for fact in facts]),
+        probability=np.concatenate([pair[0] for pair in said]) if said else None,
+        predicted=np.concatenate([pair[1] for pair in said]) if said else None,
+    )
+
+
+def _unit(rows: Array) -> Array:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)

@@ -1,0 +1,163 @@
+"""The network of the guide ``scene``: what was done to a picture, where, and how strongly.
+
+Modelled on OneRestore's scene descriptor (12 classes from a ResNet), but continuous: four
+labels that may hold together, a severity for each, and features that are never snapped to a
+class.
+
+Shape suffixes: B batch, C channels, H and W pixels, h and w cells of 16 pixels, D = 128, K = 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmfe_cache.degradations import KINDS
+
+DIM = 128
+"""D, the width of its embeddings."""
+
+STRIDE = 16
+"""Pixels per cell of the feature maps."""
+
+MIN_SIDE = 4 * STRIDE
+"""The smallest side the network sees: the 4×4 grid of tokens then is one cell a token."""
+
+CLEAN_STATISTICS = 6
+"""Per cell: mean of R, G, B and of their spread in the clean picture."""
+
+
+LEVELS = 16
+"""Bins of the histograms of tones."""
+
+
+@dataclass(frozen=True, slots=True)
+class SceneOutput:
+    """What the network says of B pictures.
+
+    Attributes:
+        image: (B, D, h, w) features of the degraded picture.
+        joint: (B, D, h, w) the same after a second stage that knows the predicted composition.
+        answer: (B, D) the global feature from which composition and severity are predicted.
+        labels: (B, K) logits: is this degradation there?
+        severities: (B, K) in [0, 1], 0 absent, 1 the strongest published.
+        clean: (B, 6, h, w) guessed mean and spread of the clean picture in each cell.
+    """
+
+    image: Tensor
+    joint: Tensor
+    answer: Tensor
+    labels: Tensor
+    severities: Tensor
+    clean: Tensor
+
+
+class _Conv(nn.Sequential):
+    """3×3 convolution, batch norm, GELU."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, act: bool = True) -> None:
+        layers: list[nn.Module] = [
+            nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+        ]
+        super().__init__(*layers, *([nn.ReLU(inplace=True)] if act else []))
+
+
+class _Block(nn.Module):
+    """A residual pair of 3×3 convolutions."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(_Conv(channels, channels), _Conv(channels, channels, act=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.body(x))
+
+
+class SceneNetwork(nn.Module):
+    """A small fully convolutional network; any height and width from `MIN_SIDE` on.
+
+    The first layer sees colours, log luminance and the fine structure of both, because streaks and
+    flakes in a dark picture are differences of a few grey levels. Mean and standard deviation of
+    the maps of three scales go into ``answer``: noise and contrast are spreads, not means. So do a
+    histogram of tones and the fine structure at each tone: how dark a picture was made shows in
+    its tones, and the noise of low light in its shadows.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = _Conv(24, 32)
+        self.fine = nn.Sequential(_Conv(32, 48, stride=2), _Block(48))
+        self.middle = nn.Sequential(_Conv(48, 96, stride=2), _Block(96))
+        self.coarse = nn.Sequential(_Conv(96, DIM, stride=2), _Block(DIM))
+        self.to_image = nn.Conv2d(DIM, DIM, 1, bias=False)
+        self.image_norm = nn.BatchNorm2d(DIM, affine=False)
+        statistics = 2 * (48 + 96 + DIM) + 3 * LEVELS
+        self.summary = nn.Sequential(
+            nn.BatchNorm1d(statistics), nn.Linear(statistics, 192), nn.GELU(), nn.Linear(192, DIM)
+        )
+        self.answer_norm = nn.BatchNorm1d(DIM, affine=False)
+        self.label_head = nn.Linear(DIM, len(KINDS))
+        self.severity_head = nn.Linear(DIM, len(KINDS))
+        self.condition = nn.Linear(2 * len(KINDS), 2 * DIM)
+        self.second = nn.Sequential(_Conv(DIM, DIM), nn.Conv2d(DIM, DIM, 1, bias=False))
+        self.joint_norm = nn.BatchNorm2d(DIM, affine=False)
+        self.clean_head = nn.Conv2d(DIM, CLEAN_STATISTICS, 1)
+
+    def forward(self, picture_BCHW: Tensor) -> SceneOutput:
+        """Look at B pictures.
+
+        Args:
+            picture_BCHW: RGB in [0, 1]; sides a multiple of 2 and at least `MIN_SIDE`.
+        """
+        front = _front(picture_BCHW)
+        fine = self.fine(self.stem(F.pixel_unshuffle(front, 2)))
+        middle = self.middle(fine)
+        coarse = self.coarse(middle)
+        image = self.image_norm(self.to_image(coarse))
+        moments = [_moments(x) for x in (fine, middle, coarse)]
+        pooled = torch.cat([*moments, _tones(picture_BCHW, front)], dim=1)
+        answer = self.answer_norm(self.summary(pooled))
+        labels = self.label_head(answer)
+        severities = torch.sigmoid(self.severity_head(answer))
+        # The second stage reads what was predicted, as an MLLM's tokens read its prompt: the
+        # same cell means another thing under haze than in the dark.
+        said = torch.cat([torch.sigmoid(labels), severities], dim=1).detach()
+        scale, shift = self.condition(said)[:, :, None, None].chunk(2, dim=1)
+        joint = self.joint_norm(self.second(coarse * (1 + scale) + shift))
+        return SceneOutput(image, joint, answer, labels, severities, self.clean_head(joint))
+
+
+def _front(picture_BCHW: Tensor) -> Tensor:
+    """(B, 6, H, W): colours, log luminance, and the fine structure of both luminances."""
+    luminance = picture_BCHW.mean(dim=1, keepdim=True)
+    logarithm = torch.log2(luminance + 1 / 64) / 3 + 1
+    tall = torch.cat([luminance, logarithm], dim=1)
+    around = F.pad(tall, (3, 3, 3, 3), mode="replicate")
+    fine = tall - F.avg_pool2d(F.avg_pool2d(around, (7, 1), stride=1), (1, 7), stride=1)
+    return torch.cat([4 * (picture_BCHW - 0.5), logarithm, 8 * fine], dim=1)
+
+
+def _tones(picture_BCHW: Tensor, front_BCHW: Tensor) -> Tensor:
+    """(B, 3·LEVELS): how often each luminance and log luminance occurs; the noise at each."""
+    luminance = picture_BCHW.float()[:, :, ::2, ::2].mean(dim=1).flatten(1)
+    logarithm = (torch.log2(luminance + 1 / 64) + 6) / 6.03
+    noise = front_BCHW.float()[:, 4, ::2, ::2].abs().flatten(1)
+    levels = torch.arange(LEVELS, device=luminance.device)[:, None]
+    # Triangular bins: a histogram that moves smoothly with its picture.
+    share = [
+        (1 - (tone[:, None] * (LEVELS - 1) - levels).abs()).clamp_min(0)
+        for tone in (luminance, logarithm)
+    ]
+    often = [part.mean(dim=2) for part in share]
+    grain = (share[1] * noise[:, None]).mean(dim=2) / (often[1] + 1e-3)
+    return torch.cat([*often, grain], dim=1)
+
+
+def _moments(map_BChw: Tensor) -> Tensor:
+    """(B, 2C): each channel's mean and standard deviation over the picture."""
+    variance, mean = torch.var_mean(map_BChw.float(), dim=(2, 3), correction=0)
+    return torch.cat([mean, torch.sqrt(variance + 1e-4)], dim=1)

@@ -1,0 +1,130 @@
+"""The weights of ``scene`` on disk: safetensors, float16, checked by hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from mmfe_cache.errors import GuideError
+from mmfe_cache.guides.scene_network import DIM, SceneNetwork
+
+FORMAT = "mmfe-scene"
+"""What the file's metadata must say."""
+
+SHIPPED = "scene.safetensors"
+"""The weights inside the package; ``scene.json`` beside them holds their hash."""
+
+
+def save_scene(network: SceneNetwork, path: Path, training: Mapping[str, Any]) -> str:
+    """Write a trained network; aside first, so that a file is there whole or not at all.
+
+    Args:
+        network: in any state of training.
+        path: where to; its folder is made.
+        training: how it was trained; kept in the file.
+
+    Returns:
+        The file's SHA-256, in hexadecimal.
+    """
+    state = {
+        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in network.state_dict().items()
+    }
+    metadata = {"format": FORMAT, "dim": str(DIM), "training": json.dumps(dict(training))}
+    content = save_tensors(state, metadata)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return hashlib.sha256(content).hexdigest()
+
+
+def load_scene(path: Path | None = None) -> tuple[SceneNetwork, str]:
+    """Read a network, ready to run.
+
+    Args:
+        path: a file written by `save_scene`; None takes the one inside the package.
+
+    Returns:
+        The network in evaluation mode, batch norms folded into its convolutions, channels last;
+        and the file's SHA-256.
+
+    Raises:
+        GuideError: the file is missing, damaged, or holds something else.
+    """
+    content = _read(path)
+    digest = hashlib.sha256(content).hexdigest()
+    if path is None:
+        _check_shipped(digest)
+    network = SceneNetwork()
+    try:
+        state: dict[str, Tensor] = load_tensors(content)
+        # float16 on disk is exact in float32: what is shipped is what is computed with.
+        full = {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
+        network.load_state_dict(full)
+    except (SafetensorError, RuntimeError) as problem:
+        raise GuideError(
+            "these are no weights of the guide scene",
+            got=f"{path or SHIPPED}: {str(problem).splitlines()[0]}",
+            expected="a file written by `mmfe guide train` of this version",
+            remedy="mmfe guide train PHOTOS --out FILE",
+        ) from problem
+    network.eval()
+    _fold(network)
+    return network.to(memory_format=torch.channels_last), digest
+
+
+def _read(path: Path | None) -> bytes:
+    try:
+        if path is not None:
+            return path.read_bytes()
+        return resources.files("mmfe_cache.guides").joinpath(SHIPPED).read_bytes()
+    except FileNotFoundError as problem:
+        raise GuideError(
+            "the weights of the guide scene are missing",
+            got=path or f"no {SHIPPED} in the installed package",
+            remedy="install mmfe again" if path is None else "mmfe guide train PHOTOS --out FILE",
+        ) from problem
+
+
+def _check_shipped(digest: str) -> None:
+    note = resources.files("mmfe_cache.guides").joinpath("scene.json").read_text("utf-8")
+    expected = json.loads(note)["sha256"]
+    if digest != expected:
+        raise GuideError(
+            "the weights of the guide scene are not the ones that were shipped",
+            got=f"SHA-256 {digest}",
+            expected=expected,
+            remedy="install mmfe again",
+        )
+
+
+def _fold(module: nn.Module) -> None:
+    """Fold each batch norm into the convolution before it, throughout ``module``."""
+    for child in module.children():
+        _fold(child)
+    if not isinstance(module, nn.Sequential):
+        return
+    for index in range(len(module) - 1):
+        first, second = module[index], module[index + 1]
+        if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+            module[index] = fuse_conv_bn_eval(first, second)
+            module[index + 1] = nn.Identity()

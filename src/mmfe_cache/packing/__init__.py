@@ -1,0 +1,18 @@
+"""A split's pictures in one HDF5 file of tiles: a random crop at memory speed."""
+
+from __future__ import annotations
+
+from .advice import pack_path, unpacked_cost
+from .reader import PackedSource, PackReader, forget_packs, open_pack
+from .writer import PackReport, pack
+
+__all__ = [
+    "PackReader",
+    "PackReport",
+    "PackedSource",
+    "forget_packs",
+    "open_pack",
+    "pack",
+    "pack_path",
+    "unpacked_cost",
+]

@@ -1,0 +1,63 @@
+"""Where a split's pack lies, and what it costs to do without."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from mmfe_cache.errors import DataError
+from mmfe_cache.images import FileSource
+from mmfe_cache.samples import SampleSet
+
+from .recipes import leaf_of
+
+FOLDER = "packed"
+"""The folder under a data set's root in which packs lie."""
+
+
+def pack_path(root: Path, dataset: str, split: str, shared: bool = False) -> Path:
+    """``root/packed/<split>.h5``.
+
+    Args:
+        root: the data set's root.
+        dataset: its name.
+        split: train or test.
+        shared: for a root that serves several data sets: ``<dataset>-<split>.h5``.
+    """
+    return root / FOLDER / (f"{dataset}-{split}.h5" if shared else f"{split}.h5")
+
+
+def unpacked_cost(samples: SampleSet, seconds: float = 0.5) -> str | None:
+    """What reading crops from the unpacked files costs, measured on a few of them.
+
+    Args:
+        samples: the split that will be trained on.
+        seconds: how long to measure.
+
+    Returns:
+        One line for a warning; None where nothing would be gained.
+    """
+    files = {
+        leaf.name: leaf
+        for sample in samples.samples[:: max(1, len(samples) // 16)]
+        for source in (sample.degraded, sample.clean)
+        if source is not None and isinstance(leaf := leaf_of(source), FileSource)
+    }
+    if not files:
+        return None
+    started, read = time.monotonic(), 0
+    for source in files.values():
+        try:
+            source.read()
+        except DataError:
+            continue
+        read += 1
+        if time.monotonic() - started > seconds:
+            break
+    if read == 0:
+        return None
+    cost = (time.monotonic() - started) / read
+    return (
+        f"every training pair decodes two whole pictures, {2 * 1000 * cost:.0f} ms a pair on one "
+        f"core: `mmfe data pack --dataset {samples.dataset} --root '{samples.root}'` avoids that"
+    )

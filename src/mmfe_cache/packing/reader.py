@@ -1,0 +1,273 @@
+"""Reading a pack: crops straight from the file's memory map, in any number of processes.
+
+HDF5 opens the file once to check it and to say where the tiles lie; after that no lock of HDF5
+is taken, so threads and forked workers read side by side.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mmfe_cache.errors import DataError
+from mmfe_cache.images import pixel_digest
+from mmfe_cache.progress import Progress, SilentProgress
+from mmfe_cache.samples import ImageArray, SampleSet
+
+from .recipes import load_description, load_samples
+from .tiles import TILE, TILE_BYTES, cut_tiles, join_tiles, num_tiles
+
+FORMAT = "mmfe-pack"
+"""Root attribute ``format`` of a pack."""
+
+VERSION = 1
+"""Root attribute ``version``."""
+
+ARRAYS = ("tiles", "height", "width", "first_tile", "digest", "name", "bytes", "samples")
+"""The datasets of every pack."""
+
+_REMEDY = "remove it and run `mmfe data pack` again"
+
+
+class PackReader:
+    """An open pack.
+
+    Args:
+        path: the HDF5 file.
+
+    Raises:
+        DataError: missing, unfinished, foreign, damaged, or made of links to other files.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with h5py.File(path, "r") as file:
+                self._check(file)
+                self._read_index(file)
+        except FileNotFoundError:
+            raise DataError(f"pack {path} does not exist", remedy="mmfe data pack") from None
+        except (OSError, KeyError, ValueError, RuntimeError) as problem:
+            raise DataError(
+                f"pack {path} cannot be read",
+                got=str(problem),
+                expected="a whole HDF5 file that `mmfe data pack` wrote",
+                remedy=_REMEDY,
+            ) from problem
+        self._map = np.memmap(path, np.uint8, "r")
+
+    def _check(self, file: h5py.File) -> None:
+        attributes = dict[str, Any](file.attrs)
+        if attributes.get("format") != FORMAT or attributes.get("version") != VERSION:
+            raise DataError(
+                f"{self.path} is not a pack of this version",
+                got=f"format {attributes.get('format')!r}, version {attributes.get('version')}",
+                expected=f"format {FORMAT!r}, version {VERSION}",
+                remedy=_REMEDY,
+            )
+        for name in file:
+            link = file.get(name, getlink=True)
+            if name not in (*ARRAYS, "location") or not _is_plain(file, name):
+                raise DataError(
+                    f"{self.path} holds what a pack does not hold",
+                    got=f"{name}: {type(link).__name__}",
+                    expected=f"plain datasets: {', '.join(ARRAYS)}",
+                    remedy=_REMEDY,
+                )
+        missing = [name for name in ARRAYS if name not in file]
+        if missing or not attributes.get("complete"):
+            raise DataError(
+                f"pack {self.path} is not finished",
+                got=f"missing: {', '.join(missing)}" if missing else "no mark of completion",
+                remedy="run the same `mmfe data pack` again",
+            )
+
+    def _read_index(self, file: h5py.File) -> None:
+        self.compressed = bool(file.attrs["compressed"])
+        self._height = _array(file, "height")
+        self._width = _array(file, "width")
+        self._first = _array(file, "first_tile")
+        self._digest = _array(file, "digest")
+        self.bytes = _array(file, "bytes")
+        self.names: list[str] = [str(name) for name in _data(file, "name").asstr()[...]]
+        self._description = _array(file, "samples").tobytes()
+        tiles = _data(file, "tiles")
+        if tiles.shape[1:] != (TILE, TILE, 3) or tiles.dtype != np.uint8:
+            raise ValueError(f"tiles are {tiles.shape} {tiles.dtype}")
+        length = self.path.stat().st_size
+        if int(cast("Any", file.attrs["file_bytes"])) != length:
+            raise ValueError(f"{length} bytes, {file.attrs['file_bytes']} when it was written")
+        self._offset = 0 if self.compressed else int(tiles.id.get_offset())
+        self._locations = int(_data(file, "location").id.get_offset()) if self.compressed else 0
+
+    def __len__(self) -> int:
+        """How many pictures it holds."""
+        return len(self.names)
+
+    def size(self, number: int) -> tuple[int, int]:
+        """(height, width) of a picture."""
+        return int(self._height[number]), int(self._width[number])
+
+    def digest(self, number: int) -> str:
+        """The recorded `pixel_digest` of a picture."""
+        return self._digest[number].tobytes().hex()
+
+    def crop(self, number: int, top: int, left: int, height: int, width: int) -> ImageArray:
+        """A window of a picture, (height, width, 3) uint8.
+
+        Raises:
+            DataError: it does not lie inside, or a compressed tile is damaged.
+        """
+        size = self.size(number)
+        if min(top, left) < 0 or top + height > size[0] or left + width > size[1]:
+            raise DataError(
+                f"the crop does not lie inside {self.names[number]}",
+                got=f"rows {top} to {top + height}, columns {left} to {left + width}",
+                expected=f"inside {size[0]} rows and {size[1]} columns",
+            )
+        first = int(self._first[number])
+        if self.compressed:
+
+            def fetch(tile: int, rows: int) -> NDArray[np.uint8]:
+                return self._inflated(first + tile, rows)
+
+            return join_tiles(fetch, size, top, left, height, width)
+        return cut_tiles(self._raw(first, num_tiles(*size)), size, top, left, height, width)
+
+    def samples(self, root: Path) -> SampleSet:
+        """The samples as `load_dataset` listed them when they were packed."""
+        described = self.describe()
+        path = self.path
+        samples = load_samples(described, lambda number: PackedSource(path, number))
+        return SampleSet(
+            described["dataset"],
+            described["split"],
+            root,
+            f"{described['layout']} (packed)",
+            samples,
+            tuple(described["warnings"]),
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """The recorded description of the set."""
+        return load_description(self._description)
+
+    def _raw(self, first: int, count: int) -> NDArray[np.uint8]:
+        start = self._offset + first * TILE_BYTES
+        return self._map[start : start + count * TILE_BYTES].reshape(count, TILE, TILE, 3)
+
+    def _inflated(self, tile: int, rows: int) -> NDArray[np.uint8]:
+        place = self._locations + 16 * tile
+        start, length = self._map[place : place + 16].view("<u8")
+        deflated = self._map[int(start) : int(start + length)].data
+        wanted = rows * TILE * 3
+        try:
+            if rows == TILE:
+                content = zlib.decompress(deflated)
+            else:
+                # The rows below the crop are not worth inflating: a sixth of the work, on average.
+                content = zlib.decompressobj().decompress(deflated, wanted)
+        except zlib.error as problem:
+            raise self._damaged(tile, str(problem)) from problem
+        if len(content) != wanted:
+            raise self._damaged(tile, f"{len(content)} bytes instead of {wanted}")
+        return np.frombuffer(content, np.uint8).reshape(rows, TILE, 3)
+
+    def _damaged(self, tile: int, what: str) -> DataError:
+        return DataError(f"tile {tile} of pack {self.path} is damaged", got=what, remedy=_REMEDY)
+
+    def verify(self, progress: Progress | None = None) -> None:
+        """Read every picture and compare its digest with the recorded one.
+
+        Raises:
+            DataError: pictures differ; all of them are counted and the first are named.
+        """
+        bad: list[str] = []
+        with (progress or SilentProgress()).task("verifying", len(self), "pictures") as task:
+            for number, name in enumerate(self.names):
+                try:
+                    image = self.crop(number, 0, 0, *self.size(number))
+                    if pixel_digest(image) != self.digest(number):
+                        bad.append(name)
+                except DataError as problem:
+                    bad.append(f"{name} ({problem.problem})")
+                task.advance()
+        if bad:
+            raise DataError(
+                f"{len(bad)} pictures of pack {self.path} are damaged",
+                got=", ".join(bad[:5]) + (", ..." if len(bad) > 5 else ""),
+                remedy=_REMEDY,
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class PackedSource:
+    """A picture in a pack; small to send to a worker, which opens the pack itself.
+
+    Attributes:
+        path: the pack.
+        number: of the picture.
+    """
+
+    path: Path
+    number: int
+
+    @property
+    def name(self) -> str:
+        """The pack and the picture's path in its data set."""
+        return f"{self.path}:{open_pack(self.path).names[self.number]}"
+
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return open_pack(self.path).size(self.number)
+
+    def read(self) -> ImageArray:
+        """The whole picture, (H, W, 3) uint8."""
+        pack = open_pack(self.path)
+        return pack.crop(self.number, 0, 0, *pack.size(self.number))
+
+    def read_crop(self, top: int, left: int, height: int, width: int) -> ImageArray:
+        """The window that starts at (top, left), (height, width, 3) uint8."""
+        return open_pack(self.path).crop(self.number, top, left, height, width)
+
+
+def open_pack(path: Path) -> PackReader:
+    """Open a pack, once per process and version of the file.
+
+    Raises:
+        DataError: see `PackReader`.
+    """
+    return _open(path)
+
+
+@lru_cache(maxsize=16)
+def _open(path: Path) -> PackReader:
+    return PackReader(path)
+
+
+def forget_packs() -> None:
+    """Close the packs of this process; one that was written anew is then read anew."""
+    _open.cache_clear()
+
+
+def _is_plain(file: h5py.File, name: str) -> bool:
+    """Whether it is a dataset in this very file; a link to another file is not followed."""
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        return False
+    item: Any = file[name]
+    return isinstance(item, h5py.Dataset) and not item.external and not item.is_virtual
+
+
+def _data(file: h5py.File, name: str) -> Any:
+    return cast("Any", file[name])
+
+
+def _array(file: h5py.File, name: str) -> NDArray[Any]:
+    return np.asarray(_data(file, name)[...])

@@ -1,0 +1,120 @@
+"""Samples as plain JSON over numbered pictures, and back."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mmfe_cache.datasets.sources import (
+    DerivedSource,
+    NoisySource,
+    SyntheticSource,
+    WindowSource,
+)
+from mmfe_cache.errors import DataError
+from mmfe_cache.samples import PixelSource, Sample, SampleSet
+
+
+class PictureList:
+    """The distinct pictures under a set's samples, numbered in order of first use."""
+
+    def __init__(self) -> None:
+        self.sources: list[PixelSource] = []
+        self._numbers: dict[str, int] = {}
+
+    def number(self, source: PixelSource) -> int:
+        """The number of the picture below ``source``'s recipe."""
+        leaf = leaf_of(source)
+        if leaf.name not in self._numbers:
+            self._numbers[leaf.name] = len(self.sources)
+            self.sources.append(leaf)
+        return self._numbers[leaf.name]
+
+
+def leaf_of(source: PixelSource) -> PixelSource:
+    """The source at the bottom: a file, as a rule."""
+    while isinstance(source, DerivedSource):
+        source = source.base
+    return source
+
+
+def dump_samples(samples: SampleSet, pictures: PictureList) -> bytes:
+    """Describe the samples of a set, deflated JSON; their pictures are added to ``pictures``."""
+    described = {
+        "dataset": samples.dataset,
+        "split": samples.split,
+        "layout": samples.layout,
+        "warnings": list(samples.warnings),
+        "samples": [
+            {
+                "id": sample.id,
+                "label": sample.label,
+                "scene": sample.scene,
+                "severities": None if sample.severities is None else dict(sample.severities),
+                "noise_sigma": sample.noise_sigma,
+                "degraded": _dump(sample.degraded, pictures),
+                "clean": None if sample.clean is None else _dump(sample.clean, pictures),
+            }
+            for sample in samples
+        ],
+    }
+    text = json.dumps(described, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return zlib.compress(text.encode(), 6)
+
+
+def load_description(content: bytes) -> dict[str, Any]:
+    """Undo `dump_samples`.
+
+    Raises:
+        DataError: the description is damaged.
+    """
+    try:
+        return json.loads(zlib.decompress(content))
+    except (zlib.error, ValueError) as problem:
+        raise DataError("the pack's list of samples is damaged", got=str(problem)) from problem
+
+
+def load_samples(
+    described: Mapping[str, Any], picture: Callable[[int], PixelSource]
+) -> tuple[Sample, ...]:
+    """The samples of a description over the pictures of a pack."""
+    return tuple(
+        Sample(
+            entry["id"],
+            _load(entry["degraded"], picture),
+            None if entry["clean"] is None else _load(entry["clean"], picture),
+            entry["label"],
+            entry["scene"],
+            entry["severities"],
+            entry["noise_sigma"],
+        )
+        for entry in described["samples"]
+    )
+
+
+def _dump(source: PixelSource, pictures: PictureList) -> dict[str, Any]:
+    if isinstance(source, NoisySource):
+        return {"noise": [source.sigma, source.id], "of": _dump(source.base, pictures)}
+    if isinstance(source, WindowSource):
+        window = [source.top, source.left, source.height, source.width]
+        return {"window": window, "of": _dump(source.base, pictures)}
+    if isinstance(source, SyntheticSource):
+        recipe = [source.composition, list(source.seed_parts)]
+        return {"synthetic": recipe, "of": _dump(source.base, pictures)}
+    return {"picture": pictures.number(source)}
+
+
+def _load(entry: Mapping[str, Any], picture: Callable[[int], PixelSource]) -> PixelSource:
+    if "picture" in entry:
+        return picture(entry["picture"])
+    base = _load(entry["of"], picture)
+    if "noise" in entry:
+        sigma, name = entry["noise"]
+        return NoisySource(base, sigma, name)
+    if "window" in entry:
+        top, left, height, width = entry["window"]
+        return WindowSource(base, top, left, height, width)
+    composition, parts = entry["synthetic"]
+    return SyntheticSource(base, composition, tuple(parts))

@@ -1,0 +1,197 @@
+"""Writing a pack: one HDF5 file a split, resumable picture by picture, verified by digest."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmfe_cache.errors import DataError
+from mmfe_cache.images import FileSource, pixel_digest
+from mmfe_cache.progress import Progress, SilentProgress
+from mmfe_cache.samples import PixelSource, SampleSet
+
+from .reader import VERSION, PackReader, forget_packs
+from .recipes import PictureList, dump_samples
+from .staging import LEVEL, Record, Staging
+from .tiles import split_tiles
+
+
+@dataclass(frozen=True, slots=True)
+class PackReport:
+    """What `pack` did.
+
+    Attributes:
+        path: the pack.
+        samples: how many samples it serves.
+        pictures: how many pictures it holds.
+        reused: pictures that an earlier, stopped run had written.
+        source_bytes: bytes of the packed files.
+        pack_bytes: bytes of the pack.
+        seconds: how long it took.
+    """
+
+    path: Path
+    samples: int
+    pictures: int
+    reused: int
+    source_bytes: int
+    pack_bytes: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "path": str(self.path),
+            "samples": self.samples,
+            "pictures": self.pictures,
+            "reused": self.reused,
+            "source_bytes": self.source_bytes,
+            "pack_bytes": self.pack_bytes,
+            "ratio": self.pack_bytes / max(1, self.source_bytes),
+            "seconds": self.seconds,
+        }
+
+
+def pack(
+    samples: SampleSet,
+    path: Path,
+    compress: bool = False,
+    progress: Progress | None = None,
+    *,
+    workers: int = 2,
+    verify: bool = True,
+) -> PackReport:
+    """Pack every picture of a split into one HDF5 file.
+
+    Each distinct picture is stored once, in tiles; noise, windows and synthetic weather stay
+    recipes over it. Until everything is written and read back, ``path`` does not exist; a stopped
+    run leaves ``path.part`` and its journal, from which the same call goes on.
+
+    Args:
+        samples: from `load_dataset` on the unpacked folder.
+        path: the pack; an existing one is replaced when the new one is whole.
+        compress: deflate the tiles, losslessly.
+        progress: who is told.
+        workers: threads that decode and compress.
+        verify: read every picture back and compare its digest.
+
+    Raises:
+        DataError: a picture cannot be read, or what was written reads back differently.
+    """
+    started = time.monotonic()
+    progress = progress or SilentProgress()
+    pictures = PictureList()
+    description = dump_samples(samples, pictures)
+    sources = pictures.sources
+    names = [_name_in(samples.root, source) for source in sources]
+    sizes = _sizes(sources, progress)
+    source_bytes = [_file_bytes(source) for source in sources]
+    plan = {
+        "version": VERSION,
+        "compress": compress,
+        "names": names,
+        "sizes": sizes,
+        "bytes": source_bytes,
+        "changed": [_changed(source) for source in sources],
+        "description": zlib.crc32(description),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = Staging(path, plan, compress)
+    reused = len(staging.done)
+    todo = [number for number in range(len(sources)) if number not in staging.done]
+    try:
+        with progress.task("packing", len(sources), "pictures") as task:
+            task.advance(reused)
+            for record in _tiled(sources, todo, sizes, compress, workers):
+                staging.add(record)
+                task.advance()
+    finally:
+        # Also when it is stopped: what was tiled so far is what the next run starts from.
+        staging.flush()
+    part = staging.assemble(description)
+    if verify:
+        PackReader(part).verify(progress)
+    part.replace(path)
+    staging.remove()
+    forget_packs()
+    return PackReport(
+        path,
+        len(samples),
+        len(sources),
+        reused,
+        sum(source_bytes),
+        path.stat().st_size,
+        time.monotonic() - started,
+    )
+
+
+def _tiled(
+    sources: Sequence[PixelSource],
+    numbers: Sequence[int],
+    sizes: Sequence[tuple[int, int]],
+    compress: bool,
+    workers: int,
+) -> Iterator[Record]:
+    def tile(number: int) -> Record:
+        image = sources[number].read()
+        if image.shape[:2] != sizes[number]:
+            raise DataError(
+                f"{sources[number].name} changed while it was packed",
+                got=f"{image.shape[:2]}",
+                expected=f"{sizes[number]}",
+            )
+        tiles = split_tiles(image)
+        blobs = [zlib.compress(one.tobytes(), LEVEL) for one in tiles] if compress else []
+        return Record(
+            number,
+            pixel_digest(image),
+            [len(blob) for blob in blobs],
+            b"".join(blobs) if compress else tiles.tobytes(),
+        )
+
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        # A bounded window of pictures in flight, so that memory does not grow with the set.
+        waiting: list[Future[Record]] = []
+        for number in numbers:
+            waiting.append(pool.submit(tile, number))
+            if len(waiting) > 2 * workers:
+                yield waiting.pop(0).result()
+        for future in waiting:
+            yield future.result()
+
+
+def _sizes(sources: Sequence[PixelSource], progress: Progress) -> list[tuple[int, int]]:
+    bad: list[str] = []
+    sizes: list[tuple[int, int]] = []
+    with progress.task("reading sizes", len(sources), "pictures") as task:
+        for source in sources:
+            try:
+                sizes.append(source.size())
+            except DataError as problem:
+                bad.append(problem.problem)
+            task.advance()
+    if bad:
+        raise DataError(
+            f"{len(bad)} pictures cannot be read; nothing was packed",
+            got="\n    ".join(["", *bad[:20]]),
+            remedy="mmfe data check names every one of them",
+        )
+    return sizes
+
+
+def _name_in(root: Path, source: PixelSource) -> str:
+    path = Path(source.name)
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else source.name
+
+
+def _changed(source: PixelSource) -> int:
+    return source.path.stat().st_mtime_ns if isinstance(source, FileSource) else 0
+
+
+def _file_bytes(source: PixelSource) -> int:
+    return source.path.stat().st_size if isinstance(source, FileSource) else 0

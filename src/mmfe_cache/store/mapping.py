@@ -1,0 +1,127 @@
+"""Read-only memory maps that keep no file handle open, one file or many side by side."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import weakref
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+MAX_MAPS = 48_000
+"""Files this process keeps mapped at most; Linux allows 65,530 maps by default."""
+
+_FAILED = ctypes.c_void_p(-1).value
+_MAP_FIXED = 0x10  # The same on Linux, macOS and the BSDs; Python's mmap module lacks it.
+_mapped = 0
+
+
+class Region:
+    """A stretch of addresses with one equal place for each of many files.
+
+    Files are mapped into their places when they are first needed; one array then spans them all,
+    so that samples from any number of files are gathered by one NumPy call. `mmap.mmap` cannot
+    do this, and it keeps a duplicate of the file's handle until Python 3.13.
+
+    Args:
+        places: how many files.
+        place_bytes: room for the largest of them.
+
+    Raises:
+        OSError: the system has not so many addresses, or no such maps.
+    """
+
+    def __init__(self, places: int, place_bytes: int) -> None:
+        if os.name != "posix":
+            raise OSError("no fixed maps on this system")
+        self.stride = -(-place_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        size = max(1, places) * self.stride
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
+        # No access and no reservation: this takes addresses, not memory.
+        self._address = _map(None, size, 0, flags, -1)
+        self._buffer = (ctypes.c_ubyte * size).from_address(self._address)
+        self._held = [0]
+        weakref.finalize(self._buffer, _unmap, self._address, size, self._held).atexit = False
+
+    def put(self, place: int, path: str) -> bool:
+        """Map the file at ``path`` into its place.
+
+        Returns:
+            False if this process has mapped as many files as it may.
+
+        Raises:
+            OSError: the file cannot be mapped, or does not fit.
+        """
+        global _mapped
+        if _mapped >= MAX_MAPS:
+            return False
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = os.fstat(handle).st_size
+            if not 0 < size <= self.stride:
+                raise OSError(f"{path} has {size} bytes, at most {self.stride} were expected")
+            address = self._address + place * self.stride
+            _map(address, size, mmap.PROT_READ, mmap.MAP_SHARED | _MAP_FIXED, handle)
+        finally:
+            os.close(handle)
+        _mapped += 1
+        self._held[0] += 1
+        return True
+
+    def view(
+        self, dtype: DTypeLike, shape: tuple[int, ...], strides: tuple[int, ...], offset: int
+    ) -> NDArray[Any]:
+        """An array over the whole region; only mapped places of it may be touched."""
+        data = np.ndarray(shape, dtype, memoryview(self._buffer), offset, strides)
+        data.flags.writeable = False
+        return data
+
+
+def map_file(path: str) -> NDArray[np.uint8]:
+    """Map one whole file; it is unmapped with the last array that views it.
+
+    Raises:
+        OSError: it cannot be opened or mapped.
+    """
+    if os.name != "posix" or os.stat(path).st_size == 0:  # noqa: PTH116
+        with open(path, "rb") as file:  # noqa: PTH123
+            return np.frombuffer(file.read(), np.uint8)
+    size = os.stat(path).st_size  # noqa: PTH116
+    region = Region(1, size)
+    if not region.put(0, path):
+        return np.fromfile(path, np.uint8)
+    return region.view(np.uint8, (size,), (1,), 0)
+
+
+def _map(address: int | None, size: int, access: int, flags: int, handle: int) -> int:
+    found = _libc().mmap(address, size, access, flags, handle, 0)
+    if found is None or found == _FAILED:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return int(found)
+
+
+def _unmap(address: int, size: int, held: list[int]) -> None:
+    global _mapped
+    _libc().munmap(address, size)
+    _mapped -= held[0]
+
+
+@cache
+def _libc() -> Any:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = (
+        ctypes.c_void_p,
+        ctypes.c_size_t,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_int64,
+    )
+    libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    return libc

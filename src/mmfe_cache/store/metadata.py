@@ -1,0 +1,233 @@
+"""What a store and each of its views say about themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmfe_cache.embeddings import ARRAY_NAMES, NUM_TOKENS, ArrayName
+from mmfe_cache.errors import CacheError
+from mmfe_cache.store import documents
+from mmfe_cache.store.documents import Json
+from mmfe_cache.store.shards import ShardPlace, ShardShape
+
+FORMAT = "mmfe-cache"
+SCHEMA = 1
+"""The version of the format that this code writes and reads."""
+
+SAMPLES = "samples"
+"""The group that holds the sample table; no view is called so."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreMetadata:
+    """The root's attributes; written once, never changed.
+
+    Attributes:
+        dataset: the dataset's name.
+        split: ``"train"`` or ``"test"``.
+        guide: the guide's name.
+        dim: D, the width of the embeddings.
+        num_samples: N.
+        samples: digest of all sample ids in order.
+        shard_samples: samples in one shard.
+        fingerprint: the guide's own fingerprint.
+    """
+
+    dataset: str
+    split: str
+    guide: str
+    dim: int
+    num_samples: int
+    samples: str
+    shard_samples: int
+    fingerprint: Mapping[str, Any]
+
+    @property
+    def num_shards(self) -> int:
+        """How many shards each array has."""
+        return -(-self.num_samples // self.shard_samples)
+
+    def count(self, number: int) -> int:
+        """How many samples shard ``number`` holds."""
+        return min(self.shard_samples, self.num_samples - number * self.shard_samples)
+
+    def place(self, view: str, array: ArrayName, number: int) -> ShardPlace:
+        """One shard of one array."""
+        return ShardPlace(self.id, view, array, number, self.count(number))
+
+    def shape(self, array: ArrayName) -> ShardShape:
+        """How the shard files of one array are laid out."""
+        return ShardShape(array, self.dim, self.shard_samples)
+
+    @property
+    def id(self) -> str:
+        """A digest of everything above: every file of the store is bound to it."""
+        return documents.digest(documents.canonical(self._attributes()))
+
+    def document(self) -> Json:
+        """The root's `zarr.json`."""
+        return documents.group({FORMAT: self._attributes()})
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for two builds to share a store, as flat dotted names."""
+        return flatten(
+            {
+                "dataset": self.dataset,
+                "split": self.split,
+                "dim": self.dim,
+                "samples": {"count": self.num_samples, "ids": self.samples},
+                "guide": {"name": self.guide, **self.fingerprint},
+            }
+        )
+
+    def _attributes(self) -> Json:
+        return {
+            "schema": SCHEMA,
+            "dataset": self.dataset,
+            "split": self.split,
+            "guide": self.guide,
+            "dim": self.dim,
+            "num_tokens": NUM_TOKENS,
+            "num_samples": self.num_samples,
+            "samples": self.samples,
+            "shard_samples": self.shard_samples,
+            "fingerprint": dict(self.fingerprint),
+        }
+
+    @classmethod
+    def read(cls, data: bytes, where: str) -> StoreMetadata:
+        """Read the root's `zarr.json`.
+
+        Raises:
+            CacheError: it is no cache's, of another schema version, or damaged.
+        """
+        _check_schema(data, where)
+        document = documents.parse(data, f"{where}/{documents.NAME}")
+        found = document["attributes"][FORMAT]
+        return cls(
+            **{
+                name: found[name]
+                for name in (
+                    "dataset",
+                    "split",
+                    "guide",
+                    "dim",
+                    "num_samples",
+                    "samples",
+                    "shard_samples",
+                    "fingerprint",
+                )
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ViewMetadata:
+    """A view group's attributes.
+
+    Attributes:
+        store: the id of the store it belongs to.
+        view: its name, such as ``"whole@128"``.
+        fingerprint: what else changes this view's embeddings.
+        batch_size: samples the guide encoded together.
+        complete: whether every shard has been written.
+    """
+
+    store: str
+    view: str
+    batch_size: int
+    fingerprint: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    complete: bool = False
+
+    def document(self) -> Json:
+        """The view group's `zarr.json`."""
+        return documents.group({f"{FORMAT}-view": {**self._lasting(), "complete": self.complete}})
+
+    def _lasting(self) -> Json:
+        # Repeated in every array, so that a damaged group can be written again from any of them.
+        return {
+            "store": self.store,
+            "view": self.view,
+            "batch_size": self.batch_size,
+            "fingerprint": dict(self.fingerprint),
+        }
+
+    @classmethod
+    def read(cls, data: bytes, where: str, store: str) -> ViewMetadata:
+        """Read the `zarr.json` of a view group, or of one of its arrays.
+
+        Args:
+            data: the file's content.
+            where: what an error message calls it.
+            store: the id of the store it must belong to.
+
+        Raises:
+            CacheError: it is damaged, or another store's.
+        """
+        document = documents.parse(data, where)
+        found = document["attributes"].get(f"{FORMAT}-view") or document["attributes"].get(
+            f"{FORMAT}-array", {}
+        )
+        if found.get("store") != store:
+            raise CacheError(
+                f"{where} belongs to another store",
+                got=f"store {found.get('store')}",
+                expected=f"store {store}",
+                remedy="remove that folder and build the view again",
+            )
+        return cls(
+            store=store,
+            view=found["view"],
+            batch_size=found["batch_size"],
+            fingerprint=found["fingerprint"],
+            complete=found.get("complete", False),
+        )
+
+    def array_documents(self, store: StoreMetadata) -> dict[ArrayName, Json]:
+        """Every array's `zarr.json`, by name."""
+        return {
+            name: documents.embedding_array(
+                name,
+                store.num_samples,
+                store.dim,
+                store.shard_samples,
+                {f"{FORMAT}-array": {**self._lasting(), "array": name}},
+            )
+            for name in ARRAY_NAMES
+        }
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted names."""
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(item, Mapping):
+            flat |= flatten(item, f"{name}.")
+        else:
+            flat[name] = item
+    return flat
+
+
+def _check_schema(data: bytes, where: str) -> None:
+    try:
+        found = json.loads(data)["attributes"][FORMAT]["schema"]
+    except (ValueError, KeyError, TypeError):
+        if FORMAT.encode() in data:
+            return  # A damaged cache: the checksum says so.
+        raise CacheError(
+            f"{where} is no mmfe cache",
+            got="a zarr.json without mmfe's attributes",
+            remedy="mmfe cache build --dataset NAME",
+        ) from None
+    if found != SCHEMA:
+        age = "newer" if isinstance(found, int) and found > SCHEMA else "older"
+        raise CacheError(
+            f"{where} has an {age} format" if age == "older" else f"{where} has a newer format",
+            got=f"schema {found}",
+            expected=f"schema {SCHEMA}",
+            remedy="update mmfe" if age == "newer" else "build the cache again with this mmfe",
+        )

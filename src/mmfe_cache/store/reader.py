@@ -1,0 +1,259 @@
+"""Reading a cache: open it once, gather embeddings by the batch at the speed of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mmfe_cache.embeddings import ARRAY_NAMES, TOKEN_SLICES, ArrayName, Embeddings, Tokens
+from mmfe_cache.errors import CacheError, UsageError
+from mmfe_cache.store import documents, table
+from mmfe_cache.store.arrays import ArrayReader, Check
+from mmfe_cache.store.ids import StoredIds
+from mmfe_cache.store.metadata import SAMPLES, StoreMetadata, ViewMetadata
+from mmfe_cache.store.storage import Storage, open_storage
+
+if TYPE_CHECKING:
+    import torch
+
+
+class CacheReader:
+    """One opened store.
+
+    Safe to share between threads, to inherit by fork and to send to a spawned process (which
+    opens the store anew).
+
+    Args:
+        storage: where the bytes are.
+        path: what the store is called in messages.
+
+    Attributes:
+        path: the store's path or address.
+        metadata: what the root says.
+        view_metadata: every view's metadata by name, unfinished views included.
+    """
+
+    def __init__(self, storage: Storage, path: str | Path) -> None:
+        self.path = path
+        self._storage = storage
+        try:
+            root = storage.read(documents.NAME)
+        except (FileNotFoundError, NotADirectoryError):
+            raise CacheError(
+                f"there is no cache at {path}",
+                expected="a folder that holds a zarr.json",
+                remedy="mmfe cache build --dataset NAME",
+            ) from None
+        self.metadata = StoreMetadata.read(root, str(path))
+        self.view_metadata: dict[str, ViewMetadata] = {}
+        self._groups: dict[str, str] = {}
+        for name in storage.folders():
+            if name != SAMPLES:
+                self._open_view(name)
+        self._names = StoredIds(storage, len(self))
+        self._arrays: dict[tuple[str, ArrayName], ArrayReader] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by place: maps do not travel between processes."""
+        return (open_cache, (self.path,))
+
+    def __len__(self) -> int:
+        """N, the samples of the split, skipped ones included."""
+        return self.metadata.num_samples
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The finished views."""
+        return tuple(name for name, view in self.view_metadata.items() if view.complete)
+
+    @property
+    def dim(self) -> int:
+        """D, the width of the embeddings."""
+        return self.metadata.dim
+
+    @property
+    def dataset(self) -> str:
+        """The dataset's name."""
+        return self.metadata.dataset
+
+    @property
+    def split(self) -> str:
+        """The split: ``"train"`` or ``"test"``."""
+        return self.metadata.split
+
+    @property
+    def guide(self) -> str:
+        """The guide's name."""
+        return self.metadata.guide
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything that changes this store's embeddings, as flat dotted names."""
+        return self.metadata.identity()
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """Every sample's id, in the order of the indices."""
+        return self._names.table.all()
+
+    @cached_property
+    def pixel_digests(self) -> NDArray[np.uint8]:
+        """(N, 16) blake2b of every sample's pixels; zero where it was skipped or not yet read."""
+        size, count = self.metadata.shard_samples, len(self)
+        digests = np.zeros((count, table.DIGEST_BYTES), np.uint8)
+        for number in range(self.metadata.num_shards):
+            name = f"{SAMPLES}/digests/c.{number}.0"
+            try:
+                data = np.frombuffer(self._storage.read(name), np.uint8)
+            except FileNotFoundError:
+                continue
+            body = table.unsealed(data, f"{self.path}/{name}", size * table.DIGEST_BYTES)
+            start = number * size
+            digests[start : start + size] = body.reshape(size, -1)[: count - start]
+        return digests
+
+    @cached_property
+    def skipped(self) -> tuple[str, ...]:
+        """Ids of samples that could not be read when the cache was built."""
+        if not self.views:
+            return ()
+        return tuple(self.ids[i] for i in np.flatnonzero(table.absent_rows(self.pixel_digests)))
+
+    def index_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Where samples are.
+
+        Args:
+            ids: B sample ids.
+
+        Returns:
+            (B,) indices for `gather`.
+
+        Raises:
+            CacheError: some are not in this store, or were skipped when it was built.
+        """
+        found = self._names.table.find(ids)
+        missing = [name for name, index in zip(ids, found, strict=True) if index is None]
+        if missing:
+            raise CacheError(
+                f"the cache {self.path} does not hold {len(missing)} of these {len(ids)} samples",
+                got=f"{_some(missing)}",
+                expected=f"samples of {self.dataset}/{self.split}, such as {self._names[0]!r}",
+                remedy=f"mmfe cache build --dataset {self.dataset} --split {self.split}"
+                " in a new place, or give the cache that belongs to this data",
+            )
+        return np.array(found, dtype=np.int64)
+
+    def gather(
+        self,
+        indices: ArrayLike,
+        view: str,
+        arrays: Sequence[ArrayName] = ARRAY_NAMES,
+        tokens: Tokens = "grid",
+        check: Check = "first",
+        pin: bool = False,
+    ) -> Embeddings:
+        """Copy the embeddings of B samples into fresh tensors.
+
+        Args:
+            indices: (B,) sample indices in any order, repeats allowed.
+            view: the view's name, such as ``"whole@128"``.
+            arrays: which kinds to read; the others stay None.
+            tokens: which of the 17 stored tokens of ``image`` and ``joint`` to read.
+            check: compare each chunk's crc32c the ``first`` time this process reads it,
+                ``always``, or ``never``.
+            pin: put the tensors into page-locked memory, for asynchronous copies to a GPU.
+
+        Returns:
+            float16 CPU tensors ``image`` (B, T, D), ``joint`` (B, T, D), ``answer`` (B, D),
+            T = 16 for ``grid``, 1 for ``mean``, 17 for ``all``.
+
+        Raises:
+            CacheError: the view is not (completely) there, a chunk is damaged, a sample was
+                skipped, or the store changed under the reader.
+            UsageError: an index, array or token selection does not exist.
+        """
+        where = np.ascontiguousarray(indices, dtype=np.int64)
+        # As unsigned numbers, negative indices are too large as well: one pass finds both.
+        if where.ndim != 1 or where.view(np.uint64).max(initial=0) >= len(self):
+            raise UsageError(
+                "sample indices are out of range",
+                got=f"shape {where.shape}"
+                + (f", {where.min()} to {where.max()}" if where.size else ""),
+                expected=f"shape (B,), values 0 to {len(self) - 1}",
+            )
+        if tokens not in TOKEN_SLICES or check not in ("first", "always", "never"):
+            raise UsageError(
+                "no such reading",
+                got=f"tokens={tokens!r}, check={check!r}",
+                expected="tokens of grid, mean, all; check of first, always, never",
+            )
+        numbers, slots = np.divmod(where, self.metadata.shard_samples)
+        result: dict[str, torch.Tensor] = {}
+        for name in arrays:
+            array = self._arrays.get((view, name)) or self._array(view, name)
+            result[name] = array.gather(where, numbers, slots, tokens, check, pin)
+        return Embeddings(**result)
+
+    def _array(self, view: str, name: ArrayName) -> ArrayReader:
+        if name not in ARRAY_NAMES:
+            raise UsageError("no such array", got=name, expected=", ".join(ARRAY_NAMES))
+        group = self.group(view)
+        found = ArrayReader(
+            self._storage,
+            self.metadata,
+            self.view_metadata[view],
+            group,
+            name,
+            self._names.__getitem__,
+        )
+        return self._arrays.setdefault((view, name), found)
+
+    def group(self, view: str) -> str:
+        """The folder of a finished view, inside the store.
+
+        Raises:
+            CacheError: the view is not there, or not finished.
+        """
+        known = self.view_metadata.get(view)
+        if known is not None and known.complete:
+            return self._groups[view]
+        state = "is not finished in" if known is not None else "is not in"
+        raise CacheError(
+            f"the view {view} {state} the cache {self.path}",
+            got=f"finished views: {', '.join(self.views) or 'none'}",
+            expected=view,
+            remedy=f"mmfe cache build --dataset {self.dataset} --split {self.split} "
+            f"--guide {self.guide} --views {view}",
+        )
+
+    def _open_view(self, group: str) -> None:
+        name = f"{group}/{documents.NAME}"
+        try:
+            data = self._storage.read(name)
+        except (FileNotFoundError, NotADirectoryError):
+            return  # Not a view: a folder that someone else put there.
+        view = ViewMetadata.read(data, f"{self.path}/{name}", self.metadata.id)
+        self.view_metadata[view.view] = view
+        self._groups[view.view] = group
+
+
+def open_cache(path: str | Path) -> CacheReader:
+    """Open the store at ``path``.
+
+    Args:
+        path: a local folder, or an address that fsspec knows, such as ``s3://bucket/a.zarr``.
+
+    Raises:
+        CacheError: there is none, it is damaged, or another version of mmfe wrote it.
+    """
+    return CacheReader(open_storage(path), path)
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    shown = ", ".join(repr(name) for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -1,0 +1,165 @@
+"""Writing a cache: metadata first, then whole shards, each by one rename."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName
+from mmfe_cache.errors import CacheError
+from mmfe_cache.store import documents, files, shards, table
+from mmfe_cache.store.metadata import SAMPLES, StoreMetadata, ViewMetadata
+
+
+def aside_folder(path: Path) -> Path:
+    """Where unfinished files of the store at ``path`` lie: beside it, never inside."""
+    return path.with_name(path.name + ".partial")
+
+
+class CacheWriter:
+    """Writes the files of one store; opening creates nothing.
+
+    Args:
+        path: the store's folder.
+        metadata: what its root says, or is to say.
+    """
+
+    def __init__(self, path: Path, metadata: StoreMetadata) -> None:
+        self.path = path
+        self.metadata = metadata
+        self._aside = aside_folder(path)
+
+    @property
+    def exists(self) -> bool:
+        """Whether the store's root is there."""
+        return (self.path / documents.NAME).is_file()
+
+    def create(self, ids: Sequence[str]) -> None:
+        """Write the root and the sample table, in one rename.
+
+        Raises:
+            CacheError: something else lies at the path.
+            MmfeError: the place cannot be written or is full.
+        """
+        if self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
+            raise CacheError(
+                f"{self.path} is in the way: it exists and is no mmfe cache",
+                expected="a path that does not exist yet, or a cache",
+                remedy="remove it, or choose another place with --out",
+            )
+        folder = self._fresh(self.path.name)
+        contents: dict[str, bytes] = {
+            documents.NAME: documents.serialise(self.metadata.document()),
+            f"{SAMPLES}/{documents.NAME}": documents.serialise(documents.group({})),
+        }
+        arrays = table.documents_of(ids, self.metadata.shard_samples, self.metadata.id)
+        for name, document in arrays.items():
+            contents[f"{SAMPLES}/{name}/{documents.NAME}"] = documents.serialise(document)
+        for name, data in table.id_files(ids).items():
+            contents[f"{SAMPLES}/{name}"] = data
+        self._fill(folder, contents)
+        if self.path.exists():
+            self.path.rmdir()
+        files.move_folder(folder, self.path)
+
+    def create_view(self, group: str, view: ViewMetadata) -> None:
+        """Write a view's metadata and empty arrays, in one rename."""
+        folder = self._fresh(f"{self.path.name}.{group}")
+        contents = {documents.NAME: documents.serialise(view.document())}
+        for name, document in view.array_documents(self.metadata).items():
+            contents[f"{name}/{documents.NAME}"] = documents.serialise(document)
+        self._fill(folder, contents)
+        files.move_folder(folder, self.path / group)
+
+    def update_view(self, group: str, view: ViewMetadata) -> None:
+        """Replace a view's metadata."""
+        data = documents.serialise(view.document())
+        files.write_whole(self.path / group / documents.NAME, [data], self._aside)
+
+    def finish_view(self, group: str, view: ViewMetadata) -> ViewMetadata:
+        """Say that every shard of a view is there."""
+        finished = replace(view, complete=True)
+        self.update_view(group, finished)
+        return finished
+
+    def missing_shards(self, group: str, view: str) -> list[int]:
+        """The numbers of the shards of which some array's file is not there."""
+        count = self.metadata.num_shards
+        there: set[int] | None = None
+        for name in ARRAY_NAMES:
+            folder = self.path / group / name
+            listed = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set[str]()
+            suffix = self.metadata.place(view, name, 0).file.removeprefix("c.0")
+            numbers = {k for k in range(count) if f"c.{k}{suffix}" in listed}
+            there = numbers if there is None else there & numbers
+        return [k for k in range(count) if k not in (there or ())]
+
+    def write_shard(
+        self,
+        group: str,
+        view: str,
+        number: int,
+        rows: Mapping[ArrayName, NDArray[np.float16]],
+        digests: NDArray[np.uint8],
+        batch: int,
+    ) -> None:
+        """Write one shard of a view: its three arrays, each by one rename.
+
+        Args:
+            group: the view's folder.
+            view: the view's name.
+            number: K, which shard.
+            rows: float16 (n, ...) of every array.
+            digests: (n, 16) the samples' pixel digests; zero rows are left out.
+            batch: the largest batch the guide encoded.
+        """
+        present = ~table.absent_rows(digests)
+        for name in ARRAY_NAMES:
+            place = self.metadata.place(view, name, number)
+            shape = self.metadata.shape(name)
+            parts = shards.encode(
+                shape, place, rows[name], present, table.pixels_digest(digests), batch
+            )
+            files.write_whole(self.path / group / name / place.file, parts, self._aside)
+
+    def read_digests(self, number: int) -> NDArray[np.uint8] | None:
+        """(n, 16) the pixel digests of one shard's samples; None where none were written yet."""
+        path = self.path / SAMPLES / "digests" / f"c.{number}.0"
+        try:
+            data = np.frombuffer(path.read_bytes(), np.uint8)
+        except FileNotFoundError:
+            return None
+        size = self.metadata.shard_samples
+        body = table.unsealed(data, str(path), size * table.DIGEST_BYTES)
+        return body.reshape(size, -1)[: self.metadata.count(number)]
+
+    def write_digests(self, number: int, digests: NDArray[np.uint8]) -> None:
+        """Write the (n, 16) pixel digests of one shard's samples."""
+        whole = np.zeros((self.metadata.shard_samples, table.DIGEST_BYTES), np.uint8)
+        whole[: len(digests)] = digests
+        path = self.path / SAMPLES / "digests" / f"c.{number}.0"
+        files.write_whole(path, [table.sealed(whole.tobytes())], self._aside)
+
+    def clear_aside(self) -> None:
+        """Remove what a killed build left unfinished."""
+        shutil.rmtree(self._aside, ignore_errors=True)
+
+    def _fresh(self, name: str) -> Path:
+        folder = self._aside / f"{name}.new"
+        shutil.rmtree(folder, ignore_errors=True)
+        return folder
+
+    def _fill(self, folder: Path, contents: Mapping[str, bytes]) -> None:
+        try:
+            for name, data in contents.items():
+                file = folder / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(data)
+        except OSError as problem:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise files.explain(problem, self.path) from problem

@@ -1,0 +1,211 @@
+"""The batches of a whole run: every micro-batch of this process, from any step on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from mmfe_cache.embeddings import Embeddings
+from mmfe_cache.samples import Sample
+from mmfe_cache.seeds import generator
+from mmfe_restore.data.guidance import SampleGuidance
+from mmfe_restore.data.pairs import TrainingPairs, collate_pairs, crop_number
+from mmfe_restore.data.schedule import Draw, Schedule
+from mmfe_restore.recipes.schema import Recipe
+
+
+class Batch:
+    """One micro-batch of one process; no dataclass, so that Lightning leaves it whole.
+
+    Attributes:
+        degraded: (B, 3, r, r) uint8.
+        clean: (B, 3, r, r) uint8.
+        embeddings: of the B samples; None for an unguided network.
+        keep: (B,) bool, False where guidance is dropped; None without guidance dropout.
+        answers: (G, D) E_Answer of the whole global batch; None without L_MGL.
+        answers_keep: (G,) bool, as ``keep``, for the whole global batch.
+        step: the optimiser step that it belongs to, counted from 0.
+    """
+
+    def __init__(
+        self,
+        degraded: Tensor,
+        clean: Tensor,
+        *,
+        step: int,
+        embeddings: Embeddings | None = None,
+        keep: Tensor | None = None,
+        answers: Tensor | None = None,
+        answers_keep: Tensor | None = None,
+    ) -> None:
+        self.degraded, self.clean, self.step = degraded, clean, step
+        self.embeddings, self.keep = embeddings, keep
+        self.answers, self.answers_keep = answers, answers_keep
+
+    def __len__(self) -> int:
+        """B, the samples of this micro-batch."""
+        return len(self.degraded)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on ``device``."""
+        return Batch(
+            self.degraded.to(device, non_blocking=True),
+            self.clean.to(device, non_blocking=True),
+            step=self.step,
+            embeddings=None if self.embeddings is None else self.embeddings.to(device),
+            keep=None if self.keep is None else self.keep.to(device),
+            answers=None if self.answers is None else self.answers.to(device),
+            answers_keep=None if self.answers_keep is None else self.answers_keep.to(device),
+        )
+
+
+class TrainingBatches:
+    """Iterates this process's micro-batches from ``start_step`` to the end of the schedule.
+
+    The whole run is one pass, so workers live through epoch and stage borders. Batch b depends
+    on the recipe and the samples alone, so a resumed run starts anywhere, bit for bit.
+
+    Args:
+        recipe: seed, repeats, augmentation, dropout, loss weights.
+        samples: the training samples.
+        schedule: of the same recipe and samples.
+        guidance: reads their embeddings; None for an unguided network.
+        start_step: the first optimiser step.
+        rank: of this process.
+        world_size: processes that share a global batch.
+        num_workers: processes that decode and cut.
+        pin_memory: page-locked batches, for a CUDA device.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        samples: Sequence[Sample],
+        schedule: Schedule,
+        guidance: SampleGuidance | None,
+        *,
+        start_step: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self._recipe, self._samples, self._schedule = recipe, samples, schedule
+        self._guidance = guidance
+        self._parts = world_size * recipe.train.accumulate
+        self._rank, self._world_size = rank, world_size
+        self.start_step = start_step
+        self.waited = 0.0
+        """Seconds that iteration has waited for batches so far."""
+        self._loader = DataLoader(
+            TrainingPairs(
+                samples,
+                seed=recipe.train.seed,
+                augment=recipe.data.augment,
+                aligned_crops=recipe.train.aligned_crops,
+            ),
+            batch_sampler=_MicroBatches(self),
+            collate_fn=collate_pairs,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            prefetch_factor=4 if num_workers else None,
+        )
+
+    def __len__(self) -> int:
+        """Micro-batches of the whole run, those before ``start_step`` included."""
+        return self._schedule.steps * self._recipe.train.accumulate
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the position follows from the optimiser's step."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to load; see `state_dict`."""
+
+    def draws(self) -> Iterator[tuple[int, list[Draw], list[Draw]]]:
+        """(step, global batch, this process's micro-batch), one for every micro-batch."""
+        for step in range(self.start_step, self._schedule.steps):
+            everything = self._schedule.draws(step)
+            size = len(everything) // self._parts
+            for micro in range(self._recipe.train.accumulate):
+                # Rank-major inside a micro-batch: the union over ranks is a contiguous run.
+                first = (micro * self._world_size + self._rank) * size
+                yield step, everything, everything[first : first + size]
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The remaining micro-batches, in order."""
+        pairs = iter(self._loader)
+        for step, everything, mine in self.draws():
+            started = time.perf_counter()
+            degraded, clean = next(pairs)
+            batch = self._guide(Batch(degraded, clean, step=step), everything, mine)
+            self.waited += time.perf_counter() - started
+            yield batch
+
+    def _guide(self, batch: Batch, everything: list[Draw], mine: list[Draw]) -> Batch:
+        if self._guidance is None:
+            return batch
+        views = self._views(mine)
+        batch.embeddings = self._gather(mine, views)
+        if self._recipe.model.guidance_dropout > 0:
+            batch.keep = self._keep(mine)
+        if self._recipe.loss.mgl > 0 and "answer" in self._recipe.model.reads:
+            # Every process reads the whole global batch's answers from the cache: the identical
+            # term everywhere, with no communication (paper, Eq. 7, over the global batch).
+            batch.answers = self._answers(everything, self._views(everything))
+            if self._recipe.model.guidance_dropout > 0:
+                batch.answers_keep = self._keep(everything)
+        return batch
+
+    def _views(self, draws: list[Draw]) -> list[str]:
+        train = self._recipe.train
+        name = f"{train.view}@{draws[0].resolution}"
+        if not train.aligned_crops:
+            return [name] * len(draws)
+        return [
+            f"{name}#{crop_number(train.seed, self._id(d), d.epoch, d.repeat, train.aligned_crops)}"
+            for d in draws
+        ]
+
+    def _gather(self, draws: list[Draw], views: list[str]) -> Embeddings:
+        assert self._guidance is not None
+        if len(set(views)) == 1:
+            return self._guidance.read([d.sample for d in draws], views[0])
+        parts = [self._guidance.read([d.sample], v) for d, v in zip(draws, views, strict=True)]
+        kinds = parts[0].present()
+        return Embeddings(**{k: torch.cat([p.present()[k] for p in parts]) for k in kinds})
+
+    def _answers(self, draws: list[Draw], views: list[str]) -> Tensor:
+        assert self._guidance is not None
+        if len(set(views)) == 1:
+            return self._guidance.read_answers([d.sample for d in draws], views[0])
+        read = self._guidance.read_answers
+        return torch.cat([read([d.sample], v) for d, v in zip(draws, views, strict=True)])
+
+    def _keep(self, draws: list[Draw]) -> Tensor:
+        """False for the draws whose guidance is dropped: the same on every process."""
+        seed, dropout = self._recipe.train.seed, self._recipe.model.guidance_dropout
+        kept = [
+            generator("keep", seed, self._id(d), d.epoch, d.repeat).random() >= dropout
+            for d in draws
+        ]
+        return torch.tensor(kept, dtype=torch.bool)
+
+    def _id(self, draw: Draw) -> str:
+        return self._samples[draw.sample].id
+
+
+class _MicroBatches(Sampler[list[Draw]]):
+    """Tells the loader what to cut, in the order in which `TrainingBatches` iterates."""
+
+    def __init__(self, batches: TrainingBatches) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        for _, _, mine in self._batches.draws():
+            yield mine

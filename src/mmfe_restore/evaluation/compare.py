@@ -1,0 +1,249 @@
+"""Two evaluations of the same test set, compared image by image."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mmfe_cache.errors import DataError, UsageError
+from mmfe_restore.evaluation.report import METRICS, PER_IMAGE
+from mmfe_restore.evaluation.scores import FIGURES, Figure, ImageScore
+from mmfe_restore.evaluation.summary import LEVEL, bootstrap, by_label, summarise
+
+_SAME = ("dataset", "split", "protocol", "crop", "rounding")
+"""What must agree for two evaluations to be comparable."""
+
+
+@dataclass(frozen=True)
+class SavedReport:
+    """An evaluation read back from its folder.
+
+    Attributes:
+        path: the report's folder.
+        about: metrics.json.
+        scores: per_image.csv.
+    """
+
+    path: Path
+    about: Mapping[str, Any]
+    scores: tuple[ImageScore, ...]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How B differs from A in one figure, over one class or all; positive means B is higher.
+
+    Attributes:
+        label: the class, or ``"average"``.
+        images: compared.
+        a: mean of A.
+        b: mean of B.
+        mean: mean of the per-image differences; of class means for the average.
+        low: lower end of its bootstrap interval.
+        high: upper end.
+        wins: images on which B is higher.
+        losses: images on which A is higher.
+    """
+
+    label: str
+    images: int
+    a: float
+    b: float
+    mean: float
+    low: float
+    high: float
+    wins: int
+    losses: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """B against A, image by image.
+
+    Attributes:
+        a: A's report folder.
+        b: B's.
+        figure: what is compared.
+        classes: per class.
+        average: over all classes.
+        best: the images on which B gains most, with the difference.
+        worst: those on which it loses most.
+        notes: images left out.
+    """
+
+    a: Path
+    b: Path
+    figure: Figure
+    classes: tuple[Difference, ...]
+    average: Difference
+    best: tuple[tuple[str, float], ...]
+    worst: tuple[tuple[str, float], ...]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "a": str(self.a),
+            "b": str(self.b),
+            "figure": self.figure,
+            "level": LEVEL,
+            "average": asdict(self.average),
+            "classes": {d.label: asdict(d) for d in self.classes},
+            "best": [{"id": name, "difference": value} for name, value in self.best],
+            "worst": [{"id": name, "difference": value} for name, value in self.worst],
+            "notes": list(self.notes),
+        }
+
+
+def read_report(path: Path) -> SavedReport:
+    """Read an evaluation: its folder, its metrics.json, or a run that has exactly one.
+
+    Raises:
+        UsageError: there is none, or a run has several.
+        DataError: its files are damaged.
+    """
+    folder = _report_folder(path)
+    try:
+        about = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        with (folder / PER_IMAGE).open(encoding="utf-8", newline="") as stream:
+            scores = tuple(_score(row) for row in csv.DictReader(stream))
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise DataError(
+            f"the report {folder} cannot be read",
+            got=f"{type(problem).__name__}: {problem}",
+            expected=f"{METRICS} and {PER_IMAGE} as mmfe eval writes them",
+            remedy=f"mmfe eval --out {folder} --force",
+        ) from None
+    if not scores:
+        raise DataError(f"the report {folder} holds no image")
+    return SavedReport(folder, about, scores)
+
+
+def compare(a: SavedReport, b: SavedReport, figure: Figure = "psnr", most: int = 5) -> Comparison:
+    """Compare two evaluations of the same images under the same protocol.
+
+    Raises:
+        UsageError: they were measured differently, or are of other images.
+    """
+    _check_comparable(a, b)
+    theirs = {score.id: score for score in b.scores}
+    pairs = [(score, theirs[score.id]) for score in a.scores]
+    used = [
+        (x, y)
+        for x, y in pairs
+        if math.isfinite(x.values[figure]) and math.isfinite(y.values[figure])
+    ]
+    notes = []
+    if len(used) < len(pairs):
+        notes.append(f"{len(pairs) - len(used)} images left out: their {figure} is not finite")
+    if not used:
+        raise DataError(f"no image has a finite {figure} in both reports")
+    differences = [_difference(x, y, figure) for x, y in used]
+    classes, overall = bootstrap(differences)
+    labels = [label for label in a.about["classes"] if label in classes]
+    groups = by_label(differences, labels)
+    rows = tuple(
+        _row(label, groups[label], used, figure, classes[label][figure]) for label in groups
+    )
+    means = summarise(differences).average[figure]
+    average = Difference(
+        "average",
+        len(used),
+        _mean([row.a for row in rows]),
+        _mean([row.b for row in rows]),
+        means,
+        overall[figure].low,
+        overall[figure].high,
+        sum(row.wins for row in rows),
+        sum(row.losses for row in rows),
+    )
+    ranked = sorted(((d.id, d.values[figure]) for d in differences), key=lambda item: item[1])
+    return Comparison(
+        a.path,
+        b.path,
+        figure,
+        rows,
+        average,
+        tuple(ranked[::-1][:most]),
+        tuple(ranked[:most]),
+        tuple(notes),
+    )
+
+
+def _row(
+    label: str,
+    members: Sequence[ImageScore],
+    used: Sequence[tuple[ImageScore, ImageScore]],
+    figure: Figure,
+    interval: Any,
+) -> Difference:
+    values = [d.values[figure] for d in members]
+    mine = [(x, y) for x, y in used if x.label == label]
+    return Difference(
+        label,
+        len(values),
+        _mean([x.values[figure] for x, _ in mine]),
+        _mean([y.values[figure] for _, y in mine]),
+        _mean(values),
+        interval.low,
+        interval.high,
+        sum(value > 0 for value in values),
+        sum(value < 0 for value in values),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _difference(x: ImageScore, y: ImageScore, figure: Figure) -> ImageScore:
+    values: dict[Figure, float] = {figure: y.values[figure] - x.values[figure]}
+    return ImageScore(x.id, x.label, x.scene, x.height, x.width, values)
+
+
+def _check_comparable(a: SavedReport, b: SavedReport) -> None:
+    for name in _SAME:
+        if a.about.get(name) != b.about.get(name):
+            raise UsageError(
+                f"the two evaluations differ in their {name}",
+                got=f"{a.about.get(name)} ({a.path}) and {b.about.get(name)} ({b.path})",
+                expected="the same for both",
+                remedy="mmfe eval both with the same --dataset, --split and --protocol",
+            )
+    ours, theirs = {s.id for s in a.scores}, {s.id for s in b.scores}
+    if ours != theirs:
+        odd = sorted(ours ^ theirs)
+        raise UsageError(
+            "the two evaluations are of different images",
+            got=f"{len(odd)} images that only one has, such as {odd[0]!r}",
+            expected="the same images in both",
+        )
+
+
+def _report_folder(path: Path) -> Path:
+    if path.name == METRICS:
+        path = path.parent
+    if (path / METRICS).is_file() and (path / PER_IMAGE).is_file():
+        return path
+    run = path.parent if path.name == "model" else path
+    found = sorted(p.parent for p in (run / "eval").glob(f"*/{METRICS}"))
+    if len(found) == 1:
+        return found[0]
+    raise UsageError(
+        f"there {'are several evaluations' if found else 'is no evaluation'} in {path}",
+        got=", ".join(map(str, found)) or None,
+        expected=f"a folder with {METRICS} and {PER_IMAGE}",
+        remedy="name one of them" if found else f"mmfe eval --checkpoint {path}",
+    )
+
+
+def _score(row: Mapping[str, str]) -> ImageScore:
+    values: dict[Figure, float] = {name: float(row[name]) for name in FIGURES if name in row}
+    return ImageScore(
+        row["id"], row["label"], row["scene"], int(row["height"]), int(row["width"]), values
+    )

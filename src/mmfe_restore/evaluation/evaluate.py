@@ -1,0 +1,308 @@
+"""`evaluate`: restore every test image, whole, and compare it with the ground truth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from mmfe_cache.embeddings import Embeddings
+from mmfe_cache.errors import DataError, ModelError
+from mmfe_cache.guides.calls import guide_calls
+from mmfe_cache.progress import Progress, SilentProgress
+from mmfe_cache.samples import ImageArray, Sample, SampleSet
+from mmfe_restore.evaluation import pictures, ranks
+from mmfe_restore.evaluation.guidance import check_guidance, differing_guide, trained_guide
+from mmfe_restore.evaluation.pictures import Pictures
+from mmfe_restore.evaluation.protocols import Protocol, protocol_named
+from mmfe_restore.evaluation.report import EvalReport, check_free
+from mmfe_restore.evaluation.scores import ImageScore, join_figures, quality, to_tensor
+from mmfe_restore.metrics.lpips import LPIPS
+from mmfe_restore.recipes import Recipe
+
+if TYPE_CHECKING:
+    from mmfe_cache.store import CacheReader
+    from mmfe_restore.data import SampleGuidance
+    from mmfe_restore.model import Restorer
+
+
+@dataclass(frozen=True)
+class _Pair:
+    position: int
+    sample: Sample
+    degraded: ImageArray
+    clean: ImageArray
+
+
+def evaluate(
+    restorer: Restorer,
+    recipe: Recipe,
+    samples: SampleSet,
+    cache: CacheReader | None,
+    *,
+    out: Path | None = None,
+    view: str | None = None,
+    protocol: str | None = None,
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+    device: torch.device | str = "auto",
+    batch_size: int = 1,
+    with_pictures: bool = True,
+    lpips: bool = False,
+    force: bool = False,
+) -> EvalReport:
+    """Judge ``restorer`` on ``samples``; reads embeddings from a cache and never loads a guide.
+
+    Images are restored whole, clamped to [0, 1], and compared in float64. Inside a
+    torch.distributed process group every process takes a disjoint share, all return the same
+    report, and the first one writes it.
+
+    Args:
+        restorer: the network.
+        recipe: what trained it; it names the embeddings, the view and the protocol.
+        samples: the test set.
+        cache: its embeddings; None for an unguided network, or to run a network that has one on
+            its null guidance.
+        out: folder for metrics.json, per_image.csv and report.html; None writes nothing.
+        view: the guide's view; None for the recipe's.
+        protocol: a peer's name, as in `PROTOCOLS`; None for the recipe's.
+        progress: is told what happens.
+        checkpoint: where the weights lie, for the report.
+        device: ``"auto"`` takes a GPU where there is one.
+        batch_size: images of one size and class that go through the network together.
+        with_pictures: collect the pictures of the report's page.
+        lpips: also measure LPIPS, whose backbone weights must be on this machine.
+        force: write over a report in ``out``.
+
+    Raises:
+        CacheError: the cache does not serve this checkpoint on these samples.
+        DataError: a test image is unreadable, has no ground truth or one of another size.
+        ModelError: the network cannot run without embeddings, or gives values that are not
+            finite.
+        UsageError: an unknown protocol, or ``out`` exists.
+    """
+    told: Progress = SilentProgress() if progress is None else progress
+    started, calls = time.perf_counter(), guide_calls()
+    if out is not None:
+        check_free(out, force=force)
+    used_view = recipe.eval.view if view is None else view
+    measured = protocol_named(recipe.eval.protocol if protocol is None else protocol)
+    _check_samples(samples)
+    trained = trained_guide(checkpoint)
+    guidance = check_guidance(restorer, recipe, samples, cache, used_view, trained)
+    rank, size = ranks.rank_and_size()
+    run = _Run(
+        restorer=restorer.to(_device(device)).eval(),
+        guidance=guidance,
+        view=used_view,
+        dataset=samples.dataset,
+        protocol=measured,
+        crop=measured.crop_for(samples.dataset, recipe.eval.crop_multiple),
+        shown=pictures.choose(samples) if with_pictures else frozenset(),
+        lpips=LPIPS().to(_device(device)) if lpips else None,
+    )
+    with told.task(f"evaluating {samples.dataset}/{samples.split}", len(samples)) as bar:
+        for pairs in _batches(run.pairs(samples, range(rank, len(samples), size)), batch_size):
+            run.judge(pairs)
+            bar.advance(len(pairs) * size)
+    scores, shown = ranks.gather(run.scores), ranks.gather(run.pictures)
+    report = EvalReport(
+        dataset=samples.dataset,
+        split=samples.split,
+        recipe=recipe.name,
+        checkpoint=None if checkpoint is None else str(checkpoint),
+        protocol=measured,
+        crop_multiple=run.crop,
+        view=None if guidance is None else used_view,
+        guide=None if guidance is None else recipe.guide.name,
+        tokens=None if guidance is None else recipe.guide.tokens,
+        control=recipe.guide.control,
+        parameters=sum(p.numel() for p in restorer.parameters()),
+        scores=tuple(scores[i] for i in sorted(scores)),
+        pictures=tuple(shown[i] for i in sorted(shown)),
+        seconds=time.perf_counter() - started,
+        guide_calls=guide_calls() - calls,
+        notes=(*_notes(recipe, samples, guidance), *_guide_notes(trained, cache, checkpoint)),
+    )
+    if out is not None and rank == 0:
+        report.write(out, force=force)
+    return report
+
+
+@dataclass
+class _Run:
+    """One evaluation under way, on one process."""
+
+    restorer: Restorer
+    guidance: SampleGuidance | None
+    view: str
+    dataset: str
+    protocol: Protocol
+    crop: int
+    shown: frozenset[int]
+    lpips: LPIPS | None
+
+    def __post_init__(self) -> None:
+        self.scores: dict[int, ImageScore] = {}
+        self.pictures: dict[int, Pictures] = {}
+
+    def pairs(self, samples: SampleSet, positions: Iterable[int]) -> Generator[_Pair]:
+        """Read the pairs, one ahead of the network."""
+        with ThreadPoolExecutor(1) as reader:
+            waiting = None
+            for position in positions:
+                coming = reader.submit(_read, position, samples.samples[position], self.crop)
+                if waiting is not None:
+                    yield waiting.result()
+                waiting = coming
+            if waiting is not None:
+                yield waiting.result()
+
+    def judge(self, pairs: list[_Pair]) -> None:
+        """Restore and score images of one size and label."""
+        device = next(self.restorer.parameters()).device
+        degraded = torch.cat([to_tensor(pair.degraded) for pair in pairs]).to(device)
+        clean = torch.cat([to_tensor(pair.clean) for pair in pairs]).to(device)
+        restored = self.restore(degraded, [pair.position for pair in pairs])
+        if self.protocol.rounded:
+            restored = (restored * 255.0).round() / 255.0
+        channel = self.protocol.channel_for(self.dataset, pairs[0].sample.label)
+        before = quality(degraded, clean, self.protocol, channel, self.lpips)
+        after = quality(restored, clean, self.protocol, channel, self.lpips)
+        for index, pair in enumerate(pairs):
+            sample = pair.sample
+            height, width = pair.clean.shape[:2]
+            figures = join_figures(before[index], after[index])
+            self.scores[pair.position] = ImageScore(
+                sample.id, sample.label, sample.scene, height, width, figures
+            )
+            if pair.position in self.shown:
+                self.pictures[pair.position] = pictures.encode(
+                    sample.id,
+                    pair.degraded,
+                    _to_uint8(restored[index]),
+                    pair.clean,
+                    pictures.budget_each(len(self.shown)),
+                )
+
+    def restore(self, degraded: torch.Tensor, positions: list[int]) -> torch.Tensor:
+        """(B, 3, H, W) float32 in [0, 1]."""
+        embeddings: Embeddings | None = None
+        if self.guidance is not None:
+            embeddings = self.guidance.read(positions, self.view).to(degraded.device)
+        with torch.inference_mode():
+            restored = self.restorer(degraded, embeddings).float()
+        if not bool(restored.isfinite().all()):
+            raise ModelError(
+                "the network gave values that are not finite",
+                got=f"on the image at position {positions[0]} of the test set",
+                remedy="train it anew, or take an earlier checkpoint",
+            )
+        return restored.clamp(0.0, 1.0)
+
+
+def _read(position: int, sample: Sample, crop: int) -> _Pair:
+    assert sample.clean is not None
+    degraded, clean = sample.degraded.read(), sample.clean.read()
+    if degraded.shape != clean.shape:
+        raise DataError(
+            f"the two images of {sample.id} differ in size",
+            got=f"{_size(degraded)} ({sample.degraded.name})",
+            expected=f"{_size(clean)} ({sample.clean.name})",
+            remedy="mmfe data check shows the layout that is expected",
+        )
+    return _Pair(position, sample, centre_crop(degraded, crop), centre_crop(clean, crop))
+
+
+def _size(image: ImageArray) -> str:
+    return f"{image.shape[1]}×{image.shape[0]} pixels"
+
+
+def centre_crop(image: ImageArray, multiple: int) -> ImageArray:
+    """The centre of ``image`` whose sides are multiples of ``multiple``; at least one multiple.
+
+    Raises:
+        DataError: the image is smaller than ``multiple``.
+    """
+    if multiple == 1:
+        return image
+    height, width = image.shape[:2]
+    rows, columns = height - height % multiple, width - width % multiple
+    if not rows or not columns:
+        raise DataError(
+            "a test image is smaller than the protocol's crop",
+            got=_size(image),
+            expected=f"at least {multiple}×{multiple} pixels",
+            remedy="--protocol onerestore or --set eval.crop_multiple=1 keeps images whole",
+        )
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return image[top : top + rows, left : left + columns]
+
+
+def _batches(pairs: Iterable[_Pair], batch_size: int) -> Generator[list[_Pair]]:
+    """Runs of neighbours of one size and label, ``batch_size`` at most."""
+    for _, group in groupby(pairs, key=lambda pair: (pair.clean.shape, pair.sample.label)):
+        batch: list[_Pair] = []
+        for pair in group:
+            batch.append(pair)
+            if len(batch) == batch_size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+
+def _check_samples(samples: SampleSet) -> None:
+    if not len(samples):
+        raise DataError(
+            f"{samples.dataset}/{samples.split} holds no image",
+            got=samples.root,
+            remedy=f"mmfe data check --dataset {samples.dataset}",
+        )
+    blind = [sample.id for sample in samples if sample.clean is None]
+    if blind:
+        raise DataError(
+            f"{len(blind)} of {len(samples)} test images have no ground truth",
+            got=", ".join(blind[:3]),
+            expected="a clean image for each",
+        )
+
+
+def _notes(recipe: Recipe, samples: SampleSet, guidance: SampleGuidance | None) -> tuple[str, ...]:
+    notes = [f"layout: {samples.layout}", *samples.warnings]
+    if recipe.model.reads and guidance is None:
+        notes.append("run on the null guidance: no embeddings were read")
+    if recipe.guide.control != "none" and guidance is not None:
+        notes.append(f"control: embeddings are {recipe.guide.control}")
+    return tuple(notes)
+
+
+def _guide_notes(
+    trained: Mapping[str, Any] | None, cache: CacheReader | None, checkpoint: Path | None
+) -> tuple[str, ...]:
+    if cache is None or checkpoint is None:
+        return ()
+    if trained is None:
+        return ("the checkpoint does not say which guide state it was trained with: not checked",)
+    return tuple(
+        f"the cache's guide ran in another precision than in training ({line})"
+        for line in differing_guide(trained, cache)
+    )
+
+
+def _to_uint8(image: torch.Tensor) -> ImageArray:
+    rounded = (image * 255.0).round().to(torch.uint8)
+    return np.ascontiguousarray(rounded.permute(1, 2, 0).cpu().numpy())
+
+
+def _device(wanted: torch.device | str) -> torch.device:
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(wanted)

@@ -1,0 +1,228 @@
+"""The outcome of an evaluation, and the files that keep it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mmfe_cache.errors import UsageError
+from mmfe_restore.evaluation.pictures import Pictures
+from mmfe_restore.evaluation.protocols import Protocol
+from mmfe_restore.evaluation.published import comparison_for
+from mmfe_restore.evaluation.scores import ImageScore
+from mmfe_restore.evaluation.summary import (
+    LEVEL,
+    RESAMPLES,
+    Interval,
+    Summary,
+    bootstrap,
+    figures_of,
+    summarise,
+)
+
+METRICS = "metrics.json"
+PER_IMAGE = "per_image.csv"
+PAGE = "report.html"
+
+
+@dataclass(frozen=True)
+class EvalReport:
+    """How a restorer did on a test set.
+
+    Attributes:
+        dataset: the dataset's name.
+        split: its split.
+        recipe: the name of the recipe that trained the restorer.
+        checkpoint: the folder of the weights; None where there is none.
+        protocol: how it was measured.
+        crop_multiple: images were centre-cropped to a multiple of this; 1 means whole images.
+        view: the guide's view; None for an unguided run.
+        guide: the guide's name; None for an unguided run.
+        tokens: which reading of the tokens; None for an unguided run.
+        control: ``none``, ``shuffled`` or ``constant`` embeddings.
+        parameters: of the network.
+        scores: of every image, in the test set's order.
+        pictures: what the page shows.
+        seconds: the evaluation took.
+        guide_calls: samples that any guide encoded meanwhile.
+        notes: what a reader should know besides.
+    """
+
+    dataset: str
+    split: str
+    recipe: str
+    checkpoint: str | None
+    protocol: Protocol
+    crop_multiple: int
+    view: str | None
+    guide: str | None
+    tokens: str | None
+    control: str
+    parameters: int
+    scores: tuple[ImageScore, ...]
+    pictures: tuple[Pictures, ...] = ()
+    seconds: float = 0.0
+    guide_calls: int = 0
+    notes: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def summary(self) -> Summary:
+        """Class means, their mean, counts, and what was left out."""
+        table = comparison_for(self.dataset)
+        return summarise(self.scores, () if table is None else table.columns)
+
+    @cached_property
+    def intervals(self) -> tuple[dict[str, dict[Any, Interval]], dict[Any, Interval]]:
+        """Bootstrap intervals per class and figure, and of the average."""
+        return bootstrap(self.scores)
+
+    @property
+    def rounding(self) -> str:
+        """``"none"``, or ``"uint8"`` where the restored image is rounded to 8 bits first."""
+        return "uint8" if self.protocol.rounded else "none"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; figures that are not finite become None."""
+        classes, average = self.intervals
+        return {
+            "dataset": self.dataset,
+            "split": self.split,
+            "recipe": self.recipe,
+            "checkpoint": self.checkpoint,
+            "parameters": self.parameters,
+            "protocol": self.protocol.name,
+            "protocol_details": self.protocol.to_json(),
+            "crop": "whole image"
+            if self.crop_multiple == 1
+            else f"centre crop to a multiple of {self.crop_multiple}",
+            "range": 1.0,
+            "rounding": self.rounding,
+            "view": self.view,
+            "guide": self.guide,
+            "tokens": self.tokens,
+            "control": self.control,
+            "average": _finite(self.summary.average),
+            "classes": {name: _finite(means) for name, means in self.summary.classes.items()},
+            "intervals": {
+                "level": LEVEL,
+                "resamples": RESAMPLES,
+                "resampled": "scenes",
+                "average": _plain(average),
+                "classes": {name: _plain(found) for name, found in classes.items()},
+            },
+            "counts": {"total": len(self.scores), **self.summary.counts},
+            "images": [
+                {
+                    "id": s.id,
+                    "label": s.label,
+                    "scene": s.scene,
+                    "height": s.height,
+                    "width": s.width,
+                    **_finite(s.values),
+                }
+                for s in self.scores
+            ],
+            "guide_calls": self.guide_calls,
+            "notes": [*self.notes, *self.summary.notes],
+            "seconds": round(self.seconds, 2),
+        }
+
+    def csv(self) -> str:
+        """A line per image; an infinite PSNR reads ``inf``, a missing SSIM ``nan``."""
+        figures = figures_of(self.scores)
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["id", "label", "scene", "height", "width", *figures])
+        for s in self.scores:
+            values = [f"{s.values[name]:.8f}" for name in figures]
+            writer.writerow([s.id, s.label, s.scene, s.height, s.width, *values])
+        return stream.getvalue()
+
+    def write(self, out: Path, *, force: bool = False) -> None:
+        """Write metrics.json, per_image.csv and report.html; the folder appears whole.
+
+        Raises:
+            UsageError: ``out`` exists and ``force`` is not set.
+        """
+        from mmfe_restore.evaluation.page import render_page
+
+        check_free(out, force=force)
+        aside = out.with_name(f".{out.name}.part-{os.getpid()}")
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        try:
+            text = json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
+            _write(aside / METRICS, text)
+            _write(aside / PER_IMAGE, self.csv())
+            _write(aside / PAGE, render_page(self))
+            if out.exists():
+                _replace(out, aside)
+            else:
+                aside.replace(out)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def check_free(out: Path, *, force: bool) -> None:
+    """Refuse to write over what is there.
+
+    A folder that holds anything but a report is left alone even with ``force``.
+
+    Raises:
+        UsageError: ``out`` holds something.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    ours = {METRICS, PER_IMAGE, PAGE}
+    is_report = out.is_dir() and (out / METRICS).is_file()
+    if is_report and force:
+        foreign = sorted(path.name for path in out.iterdir() if path.name not in ours)
+        if not foreign:
+            return
+        raise UsageError(
+            f"{out} holds more than a report",
+            got=", ".join(foreign[:5]),
+            remedy="choose another folder with --out",
+        )
+    raise UsageError(
+        f"{out} exists",
+        got="a report" if is_report else "something that is no report",
+        expected="a new folder",
+        remedy="write over it with --force, or choose another folder with --out"
+        if is_report
+        else "choose another folder with --out",
+    )
+
+
+def _replace(out: Path, aside: Path) -> None:
+    old = out.with_name(f".{out.name}.old-{os.getpid()}")
+    out.replace(old)
+    aside.replace(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _finite(values: Mapping[Any, float]) -> dict[str, float | None]:
+    return {str(k): v if math.isfinite(v) else None for k, v in values.items()}
+
+
+def _plain(intervals: Mapping[Any, Interval]) -> dict[str, list[float | None]]:
+    return {
+        str(name): [v if math.isfinite(v) else None for v in (found.low, found.high)]
+        for name, found in intervals.items()
+    }

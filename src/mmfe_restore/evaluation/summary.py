@@ -1,0 +1,172 @@
+"""From per-image scores to class means, the average, and how sure it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmfe_cache.seeds import generator
+from mmfe_restore.evaluation.scores import FIGURES, Figure, ImageScore
+
+Means = dict[Figure, float]
+
+RESAMPLES = 2000
+"""Bootstrap resamples behind every interval."""
+
+FEW_SCENES = 20
+"""Below this many scenes a report warns of its intervals."""
+
+LEVEL = 0.95
+"""Coverage of every interval."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A bootstrap confidence interval of `LEVEL`."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The means of a set of scores.
+
+    Attributes:
+        classes: label to its means, in the order the labels appear in the test set.
+        average: mean of the class means, which is what Table 1 calls "Average".
+        counts: label to its number of images.
+        notes: what was left out, for people.
+    """
+
+    classes: Mapping[str, Means]
+    average: Means
+    counts: Mapping[str, int]
+    notes: tuple[str, ...]
+
+
+def summarise(scores: Sequence[ImageScore], order: Sequence[str] = ()) -> Summary:
+    """Class means and their mean; values that are not finite are left out, with a note.
+
+    Args:
+        scores: of every image.
+        order: labels in the order to show them; any others follow as they appear.
+    """
+    figures = figures_of(scores)
+    groups = by_label(scores, order)
+    classes: dict[str, Means] = {}
+    notes: list[str] = []
+    for label, members in groups.items():
+        classes[label] = {name: _mean(s.values[name] for s in members) for name in figures}
+        notes += _omissions(label, members, figures)
+    average: Means = {name: _mean(means[name] for means in classes.values()) for name in figures}
+    scenes = len({score.scene for score in scores})
+    if scores and scenes < FEW_SCENES:
+        notes.append(f"intervals rest on {scenes} scenes only: take them as too narrow")
+    counts = {label: len(members) for label, members in groups.items()}
+    return Summary(classes, average, counts, tuple(notes))
+
+
+def figures_of(scores: Sequence[ImageScore]) -> tuple[Figure, ...]:
+    """The figures that the scores have."""
+    return tuple(name for name in FIGURES if scores and name in scores[0].values)
+
+
+def by_label(
+    scores: Iterable[ImageScore], order: Sequence[str] = ()
+) -> dict[str, list[ImageScore]]:
+    """The scores of each label; labels by ``order``, then as they appear."""
+    groups: dict[str, list[ImageScore]] = {label: [] for label in order}
+    for score in scores:
+        groups.setdefault(score.label, []).append(score)
+    return {label: members for label, members in groups.items() if members}
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Mean of the finite values; inf where all are infinite, nan where there are none."""
+    every = list(values)
+    finite = [value for value in every if math.isfinite(value)]
+    if finite:
+        return math.fsum(finite) / len(finite)
+    return math.inf if math.inf in every else math.nan
+
+
+def _omissions(label: str, members: Sequence[ImageScore], figures: Sequence[Figure]) -> list[str]:
+    notes: list[str] = []
+    for name in figures:
+        odd = [s for s in members if not math.isfinite(s.values[name])]
+        if not odd:
+            continue
+        why = (
+            "identical to the ground truth, PSNR infinite"
+            if name.endswith("psnr")
+            else "smaller than SSIM's window"
+        )
+        notes.append(
+            f"{label}: {len(odd)} of {len(members)} images left out of the mean of {name} ({why})"
+        )
+    return notes
+
+
+def bootstrap(
+    scores: Sequence[ImageScore], *, resamples: int = RESAMPLES
+) -> tuple[dict[str, dict[Figure, Interval]], dict[Figure, Interval]]:
+    """Confidence intervals of the class means and of their mean, by the percentile bootstrap.
+
+    Scenes are drawn with replacement. Where every class shows the same scenes, as in CDD11,
+    one draw serves all classes, because their errors are not independent.
+
+    Returns:
+        Intervals per label and figure, and of the average.
+    """
+    figures = figures_of(scores)
+    groups = by_label(scores)
+    scenes = {label: [s.scene for s in members] for label, members in groups.items()}
+    joint = len({frozenset(names) for names in scenes.values()}) == 1
+    order = sorted({name for names in scenes.values() for name in names})
+    shared = _draws("all classes", len(order), resamples) if joint else None
+
+    classes: dict[str, dict[Figure, Interval]] = {label: {} for label in groups}
+    means: dict[Figure, list[NDArray[np.float64]]] = {name: [] for name in figures}
+    for label, members in groups.items():
+        if shared is not None:
+            place = {name: index for index, name in enumerate(order)}
+        else:
+            place = {name: index for index, name in enumerate(sorted(set(scenes[label])))}
+        weights = shared if shared is not None else _draws(label, len(place), resamples)
+        columns = weights[:, [place[name] for name in scenes[label]]]
+        for name in figures:
+            values = np.array([s.values[name] for s in members])
+            resampled = _weighted_means(columns, values)
+            means[name].append(resampled)
+            classes[label][name] = _interval(resampled)
+    average: dict[Figure, Interval] = {
+        name: _interval(np.mean(parts, axis=0)) for name, parts in means.items()
+    }
+    return classes, average
+
+
+def _draws(name: str, count: int, resamples: int) -> NDArray[np.int64]:
+    """(resamples, count) how often each scene is drawn; the same on every machine."""
+    random = generator("bootstrap", name, count)
+    return random.multinomial(count, np.full(count, 1 / count), size=resamples)
+
+
+def _weighted_means(weights: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    finite = np.isfinite(values)
+    used = weights[:, finite]
+    total = used.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return used @ values[finite] / total
+
+
+def _interval(values: NDArray[np.float64]) -> Interval:
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return Interval(math.nan, math.nan)
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high))

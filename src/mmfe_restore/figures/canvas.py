@@ -1,0 +1,175 @@
+"""What all figures share: the look, the colours, and how they are written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmfe_cache.degradations import COMPOSITIONS
+from mmfe_cache.errors import MmfeError, UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito (2008): told apart by every common kind of colour vision, on paper too.
+COLOURS = (
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000",
+)  # fmt: skip
+MARKERS = "osD^vPX*<>h"
+
+KIND_COLOURS = {
+    "low": COLOURS[0],
+    "haze": COLOURS[1],
+    "rain": COLOURS[2],
+    "snow": COLOURS[3],
+}
+"""The single degradations; a composition is drawn in the mean of its parts' colours."""
+
+WIDTH = 6.9
+"""Inches: a page of two columns."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The data behind a figure.
+
+    Attributes:
+        columns: their names.
+        rows: a value per column.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A written figure.
+
+    Attributes:
+        files: PNG, SVG and CSV files.
+        facts: what the figure shows, in numbers.
+    """
+
+    files: tuple[Path, ...]
+    facts: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"files": [str(path) for path in self.files], **self.facts}
+
+
+def new_figure(height: float, width: float = WIDTH) -> Figure:
+    """An empty figure in the look that all share; drawn without a display.
+
+    Raises:
+        MmfeError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib as mpl
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise MmfeError(
+            "figures need matplotlib, which is an extra", remedy="pip install 'mmfe[plots]'"
+        ) from None
+    mpl.rcParams.update(
+        {
+            "font.size": 8,
+            "axes.titlesize": 9,
+            "axes.labelsize": 8,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "legend.frameon": False,
+            "svg.fonttype": "none",
+            "svg.hashsalt": "mmfe",
+        }
+    )
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def colour_of(label: str) -> tuple[float, float, float]:
+    """A class's colour: its degradation's, or the mean of its parts'; any other name has one."""
+    from matplotlib.colors import to_rgb
+
+    parts = [KIND_COLOURS[part] for part in label.split("_") if part in KIND_COLOURS]
+    if not parts:
+        parts = [COLOURS[sum(label.encode()) % len(COLOURS)]]
+    channels = zip(*(to_rgb(part) for part in parts), strict=True)
+    red, green, blue = (sum(values) / len(parts) for values in channels)
+    return red, green, blue
+
+
+def marker_of(label: str) -> str:
+    """Circle, square or triangle for one, two or three degradations."""
+    return {1: "o", 2: "s"}.get(len(label.split("_")), "^")
+
+
+def nice(label: str) -> str:
+    """A class's name for people."""
+    return label.replace("_", " + ")
+
+
+def short(label: str) -> str:
+    """A class's name as the paper abbreviates it: ``L+H+R`` for low, haze and rain."""
+    parts = label.split("_")
+    if all(part in KIND_COLOURS for part in parts):
+        return "+".join(part[0].upper() for part in parts)
+    return nice(label)
+
+
+def in_order(labels: Iterable[str]) -> list[str]:
+    """The distinct labels; CDD11's in Table 1's order, any others after them by name."""
+    known = {label: place for place, label in enumerate(COMPOSITIONS)}
+    return sorted(set(labels), key=lambda label: (known.get(label, len(known)), label))
+
+
+def check_targets(out: Path, names: Sequence[str], *, force: bool) -> None:
+    """Refuse to write over figures that are there.
+
+    Raises:
+        UsageError: one is there and ``force`` is not set.
+    """
+    there = [f"{name}{end}" for name in names for end in (".png", ".svg", ".csv")]
+    found = [name for name in there if (out / name).exists()]
+    if found and not force:
+        raise UsageError(
+            f"{out / found[0]} exists",
+            expected="a folder without these figures",
+            remedy="write over them with --force, or choose another folder with --out",
+        )
+
+
+def save(figure: Figure, table: Table, out: Path, name: str) -> tuple[Path, ...]:
+    """Write ``name``.png, .svg and .csv to ``out``; each file appears whole."""
+    out.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    for suffix in ("png", "svg"):
+        stream = io.BytesIO()
+        # No date in the file: the same data gives the same bytes.
+        metadata = {"Date": None} if suffix == "svg" else {"Software": None}
+        figure.savefig(stream, format=suffix, dpi=220, metadata=metadata)
+        written.append(_write(out / f"{name}.{suffix}", stream.getvalue()))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table.columns)
+    writer.writerows(table.rows)
+    written.append(_write(out / f"{name}.csv", text.getvalue().encode()))
+    return tuple(written)
+
+
+def _write(path: Path, data: bytes) -> Path:
+    aside = path.with_name(f".{path.name}.part-{os.getpid()}")
+    with aside.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    aside.replace(path)
+    return path

@@ -1,0 +1,139 @@
+"""Figures 1 and 5, left: how a guide arranges degraded images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmfe_cache.errors import UsageError
+from mmfe_restore.figures.canvas import (
+    Drawing,
+    Table,
+    check_targets,
+    colour_of,
+    in_order,
+    marker_of,
+    new_figure,
+    save,
+    short,
+)
+from mmfe_restore.figures.similarity import Matrix, cosine, plane, spread_sample
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from mmfe_cache.store import CacheReader
+
+
+def label_of(sample_id: str) -> str:
+    """A sample's class: what stands before the slash of its id."""
+    return sample_id.rsplit("/", 1)[0]
+
+
+def plot_embeddings(
+    cache: CacheReader, view: str, out: Path, *, most: int = 1100, force: bool = False
+) -> Drawing:
+    """Draw E_Answer of a cache on its two principal components, and the classes' similarities.
+
+    Args:
+        cache: an open cache.
+        view: which of its views.
+        out: folder for embeddings.png, .svg and .csv.
+        most: samples to draw, the same number of every class.
+        force: write over figures that are there.
+
+    Raises:
+        CacheError: the view is not there.
+        UsageError: the figure exists.
+    """
+    check_targets(out, ["embeddings"], force=force)
+    labels = [label_of(name) for name in cache.ids]
+    chosen = spread_sample(labels, most)
+    answers = answers_of(cache, chosen, view)
+    shown = [labels[i] for i in chosen]
+    order = in_order(shown)
+    if len(order) < 2:
+        raise UsageError("this figure compares classes", got=f"{len(order)} class in {cache.path}")
+    coordinates, share = plane(answers)
+    means = class_similarities(answers, shown, order)
+
+    figure = new_figure(3.3)
+    left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
+    scatter(left, coordinates, shown)
+    left.set_title(f"E_Answer of {cache.guide}, {view}", loc="left")
+    left.set_xlabel(f"principal component 1 (both: {share:.0%} of the variance)")
+    left.set_ylabel("principal component 2")
+    draw_matrix(right, means, order, "mean cosine similarity of classes")
+    rows = tuple(
+        (cache.ids[i], label, *map(float, point))
+        for i, label, point in zip(chosen, shown, coordinates, strict=True)
+    )
+    files = save(figure, Table(("id", "label", "pc1", "pc2"), rows), out, "embeddings")
+    return Drawing(
+        files, {"guide": cache.guide, "view": view, "samples": len(chosen), "variance": share}
+    )
+
+
+def answers_of(cache: CacheReader, chosen: Any, view: str) -> Matrix:
+    """(N, D) E_Answer of the chosen samples."""
+    answer = cache.gather(chosen, view, arrays=("answer",)).answer
+    assert answer is not None
+    return answer.double().numpy()
+
+
+def class_similarities(vectors: Matrix, labels: list[str], order: list[str]) -> Matrix:
+    """(K, K) mean cosine similarity of each two classes; no sample is paired with itself."""
+    similarity = cosine(vectors)
+    np.fill_diagonal(similarity, np.nan)
+    places = [np.flatnonzero(np.array(labels) == label) for label in order]
+    rows = [[float(np.nanmean(similarity[np.ix_(a, b)])) for b in places] for a in places]
+    return np.array(rows, dtype=np.float64)
+
+
+def scatter(axes: Axes, coordinates: Matrix, labels: list[str]) -> None:
+    """Draw samples in a plane, a colour and a marker per class, each class named at its middle."""
+    from matplotlib.patheffects import withStroke
+
+    for label in in_order(labels):
+        mine = np.array(labels) == label
+        axes.scatter(
+            *coordinates[mine].T,
+            s=14,
+            color=colour_of(label),
+            marker=marker_of(label),
+            edgecolors="white",
+            linewidths=0.3,
+            alpha=0.85,
+        )
+    for label in in_order(labels):
+        middle = np.median(coordinates[np.array(labels) == label], axis=0)
+        outline = [withStroke(linewidth=2, foreground="white")]
+        axes.annotate(
+            short(label),
+            (float(middle[0]), float(middle[1])),
+            (3, 3),
+            textcoords="offset points",
+            fontsize=7,
+            weight="bold",
+            color=tuple(0.6 * c for c in colour_of(label)),
+            path_effects=outline,
+        )
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def draw_matrix(axes: Axes, matrix: Matrix, order: list[str], title: str) -> None:
+    """Draw class similarities, with the value in each cell."""
+    low = float(np.nanmin(matrix))
+    axes.imshow(matrix, cmap="cividis", vmin=low, vmax=1.0)
+    for (row, column), value in np.ndenumerate(matrix):
+        ink = "black" if value > (low + 1) / 2 else "white"
+        axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=4.5, color=ink)
+    names = [short(label) for label in order]
+    axes.set_xticks(range(len(order)), names, rotation=60, fontsize=6)
+    axes.set_yticks(range(len(order)), names, fontsize=6)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title(title, loc="left")

@@ -1,0 +1,107 @@
+"""Figures 3, 4, S1 and S2: methods side by side, with error maps below."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmfe_cache.errors import DataError
+from mmfe_cache.samples import ImageArray, Sample
+from mmfe_restore.evaluation.scores import to_tensor
+from mmfe_restore.figures.canvas import Drawing, Table, check_targets, new_figure, nice, save
+from mmfe_restore.figures.methods import Method
+from mmfe_restore.metrics.psnr import psnr_per_image
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SCALE = 0.25
+"""The mean absolute error over the channels that is drawn brightest."""
+
+
+def plot_errors(
+    samples: Sequence[Sample],
+    methods: Sequence[Method],
+    out: Path,
+    *,
+    force: bool = False,
+) -> Drawing:
+    """Draw input, every method and the ground truth of each sample, error maps below.
+
+    Darker is better, as in the paper. All maps share one scale.
+
+    Args:
+        samples: each with a ground truth; two rows of the figure per sample.
+        methods: in order, ours first or last.
+        out: folder for errors.png, .svg and .csv.
+        force: write over figures that are there.
+
+    Raises:
+        DataError: a method has no picture of a sample, or one of another size.
+        UsageError: the figure exists.
+    """
+    check_targets(out, ["errors"], force=force)
+    columns = ["input", *(method.name for method in methods), "ground truth"]
+    first = samples[0].degraded.size()
+    cell = 6.9 / len(columns)
+    figure = new_figure(len(samples) * 2 * (cell * first[0] / first[1] + 0.14) + 0.35)
+    grid = figure.subplots(2 * len(samples), len(columns), squeeze=False)
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.set(w_pad=0.01, h_pad=0.01, hspace=0, wspace=0)  # pyright: ignore[reportCallIssue]
+    rows: list[tuple[str, str, float]] = []
+    drawn: Any = None
+    for index, sample in enumerate(samples):
+        assert sample.clean is not None
+        clean = sample.clean.read()
+        pictures = [sample.degraded.read(), *(method.restore(sample) for method in methods)]
+        above, below = grid[2 * index], grid[2 * index + 1]
+        for column, (name, picture) in enumerate(zip(columns[:-1], pictures, strict=True)):
+            _check_size(name, sample, picture, clean)
+            psnr = float(psnr_per_image(to_tensor(picture), to_tensor(clean)))
+            rows.append((sample.id, name, psnr))
+            above[column].imshow(picture)
+            drawn = below[column].imshow(_error(picture, clean), cmap="inferno", vmin=0, vmax=SCALE)
+            said = f"{psnr:.2f} dB" if math.isfinite(psnr) else "identical"
+            below[column].set_xlabel(said, fontsize=7, labelpad=1)
+        above[-1].imshow(clean)
+        below[-1].set_axis_off()
+        above[0].set_ylabel(nice(sample.label), fontsize=7)
+    for axes, name in zip(grid[0], columns, strict=True):
+        axes.set_title(name, fontsize=8, pad=3)
+    for axes in grid.flat:
+        _bare(axes)
+    if drawn is not None:
+        place = grid[1, -1].inset_axes((0.05, 0.62, 0.9, 0.1))
+        bar = figure.colorbar(drawn, cax=place, orientation="horizontal")
+        bar.set_label("mean absolute error", fontsize=6, labelpad=1)
+        bar.ax.tick_params(labelsize=6)
+    files = save(figure, Table(("id", "method", "psnr"), tuple(rows)), out, "errors")
+    return Drawing(
+        files, {"psnr": [dict(zip(("id", "method", "psnr"), r, strict=True)) for r in rows]}
+    )
+
+
+def _error(picture: ImageArray, clean: ImageArray) -> NDArray[np.float32]:
+    difference = np.abs(picture.astype(np.float32) - clean.astype(np.float32))
+    return difference.mean(axis=2, dtype=np.float32) / np.float32(255)
+
+
+def _bare(axes: Axes) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+def _check_size(name: str, sample: Sample, picture: ImageArray, clean: ImageArray) -> None:
+    if picture.shape != clean.shape:
+        raise DataError(
+            f"{name}'s picture of {sample.id} has another size than the ground truth",
+            got=f"{picture.shape[1]}×{picture.shape[0]} pixels",
+            expected=f"{clean.shape[1]}×{clean.shape[0]}",
+        )

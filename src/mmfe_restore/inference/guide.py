@@ -1,0 +1,150 @@
+"""The guide beside a restorer, for photographs that no cache holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mmfe_cache.errors import GuideError, ModelError, UsageError
+from mmfe_cache.views import View
+
+if TYPE_CHECKING:
+    from mmfe_cache.embeddings import Embeddings, Tokens
+    from mmfe_cache.guides.protocol import Guide
+    from mmfe_cache.samples import ImageArray
+    from mmfe_restore.model import Restorer
+    from mmfe_restore.recipes import Recipe
+
+
+class PhotographGuide:
+    """A loaded guide with the view and the reading of tokens that a recipe uses.
+
+    Args:
+        guide: what looks at photographs.
+        recipe: whose evaluation view and tokens are used.
+        view: another view than the recipe's.
+    """
+
+    def __init__(self, guide: Guide, recipe: Recipe, view: str | None = None) -> None:
+        self.guide = guide
+        self.view = View.parse(view or recipe.eval.view)
+        self._tokens: Tokens = recipe.guide.tokens
+
+    def look(self, image: ImageArray) -> Embeddings:
+        """The embeddings (B = 1) of one (H, W, 3) uint8 photograph."""
+        return self.guide.encode([self.view.render(image)]).select(self._tokens)
+
+
+def guide_for(
+    restorer: Restorer,
+    recipe: Recipe | None = None,
+    name: str | None = None,
+    *,
+    device: str = "auto",
+    view: str | None = None,
+) -> PhotographGuide | None:
+    """Load the guide that ``restorer`` needs.
+
+    Args:
+        restorer: the network.
+        recipe: what trained it; None takes the restorer's own.
+        name: another guide than the recipe's, of the same width; ``"none"`` asks for the null
+            guidance.
+        device: where the guide runs.
+        view: another view than the recipe's.
+
+    Returns:
+        None where the network reads no embedding, or the null guidance was asked for.
+
+    Raises:
+        UsageError: a guide of another width, one that cannot see photographs, or ``none`` for a
+            network without null guidance.
+        ModelError: nobody says which recipe trained the network.
+        GuideError: the guide's checkpoint is not there, or in another state than in training.
+    """
+    if not restorer.config.reads:
+        return None
+    if name == "none":
+        if restorer.has_null_guidance:
+            return None
+        raise UsageError(
+            "this network needs a guide: its recipe trained no null guidance",
+            got="--guide none",
+            expected="a guide",
+            remedy="leave --guide out, or train with --set model.guidance_dropout=0.1",
+        )
+    recipe = recipe or restorer.recipe
+    if recipe is None:
+        raise ModelError(
+            "the checkpoint does not say which recipe trained it",
+            expected="a config.json with `recipe`, as mmfe train writes it",
+            remedy="save it with save_pretrained(folder, recipe=load_recipe(NAME))",
+        )
+    if recipe.guide.control != "none":
+        raise UsageError(
+            f"the network was trained on the control `{recipe.guide.control}`, whose embeddings "
+            "tell nothing of a photograph",
+            expected="a network trained with guide.control=none",
+        )
+    guide = _load(restorer, name or recipe.guide.name, device)
+    _check_state(guide, restorer.guide_fingerprint)
+    return PhotographGuide(guide, recipe, view)
+
+
+def _check_state(guide: Guide, trained: Mapping[str, Any] | None) -> None:
+    """Refuse a guide that sees differently from the one in training; precision alone may differ."""
+    if trained is None:  # a folder that `mmfe train` did not write
+        return
+    here = _flat(guide.fingerprint(), "guide")
+    differing = [
+        f"{key.removeprefix('guide.')}: {trained.get(key)!r} / {value!r}"
+        for key, value in here.items()
+        if not key.endswith("dtype") and trained.get(key) != value
+    ]
+    if differing:
+        raise GuideError(
+            f"the guide {guide.name} is not in the state that the network was trained with",
+            got=f"{'; '.join(differing)} (trained / here)",
+            expected="the same weights, prompt and pooling",
+            remedy="use the guide of the training cache, or train again",
+        )
+
+
+def _flat(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Dotted names of nested JSON values, as a store's fingerprint has them."""
+    flat: dict[str, Any] = {}
+    for key, value in json.loads(json.dumps(dict(values))).items():
+        name = f"{prefix}.{key}"
+        flat |= _flat(value, name) if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _load(restorer: Restorer, name: str, device: str) -> Guide:
+    from mmfe_cache.guides import guide_dim, load_guide
+
+    unguided = "or restore without it: --guide none" if restorer.has_null_guidance else None
+    try:
+        width = guide_dim(name)
+        if width != restorer.config.guidance_dim:
+            raise UsageError(
+                f"the guide {name} does not fit this network",
+                got=f"embeddings of width {width}",
+                expected=f"width {restorer.config.guidance_dim}",
+                remedy="leave --guide out, so that the network's own guide is used",
+            )
+        guide = load_guide(name, device=device)
+    except GuideError as problem:
+        raise GuideError(
+            problem.problem,
+            got=problem.got,
+            expected=problem.expected,
+            remedy="; ".join(part for part in (problem.remedy, unguided) if part) or None,
+        ) from problem
+    if guide.reads != "pixels":
+        raise UsageError(
+            f"the guide {name} reads recorded severities and cannot see a photograph",
+            expected="a guide that reads pixels",
+            remedy=unguided or "train the network with a guide that reads pixels",
+        )
+    return guide

@@ -1,0 +1,16 @@
+"""The network of stage two, part by part beside the paper."""
+
+from __future__ import annotations
+
+from mmfe_restore.model.ledger import count_macs, count_parameters, info, parts
+from mmfe_restore.model.restorer import MGFB_SITES, MOFE_SITES, Restorer
+
+__all__ = [
+    "MGFB_SITES",
+    "MOFE_SITES",
+    "Restorer",
+    "count_macs",
+    "count_parameters",
+    "info",
+    "parts",
+]

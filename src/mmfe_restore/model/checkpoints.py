@@ -1,0 +1,299 @@
+"""Restorers on disk: a folder with model.safetensors, config.json and a model card."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+
+from mmfe_cache.errors import ModelError
+from mmfe_restore.model.card import model_card
+from mmfe_restore.recipes.schema import ModelConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mmfe_restore.model.restorer import Restorer
+    from mmfe_restore.recipes.schema import Recipe
+
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+FORMAT = 1
+"""The version of config.json; raised when an older reader could not understand it."""
+
+
+def save(restorer: Restorer, folder: str | Path, recipe: Recipe | None = None) -> None:
+    """Write ``restorer`` to ``folder``; each file appears whole or not at all.
+
+    Args:
+        restorer: what to save; its own recipe is taken where ``recipe`` is None.
+        folder: made where it does not exist; files of these names are replaced.
+        recipe: kept whole in config.json, so that a reader knows guide, views and training.
+    """
+    from mmfe_restore.recipes import recipe_to_dict
+
+    recipe = recipe or restorer.recipe
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config: dict[str, Any] = {"format": FORMAT, "model": asdict(restorer.config)}
+    if recipe is not None:
+        config["recipe"] = recipe_to_dict(recipe)
+    if restorer.guide_fingerprint is not None:
+        config["guide_fingerprint"] = restorer.guide_fingerprint
+    state = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in restorer.state_dict().items()
+    }
+    with _aside(folder / WEIGHTS) as path:
+        # Not safetensors' save_file: its error on a full disk is no OSError and names no file.
+        path.write_bytes(to_bytes(state, metadata={"format": "pt"}))
+    with _aside(folder / CARD) as path:
+        path.write_text(model_card(restorer, recipe))
+    # config.json is last: a folder without it is not taken for a checkpoint.
+    with _aside(folder / CONFIG) as path:
+        path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+class _aside:  # noqa: N801 (a context manager reads as a verb)
+    """A path beside ``target``, renamed onto it when the block ends well."""
+
+    def __init__(self, target: Path) -> None:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        os.close(handle)
+        self._target, self._path = target, Path(name)
+
+    def __enter__(self) -> Path:
+        return self._path
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            self._path.unlink(missing_ok=True)
+            return
+        with self._path.open("rb+") as file:
+            os.fsync(file.fileno())
+        self._path.chmod(0o644)
+        self._path.replace(self._target)
+
+
+def load(source: str | Path, *, device: torch.device | str = "cpu", **hub: Any) -> Restorer:
+    """Load a folder that `save` wrote, or a repository of the Hugging Face Hub.
+
+    Args:
+        source: a folder, or ``"owner/name"``.
+        device: where the weights go.
+        hub: options of `huggingface_hub.snapshot_download`, such as ``revision``.
+
+    Returns:
+        In evaluation mode; ``.recipe`` is set where config.json holds one.
+
+    Raises:
+        ModelError: no such folder, a damaged or foreign one, weights that do not fit.
+    """
+    from mmfe_restore.model.restorer import Restorer
+
+    folder = _locate(source, hub)
+    config, recipe = read_config(folder)
+    with torch.device("meta"):
+        restorer = Restorer(config)
+    state = _read_weights(folder / WEIGHTS)
+    _check_fit(restorer, state, folder / WEIGHTS)
+    restorer.load_state_dict(state, assign=True)
+    restorer.requires_grad_(True)
+    restorer.recipe = recipe
+    recorded = json.loads((folder / CONFIG).read_text()).get("guide_fingerprint")
+    restorer.guide_fingerprint = recorded if isinstance(recorded, dict) else None
+    return restorer.to(device).eval()
+
+
+def read_config(folder: Path) -> tuple[ModelConfig, Recipe | None]:
+    """The network and, where it is kept, the whole recipe of a checkpoint folder.
+
+    Raises:
+        ModelError: config.json is missing, damaged or of another program.
+    """
+    from mmfe_cache.errors import MmfeError
+    from mmfe_restore.recipes import recipe_from_dict
+
+    path = folder / CONFIG
+    if not path.is_file():
+        raise ModelError(
+            f"{folder} is not a checkpoint folder",
+            got=f"no {CONFIG} in it" if folder.is_dir() else "no such folder",
+            expected=f"a folder with {CONFIG} and {WEIGHTS}, such as runs/NAME/model",
+            remedy="mmfe train --recipe demo, or `mmfe demo` for the whole job",
+        )
+    try:
+        values = json.loads(path.read_text())
+        _check_config(values, path)
+        if "recipe" in values:
+            recipe = recipe_from_dict(values["recipe"])
+            return recipe.model, recipe
+        model = dict(values["model"])
+        for key in ("num_blocks", "num_heads"):
+            model[key] = tuple(model[key])
+        return ModelConfig(**model), None
+    except ModelError:
+        raise
+    except (MmfeError, ValueError, KeyError, TypeError) as problem:
+        raise ModelError(
+            f"{path} cannot be read as a restorer's configuration",
+            got=f"{type(problem).__name__}: {problem}",
+            expected="what Restorer.save_pretrained writes",
+        ) from problem
+
+
+def _check_config(values: Any, path: Path) -> None:
+    if values["format"] != FORMAT:
+        raise ModelError(
+            f"{path} is of another version", got=values["format"], expected=f"format {FORMAT}"
+        )
+    known = set(asdict(ModelConfig()))
+    differing = sorted(known ^ set(values["model"]))
+    if differing:
+        raise ModelError(
+            f"{path} does not describe this program's network",
+            got=f"keys that differ: {', '.join(differing)}",
+            expected=", ".join(sorted(known)),
+        )
+
+
+def load_restormer(path: str | Path, config: ModelConfig | None = None) -> Restorer:
+    """A new restorer whose backbone starts from Restormer's published weights.
+
+    Args:
+        path: a .pth file (unpickled with ``weights_only=True``, so no code of it runs) or
+            .safetensors, holding the state dict itself or under ``params`` or ``state_dict``.
+        config: the network; None is the unguided baseline. Its guided parts start as in a new
+            network.
+
+    Raises:
+        ModelError: not such a file, or another network's weights.
+    """
+    from mmfe_restore.model.restorer import Restorer
+
+    if config is None:
+        config = ModelConfig(encoder_guidance="none", decoder_guidance="none", experts="none")
+    restorer = Restorer(config)
+    state = _read_weights(Path(path))
+    own = restorer.state_dict()
+    guided = ("mgfb.", "mofe.", "null_guidance.")
+    complete = {**{k: v for k, v in own.items() if k.startswith(guided)}, **state}
+    _check_fit(restorer, complete, Path(path))
+    restorer.load_state_dict(complete)
+    return restorer
+
+
+def push(restorer: Restorer, repository: str, *, recipe: Recipe | None = None, **hub: Any) -> str:
+    """Upload ``restorer`` with its configuration and model card to the Hugging Face Hub.
+
+    Args:
+        restorer: what to upload.
+        repository: ``"owner/name"``; made where it does not exist.
+        recipe: as for `save`.
+        hub: ``private``, ``token``, ``revision`` and ``commit_message``.
+
+    Returns:
+        The address of the commit.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=hub.get("token"))
+    api.create_repo(repository, private=hub.get("private", False), exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        save(restorer, folder, recipe)
+        commit = api.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            revision=hub.get("revision"),
+            commit_message=hub.get("commit_message", "Upload a restorer"),
+        )
+    return str(commit)
+
+
+def _locate(source: str | Path, hub: dict[str, Any]) -> Path:
+    folder = Path(source)
+    name = str(source)
+    plain = not folder.exists() and name.count("/") == 1 and not name.startswith((".", "/", "~"))
+    # A run folder such as runs/demo looks like a repository's name, but is meant to be local.
+    if not plain or folder.parent.exists():
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=[WEIGHTS, CONFIG, CARD], **hub))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as problem:
+        raise ModelError(
+            f"{name} is neither a folder nor a repository that could be downloaded",
+            got=str(problem).splitlines()[0] if str(problem) else type(problem).__name__,
+            expected="a checkpoint folder, or owner/name on the Hugging Face Hub",
+        ) from problem
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ModelError(
+            f"there are no weights at {path}", expected="a .safetensors or .pth file"
+        ) from None
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as problem:
+        raise ModelError(
+            f"{path} is damaged or not a file of weights",
+            got=str(problem).splitlines()[0] if str(problem) else type(problem).__name__,
+        ) from problem
+    except Exception as problem:  # pickle.UnpicklingError and whatever a hostile pickle raises
+        raise ModelError(
+            f"{path} holds more than tensors and is refused",
+            got=str(problem).splitlines()[0] if str(problem) else type(problem).__name__,
+            expected="tensors only, as torch.load(weights_only=True) reads them",
+            remedy="save its state dict alone, best as .safetensors",
+        ) from problem
+    for key in ("params", "state_dict"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    if not isinstance(loaded, dict) or not all(
+        isinstance(value, torch.Tensor) for value in loaded.values()
+    ):
+        raise ModelError(
+            f"{path} holds no state dict", got=type(loaded).__name__, expected="name to tensor"
+        )
+    return cast("dict[str, Tensor]", loaded)
+
+
+def _check_fit(restorer: Restorer, state: dict[str, Tensor], path: Path) -> None:
+    own = restorer.state_dict()
+    missing = sorted(own.keys() - state.keys())
+    foreign = sorted(state.keys() - own.keys())
+    shapes = [
+        f"{name} {tuple(state[name].shape)} where {tuple(tensor.shape)} belongs"
+        for name, tensor in own.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    if not (missing or foreign or shapes):
+        return
+    found = [
+        *(
+            f"{len(names)} {what}, such as {names[0]}"
+            for what, names in (
+                ("missing", missing),
+                ("foreign", foreign),
+                ("of another shape", shapes),
+            )
+            if names
+        )
+    ]
+    raise ModelError(
+        f"the weights in {path} are another network's",
+        got="; ".join(found),
+        expected=f"the {len(own)} tensors of its configuration",
+        remedy="use the config.json or the recipe that these weights were trained with",
+    )

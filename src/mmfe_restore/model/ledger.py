@@ -1,0 +1,80 @@
+"""The ledger: parameters by part, and the arithmetic of one forward pass."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from mmfe_restore.model.restorer import Restorer
+    from mmfe_restore.recipes.schema import ModelConfig, Recipe
+
+
+def count_parameters(module: nn.Module) -> int:
+    """How many numbers are learned."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def parts(restorer: Restorer) -> dict[str, int]:
+    """Parameters of the backbone, of each kind of added part, and of the null guidance."""
+    encoder = sum(count_parameters(m) for s, m in restorer.mgfb.items() if _in_encoder(s))
+    mgfb, mofe = count_parameters(restorer.mgfb), count_parameters(restorer.mofe)
+    null = count_parameters(restorer.null_guidance) if restorer.null_guidance else 0
+    return {
+        "backbone": count_parameters(restorer) - mgfb - mofe - null,
+        "mgfb_encoder": encoder,
+        "mgfb_decoder": mgfb - encoder,
+        "mofe": mofe,
+        "null_guidance": null,
+    }
+
+
+def _in_encoder(site: str) -> bool:
+    return site.startswith("encoder") or site == "latent_in"
+
+
+def count_macs(config: ModelConfig, size: int = 256) -> int:
+    """Multiply-accumulates of convolutions and matrix products for one ``size``² image.
+
+    Counted on the network as it runs, with 16 guidance tokens; nothing is computed.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from mmfe_restore.model.restorer import Restorer
+    from mmfe_restore.model.wavelet import num_bands
+
+    with torch.device("meta"):
+        restorer = Restorer(config)
+        side = -(-size // restorer.size_multiple) * restorer.size_multiple
+        image = torch.empty(1, 3, side, side)
+        halved = 1 if config.experts == "spatial" else 2
+        sides = [(side >> level) // halved for level in (1, 2, 3)]
+        bands = tuple(torch.empty(1, s, s, num_bands(config)) for s in sides)
+        tokens = torch.empty(1, 16, config.guidance_dim)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        restorer.restore_padded(image, bands, tokens, tokens, tokens[:, 0])
+    return counter.get_total_flops() // 2
+
+
+def info(recipe: Recipe) -> dict[str, Any]:
+    """What ``mmfe model info --json`` prints.
+
+    Returns:
+        ``recipe``, ``parameters`` (an integer), ``published`` (millions or None), ``parts`` and
+        ``macs_256``.
+    """
+    from mmfe_restore.model.restorer import Restorer
+
+    with torch.device("meta"):
+        restorer = Restorer(recipe.model)
+    return {
+        "recipe": recipe.name,
+        "parameters": count_parameters(restorer),
+        "published": recipe.published_parameters,
+        "parts": parts(restorer),
+        "macs_256": count_macs(recipe.model),
+    }

@@ -1,0 +1,69 @@
+"""Rows of a convolution's input, a strip at a time, each row computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmfe_restore.model.layers import to_nchw, to_nhwc
+
+Fill = Callable[[int, int, Sequence[Tensor]], None]
+"""``fill(first, last, outs)`` writes rows first..last of the input, (last - first, W, K) each."""
+
+
+def rolling_rows(
+    size: tuple[int, int], channels: Sequence[int], fill: Fill, *, rows: int, like: Tensor
+) -> Iterator[tuple[slice, tuple[Tensor, ...]]]:
+    """Walk down an image in strips, with the one row above and below that a 3×3 kernel needs.
+
+    Rows outside the image are zero, as zero padding wants them. Row r + 1 is filled before
+    strip ..r is handed out, and never again: the caller may write over rows of the strip that
+    it holds even where ``fill`` reads from the same map.
+
+    Args:
+        size: (H, W).
+        channels: K of each buffer; one ``fill`` may write several.
+        fill: computes rows of the convolution's input.
+        rows: height of a strip, at least 2.
+        like: gives device and dtype.
+
+    Yields:
+        The strip's rows, and a (rows + 2, W, K) buffer per entry of ``channels``, valid until
+        the next step.
+    """
+    height, width = size
+    buffers = [like.new_empty((rows + 2, width, count)) for count in channels]
+    for buffer in buffers:
+        buffer[0].zero_()
+    ready = 0
+    for first in range(0, height, rows):
+        last = min(first + rows, height)
+        if first:
+            for buffer in buffers:
+                buffer[:2].copy_(buffer[rows : rows + 2])
+        wanted = min(last + 1, height)
+        if wanted > ready:
+            fill(ready, wanted, [b[ready - first + 1 : wanted - first + 1] for b in buffers])
+            ready = wanted
+        if last == height:
+            for buffer in buffers:
+                buffer[last - first + 1].zero_()
+        yield slice(first, last), tuple(buffer[: last - first + 2] for buffer in buffers)
+
+
+def rows_within(budget: int, width: int, channels: int, like: Tensor) -> int:
+    """How many rows of ``width`` × ``channels`` fit into ``budget`` bytes; at least 2."""
+    return max(2, budget // (width * channels * like.element_size()))
+
+
+def convolve_rows(buffer: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A 3×3 convolution of a buffer of `rolling_rows`: (n + 2, W, K) to (n, W, K').
+
+    Depthwise where ``weight`` is (K, 1, 3, 3).
+    """
+    groups = buffer.shape[2] // weight.shape[1]
+    # The batch axis comes first: only its stride then tells torch that this is channels-last.
+    nchw = to_nchw(buffer[None])
+    return to_nhwc(F.conv2d(nchw, weight, bias, padding=(0, 1), groups=groups))[0]

@@ -1,0 +1,223 @@
+"""What a recipe says: every row of every table in the paper is one value of `Recipe`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName, Tokens
+
+Guidance = Literal["image", "joint", "none"]
+ExpertDomain = Literal["frequency", "spatial", "none"]
+ViewFamily = Literal["whole", "crop"]
+Precision = Literal["auto", "32", "64", "bf16", "16"]
+
+
+@dataclass(frozen=True)
+class GuideConfig:
+    """Which guide's cache the recipe reads.
+
+    Attributes:
+        name: a registry name, or a checkpoint directory.
+        tokens: ``grid`` (16 pooled tokens) or ``mean`` (the paper's literal single vector).
+        control: ``none``; ``shuffled`` (one fixed permutation of all embeddings over the
+            samples) and ``constant`` (one fixed pseudo-random embedding of unit variance for
+            every sample, the same at training and test) tell what guidance brings apart from
+            what parameters bring.
+    """
+
+    name: str = "qwen2.5-vl-3b"
+    tokens: Tokens = "grid"
+    control: Literal["none", "shuffled", "constant"] = "none"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network (paper, Appendix A.1).
+
+    Attributes:
+        width: C, the channels at level 1; level k has C * 2 ** (k - 1).
+        num_blocks: Transformer blocks of levels 1 to 4.
+        num_refinement_blocks: blocks after the decoder.
+        num_heads: attention heads of levels 1 to 4.
+        expansion: the feed-forward network's expansion factor, gamma.
+        encoder_guidance: which embedding the encoder's and the latent's first MGFB reads.
+        decoder_guidance: which embedding the latent's second and the decoder's MGFB reads.
+        experts: the domain in which MoFE works; ``none`` leaves MoFE out.
+        num_experts: N, the experts of every MoFE.
+        low_band: whether MoFE also sees the LL band (Table S1).
+        guidance_dim: D, the width of the embeddings; a recipe that leaves it out gets its guide's.
+        guidance_dropout: probability of replacing a sample's embeddings by the learned null
+            guidance in training; above 0 the model also runs without a guide.
+        identity_start: start the output convolution at zero, so that the untrained network is
+            the identity.
+    """
+
+    width: int = 48
+    num_blocks: tuple[int, int, int, int] = (4, 6, 6, 8)
+    num_refinement_blocks: int = 4
+    num_heads: tuple[int, int, int, int] = (1, 2, 4, 8)
+    expansion: float = 2.66
+    encoder_guidance: Guidance = "image"
+    decoder_guidance: Guidance = "joint"
+    experts: ExpertDomain = "frequency"
+    num_experts: int = 8
+    low_band: bool = False
+    guidance_dim: int = 2048
+    guidance_dropout: float = 0.0
+    identity_start: bool = False
+
+    @property
+    def reads(self) -> tuple[ArrayName, ...]:
+        """The kinds of embedding that the network uses; none for an unguided one."""
+        used = {self.encoder_guidance, self.decoder_guidance}
+        if self.experts != "none":
+            used.add("answer")  # the routers read E_Answer
+        return tuple(name for name in ARRAY_NAMES if name in used)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What the network is trained on.
+
+    Attributes:
+        dataset: the dataset's name.
+        repeats: how often a sample of a label is drawn in one epoch; labels that are not
+            listed are drawn once. ``"*"`` stands for every label.
+        augment: draw one of the eight flips and rotations for every crop.
+        validation_scenes: training scenes held out for validation; 0 switches it off.
+        validation_every: optimiser steps between two validations.
+    """
+
+    dataset: str = "cdd11"
+    repeats: dict[str, int] = field(default_factory=dict[str, int])
+    augment: bool = True
+    validation_scenes: int = 0
+    validation_every: int = 5000
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the loss (paper, Eq. 8); the L1 term in RGB weighs 1.
+
+    Attributes:
+        fourier: weight of the L1 distance of the Fourier transforms.
+        mgl: lambda, the weight of the MLLM-guided router loss (Eq. 7).
+    """
+
+    fourier: float = 0.1
+    mgl: float = 0.1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the progressive schedule (paper, Appendix A.2).
+
+    Attributes:
+        epochs: how many epochs it lasts.
+        resolution: side of the square training crops, in pixels.
+        batch_size: the global batch, over all processes and accumulated micro-batches.
+    """
+
+    epochs: int
+    resolution: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How the network is trained (paper, Appendix A.2).
+
+    Attributes:
+        stages: the progressive schedule, in order.
+        view: the family of views that training reads; a stage reads ``<view>@<resolution>``.
+        aligned_crops: K; above 0 (``view: crop`` only) training draws one of the K fixed crops
+            ``crop@<resolution>#k`` and cuts the network's input there too, so that guide and
+            network see the same pixels.
+        learning_rate: at the start; it falls to 0 along one cosine over the whole run.
+        betas: of Adam.
+        seed: of everything random in the run.
+        precision: ``auto`` is bf16 on CUDA and float32 on a CPU.
+        accumulate: micro-batches that one global batch is split into, per process.
+        activation_checkpointing: recompute activations in the backward pass to save memory.
+        compile: compile the network: ``auto`` does on CUDA.
+        ema_decay: of an exponential moving average of the weights; None switches it off.
+        gradient_clip: largest gradient norm; None leaves gradients alone.
+        num_workers: loader processes; -1 picks by the machine.
+        checkpoint_every: seconds between two checkpoints; 0 writes one after every step.
+        log_every: optimiser steps between two logged rows.
+        max_steps: end the schedule after this many optimiser steps; the cosine then falls to 0
+            there. None for all.
+    """
+
+    stages: tuple[Stage, ...] = (
+        Stage(130, 128, 64),
+        Stage(60, 160, 32),
+        Stage(40, 192, 16),
+        Stage(20, 224, 16),
+    )
+    view: ViewFamily = "whole"
+    aligned_crops: int = 0
+    learning_rate: float = 2e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    seed: int = 0
+    precision: Precision = "auto"
+    accumulate: int = 1
+    activation_checkpointing: bool = False
+    compile: Literal["auto", "on", "off"] = "auto"
+    ema_decay: float | None = None
+    gradient_clip: float | None = None
+    num_workers: int = -1
+    checkpoint_every: int = 600
+    log_every: int = 50
+    max_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """How the network is judged.
+
+    Attributes:
+        view: the view that evaluation reads.
+        protocol: crop, range, rounding and windows by the peer's name.
+        crop_multiple: centre-crop test images to a multiple of this; 1 keeps them whole.
+    """
+
+    view: str = "whole@224"
+    protocol: Literal["mmfe", "promptir", "moce-ir", "onerestore", "restormer"] = "mmfe"
+    crop_multiple: int = 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named, validated configuration of one run.
+
+    Attributes:
+        name: as in ``--recipe NAME``, such as ``table4a/mofe``.
+        description: one sentence for people.
+        published_parameters: the count that the paper prints, in millions; None where it
+            prints none.
+    """
+
+    name: str
+    description: str = ""
+    guide: GuideConfig = field(default_factory=GuideConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    published_parameters: float | None = None
+
+    @property
+    def training_views(self) -> tuple[str, ...]:
+        """The views that training reads, in order of the stages, each once."""
+        views = (view for stage in self.train.stages for view in self.stage_views(stage))
+        return tuple(dict.fromkeys(views))
+
+    def stage_views(self, stage: Stage) -> tuple[str, ...]:
+        """The views that ``stage`` reads: one, or K fixed crops."""
+        name = f"{self.train.view}@{stage.resolution}"
+        if not self.train.aligned_crops:
+            return (name,)
+        return tuple(f"{name}#{k}" for k in range(self.train.aligned_crops))

@@ -1,0 +1,197 @@
+"""Checkpoints: written whole or not at all, by the clock; the newest readable one is found."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from mmfe_cache.errors import UsageError
+from mmfe_cache.progress import Progress
+from mmfe_restore.recipes import Recipe, recipe_to_dict
+from mmfe_restore.training.folder import CHECKPOINTS
+
+SUFFIX = ".ckpt"
+KEEP = 2
+"""How many checkpoints stay: the newest, and the one before in case that is damaged."""
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_AGREE_EVERY = 10
+"""Steps between two agreements of several processes on whether to save or stop."""
+
+
+class SaveByClock(Checkpoint):
+    """Saves every so many seconds, at the end, and when the process is told to stop.
+
+    SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 (SLURM's warning) let the current step finish, save and
+    end the run; a second one stops at once.
+
+    Args:
+        folder: where checkpoints go.
+        every: seconds between two; 0 saves after every step.
+        last_step: the run's number of steps, after which it saves too.
+        stop_after: end the run after this many optimiser steps, saved; None runs to the end.
+
+    Attributes:
+        stopped_by: the signal's name, ``"stop_after"``, or None.
+    """
+
+    def __init__(
+        self, folder: Path, *, every: float, last_step: int, stop_after: int | None = None
+    ) -> None:
+        self._folder, self._every = folder, every
+        self._last_step, self._stop_after = last_step, stop_after
+        self._signal: int | None = None
+        self._saved_at = time.monotonic()
+        self._saved_step = -1
+        self._before: dict[int, Any] = {}
+        self.stopped_by: str | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over the signals; after Lightning, whose own handler would end the run unsaved."""
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                self._before[number] = signal.signal(number, self._on_signal)
+        self._saved_at = time.monotonic()
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        if self._signal is not None:
+            raise KeyboardInterrupt
+        self._signal = number
+
+    def release_signals(self) -> None:
+        """Give the signals back to whoever had them."""
+        while self._before:
+            number, handler = self._before.popitem()
+            signal.signal(number, handler)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save where it is time, between two optimiser steps only."""
+        step = trainer.global_step
+        if trainer.fit_loop._should_accumulate() or step == self._saved_step:  # pyright: ignore[reportPrivateUsage]
+            return
+        ends = step == self._last_step
+        stops = self._signal is not None or step == self._stop_after
+        due = time.monotonic() - self._saved_at >= self._every
+        if trainer.world_size > 1 and not ends and step != self._stop_after:
+            if step % _AGREE_EVERY and self._every > 0:
+                return
+            strategy = trainer.strategy
+            stops = strategy.reduce_boolean_decision(stops, all=False)
+            due = strategy.reduce_boolean_decision(due, all=False)
+        if stops or due or ends:
+            self._save(trainer, step)
+        if stops and not ends:
+            told = self._signal
+            self.stopped_by = "stop_after" if told is None else signal.Signals(told).name
+            if told is None and step != self._stop_after:
+                self.stopped_by = "a signal to another process"
+            trainer.should_stop = True
+
+    def _save(self, trainer: Trainer, step: int) -> None:
+        path = self._folder / f"step-{step:08d}{SUFFIX}"
+        save_checkpoint(trainer, path)
+        self._saved_at, self._saved_step = time.monotonic(), step
+        if trainer.is_global_zero:
+            for old in list_checkpoints(self._folder)[KEEP:]:
+                with suppress(FileNotFoundError):
+                    old.unlink()
+
+
+def save_checkpoint(trainer: Trainer, path: Path) -> None:
+    """Save the run's whole state so that ``path`` is whole or absent; every process calls it."""
+    aside = path.with_suffix(".part")
+    try:
+        trainer.save_checkpoint(aside)
+    except OSError:
+        aside.unlink(missing_ok=True)  # on a full disk it would take what space is left
+        raise
+    if trainer.is_global_zero:
+        with aside.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        aside.replace(path)
+    trainer.strategy.barrier("checkpoint")
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run's folder, newest first; the best one is not among them."""
+    return sorted(folder.glob(f"step-*{SUFFIX}"), reverse=True)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint to the CPU.
+
+    Raises:
+        UsageError: there is none, or it is damaged.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        _ = state["global_step"], state["state_dict"], state["optimizer_states"]
+    except FileNotFoundError:
+        raise UsageError("there is no such checkpoint", got=path) from None
+    except Exception as problem:  # torch raises whatever its unpickler met
+        raise UsageError(
+            f"checkpoint cannot be read: {path}",
+            got=f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}",
+            remedy="--resume auto takes the newest one that can be read",
+        ) from None
+    return state
+
+
+def newest_readable(folder: Path, progress: Progress) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint that can be read, with its content; None where there is none.
+
+    A damaged newer one is passed over with a warning.
+    """
+    for path in list_checkpoints(folder):
+        try:
+            return path, read_checkpoint(path)
+        except UsageError as problem:
+            progress.warn(f"{problem.problem} ({problem.got}); falling back to the one before")
+    return None
+
+
+def find_start(
+    out: Path, recipe: Recipe, resume: Literal["auto"] | Path | None, progress: Progress
+) -> tuple[Path | None, int]:
+    """Where a run goes on.
+
+    Args:
+        out: the run's folder.
+        recipe: what is trained.
+        resume: as for `train`.
+        progress: is told of damaged checkpoints.
+
+    Returns:
+        the checkpoint and its number of optimiser steps; None and 0 for a fresh start.
+
+    Raises:
+        UsageError: the named checkpoint is missing, damaged, or another network's.
+    """
+    if resume is None:
+        return None, 0
+    found = newest_readable(out / CHECKPOINTS, progress) if resume == "auto" else None
+    if resume != "auto":
+        found = resume, read_checkpoint(resume)
+    if found is None:
+        return None, 0
+    path, state = found
+    theirs, ours = state.get("recipe", {}).get("model"), recipe_to_dict(recipe)["model"]
+    if theirs != ours:
+        keys = [key for key in ours if (theirs or {}).get(key) != ours[key]]
+        raise UsageError(
+            f"{path} is a checkpoint of another network",
+            got=", ".join(f"model.{key}={(theirs or {}).get(key)!r}" for key in keys),
+            expected=", ".join(f"model.{key}={ours[key]!r}" for key in keys),
+        )
+    return path, int(state["global_step"])

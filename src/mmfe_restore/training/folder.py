@@ -1,0 +1,179 @@
+"""A run's folder: what stands in it and how it is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from mmfe_cache.errors import CacheError, UsageError
+from mmfe_restore.data import guide_fingerprint
+from mmfe_restore.recipes import recipe_from_dict, recipe_to_dict
+from mmfe_restore.recipes.reading import parse_yaml
+from mmfe_restore.recipes.schema import Recipe
+
+if TYPE_CHECKING:
+    from mmfe_restore.model import Restorer
+
+RECIPE = "recipe.yaml"
+VERSIONS = "versions.json"
+METRICS = "metrics.csv"
+CHECKPOINTS = "checkpoints"
+MODEL = "model"
+
+_PACKAGES = ("mmfe", "torch", "lightning", "numpy", "zarr", "pytorch-wavelets", "torchmetrics")
+
+
+def default_folder(name: str, overrides: Sequence[str]) -> Path:
+    """``runs/<recipe, slashes as dashes>``, with a short hash where there are overrides."""
+    folder = name.replace("/", "-").removesuffix(".yaml")
+    if overrides:
+        digest = hashlib.blake2b("\n".join(sorted(overrides)).encode(), digest_size=4)
+        folder = f"{folder}-{digest.hexdigest()}"
+    return Path("runs") / folder
+
+
+def claim(out: Path, recipe: Recipe) -> None:
+    """Make ``out`` the folder of a run of ``recipe``; a folder of the same run is taken up.
+
+    Raises:
+        UsageError: the folder holds another recipe's run.
+    """
+    file = out / RECIPE
+    if file.exists():
+        try:
+            there = recipe_from_dict(parse_yaml(file.read_text(encoding="utf-8")))
+        except (UsageError, yaml.YAMLError, TypeError, ValueError):
+            there = None
+        if there != recipe:
+            raise UsageError(
+                f"{out} holds a run of another recipe",
+                got=_difference(there, recipe),
+                remedy="choose another --out, or remove the folder",
+            )
+        return
+    (out / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False, allow_unicode=True)
+    write_aside(file, text)
+
+
+def _difference(there: Recipe | None, recipe: Recipe) -> str:
+    if there is None:
+        return f"an unreadable {RECIPE}"
+    theirs, ours = _flat(recipe_to_dict(there)), _flat(recipe_to_dict(recipe))
+    keys = [key for key in ours if theirs.get(key) != ours[key]]
+    return ", ".join(f"{key}={theirs.get(key)!r} (now {ours[key]!r})" for key in keys[:5])
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def clear(out: Path) -> None:
+    """Remove what an earlier run left in ``out``; files of other makers stay."""
+    if not (out / RECIPE).exists():
+        return  # no run of ours: a folder "model" in it is somebody else's
+    for name in (CHECKPOINTS, MODEL, "best", "tensorboard"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    for name in (RECIPE, VERSIONS, METRICS, "router.csv", "validation.csv"):
+        (out / name).unlink(missing_ok=True)
+
+
+def record_versions(
+    out: Path, recipe: Recipe, cache: Mapping[str, Any] | None, world_size: int, *, resumed: bool
+) -> None:
+    """Write what the run's result depends on; `versions` says what that is.
+
+    Raises:
+        CacheError: a resumed run would read other embeddings than it began with.
+    """
+    file = out / VERSIONS
+    now = json.loads(json.dumps(versions(recipe, cache, world_size), default=str))
+    if resumed and file.exists():
+        began = json.loads(file.read_text(encoding="utf-8")).get("cache") or {}
+        reads: dict[str, Any] = now["cache"] or {}
+        other = sorted(k for k in {*began, *reads} if began.get(k) != reads.get(k))
+        if other:
+            raise CacheError(
+                "the cache is not the one that this run began with",
+                got=", ".join(f"{key}={reads.get(key)!r}" for key in other[:4]),
+                expected=", ".join(f"{key}={began.get(key)!r}" for key in other[:4]),
+                remedy="give the run its cache back, or begin anew with --resume none",
+            )
+    write_json(file, now)
+
+
+def versions(recipe: Recipe, cache: Mapping[str, Any] | None, world_size: int) -> dict[str, Any]:
+    """What a result depends on besides the recipe: versions, seed, machine, the cache."""
+    import torch
+
+    installed: dict[str, str | None] = {}
+    for name in _PACKAGES:
+        try:
+            installed[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            installed[name] = None
+    return {
+        "packages": installed,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "world_size": world_size,
+        "seed": recipe.train.seed,
+        "cache": None if cache is None else dict(cache),
+    }
+
+
+def write_model(
+    final: Path, restorer: Restorer, recipe: Recipe, cache: Mapping[str, Any] | None
+) -> None:
+    """Write a model's folder aside and rename it, so that it is there whole or not at all.
+
+    Its config.json also says whose embeddings the network learnt to read
+    (``guide_fingerprint``), so that evaluation can refuse others.
+
+    Args:
+        final: the folder; one that is there is replaced.
+        restorer: the network.
+        recipe: that it was trained by.
+        cache: the training store's fingerprint; None for an unguided network.
+    """
+    aside = final.with_name(f"{final.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    restorer.save_pretrained(aside, recipe=recipe)
+    if cache is not None:
+        config = json.loads((aside / "config.json").read_text(encoding="utf-8"))
+        config["guide_fingerprint"] = guide_fingerprint(cache)
+        write_json(aside / "config.json", config)
+    shutil.rmtree(final, ignore_errors=True)
+    aside.replace(final)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON so that ``path`` is either the old file or the whole new one."""
+    write_aside(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def write_aside(path: Path, text: str) -> None:
+    """Write text beside ``path``, flush it to the disk, and rename."""
+    aside = path.with_name(f"{path.name}.part-{os.getpid()}")
+    with aside.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    aside.replace(path)

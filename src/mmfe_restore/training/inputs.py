@@ -1,0 +1,170 @@
+"""Everything that a run reads, opened and checked before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mmfe_cache.datasets import load_dataset
+from mmfe_cache.errors import CacheError, UsageError
+from mmfe_cache.progress import Progress
+from mmfe_cache.samples import Sample, SampleSet
+from mmfe_cache.seeds import generator
+from mmfe_cache.store import CacheReader, open_cache
+from mmfe_restore.data import SampleGuidance, Schedule, build_command, find_store, guide_name
+from mmfe_restore.recipes.schema import Recipe
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The checked inputs of a run.
+
+    Attributes:
+        training: the training split without what is held out or skipped.
+        validation: held out of training, by whole scenes.
+        schedule: every step of the run.
+        cache: the open cache; None for an unguided network.
+        guidance: of the training samples.
+        validation_guidance: of ``validation``.
+    """
+
+    training: SampleSet
+    validation: tuple[Sample, ...]
+    schedule: Schedule
+    cache: CacheReader | None
+    guidance: SampleGuidance | None
+    validation_guidance: SampleGuidance | None
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """The training samples, in the order that the schedule counts."""
+        return self.training.samples
+
+
+def open_inputs(
+    recipe: Recipe, *, root: Path | None, cache: Path | None, progress: Progress
+) -> Inputs:
+    """Open the data set and the cache, and refuse what would fail later.
+
+    Args:
+        recipe: what will be trained.
+        root: where the data set lies; None for its default place.
+        cache: the folder of the data set's stores, or one store; None for its default place.
+        progress: is told of everything unusual about the data.
+
+    Raises:
+        CacheError: the cache is missing, of other data or of another guide's width, or lacks a
+            view or a sample that any stage will need; the remedy is the command that builds it.
+        UsageError: the schedule does not fit the data.
+        DataError: the data set is not there.
+    """
+    everything = load_dataset(recipe.data.dataset, "train", root)
+    for warning in everything.warnings:
+        progress.warn(warning)
+    samples = everything.samples
+    reader: CacheReader | None = None
+    if recipe.model.reads:
+        reader = _open_cache(recipe, root, cache)
+        gone = set(reader.skipped)
+        if gone:
+            samples = tuple(s for s in samples if s.id not in gone)
+            progress.warn(
+                f"{len(gone)} samples were skipped when the cache was built and are not trained on"
+            )
+    training, validation = hold_out(samples, recipe.data.validation_scenes, recipe.train.seed)
+    return Inputs(
+        training=replace(everything, samples=training),
+        validation=validation,
+        schedule=Schedule(recipe, training),
+        cache=reader,
+        guidance=None if reader is None else _guidance(recipe, reader, training),
+        validation_guidance=(
+            None if reader is None or not validation else _guidance(recipe, reader, validation)
+        ),
+    )
+
+
+def hold_out(
+    samples: Sequence[Sample], scenes: int, seed: int
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """Set all samples of ``scenes`` scenes aside, the same ones for the same seed.
+
+    Returns:
+        the samples to train on, and those held out.
+
+    Raises:
+        UsageError: no scene would be left to train on.
+    """
+    if not scenes:
+        return tuple(samples), ()
+    names = sorted({sample.scene for sample in samples})
+    if scenes >= len(names):
+        raise UsageError(
+            "data.validation_scenes leaves nothing to train on",
+            got=scenes,
+            expected=f"below {len(names)}, the scenes there are",
+        )
+    order = generator("validation", seed).permutation(len(names))[:scenes]
+    held = {names[i] for i in order}
+    return (
+        tuple(s for s in samples if s.scene not in held),
+        tuple(s for s in samples if s.scene in held),
+    )
+
+
+def _open_cache(recipe: Recipe, root: Path | None, cache: Path | None) -> CacheReader:
+    dataset, views = recipe.data.dataset, recipe.training_views
+    path = find_store(recipe, dataset, "train", cache)
+    remedy = build_command(recipe, dataset, "train", views, root=root, cache=cache)
+    try:
+        reader = open_cache(path)
+    except CacheError as problem:
+        if path.exists():
+            raise
+        raise CacheError(
+            f"there is no cache at {path}",
+            got=problem.got,
+            expected=f"views {', '.join(recipe.training_views)}",
+            remedy=remedy,
+        ) from None
+    if (reader.dataset, reader.split) != (recipe.data.dataset, "train"):
+        raise CacheError(
+            f"{path} is a cache of other data",
+            got=f"{reader.dataset}/{reader.split}",
+            expected=f"{recipe.data.dataset}/train",
+            remedy=remedy,
+        )
+    if reader.guide != guide_name(recipe):
+        raise CacheError(
+            f"{path} holds the embeddings of another guide",
+            got=reader.guide,
+            expected=guide_name(recipe),
+            remedy=f"train with --set guide={reader.guide}, or: {remedy}",
+        )
+    if reader.dim != recipe.model.guidance_dim:
+        raise CacheError(
+            f"{path} holds embeddings of another width than the model takes",
+            got=f"{reader.dim} ({reader.guide})",
+            expected=f"{recipe.model.guidance_dim} ({recipe.guide.name})",
+            remedy=f"train with --set model.guidance_dim={reader.dim}",
+        )
+    missing = [view for view in recipe.training_views if view not in reader.views]
+    if missing:
+        raise CacheError(
+            f"{path} lacks views that the schedule needs: {', '.join(missing)}",
+            got=", ".join(reader.views) or "no finished view",
+            expected=", ".join(recipe.training_views),
+            remedy=remedy,
+        )
+    return reader
+
+
+def _guidance(recipe: Recipe, reader: CacheReader, samples: Sequence[Sample]) -> SampleGuidance:
+    return SampleGuidance(
+        reader,
+        [sample.id for sample in samples],
+        arrays=recipe.model.reads,
+        tokens=recipe.guide.tokens,
+        control=recipe.guide.control,
+    )

@@ -1,0 +1,169 @@
+"""What a run will do, worked out before it does anything: ``--dry-run``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mmfe_cache.datasets import load_dataset
+from mmfe_cache.errors import MmfeError
+from mmfe_cache.progress import SilentProgress
+from mmfe_restore.data import Schedule, build_command, find_store
+from mmfe_restore.model import Restorer
+from mmfe_restore.recipes.schema import Recipe
+from mmfe_restore.training.inputs import hold_out, open_inputs
+from mmfe_restore.training.machine import Machine
+from mmfe_restore.training.memory import estimate
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One stage of a planned run.
+
+    Attributes:
+        epochs: of the stage.
+        resolution: of its crops, in pixels.
+        batch_size: the global batch.
+        per_device: samples that one device holds at once.
+        views: what it reads from the cache.
+        steps: optimiser steps; None where the data set could not be read.
+        images: training crops; likewise.
+        dropped: draws of every epoch left over by whole batches; likewise.
+        memory: estimated bytes on one device.
+    """
+
+    epochs: int
+    resolution: int
+    batch_size: int
+    per_device: int
+    views: tuple[str, ...]
+    steps: int | None
+    images: int | None
+    dropped: int | None
+    memory: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A planned run.
+
+    Attributes:
+        recipe: its name.
+        parameters: of the network.
+        samples: training samples; None where the data set could not be read.
+        draws_per_epoch: with repeats; likewise.
+        held_out: samples held out for validation; likewise.
+        processes: that share a global batch.
+        precision: Lightning's name.
+        steps: optimiser steps of the whole run; None where the data set could not be read.
+        images: training crops of the whole run; likewise.
+        cache: where the cache lies or should lie; None for an unguided network.
+        build: the command that makes that cache; likewise.
+        stages: in order.
+        problem: what would stop the run before its first step; None where nothing would.
+    """
+
+    recipe: str
+    parameters: int
+    samples: int | None
+    draws_per_epoch: int | None
+    held_out: int | None
+    processes: int
+    precision: str
+    steps: int | None
+    images: int | None
+    cache: str | None
+    build: str | None
+    stages: tuple[PlannedStage, ...]
+    problem: MmfeError | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; ``problem`` is its text and ``exit_code`` what a run would exit with."""
+        values = asdict(self)
+        values["problem"] = None if self.problem is None else str(self.problem)
+        values["exit_code"] = 0 if self.problem is None else self.problem.exit_code
+        return values
+
+
+def plan_run(recipe: Recipe, *, root: Path | None = None, cache: Path | None = None) -> Plan:
+    """Work out stages, steps, images, views and memory, and find what would stop the run.
+
+    Reads the data set's list and the cache's metadata; computes nothing on a GPU.
+
+    Args:
+        recipe: what would be trained.
+        root: as for `train`.
+        cache: as for `train`.
+
+    Raises:
+        UsageError: the recipe does not fit the machine.
+    """
+    machine = Machine.detect()
+    machine.check(recipe)
+    problem: MmfeError | None = None
+    schedule: Schedule | None = None
+    samples = held = None
+    try:
+        inputs = open_inputs(recipe, root=root, cache=cache, progress=SilentProgress())
+        schedule, samples = inputs.schedule, len(inputs.samples)
+        held = len(inputs.validation)
+    except MmfeError as found:
+        problem = found
+        schedule, samples, held = _schedule_without_cache(recipe, root)
+    parts = machine.world_size * recipe.train.accumulate
+    precision = machine.precision(recipe)
+    stages = tuple(
+        PlannedStage(
+            epochs=stage.epochs,
+            resolution=stage.resolution,
+            batch_size=stage.batch_size,
+            per_device=stage.batch_size // parts,
+            views=recipe.stage_views(stage) if recipe.model.reads else (),
+            steps=None if schedule is None else schedule.stages[index].steps,
+            images=(None if schedule is None else schedule.stages[index].steps * stage.batch_size),
+            dropped=None if schedule is None else schedule.stages[index].dropped,
+            memory=estimate(recipe, stage.resolution, stage.batch_size // parts, precision).total,
+        )
+        for index, stage in enumerate(recipe.train.stages)
+    )
+    guided, dataset = bool(recipe.model.reads), recipe.data.dataset
+    return Plan(
+        recipe=recipe.name,
+        parameters=_parameters(recipe),
+        samples=samples,
+        draws_per_epoch=None if schedule is None else schedule.draws_per_epoch,
+        held_out=held,
+        processes=machine.world_size,
+        precision=precision,
+        steps=None if schedule is None else schedule.steps,
+        images=None if schedule is None else sum(s.images or 0 for s in stages),
+        cache=str(find_store(recipe, dataset, "train", cache)) if guided else None,
+        build=(
+            build_command(recipe, dataset, "train", recipe.training_views, root=root, cache=cache)
+            if guided
+            else None
+        ),
+        stages=stages,
+        problem=problem,
+    )
+
+
+def _schedule_without_cache(
+    recipe: Recipe, root: Path | None
+) -> tuple[Schedule | None, int | None, int | None]:
+    try:
+        everything = load_dataset(recipe.data.dataset, "train", root)
+        training, validation = hold_out(
+            everything.samples, recipe.data.validation_scenes, recipe.train.seed
+        )
+        return Schedule(recipe, training), len(training), len(validation)
+    except MmfeError:
+        return None, None, None
+
+
+def _parameters(recipe: Recipe) -> int:
+    import torch
+
+    with torch.device("meta"):
+        return sum(p.numel() for p in Restorer(recipe.model).parameters())

@@ -1,0 +1,298 @@
+"""`train`: one run from its recipe to its model, resumable at any step."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+
+from mmfe_cache.guides.calls import guide_calls
+from mmfe_cache.packing import unpacked_cost
+from mmfe_cache.progress import Progress, SilentProgress
+from mmfe_restore.data import TrainingBatches, hold_in_memory
+from mmfe_restore.model import Restorer
+from mmfe_restore.recipes.schema import Recipe
+from mmfe_restore.training import folder, validation
+from mmfe_restore.training.checkpoints import (
+    SaveByClock,
+    find_start,
+    list_checkpoints,
+)
+from mmfe_restore.training.inputs import Inputs, open_inputs
+from mmfe_restore.training.logs import loggers
+from mmfe_restore.training.machine import Machine
+from mmfe_restore.training.report import TrainReport
+from mmfe_restore.training.shortage import memory_explained
+from mmfe_restore.training.tables import CsvTable
+from mmfe_restore.training.task import RestorationTask
+from mmfe_restore.training.validation import Validate
+from mmfe_restore.training.watch import Watch, router_columns
+
+
+def train(
+    recipe: Recipe,
+    *,
+    root: Path | None = None,
+    cache: Path | None = None,
+    out: Path,
+    resume: Literal["auto"] | Path | None = "auto",
+    init_from: Path | None = None,
+    progress: Progress | None = None,
+    stop_after: int | None = None,
+    wandb: str | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> TrainReport:
+    """Train a `Restorer` by ``recipe``; reads embeddings from a cache and never loads a guide.
+
+    Args:
+        recipe: what to train.
+        root: where the data set lies; None for its default place.
+        cache: the folder of the data set's stores, or one store; None for its default place.
+        out: the run's folder.
+        resume: ``"auto"`` goes on from the newest readable checkpoint in ``out``, or starts; a
+            path goes on from that checkpoint; None starts anew and removes what ``out`` holds.
+        init_from: a Restormer checkpoint that the backbone's weights are taken from.
+        progress: is told what happens.
+        stop_after: end after this many optimiser steps of the run, saved and resumable.
+        wandb: log to this Weights & Biases project as well.
+        callbacks: further Lightning callbacks.
+
+    Returns:
+        the outcome; ``completed`` is False where a signal or ``stop_after`` ended it.
+
+    Raises:
+        CacheError: see `open_inputs`; always before the first step.
+        UsageError: the recipe does not fit the data, the machine or what ``out`` holds.
+        DataError: the data set is missing or a picture cannot be read.
+    """
+    machine = Machine.detect()
+    # One process speaks for all.
+    told: Progress = SilentProgress() if progress is None or machine.rank else progress
+    machine.check(recipe)
+    calls_before = guide_calls()
+    inputs = open_inputs(recipe, root=root, cache=cache, progress=told)
+    if machine.rank == 0:
+        if resume is None:
+            folder.clear(out)
+        folder.claim(out, recipe)
+    checkpoint, start = find_start(out, recipe, resume, told)
+    if machine.rank == 0:
+        identity = None if inputs.cache is None else inputs.cache.fingerprint
+        folder.record_versions(out, recipe, identity, machine.world_size, resumed=start > 0)
+    if start >= inputs.schedule.steps and (out / folder.MODEL / "config.json").exists():
+        told.message(f"{out} is complete: {start:,} steps; nothing to do")
+        return _report(recipe, inputs, out, start, start, calls_before)
+    run = _Run(recipe, inputs, machine, out, start, told, wandb)
+    with _quiet_lightning():
+        return run.go(checkpoint, init_from, stop_after, callbacks, calls_before)
+
+
+class _Run:
+    """The parts of one call of `train`, put together."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        inputs: Inputs,
+        machine: Machine,
+        out: Path,
+        start: int,
+        progress: Progress,
+        wandb: str | None,
+    ) -> None:
+        self.recipe, self.inputs, self.machine, self.wandb = recipe, inputs, machine, wandb
+        self.out, self.start, self.progress = out, start, progress
+        held = hold_in_memory(inputs.samples) if machine.may_hold(recipe) else None
+        cost = None if held is not None else unpacked_cost(inputs.training)
+        if cost is not None:
+            progress.warn(cost)
+        self.batches = TrainingBatches(
+            recipe,
+            inputs.samples if held is None else held,
+            inputs.schedule,
+            inputs.guidance,
+            start_step=start,
+            rank=machine.rank,
+            world_size=machine.world_size,
+            num_workers=machine.workers(recipe, held=held is not None),
+            pin_memory=machine.accelerator == "cuda",
+        )
+
+    def go(
+        self,
+        checkpoint: Path | None,
+        init_from: Path | None,
+        stop_after: int | None,
+        callbacks: Sequence[Callback],
+        calls_before: int,
+    ) -> TrainReport:
+        task = self._task(init_from if checkpoint is None else None)
+        steps = self.inputs.schedule.steps
+        self._announce(checkpoint)
+        saver = SaveByClock(
+            self.out / folder.CHECKPOINTS,
+            every=self.recipe.train.checkpoint_every,
+            last_step=steps,
+            stop_after=stop_after,
+        )
+        router = CsvTable(self.out / "router.csv", router_columns(self.recipe), self.start)
+        validate = self._validation()
+        with self.progress.task("training", steps, unit="steps") as bar:
+            bar.advance(self.start)
+            watch = Watch(self.batches, bar, router)
+            own = [watch, saver] if validate is None else [watch, validate, saver]
+            trainer = self._trainer([*own, *callbacks])
+            try:
+                with memory_explained(self.recipe, self.machine, task):
+                    trainer.fit(
+                        task,
+                        train_dataloaders=self.batches,
+                        ckpt_path=None if checkpoint is None else str(checkpoint),
+                        weights_only=True,
+                    )
+            finally:
+                saver.release_signals()
+        if saver.stopped_by is None and trainer.is_global_zero:
+            folder.write_model(
+                self.out / folder.MODEL, task.restorer, self.recipe, self._fingerprint
+            )
+        trainer.strategy.barrier("model")
+        done = trainer.global_step
+        self.progress.message(
+            f"step {done:,} of {steps:,} after {watch.seconds:.0f} s; "
+            f"guide called {guide_calls() - calls_before} times"
+        )
+        return _report(
+            self.recipe,
+            self.inputs,
+            self.out,
+            self.start,
+            done,
+            calls_before,
+            watch=watch,
+            stopped_by=saver.stopped_by,
+            validation=None if validate is None else validate.last,
+        )
+
+    def _task(self, init_from: Path | None) -> RestorationTask:
+        torch.manual_seed(self.recipe.train.seed)
+        if init_from is None:
+            restorer = Restorer(self.recipe.model)
+        else:
+            restorer = Restorer.from_restormer(init_from, self.recipe.model)
+        restorer.activation_checkpointing = self.recipe.train.activation_checkpointing
+        if self.machine.compiles(self.recipe):
+            restorer.compile_core()
+        return RestorationTask(restorer, self.recipe, self.inputs.schedule)
+
+    def _trainer(self, callbacks: list[Callback]) -> Trainer:
+        train = self.recipe.train
+        if train.ema_decay is not None:
+            callbacks = [EMAWeightAveraging(decay=train.ema_decay), *callbacks]
+        return Trainer(
+            **self.machine.trainer_options(),
+            precision=self.machine.precision(self.recipe),
+            max_epochs=1,
+            max_steps=self.inputs.schedule.steps,
+            accumulate_grad_batches=train.accumulate,
+            gradient_clip_val=train.gradient_clip,
+            callbacks=callbacks,
+            logger=loggers(self.recipe, self.out, self.start, self.wandb),
+            log_every_n_steps=train.log_every,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            enable_checkpointing=True,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=self.out,
+        )
+
+    def _validation(self) -> Validate | None:
+        samples = self.inputs.validation
+        if not samples:
+            return None
+        table = CsvTable(self.out / "validation.csv", validation.COLUMNS, self.start)
+        guidance = self.inputs.validation_guidance
+        return Validate(
+            self.recipe, samples, guidance, self.out, table, fingerprint=self._fingerprint
+        )
+
+    @property
+    def _fingerprint(self) -> dict[str, Any] | None:
+        return None if self.inputs.cache is None else self.inputs.cache.fingerprint
+
+    def _announce(self, checkpoint: Path | None) -> None:
+        say, schedule = self.progress.message, self.inputs.schedule
+        cache = "no cache" if self.inputs.cache is None else f"the cache {self.inputs.cache.path}"
+        say(f"{self.recipe.name}: {len(self.inputs.samples):,} samples, {cache}, run {self.out}")
+        for plan in schedule.stages:
+            stage = plan.stage
+            dropped = f", {plan.dropped} draws an epoch dropped" if plan.dropped else ""
+            say(
+                f"  stage {plan.index + 1}: {stage.epochs} epochs of {plan.steps_per_epoch:,} "
+                f"steps at {stage.resolution}², global batch {stage.batch_size}{dropped}"
+            )
+        if checkpoint is not None:
+            say(f"going on from {checkpoint} at step {self.start:,}")
+
+
+def _report(
+    recipe: Recipe,
+    inputs: Inputs,
+    out: Path,
+    start: int,
+    done: int,
+    calls_before: int,
+    *,
+    watch: Watch | None = None,
+    stopped_by: str | None = None,
+    validation: float | None = None,
+) -> TrainReport:
+    seconds = 0.0 if watch is None else watch.seconds
+    images = 0 if watch is None else watch.images
+    model = out / folder.MODEL
+    newest = list_checkpoints(out / folder.CHECKPOINTS)
+    completed = model.exists() and done >= inputs.schedule.steps
+    return TrainReport(
+        out=out,
+        checkpoint=model if completed else (newest[0] if newest else None),
+        recipe=recipe.name,
+        steps=done,
+        total_steps=inputs.schedule.steps,
+        resumed_from=start,
+        seconds=seconds,
+        images=images,
+        images_per_second=images / seconds if seconds else 0.0,
+        data_wait=0.0 if watch is None else watch.data_wait,
+        loss=None if watch is None else watch.last.get("loss"),
+        guide_calls=guide_calls() - calls_before,
+        completed=completed,
+        stopped_by=stopped_by,
+        validation=validation,
+        rank=Machine.detect().rank,
+    )
+
+
+@contextmanager
+def _quiet_lightning() -> Generator[None]:
+    """Hold back Lightning's notes on devices and loaders; its errors still come through."""
+    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,96 @@
+"""The training step: forward, the three losses, Adam and the cosine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from mmfe_restore.data import Batch, Schedule
+from mmfe_restore.losses import fourier_loss, l1_loss, router_loss
+from mmfe_restore.recipes import Recipe, recipe_to_dict
+
+if TYPE_CHECKING:
+    from mmfe_restore.model import Restorer
+
+
+class RestorationTask(LightningModule):
+    """Trains a `Restorer` as its recipe says.
+
+    A step draws no random numbers: crops, noise and dropped guidance come with the batch. That
+    is what makes a resumed run equal the uninterrupted one.
+
+    Args:
+        restorer: the network.
+        recipe: its losses and optimiser.
+        schedule: gives the learning rate of every step.
+
+    Attributes:
+        restorer: the network; the only part with parameters.
+        terms: the loss terms of the current step by name, detached, summed over the
+            ``micro_batches`` seen of it: ``loss``, ``l1``, ``fourier``, ``mgl``, ``mgl/<site>``.
+        micro_batches: how many micro-batches ``terms`` sums.
+        current_step: the optimiser step that is running, counted from 0.
+        routing: site name to the (G, N) expert weights of the last global batch, detached.
+    """
+
+    def __init__(self, restorer: Restorer, recipe: Recipe, schedule: Schedule) -> None:
+        super().__init__()
+        self.restorer = restorer
+        self.recipe = recipe
+        self.schedule = schedule
+        self.terms: dict[str, Tensor] = {}
+        self.micro_batches = 0
+        self.current_step = 0
+        self.routing: dict[str, Tensor] = {}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of one micro-batch (paper, Eq. 8)."""
+        if batch.step != self.current_step:
+            self.current_step, self.micro_batches, self.terms = batch.step, 0, {}
+        weights = self.recipe.loss
+        dtype = next(self.restorer.parameters()).dtype
+        degraded, clean = (t.to(dtype).div_(255) for t in (batch.degraded, batch.clean))
+        restored = self.restorer(degraded, batch.embeddings, batch.keep)
+        l1 = l1_loss(restored, clean)
+        loss, terms = l1, {"l1": l1}
+        if weights.fourier > 0:
+            terms["fourier"] = fourier_loss(restored, clean)
+            loss = loss + weights.fourier * terms["fourier"]
+        if batch.answers is not None:
+            routing = self.restorer.router_weights(batch.answers.to(dtype))
+            terms["mgl"], sites = router_loss(batch.answers, routing, batch.answers_keep)
+            # Every micro-batch and process adds the same term, and Lightning averages over
+            # them: it counts once an optimiser step.
+            loss = loss + weights.mgl * terms["mgl"]
+            terms |= {f"mgl/{site}": value for site, value in sites.items()}
+            self.routing = {site: s.detach() for site, s in routing.items()}
+        self._note({"loss": loss, **terms})
+        return loss
+
+    def _note(self, terms: dict[str, Tensor]) -> None:
+        self.micro_batches += 1
+        for name, value in terms.items():
+            before = self.terms.get(name)
+            self.terms[name] = value.detach() if before is None else before + value.detach()
+
+    def configure_optimizers(self) -> Any:
+        """Adam with one cosine over the whole run, set at every step (DESIGN, settled 11)."""
+        train = self.recipe.train
+        optimizer = torch.optim.Adam(
+            self.restorer.parameters(), lr=train.learning_rate, betas=train.betas
+        )
+        cosine = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule.learning_rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the recipe beside the state, so that a resume can tell whose it is."""
+        checkpoint["recipe"] = recipe_to_dict(self.recipe)
+
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """Move a `Batch` as a whole."""
+        return batch.to(device)

@@ -1,0 +1,129 @@
+"""The command line's contract: start-up, exit codes, streams."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmfe_cli.app import run
+from mmfe_cli.commands import COMMANDS, GROUPS
+
+
+def mmfe(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from mmfe_cli.app import main; main()", *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        check=False,
+    )
+
+
+def test_help_names_every_command_and_exits_0():
+    done = mmfe("--help", COLUMNS="100")
+    assert done.returncode == 0
+    for name in (*COMMANDS, *GROUPS):
+        assert f" {name} " in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], *[[name, "--help"] for name in COMMANDS + GROUPS]]
+)
+def test_help_loads_nothing_heavy(arguments):
+    heavy = ["torch", "numpy", "transformers", "lightning", "zarr", "h5py", "skimage", "PIL"]
+    program = (
+        "import sys\n"
+        "from mmfe_cli.app import run\n"
+        f"code = run({arguments!r})\n"
+        f"loaded = [m for m in {heavy!r} if m in sys.modules]\n"
+        "assert not loaded, loaded\n"
+        "sys.exit(code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_takes_less_than_half_a_second_of_processor_time():
+    # The contract is CPU time, which a busy machine stretches little; the best of three decides.
+    times = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert mmfe("--help").returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(times) < 0.5
+
+
+def test_unknown_command_exits_2_and_says_so_on_stderr():
+    done = mmfe("restroe")
+    assert done.returncode == 2
+    assert "restroe" in done.stderr
+    assert not done.stdout
+
+
+def test_expected_errors_show_no_traceback_and_exit_by_kind(tmp_path):
+    done = mmfe("cache", "info", str(tmp_path / "none.zarr"))
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    assert "none.zarr" in done.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    done = mmfe("--debug", "cache", "info", str(tmp_path / "none.zarr"))
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+
+
+def test_reading_end_gone_is_no_error():
+    program = f"{sys.executable} -c 'from mmfe_cli.app import main; main()' guide list | head -c 1"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_json_is_one_document_on_stdout(capsys):
+    assert run(["guide", "list", "--json"]) == 0
+    json.loads(capsys.readouterr().out)
+
+
+def test_ctrl_c_exits_130_and_says_once_how_to_go_on(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from mmfe_cli.app import main; main()", "demo", "--fast"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    first = process.stderr.readline() + process.stderr.readline()
+    assert "$ mmfe data synth" in first
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130, rest
+    assert rest.count("interrupted; run the same command again") == 1
+    assert "Traceback" not in rest
+
+
+def test_a_full_disk_says_what_to_do(monkeypatch, capsys):
+    from mmfe_cli import app
+
+    def full(*_arguments, **_options):
+        with Path("/dev/full").open("wb", buffering=0) as disk:
+            disk.write(b"much")
+
+    monkeypatch.setattr(app, "app", full)
+    assert run(["guide", "list"]) == 1
+    said = capsys.readouterr().err
+    assert "No space left on device" in said
+    assert "free some space" in said

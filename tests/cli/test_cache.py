@@ -1,0 +1,172 @@
+import json
+
+import pytest
+from PIL import Image
+from skimage import data as photographs
+
+from mmfe_cache import open_cache
+from mmfe_cache.datasets import write_synth
+from mmfe_cli.app import run
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cache")
+    (folder / "photos").mkdir()
+    for name in ("astronaut", "coffee"):
+        Image.fromarray(getattr(photographs, name)()).save(folder / "photos" / f"{name}.png")
+    write_synth(folder / "photos", folder / "data", max_side=64)
+    return folder / "data"
+
+
+@pytest.fixture
+def build(root, tmp_path, capsys):
+    def command(*extra):
+        options = ["--dataset", "cdd11", "--root", str(root), "--guide", "oracle", "--json"]
+        code = run(["cache", "build", *options, "--out", str(tmp_path / "caches"), *extra])
+        captured = capsys.readouterr()
+        return code, (json.loads(captured.out) if captured.out else None), captured.err
+
+    return command
+
+
+def test_without_a_split_both_are_built_at_the_recipes_views(build):
+    code, found, _ = build()
+    assert code == 0
+    assert found["encodings"] == found["guide_calls"] == 4 * 11 + 11
+    train, test = found["stores"]
+    assert train["views"] == ["whole@128", "whole@160", "whole@192", "whole@224"]
+    assert test["views"] == ["whole@224"]
+    assert open_cache(train["path"]).views == tuple(train["views"])
+    code, found, _ = build()
+    assert code == found["encodings"] == found["guide_calls"] == 0
+
+
+def test_a_recipe_gives_the_views(build):
+    from mmfe_restore import load_recipe
+
+    recipe = load_recipe("demo")
+    _, found, _ = build("--recipe", "demo")
+    assert found["stores"][0]["views"] == list(recipe.training_views)
+    assert found["stores"][1]["views"] == [recipe.eval.view]
+
+
+def test_dry_run_builds_nothing(build, tmp_path):
+    code, found, _ = build("--dry-run")
+    assert code == 0
+    assert found["encodings"] == 55
+    assert found["tokens"] == 55 * 35
+    assert found["bytes"] > 0
+    assert found["free"] > 0
+    assert found["hours"] >= 0
+    assert not (tmp_path / "caches").exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "code", "words"),
+    [
+        (["--views", "whole@0"], 2, "out of range"),
+        (["--views", "nonsense"], 2, "unknown view"),
+        (["--views", ","], 2, "names no view"),
+        (["--guide", "nobody"], 2, "nobody"),
+        (["--devices", "0"], 2, "--devices"),
+        (["--workers", "0"], 2, "--workers"),
+        (["--out", __file__], 1, "a file where one of its folders should be"),
+        (["--batch-size", "0"], 2, "at least one"),
+        (["--prompt", "a", "--prompt-file", "b"], 2, "not both"),
+        (["--root", "/nowhere"], 1, "/nowhere"),
+    ],
+)
+def test_bad_input_gets_one_message_and_leaves_nothing(build, tmp_path, extra, code, words):
+    found, _, message = build(*extra)
+    assert found == code
+    assert words in message
+    assert "Traceback" not in message
+    assert not list(tmp_path.rglob("*.zarr"))
+
+
+def test_info_verify_and_repair(build, root, tmp_path, capsys):
+    build("--split", "test")
+    path = tmp_path / "caches/test/oracle.zarr"
+    assert run(["cache", "info", str(path)]) == 0
+    assert "what oracle sees in the test split of cdd11" in capsys.readouterr().out
+    assert run(["cache", "info", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["samples"] == 11
+    assert run(["cache", "verify", str(path), "--pixels", "--root", str(root), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["intact"]
+    assert report["pixels"] == 11
+    file = path / "whole-224/joint/c.0.0.0"
+    data = bytearray(file.read_bytes())
+    data[0] ^= 1
+    file.write_bytes(data)
+    assert run(["cache", "verify", str(path)]) == 3
+    captured = capsys.readouterr()
+    assert "whole-224/joint/c.0.0.0: 1 damaged chunk (" in captured.out
+    assert f"mmfe cache repair {path}" in captured.err
+    assert run(["cache", "repair", str(path), "--root", str(root), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["intact"]
+    assert report["encodings"] == 11
+    assert run(["cache", "verify", str(path)]) == 0
+
+
+def test_repair_asks_for_what_a_lost_root_cannot_say(build, root, tmp_path, capsys):
+    build("--split", "test")
+    path = tmp_path / "caches/test/oracle.zarr"
+    (path / "zarr.json").unlink()
+    assert run(["cache", "repair", str(path), "--root", str(root)]) == 3
+    assert "--dataset, --split and --guide" in capsys.readouterr().err
+    told = ["--dataset", "cdd11", "--split", "test", "--guide", "oracle"]
+    assert run(["cache", "repair", str(path), "--root", str(root), *told]) == 0
+    assert run(["cache", "verify", str(path)]) == 0
+
+
+def test_pull_copies(build, tmp_path, capsys):
+    build("--split", "test")
+    address = (tmp_path / "caches/test/oracle.zarr").as_uri()
+    assert run(["cache", "pull", address, str(tmp_path / "copy.zarr")]) == 0
+    assert run(["cache", "verify", str(tmp_path / "copy.zarr")]) == 0
+
+
+@pytest.mark.parametrize("command", ["info", "verify", "repair"])
+def test_a_missing_cache_exits_three(command, tmp_path, capsys):
+    assert run(["cache", command, str(tmp_path / "none.zarr")]) == 3
+    assert "no cache at" in capsys.readouterr().err
+
+
+def test_a_cache_of_another_dataset_is_refused(build, root, tmp_path):
+    build("--split", "test", "--views", "whole@16")
+    # The other split's store put in this one's place.
+    (tmp_path / "caches/train").mkdir(parents=True)
+    (tmp_path / "caches/test/oracle.zarr").rename(tmp_path / "caches/train/oracle.zarr")
+    code, _, message = build("--split", "train", "--views", "whole@16")
+    assert code == 3
+    assert "split: test in the cache, train now" in message
+
+
+def test_interrupting_exits_130_and_the_next_call_goes_on(build, monkeypatch, tmp_path):
+    from mmfe_cache.guides.oracle import OracleGuide
+
+    original = OracleGuide.encode_samples
+    calls = []
+
+    def interrupted(self, samples):
+        calls.append(len(samples))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(self, samples)
+
+    monkeypatch.setattr(OracleGuide, "encode_samples", interrupted)
+    options = ["--split", "train", "--views", "whole@16", "--shard-samples", "4"]
+    code, _, _ = build(*options, "--batch-size", "2")
+    assert code == 130
+    # What is finished waits beside the store; the store itself shows no view yet.
+    left = {p.name for p in (tmp_path / "caches/train").iterdir()}
+    assert left == {"oracle.zarr", "oracle.zarr.partial"}
+    assert open_cache(tmp_path / "caches/train/oracle.zarr").views == ()
+    code, found, _ = build(*options, "--batch-size", "2")
+    assert code == 0
+    assert found["encodings"] == 7
+    assert found["stores"][0]["reused"] == 4
+    assert [p.name for p in (tmp_path / "caches/train").iterdir()] == ["oracle.zarr"]

@@ -1,0 +1,140 @@
+"""The whole job, run as a newcomer runs it, and what it says of bad input."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mmfe_cli.app import run
+
+PROGRAM = [sys.executable, "-c", "from mmfe_cli.app import main; main()"]
+COMPOSITIONS = {
+    "low", "haze", "rain", "snow", "low_haze", "low_rain", "low_snow", "haze_rain", "haze_snow",
+    "low_haze_rain", "low_haze_snow",
+}  # fmt: skip
+FIGURES = {"input_psnr", "psnr", "ssim_uniform", "ssim_gaussian"}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    out = tmp_path_factory.mktemp("newcomer") / "demo"
+    done = subprocess.run(
+        [*PROGRAM, "demo", "--fast", "--json", "--out", str(out)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return out, done
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+class TestFastDemo:
+    def test_reports_every_composition_and_the_mean_of_class_means(self, demo):
+        _, done = demo
+        assert done.returncode == 0, done.stderr
+        result = json.loads(done.stdout)
+        assert set(result["classes"]) == COMPOSITIONS
+        for row in (*result["classes"].values(), result["average"]):
+            assert row.keys() >= FIGURES
+            assert all(math.isfinite(row[name]) for name in FIGURES)
+        for name in FIGURES:
+            mean = sum(row[name] for row in result["classes"].values()) / len(COMPOSITIONS)
+            assert result["average"][name] == pytest.approx(mean, abs=1e-6)
+
+    def test_gains_on_average_over_its_input(self, demo):
+        average = json.loads(demo[1].stdout)["average"]
+        assert average["psnr"] > average["input_psnr"] + 1.0
+
+    def test_counts_the_guide_in_the_build_only(self, demo):
+        out, done = demo
+        calls = json.loads(done.stdout)["guide_calls"]
+        train = len(list((out / "cdd11" / "train").glob("[!c]*/*.png")))
+        test = len(list((out / "cdd11" / "test").glob("[!c]*/*.png")))
+        # Two training resolutions and one evaluation view.
+        assert calls == {"build": 2 * train + test, "train": 0, "ablation": 0}
+
+    def test_leaves_every_product_where_it_says(self, demo):
+        out, done = demo
+        result = json.loads(done.stdout)
+        assert Path(result["report"]).read_text().startswith("<!doctype html>")
+        for name in ("degraded", "restored", "clean"):
+            assert Path(result["restored"][name]).is_file()
+        assert (out / "runs" / "demo" / "model" / "model.safetensors").is_file()
+
+    def test_shows_the_commands_it_runs(self, demo):
+        shown = [line for line in demo[1].stderr.splitlines() if line.startswith("$ mmfe ")]
+        verbs = [" ".join(line.split()[2:4]) for line in shown]
+        assert verbs[:2] == ["data synth", "cache build"]
+        assert [verb.split()[0] for verb in verbs[2:5]] == ["train", "train", "eval"]
+
+    def test_a_second_time_reuses_everything(self, demo):
+        out, first = demo
+        started = time.perf_counter()
+        again = subprocess.run(
+            [*PROGRAM, "demo", "--fast", "--json", "--out", str(out)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        seconds = time.perf_counter() - started
+        assert again.returncode == 0, again.stderr
+        result = json.loads(again.stdout)
+        assert result["guide_calls"] == {"build": 0, "train": 0, "ablation": 0}
+        assert result["average"] == json.loads(first.stdout)["average"]
+        assert seconds < json.loads(first.stdout)["seconds"]["total"]
+
+    def test_refuses_a_folder_of_other_settings(self, demo, capsys):
+        out, _ = demo
+        assert run(["demo", "--out", str(out)]) == 2
+        assert "other settings" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_interrupted_demo_exits_130_and_leaves_nothing_half_written(tmp_path):
+    out = tmp_path / "demo"
+    process = subprocess.Popen(
+        [*PROGRAM, "demo", "--fast", "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not list(out.glob("cdd11/**/*.png")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == 130, shown
+    assert "Traceback" not in shown
+    from PIL import Image
+
+    for path in out.rglob("*.png"):
+        Image.open(path).load()
+
+
+def test_photos_folder_without_enough_photographs_is_refused(tmp_path, capsys):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    assert run(["demo", "--photos", str(folder), "--out", str(tmp_path / "demo")]) == 1
+    assert "there is no photograph" in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()
+
+
+def test_missing_photos_folder_is_refused(tmp_path, capsys):
+    assert run(["demo", "--photos", str(tmp_path / "no"), "--out", str(tmp_path / "demo")]) == 1
+    assert str(tmp_path / "no") in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()
+
+
+def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("precious")
+    assert run(["demo", "--out", str(tmp_path)]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    assert "holds no demo" in capsys.readouterr().err

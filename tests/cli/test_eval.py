@@ -1,0 +1,164 @@
+"""`mmfe eval`: what it prints, writes and refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmfe_cache.degradations import COMPOSITIONS
+from mmfe_cli.app import run
+from mmfe_restore.model import Restorer
+from mmfe_restore.recipes import recipe_from_dict
+
+
+def write_cdd11(root):
+    random = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in ("clear", *COMPOSITIONS):
+            (root / split / name).mkdir(parents=True)
+            for scene in range(1):
+                pixels = random.integers(0, 256, (32, 40, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{scene:05d}.png")
+    return root
+
+
+def write_run(folder, **model):
+    recipe = recipe_from_dict(
+        {
+            "name": "small",
+            "guide": {"name": "scene"},
+            "model": {
+                "width": 8,
+                "num_blocks": [1, 1, 1, 1],
+                "num_refinement_blocks": 1,
+                "num_heads": [1, 1, 1, 1],
+                "num_experts": 2,
+                **model,
+            },
+        }
+    )
+    torch.manual_seed(0)
+    Restorer(recipe.model).save_pretrained(folder / "model", recipe=recipe)
+    return folder
+
+
+UNGUIDED = {"experts": "none", "encoder_guidance": "none", "decoder_guidance": "none"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("eval")
+    write_cdd11(folder / "data")
+    write_run(folder / "runs" / "plain", **UNGUIDED)
+    return folder
+
+
+def arguments(place, *more):
+    return [
+        "eval",
+        "--checkpoint",
+        str(place / "runs" / "plain"),
+        "--root",
+        str(place / "data"),
+        *more,
+    ]
+
+
+def test_json_table_and_files(place, tmp_path, capsys):
+    assert run(arguments(place, "--out", str(tmp_path / "a"), "--json")) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert list(printed["classes"]) == list(COMPOSITIONS)
+    assert printed["guide_calls"] == 0
+    assert (
+        json.loads((tmp_path / "a" / "metrics.json").read_text())["average"] == printed["average"]
+    )
+    assert len((tmp_path / "a" / "per_image.csv").read_text().splitlines()) == 12
+    assert run(arguments(place, "--out", str(tmp_path / "b"), "--report")) == 0
+    shown = capsys.readouterr().out
+    assert "average" in shown
+    assert "MoCE-IR" in shown
+    # The same test again differs in nothing but the time it took.
+    first, second = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in "ab")
+    assert first["images"] == second["images"]
+    assert run(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["average"]["mean"] == 0
+
+
+def test_a_report_that_exists_is_kept_without_force(place, capsys):
+    assert run(arguments(place)) == 0
+    page = place / "runs" / "plain" / "eval" / "cdd11-test" / "report.html"
+    before = page.read_bytes()
+    assert run(arguments(place)) == 2
+    assert "--force" in capsys.readouterr().err
+    assert page.read_bytes() == before
+
+
+@pytest.mark.parametrize("table_format", ["markdown", "latex"])
+def test_other_formats(place, tmp_path, capsys, table_format):
+    more = ["--report", "--format", table_format, "--out", str(tmp_path / "r")]
+    assert run(arguments(place, *more)) == 0
+    mark = "| MoCE-IR |" if table_format == "markdown" else r"\toprule"
+    assert mark in capsys.readouterr().out
+
+
+def test_a_checkpoint_without_its_guides_cache_exits_3(place, tmp_path, capsys):
+    write_run(tmp_path / "guided")
+    code = run(
+        ["eval", "--checkpoint", str(tmp_path / "guided"), "--root", str(place / "data"),
+         "--cache", str(tmp_path / "none"), "--out", str(tmp_path / "r")]
+    )  # fmt: skip
+    assert code == 3
+    message = capsys.readouterr().err
+    assert "mmfe cache build --dataset cdd11 --split test --guide scene" in message
+    assert not (tmp_path / "r").exists()
+
+
+def test_an_empty_class_is_an_error(place, tmp_path, capsys):
+    shutil.copytree(place / "data", tmp_path / "data")
+    for path in (tmp_path / "data" / "test" / "haze_snow").iterdir():
+        path.unlink()
+    code = run(
+        ["eval", "--checkpoint", str(place / "runs" / "plain"), "--root", str(tmp_path / "data"),
+         "--out", str(tmp_path / "r")]
+    )  # fmt: skip
+    assert code == 1
+    assert "haze_snow" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "said"),
+    [
+        (["--protocol", "psnr"], 2, "promptir"),
+        (["--format", "word"], 2, "latex"),
+        (["--dataset", "cdd12"], 2, "cdd11"),
+    ],
+)
+def test_wrong_options(place, tmp_path, capsys, more, code, said):
+    assert run(arguments(place, "--out", str(tmp_path / "r"), *more)) == code
+    assert said in capsys.readouterr().err
+
+
+def test_no_checkpoint(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(["eval"]) == 2
+    assert "mmfe train" in capsys.readouterr().err
+    (tmp_path / "stopped" / "checkpoints").mkdir(parents=True)
+    assert run(["eval", "--checkpoint", "stopped"]) == 2
+    assert "not finished" in capsys.readouterr().err
+
+
+def test_the_newest_finished_run_is_the_default(place, tmp_path, monkeypatch, capsys):
+    import os
+
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "runs" / "old", **UNGUIDED)
+    os.utime(tmp_path / "runs" / "old" / "model" / "config.json", (1, 1))
+    write_run(tmp_path / "runs" / "new", **UNGUIDED)
+    assert run(["eval", "--root", str(place / "data"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["checkpoint"] == "runs/new/model"

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmfe_cache.images import read_rgb8, write_png
+from mmfe_cli.app import run
+from mmfe_restore import Restorer, load_recipe
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained network of the demo's kind: it starts as the identity."""
+    folder = tmp_path_factory.mktemp("run") / "model"
+    recipe = load_recipe("demo", ["model.width=8", "model.num_heads=[1,1,2,2]"])
+    Restorer.from_recipe(recipe).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("guide", [[], ["--guide", "none"]])
+def test_a_photograph_with_its_guide_and_without(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], guide: list[str]
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (21, 33, 3), dtype=np.uint8)
+    write_png(tmp_path / "in.png", image)
+    target = tmp_path / "out.png"
+    arguments = ["restore", str(tmp_path / "in.png"), "-o", str(target), "--json"]
+    assert run([*arguments, "--checkpoint", str(model.parent), *guide]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["restored"][0]["output"] == str(target)
+    assert found["guide"] == (None if guide else "scene")
+    assert np.array_equal(read_rgb8(target), image)
+
+
+@pytest.mark.parametrize(
+    ("extra", "code", "words"),
+    [
+        (["--guide", "qwen2.5-vl-3b"], 2, "width"),
+        (["--tile", "7"], 2, "--tile"),
+        (["--checkpoint", "/nowhere"], 2, "no checkpoint"),
+        (["missing.png"], 1, "missing.png"),
+    ],
+)
+def test_what_goes_wrong_is_said(
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    extra: list[str],
+    code: int,
+    words: str,
+) -> None:
+    write_png(tmp_path / "in.png", np.zeros((8, 8, 3), dtype=np.uint8))
+    arguments = ["restore", str(tmp_path / "in.png"), "-o", str(tmp_path / "out")]
+    assert run([*arguments, "--checkpoint", str(model), *extra]) == code
+    assert words in capsys.readouterr().err
+
+
+def test_without_a_run_it_says_how_to_train_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_png(tmp_path / "in.png", np.zeros((8, 8, 3), dtype=np.uint8))
+    assert run(["restore", "in.png", "-o", "out"]) == 2
+    assert "mmfe train" in capsys.readouterr().err
+
+
+def test_a_guide_in_another_state_is_refused(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(model, tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    config["guide_fingerprint"] = {"guide.name": "scene", "guide.weights": "others"}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    write_png(tmp_path / "in.png", np.zeros((8, 8, 3), dtype=np.uint8))
+    arguments = ["restore", str(tmp_path / "in.png"), "-o", str(tmp_path / "out")]
+    assert run([*arguments, "--checkpoint", str(tmp_path / "model")]) == 1
+    assert "weights: 'others' /" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

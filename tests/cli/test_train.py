@@ -1,0 +1,145 @@
+"""`mmfe train` as a user meets it: configuration, plan, run, exit codes."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from mmfe_cli.app import run
+
+TINY = (
+    "guide=oracle",
+    "data.repeats={}",
+    "model.width=4",
+    "model.num_blocks=[1,1,1,1]",
+    "model.num_heads=[1,1,2,2]",
+    "model.num_refinement_blocks=0",
+    "model.num_experts=2",
+    "train.view=whole",
+    "train.stages=[{epochs: 1, resolution: 16, batch_size: 2}]",
+    "train.log_every=1",
+)
+SETS = [word for override in TINY for word in ("--set", override)]
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    from mmfe_cache.build import build_cache
+    from mmfe_cache.datasets import load_dataset, write_synth
+    from mmfe_cache.guides import load_guide
+    from mmfe_cache.images import write_png
+    from mmfe_cache.store import store_path
+
+    folder = tmp_path_factory.mktemp("train")
+    random = np.random.default_rng(0)
+    (folder / "photos").mkdir()
+    for number in range(4):
+        picture = random.integers(0, 256, (24, 28, 3)).astype(np.uint8)
+        write_png(folder / "photos" / f"{number}.png", picture)
+    root, cache = folder / "set", folder / "cache"
+    write_synth(folder / "photos", root, compositions=("low", "haze"), test_share=0.25)
+    samples = load_dataset("cdd11", "train", root)
+    place = store_path("cdd11", "train", "oracle", root=cache)
+    build_cache(samples, load_guide("oracle"), ("whole@16",), place)
+    return ["--root", str(root), "--cache", str(cache)]
+
+
+def test_print_config_is_a_recipe_that_loads(capsys, tmp_path):
+    assert run(["train", "--recipe", "demo", "--set", "train.seed=3", "--print-config"]) == 0
+    printed = capsys.readouterr().out
+    assert yaml.safe_load(printed)["train"]["seed"] == 3
+    (tmp_path / "again.yaml").write_text(printed)
+    assert run(["train", "--recipe", str(tmp_path / "again.yaml"), "--print-config"]) == 0
+    assert capsys.readouterr().out == printed
+
+
+def test_print_config_as_json(capsys):
+    assert run(["train", "--print-config", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"]["num_experts"] == 8
+
+
+def test_an_unknown_key_is_wrong_usage_with_a_suggestion(capsys):
+    assert run(["train", "--recipe", "demo", "--set", "model.num_expert=4"]) == 2
+    assert "did you mean model.num_experts" in capsys.readouterr().err
+
+
+def test_a_missing_cache_exits_3_before_anything_is_written(capsys, sources, tmp_path):
+    words = ["train", "--recipe", "demo", *SETS, "--root", sources[1]]
+    code = run([*words, "--cache", str(tmp_path / "no"), "--out", str(tmp_path / "run")])
+    assert code == 3
+    told = capsys.readouterr().err
+    assert "mmfe cache build --dataset cdd11 --split train --guide oracle" in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_prints_the_plan_and_makes_no_step(capsys, sources, tmp_path):
+    words = ["train", "--recipe", "demo", *SETS, *sources, "--out", str(tmp_path / "run")]
+    assert run([*words, "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["steps"] == 3
+    assert plan["images"] == 6
+    assert plan["stages"][0]["views"] == ["whole@16"]
+    assert plan["stages"][0]["memory"] > plan["parameters"] * 16
+    assert run([*words, "--dry-run"]) == 0
+    assert "whole@16" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_of_what_cannot_run_exits_as_the_run_would(capsys, tmp_path, sources):
+    words = ["train", "--recipe", "demo", *SETS, "--root", sources[1], "--cache", str(tmp_path)]
+    assert run([*words, "--dry-run", "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["exit_code"] == 3
+
+
+def test_a_run_reports_and_a_second_one_goes_on(capsys, sources, tmp_path):
+    words = ["train", "--recipe", "demo", *SETS, *sources, "--out", str(tmp_path / "run")]
+    assert run([*words, "--json"]) == 0
+    first = capsys.readouterr()
+    report = json.loads(first.out)
+    assert report["completed"]
+    assert report["guide_calls"] == 0
+    assert report["steps"] == report["total_steps"] == 3
+    assert report["checkpoint"] == str(tmp_path / "run" / "model")
+    assert "guide called 0 times" in first.err
+    assert run(words) == 0
+    again = capsys.readouterr()
+    assert "nothing to do" in again.err
+    assert str(tmp_path / "run" / "model") in again.out
+
+
+def test_the_default_folder_bears_the_recipe_and_its_overrides(tmp_path, monkeypatch, sources):
+    from mmfe_restore.training.folder import default_folder
+
+    monkeypatch.chdir(tmp_path)
+    assert run(["train", "--recipe", "demo", *SETS, *sources]) == 0
+    (made,) = (tmp_path / "runs").iterdir()
+    assert made.name.startswith("demo-")
+    assert default_folder("table4a/mofe", []).as_posix() == "runs/table4a-mofe"
+    assert default_folder("demo", ["a=1", "b=2"]) == default_folder("demo", ["b=2", "a=1"])
+
+
+def test_a_missing_checkpoint_is_wrong_usage(capsys, sources, tmp_path):
+    words = ["train", "--recipe", "demo", *SETS, *sources, "--out", str(tmp_path / "run")]
+    assert run([*words, "--resume", str(tmp_path / "none.ckpt")]) == 2
+    assert "no such checkpoint" in capsys.readouterr().err
+
+
+def test_beginning_anew_leaves_a_strangers_folders_alone(sources, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "thesis.txt").write_text("years of work")
+    words = ["train", "--recipe", "demo", "--set", "model.width=5", *sources]
+    assert run([*words, "--out", str(tmp_path), "--resume", "none"]) != 0
+    assert (tmp_path / "model" / "thesis.txt").exists()
+
+
+def test_an_unfinished_run_names_the_command_that_ends_it(capsys, sources, tmp_path):
+    out = tmp_path / "run"
+    assert run(["train", "--recipe", "demo", *SETS, *sources, "--out", str(out)]) == 0
+    (out / "model").rename(tmp_path / "elsewhere")
+    capsys.readouterr()
+    assert run(["eval", "--checkpoint", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert f"mmfe train --recipe '{out}/recipe.yaml' --out '{out}'" in said
+    assert run(["train", "--recipe", f"{out}/recipe.yaml", "--out", str(out), *sources]) == 0
+    assert (out / "model" / "config.json").exists()

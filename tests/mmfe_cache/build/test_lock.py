@@ -1,0 +1,100 @@
+import json
+import os
+import signal
+import socket
+import time
+
+import pytest
+
+from benchmarks.cache_faults import in_child, wait
+from benchmarks.cache_support import TinyGuide, sample_set
+from mmfe_cache.build import build_cache
+from mmfe_cache.build.lock import STALE, lock_file, locked
+from mmfe_cache.errors import CacheError
+from mmfe_cache.progress import SilentProgress
+
+
+class Told(SilentProgress):
+    def __init__(self):
+        self.lines = []
+
+    def message(self, text):
+        self.lines.append(text)
+
+
+def build(path, **options):
+    return build_cache(sample_set(4), TinyGuide(), ["whole@16"], path, **options)
+
+
+def hold(path):
+    """A child that holds the lock until it is killed."""
+
+    def work():
+        with locked(path):
+            time.sleep(60)
+
+    pid = in_child(work)
+    for _ in range(500):
+        if lock_file(path).exists() and lock_file(path).read_bytes():
+            return pid
+        time.sleep(0.01)
+    raise AssertionError("the child never took the lock")
+
+
+def test_a_second_writer_is_refused_with_owner_and_age(tmp_path):
+    path = tmp_path / "a.zarr"
+    pid = hold(path)
+    try:
+        with pytest.raises(CacheError) as caught:
+            build(path)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        wait(pid)
+    assert f"process {pid} on {socket.gethostname()}, which began" in str(caught.value)
+    assert not path.exists()
+
+
+def test_a_dead_owners_lock_is_recognised_at_once(tmp_path):
+    path, told = tmp_path / "a.zarr", Told()
+    pid = hold(path)
+    os.kill(pid, signal.SIGKILL)
+    wait(pid)
+    assert lock_file(path).exists()
+    build(path, progress=told)
+    assert any(f"process {pid}" in line for line in told.lines)
+    assert not lock_file(path).exists()
+
+
+@pytest.mark.parametrize("since", [0, time.time() + 10 * 365 * 86400])
+def test_another_machines_lock_counts_while_it_gives_signs_of_life(tmp_path, since):
+    path = tmp_path / "a.zarr"
+    owner = {"host": "elsewhere", "pid": 1, "since": since}
+    lock_file(path).write_text(json.dumps(owner))
+    with pytest.raises(CacheError, match="process 1 on elsewhere"):
+        build(path)
+    # Its own clock may say anything; what counts is the file system's.
+    old = time.time() - STALE - 5
+    os.utime(lock_file(path), (old, old))
+    build(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7"])
+def test_a_lock_file_that_says_nothing_is_taken_over(tmp_path, text):
+    lock_file(tmp_path / "a.zarr").write_text(text)
+    build(tmp_path / "a.zarr")
+
+
+def test_the_lock_goes_also_when_the_build_fails(tmp_path):
+    with pytest.raises(RuntimeError), locked(tmp_path / "a.zarr"):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_jump_of_the_wall_clock_changes_nothing(tmp_path, monkeypatch):
+    build(tmp_path / "a.zarr")
+    times = iter([2e9, 1.0, 5e9] * 100)
+    monkeypatch.setattr(time, "time", lambda: next(times))
+    build_cache(sample_set(4), TinyGuide(), ["whole@16"], tmp_path / "b.zarr")
+    first = {file.name: file.read_bytes() for file in (tmp_path / "a.zarr").rglob("c.*")}
+    second = {file.name: file.read_bytes() for file in (tmp_path / "b.zarr").rglob("c.*")}
+    assert first == second

@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmfe_cache.datasets import check_dataset, write_synth
+from mmfe_cache.datasets.leaks import find_leaks, fingerprints
+from mmfe_cache.errors import DataError
+from mmfe_cache.images import FileSource, read_rgb8, write_png
+
+
+@pytest.fixture
+def lol(tmp_path, make):
+    for split in ("our485", "eval15"):
+        for side in ("low", "high"):
+            for name in ("1", "2"):
+                make(tmp_path / split / side / f"{name}.png", name=split + name)
+    return tmp_path
+
+
+def part(report, split):
+    return next(p for p in report.parts if p.split == split)
+
+
+def test_a_small_set_reports_counts_and_sizes(lol):
+    report = check_dataset("lol-v1", lol)
+    train = part(report, "train")
+    assert (train.found, train.published, train.samples) == (2, 485, 2)
+    assert train.layout == "as published"
+    assert train.sizes == {"56x40": 2}
+    assert not report.ok
+    assert report.leaks == ()
+    assert report.compared == report.distinct == (2, 2)
+    assert report.to_json()["parts"][0]["found"] == 2
+
+
+def test_damage_is_named(lol, make):
+    whole = (lol / "our485/low/1.png").read_bytes()
+    (lol / "our485/low/1.png").write_bytes(whole[:-30])
+    make(lol / "our485/low/2.png", height=30, width=50)
+    make(lol / "our485/low/3.png")
+    (lol / "our485/high/Thumbs.db").write_bytes(b"x")
+    train = part(check_dataset("lol-v1", lol), "train")
+    assert len(train.unreadable) == 1
+    assert "our485/low/1.png" in train.unreadable[0]
+    assert "is 50x30" in train.mismatched[0]
+    assert train.missing == (f"clean partner of {lol / 'our485/low/3.png'}",)
+    assert train.extra == (str(lol / "our485/high/Thumbs.db"),)
+    assert not train.ok
+
+
+def test_a_made_set_is_whole(photos, tmp_path):
+    write_synth(photos, tmp_path / "out", compositions=["low", "haze"])
+    report = check_dataset("cdd11", tmp_path / "out")
+    assert report.ok
+    assert [p.name for p in report.parts] == ["low", "haze"] * 2
+    next((tmp_path / "out/train/clear").iterdir()).unlink()
+    report = check_dataset("cdd11", tmp_path / "out")
+    assert not report.ok
+    assert len(report.parts[0].missing) == 1
+
+
+def test_absent_parts_do_not_stop_the_check(lol):
+    report = check_dataset("aio5", lol)
+    there = {(p.split, p.name) for p in report.parts if p.layout}
+    assert there == {("train", "low light (LOL-v1)"), ("test", "low light (LOL-v1)")}
+    absent = next(p for p in report.parts if p.name == "dehazing (SOTS outdoor)")
+    assert "test/dehaze/input" in absent.notes[0]
+    with pytest.raises(DataError, match="is not there"):
+        check_dataset("aio5", lol / "none")
+
+
+def test_leaks_are_found_in_spite_of_names_sizes_and_compression(lol, make):
+    picture = read_rgb8(lol / "our485/high/2.png")
+    write_png(lol / "eval15/high/1.png", picture)
+    small = Image.fromarray(picture).resize((48, 34), Image.Resampling.LANCZOS)
+    small.save(lol / "eval15/high/2.jpg", quality=70)
+    (lol / "eval15/high/2.png").unlink()
+    report = check_dataset("lol-v1", lol)
+    assert {leak.test.rsplit("/", 1)[1] for leak in report.leaks} == {"1.png", "2.jpg"}
+    assert all(leak.train.endswith("our485/high/2.png") for leak in report.leaks)
+    assert not report.ok
+
+
+def test_different_photographs_are_no_leak(tmp_path, make):
+    first = [FileSource(make(tmp_path / f"a{n}.png")) for n in range(40)]
+    second = [FileSource(make(tmp_path / f"b{n}.png")) for n in range(40)]
+    assert find_leaks(fingerprints(first), fingerprints(second)) == ()
+
+
+def test_flat_pictures_are_no_twins(tmp_path):
+    grey = []
+    for value in (0, 90, 255):
+        path = tmp_path / f"{value}.png"
+        write_png(path, np.full((32, 32, 3), value, np.uint8))
+        grey.append(FileSource(path))
+    assert find_leaks(fingerprints(grey[:1]), fingerprints(grey[1:])) == ()
+
+
+def test_fast_check_reads_headers_only(lol):
+    content = bytearray((lol / "our485/low/1.png").read_bytes())
+    content[-40] ^= 0xFF
+    (lol / "our485/low/1.png").write_bytes(content)
+    assert part(check_dataset("lol-v1", lol, decode=False), "train").unreadable == ()
+    assert len(part(check_dataset("lol-v1", lol), "train").unreadable) == 1

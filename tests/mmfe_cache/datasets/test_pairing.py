@@ -1,0 +1,88 @@
+from pathlib import Path
+
+import pytest
+
+from mmfe_cache.datasets.listing import list_images, similar_folder
+from mmfe_cache.datasets.pairing import by_haze_id, by_name, by_order, by_rain_number, by_sequence
+from mmfe_cache.errors import DataError
+
+
+def paths(*names):
+    return [Path(name) for name in names]
+
+
+def stems(pairing):
+    return [(p.degraded.name, p.clean.name) for p in pairing.pairs]
+
+
+def test_names_pair_across_endings():
+    found = by_name(paths("in/b.jpg", "in/a.png"), paths("gt/a.png", "gt/b.png"))
+    assert stems(found) == [("a.png", "a.png"), ("b.jpg", "b.png")]
+
+
+def test_rain_numbers_pair_with_and_without_leading_zeros():
+    found = by_rain_number(
+        paths("rainy/rain-1.png", "rainy/rain-12.png", "rainy/rain-100x2.png"),
+        paths("gt/norain-012.png", "gt/norain-100.png", "gt/norain-1.png"),
+    )
+    assert stems(found) == [
+        ("rain-1.png", "norain-1.png"),
+        ("rain-12.png", "norain-012.png"),
+        ("rain-100x2.png", "norain-100.png"),
+    ]
+
+
+def test_both_sides_may_bear_the_clean_name():
+    found = by_rain_number(paths("rain/norain-3.png"), paths("norain/norain-3.png"))
+    assert len(found.pairs) == 1
+
+
+def test_haze_ids_keep_several_hazes_of_one_scene():
+    found = by_haze_id(paths("a/1_0.8_1.jpg", "a/1_1_1.jpg", "a/2_1_1.jpg"), paths("c/1.png"))
+    assert [p.scene for p in found.pairs] == ["1", "1"]
+    assert [p.name for p in found.unpaired_degraded] == ["2_1_1.jpg"]
+
+
+def test_sequences_keep_equal_frame_names_apart():
+    found = by_sequence(
+        paths("S1/blur/1.png", "S2/blur/1.png"), paths("S1/sharp/1.png", "S2/sharp/1.png")
+    )
+    assert [p.stem for p in found.pairs] == ["S1-1", "S2-1"]
+
+
+def test_order_decides_only_where_names_cannot(tmp_path, make):
+    rainy = [make(tmp_path / "r" / f"{name}.png") for name in "12"]
+    clean = [make(tmp_path / "g" / f"{name}.png") for name in "ab"]
+    by_sort = by_order(rainy, clean)
+    assert stems(by_sort) == [("1.png", "a.png"), ("2.png", "b.png")]
+    assert "sort order" in by_sort.notes[0]
+    make(clean[1], height=41)
+    with pytest.raises(DataError, match="different sizes"):
+        by_order(rainy, clean)
+    # One name agrees: then order would pair 2 with 3 in silence.
+    named = by_order(paths("r/1.png", "r/2.png"), paths("g/1.png", "g/3.png"))
+    assert stems(named) == [("1.png", "1.png")]
+    assert len(by_order(paths("r/1.png"), paths("g/a.png", "g/b.png")).pairs) == 0
+
+
+def test_folder_listing_survives_loops(tmp_path, make):
+    make(tmp_path / "a" / "1.png")
+    (tmp_path / "a" / "back").symlink_to(tmp_path)
+    (tmp_path / "dangling.png").symlink_to(tmp_path / "nowhere.png")
+    found = list_images(tmp_path, recursive=True)
+    assert [p.name for p in found.images] == ["1.png"]
+    assert {p.name for p in found.loops} == {"back", "dangling.png"}
+
+
+def test_listing_names_what_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for name, what in (("file", "not a folder"), ("gone", "does not exist")):
+        with pytest.raises(DataError, match=what):
+            list_images(tmp_path / name)
+
+
+def test_similar_folder_finds_case_changes_only(tmp_path):
+    (tmp_path / "Clear").mkdir()
+    assert similar_folder(tmp_path / "clear") == tmp_path / "Clear"
+    assert similar_folder(tmp_path / "Clear") is None
+    assert similar_folder(tmp_path / "clean") is None

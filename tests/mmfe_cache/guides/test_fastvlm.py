@@ -1,0 +1,81 @@
+"""FastVLM: the embeddings are exactly what the model computes."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoProcessor, FastVlmForConditionalGeneration
+
+from mmfe_cache.errors import GuideError
+from mmfe_cache.guides import DEFAULT_PROMPT, guide_dim, load_guide
+
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def guide(tiny_fastvlm):
+    return load_guide(tiny_fastvlm, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_fastvlm):
+    model = FastVlmForConditionalGeneration.from_pretrained(
+        tiny_fastvlm, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    return model, AutoProcessor.from_pretrained(tiny_fastvlm)
+
+
+def read_all(reference, pictures, slow):
+    model, processor = reference
+    found = []
+    for picture in pictures:
+        content = [{"type": "image"}, {"type": "text", "text": DEFAULT_PROMPT}]
+        chat = [{"role": "user", "content": content}]
+        text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        inputs = processor(text=[text], images=[Image.fromarray(picture)], return_tensors="pt")
+        found.append(slow.read(model, inputs, model.config.image_token_id, 4, 4))
+    return [np.stack(kind) for kind in zip(*found, strict=True)]
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_equals_a_slow_independent_reading_at_every_batch_size(
+    guide, reference, pictures, slow, batch
+):
+    pictures = [picture for picture in pictures if min(picture.shape[:2]) > 3]
+    truth = read_all(reference, pictures, slow)
+    parts = [
+        guide.encode(pictures[start : start + batch]) for start in range(0, len(pictures), batch)
+    ]
+    for name, expected in zip(("image", "joint", "answer"), truth, strict=True):
+        ours = torch.cat([getattr(part, name) for part in parts])
+        assert slow.distance(ours, expected) < TOLERANCE
+    assert truth[2].std(axis=0).max() > 0.01
+
+
+def test_the_sequence_is_the_converted_checkpoints(guide):
+    layout = guide.layout((224, 224))
+    text = guide._processor.tokenizer.decode(layout.tokens[0])
+    assert text == (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+        + "<image>" * 16
+        + f"\n{DEFAULT_PROMPT}<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_a_single_pixel_is_a_picture(guide):
+    found = guide.encode([np.full((1, 1, 3), 200, np.uint8)])
+    assert torch.isfinite(found.image).all()
+
+
+def test_width_and_class_come_from_the_configuration(guide, tiny_fastvlm):
+    assert guide_dim(tiny_fastvlm) == guide.dim == 64
+    assert guide.describe()["kind"] == "fastvlm"
+
+
+def test_a_checkpoint_that_claims_to_be_another_is_refused(tiny_fastvlm, tiny_qwen, tmp_path):
+    mixed = shutil.copytree(tiny_qwen, tmp_path / "mixed")
+    shutil.copyfile(tiny_fastvlm / "config.json", mixed / "config.json")
+    with pytest.raises(GuideError):
+        load_guide(mixed, device="cpu")

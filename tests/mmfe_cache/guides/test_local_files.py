@@ -1,0 +1,80 @@
+"""Checkpoints on this machine: found in the Hugging Face cache, complete or refused."""
+
+import hashlib
+import json
+import shutil
+
+import pytest
+
+from mmfe_cache.errors import GuideError
+from mmfe_cache.guides import GUIDES, load_guide
+from mmfe_cache.guides.local_files import checkpoint_digest, find_checkpoint, is_local
+
+NAME = "qwen2.5-vl-3b"
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An empty Hugging Face cache of our own."""
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def put(hub, repository, checkpoint, leave_out=()):
+    """Lay a checkpoint into the cache as a download would: blobs by hash, a snapshot of links."""
+    folder = hub / f"models--{repository.replace('/', '--')}"
+    snapshot = folder / "snapshots" / ("c" * 40)
+    (folder / "blobs").mkdir(parents=True)
+    (folder / "refs").mkdir()
+    snapshot.mkdir(parents=True)
+    (folder / "refs/main").write_text("c" * 40)
+    for file in checkpoint.iterdir():
+        if file.name in leave_out:
+            continue
+        blob = folder / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
+        shutil.copyfile(file, blob)
+        (snapshot / file.name).symlink_to(blob)
+    return snapshot
+
+
+@pytest.mark.parametrize("name", ["qwen2.5-vl-3b", "qwen2.5-vl-7b", "fastvlm-0.5b", "fastvlm-1.5b"])
+def test_a_missing_checkpoint_names_the_command_that_fetches_it(hub, name):
+    assert not is_local(GUIDES[name])
+    with pytest.raises(GuideError) as caught:
+        load_guide(name, device="cpu")
+    assert f"hf download {GUIDES[name].repository}" in caught.value.remedy
+
+
+def test_a_downloaded_checkpoint_is_found_and_loaded(hub, tiny_qwen):
+    snapshot = put(hub, GUIDES[NAME].repository, tiny_qwen)
+    assert is_local(GUIDES[NAME])
+    assert find_checkpoint(GUIDES[NAME], NAME) == snapshot
+    assert load_guide(NAME, device="cpu").fingerprint()["repository"] == GUIDES[NAME].repository
+
+
+def test_half_a_download_is_refused(hub, tiny_qwen):
+    put(hub, GUIDES[NAME].repository, tiny_qwen, leave_out=("model.safetensors",))
+    assert not is_local(GUIDES[NAME])
+    with pytest.raises(GuideError, match="not complete"):
+        load_guide(NAME, device="cpu")
+
+
+def test_a_missing_shard_of_an_index_is_named(tmp_path, tiny_qwen):
+    copied = shutil.copytree(tiny_qwen, tmp_path / "copy")
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model.safetensors"}}
+    (copied / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(GuideError, match="not complete") as caught:
+        load_guide(copied, device="cpu")
+    assert "model-1.safetensors" in str(caught.value)
+
+
+def test_the_digest_follows_every_byte_that_matters(tmp_path, tiny_qwen):
+    copied = shutil.copytree(tiny_qwen, tmp_path / "copy")
+    before = checkpoint_digest(copied)
+    assert before == checkpoint_digest(tiny_qwen)
+    (copied / "README.md").write_text("says nothing")
+    assert checkpoint_digest(copied) == before
+    (copied / "chat_template.jinja").write_text("another conversation")
+    assert checkpoint_digest(copied) != before

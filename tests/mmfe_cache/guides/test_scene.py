@@ -1,0 +1,169 @@
+"""The guide `scene` as shipped: any size, any batch, whole or refused, and it sees."""
+
+import hashlib
+import json
+import pickle
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage import data as photographs
+from skimage import io
+
+from mmfe_cache.degradations import KINDS
+from mmfe_cache.errors import GuideError
+from mmfe_cache.guides import load_guide
+from mmfe_cache.guides import scene_weights as weights_module
+from mmfe_cache.guides.calls import guide_calls
+from mmfe_cache.guides.protocol import Guide
+from mmfe_cache.guides.scene_data import compose
+from mmfe_cache.guides.scene_network import SceneNetwork
+from mmfe_cache.guides.scene_weights import load_scene, save_scene
+from mmfe_cache.views import View
+
+
+@pytest.fixture(scope="module")
+def guide():
+    return load_guide("scene", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def photos():
+    """Photographs that lie as files in scikit-image's wheel; none was trained on."""
+    folder = Path(photographs.__file__).parent
+    names = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
+    found = [io.imread(folder / name)[..., :3] for name in names if (folder / name).is_file()]
+    assert len(found) >= 2
+    return [np.ascontiguousarray(image[:384, :384]) for image in found]
+
+
+def distance(a, b):
+    return float((a - b).abs().max() / b.abs().max())
+
+
+def test_what_is_shipped_is_small_and_is_what_its_card_says():
+    folder = resources.files("mmfe_cache.guides")
+    content = folder.joinpath("scene.safetensors").read_bytes()
+    card = json.loads(folder.joinpath("scene.json").read_text())
+    assert len(content) <= 4_000_000
+    assert hashlib.sha256(content).hexdigest() == card["sha256"]
+    assert card["sha256"][:16] in folder.joinpath("scene.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "size", [(1, 1), (1, 300), (7, 5), (63, 65), (64, 64), (128, 128), (224, 224), (700, 900)]
+)
+def test_it_takes_any_size(guide, size):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    found = guide.encode([image])
+    assert found.image.shape == found.joint.shape == (1, 17, 128)
+    assert found.answer.shape == (1, 128)
+    for tensor in (found.image, found.joint, found.answer):
+        assert tensor.dtype == torch.float32
+        assert torch.isfinite(tensor).all()
+
+
+def test_batches_and_order_do_not_matter(guide, photos):
+    views = [View.parse(name) for name in ("whole@64", "whole@128", "crop@128#2", "crop@96")]
+    images = [view.render(photo) for photo in photos for view in views]
+    together, backwards = guide.encode(images), guide.encode(images[::-1])
+    alone = [guide.encode([image]) for image in images]
+    for name in ("image", "joint", "answer"):
+        whole = getattr(together, name)
+        assert distance(torch.cat([getattr(one, name) for one in alone]), whole) < 1e-4
+        assert distance(getattr(backwards, name).flip(0), whole) < 1e-4
+
+
+def test_embeddings_are_those_of_the_network_before_folding(guide, photos):
+    # The guide folds batch norms into convolutions; the plain network must say the same.
+    content = resources.files("mmfe_cache.guides").joinpath("scene.safetensors").read_bytes()
+    state = weights_module.load_tensors(content)
+    plain = SceneNetwork()
+    plain.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in state.items()})
+    image = View.parse("whole@128").render(photos[0])
+    with torch.no_grad():
+        output = plain.eval()(torch.from_numpy(image.copy()).permute(2, 0, 1)[None] / 255)
+    found = guide.encode([image])
+    assert distance(found.answer, output.answer) < 1e-4
+    assert distance(found.image[:, 0], output.image.mean(dim=(2, 3))) < 1e-4
+    assert distance(found.joint[:, 0], output.joint.mean(dim=(2, 3))) < 1e-4
+
+
+def test_embeddings_are_well_scaled(guide, photos):
+    images = [
+        View.parse(view).render(compose(photo, name, seed_parts=(name,), uniform=False).degraded)
+        for photo in photos
+        for name in ("clear", "low", "haze", "rain", "snow", "low_haze_rain")
+        for view in ("whole@128", "whole@224")
+    ]
+    found = guide.encode(images)
+    for tensor in (found.image[:, 1:], found.answer):
+        assert 0.4 < tensor.std() < 2.5
+    # `joint` has heavy tails: most pictures stay far below its unit variance (see docs/guides.md).
+    assert 0.05 < found.joint[:, 1:].std() < 2.5
+    for tensor in (found.image, found.joint, found.answer):
+        assert tensor.abs().max() < 60
+
+
+def test_it_sees_what_was_done(guide, photos):
+    names = ("clear", "low", "haze", "rain", "snow", "low_haze", "haze_rain", "low_snow")
+    made = [compose(p, n, seed_parts=(n,), uniform=False) for p in photos for n in names]
+    images = [View.parse("whole@224").render(picture.degraded) for picture in made]
+    probability, severity = guide.judge(guide.encode(images).answer)
+    present = np.stack([picture.present for picture in made])
+    assert ((probability > 0.5) == present).mean() > 0.9
+    assert (severity[present] > 0.3).mean() > 0.9
+    assert severity.min() >= 0
+    assert severity.max() <= 1
+
+
+def test_stronger_damage_is_called_stronger(guide, photos):
+    from mmfe_cache.degradations import degrade
+
+    for kind in KINDS:
+        answers = []
+        for severity in (0.15, 0.5, 0.95):
+            images = [
+                degrade(photo, kind, seed_parts=("s", i), severities={kind: severity}).image
+                for i, photo in enumerate(photos)
+            ]
+            views = [View.parse("whole@224").render(image) for image in images]
+            _, said = guide.judge(guide.encode(views).answer)
+            answers.append(said[:, KINDS.index(kind)].mean())
+        assert answers[0] < answers[1] < answers[2]
+
+
+def test_it_is_a_guide_that_counts_and_travels(guide, photos):
+    assert isinstance(guide, Guide)
+    before, count = guide_calls(), guide.calls
+    prepared = [pickle.loads(pickle.dumps(guide.prepare))(photo) for photo in photos]
+    ours = guide.encode_prepared(prepared)
+    assert guide.calls - count == guide_calls() - before == len(photos)
+    assert torch.equal(ours.answer, guide.encode(photos).answer)
+    assert len(pickle.dumps(guide.prepare)) < 4000
+
+
+def test_the_fingerprint_holds_the_weights(guide, tmp_path):
+    assert json.loads(json.dumps(guide.fingerprint())) == guide.fingerprint()
+    torch.manual_seed(0)
+    digest = save_scene(SceneNetwork(), tmp_path / "mine.safetensors", {"steps": 0})
+    mine = load_guide(tmp_path / "mine.safetensors", device="cpu")
+    assert mine.name == "mine"
+    assert mine.fingerprint()["weights"] == digest
+    assert mine.fingerprint() != guide.fingerprint()
+
+
+def test_damaged_weights_are_refused(tmp_path, monkeypatch):
+    good = tmp_path / "good.safetensors"
+    save_scene(SceneNetwork(), good, {})
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes(good.read_bytes()[:-100])
+    with pytest.raises(GuideError, match="no weights"):
+        load_scene(bad)
+    with pytest.raises(GuideError, match="missing"):
+        load_scene(tmp_path / "none.safetensors")
+    monkeypatch.setattr(weights_module, "SHIPPED", "scene.json")
+    with pytest.raises(GuideError, match="not the ones that were shipped"):
+        load_scene()

@@ -1,0 +1,145 @@
+"""Training `scene`: seeded to the bit, on the right truth, and it learns."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmfe_cache.degradations import COMPOSITIONS, KINDS
+from mmfe_cache.errors import DataError
+from mmfe_cache.guides.scene_batches import clean_statistics, training_batches
+from mmfe_cache.guides.scene_data import compose, find_photos, render, stream
+from mmfe_cache.guides.scene_network import SceneNetwork
+from mmfe_cache.guides.scene_training import losses, settle, split_photos, train_scene
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Six smooth synthetic photographs."""
+    made = tmp_path_factory.mktemp("photos")
+    draw = np.random.default_rng(0)
+    for number in range(6):
+        coarse = draw.integers(30, 226, (6, 9, 3)).astype(np.uint8)
+        picture = Image.fromarray(coarse).resize((180, 120), Image.Resampling.BICUBIC)
+        (made / f"{number % 2}").mkdir(exist_ok=True)
+        picture.save(made / f"{number % 2}" / f"{number}.png")
+    return made
+
+
+def test_photographs_are_found_in_subfolders_and_split_once_and_for_all(folder):
+    assert len(find_photos(folder)) == 6
+    first, aside = split_photos(folder, 2)
+    assert len(first) == 4
+    assert len(aside) == 2
+    assert not set(first) & set(aside)
+    assert split_photos(folder, 2) == (first, aside)
+
+
+def test_a_folder_without_photographs_is_a_data_error(tmp_path, folder):
+    with pytest.raises(DataError, match="no such folder"):
+        find_photos(tmp_path / "gone")
+    with pytest.raises(DataError, match="no photographs"):
+        find_photos(tmp_path)
+    with pytest.raises(DataError, match="too few"):
+        split_photos(folder, 6)
+
+
+def test_truth_is_what_was_applied(folder):
+    clean = np.full((80, 90, 3), 120, np.uint8)
+    for name in COMPOSITIONS:
+        made = compose(clean, name, seed_parts=(1,), uniform=False)
+        held = np.array([kind in name.split("_") for kind in KINDS])
+        np.testing.assert_array_equal(made.present, held)
+        assert (made.severities[held] >= 0.49).all()
+        assert (made.severities[~held] == 0).all()
+        assert not np.array_equal(made.degraded, clean)
+    clear = compose(clean, "clear", seed_parts=(1,), uniform=True)
+    np.testing.assert_array_equal(clear.degraded, clean)
+    assert not clear.present.any()
+
+
+def test_uniform_severities_cover_weak_ones(folder):
+    clean = np.full((64, 64, 3), 120, np.uint8)
+    drawn = [compose(clean, "haze", seed_parts=(i,), uniform=True).severities[1] for i in range(60)]
+    assert min(drawn) < 0.2
+    assert max(drawn) > 0.8
+
+
+def test_pictures_depend_on_their_number_alone(folder):
+    photos = find_photos(folder)
+    first, again = render(photos[0], 0, 5), render(photos[0], 0, 5)
+    np.testing.assert_array_equal(first.degraded, again.degraded)
+    alone, helped = stream(photos, 3, 0), stream(photos, 3, 1)
+    for _ in range(4):
+        a, b = next(alone), next(helped)
+        np.testing.assert_array_equal(a.degraded, b.degraded)
+        assert a.composition == b.composition
+    alone.close()
+    helped.close()
+
+
+def test_batches_hold_one_size_and_true_statistics(folder):
+    for degraded, clean, severities, present in training_batches(find_photos(folder), 0, 3, 0):
+        batch, _, side, _ = degraded.shape
+        assert clean.shape == (batch, 6, side // 16, side // 16)
+        assert severities.shape == present.shape == (batch, 4)
+        assert ((severities > 0) <= present).all()
+
+
+def test_clean_statistics_are_mean_and_spread():
+    picture = torch.rand(2, 3, 32, 48)
+    found = clean_statistics(picture)
+    cell = picture[1, 2, 16:32, 32:48]
+    assert found[1, 2, 1, 2] == pytest.approx(cell.mean().item(), abs=1e-5)
+    assert found[1, 5, 1, 2] == pytest.approx(2 * cell.std(correction=0).item(), abs=1e-4)
+
+
+def test_perfect_answers_cost_less_than_wrong_ones(folder):
+    network = SceneNetwork().eval()
+    degraded, clean, severities, present = next(training_batches(find_photos(folder), 1, 1, 0))
+    with torch.no_grad():
+        output = network(degraded)
+    right = {"labels": (present.float() - 0.5) * 20, "severities": severities, "clean": clean}
+    wrong = {"labels": (0.5 - present.float()) * 20, "severities": 1 - severities, "clean": -clean}
+    from dataclasses import replace
+
+    good = losses(replace(output, **right), clean, severities, present)
+    bad = losses(replace(output, **wrong), clean, severities, present)
+    for name in ("labels", "severities", "clean"):
+        assert good[name] < bad[name]
+
+
+def test_training_learns_and_is_the_same_twice(folder):
+    settings = {"steps": 4, "seed": 4, "hold_out": 1, "workers": 0}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        first = train_scene(folder, **settings)
+        again = train_scene(folder, **settings)
+    finally:
+        torch.set_num_threads(threads)
+    ours, theirs = first.network.state_dict(), again.network.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert first.pictures > 4 * 12
+    assert len(first.held_out) == 1
+    fresh = SceneNetwork()
+    batch = next(training_batches(first.photos, 9, 1, 0, part=0))
+    settle(fresh, [batch[0]])
+    with torch.no_grad():
+        trained = losses(first.network(batch[0]), *batch[1:])
+        untrained = losses(fresh(batch[0]), *batch[1:])
+    assert trained["clean"] < untrained["clean"]
+
+
+def test_settling_gives_pooled_tokens_unit_variance_and_keeps_the_heads(folder):
+    torch.manual_seed(0)
+    network = SceneNetwork()
+    pictures = [batch[0] for batch in training_batches(find_photos(folder), 0, 6, 0, part=0)]
+    settle(network, pictures)
+    assert not network.training
+    from mmfe_cache.guides.pooling import pool_grid
+
+    with torch.no_grad():
+        tokens = pool_grid(network(pictures[-1]).image.permute(0, 2, 3, 1))[:, 1:].flatten(0, 1)
+    assert tokens.std(dim=0).median() == pytest.approx(1, abs=0.1)
+    assert tokens.mean(dim=0).abs().median() < 0.1

@@ -1,0 +1,99 @@
+import fsspec
+import pytest
+import torch
+
+from benchmarks.cache_support import TinyGuide, sample_set, tree
+from mmfe_cache import open_cache
+from mmfe_cache.build import build_cache
+from mmfe_cache.errors import CacheError, UsageError
+from mmfe_cache.store.remote import pull
+from mmfe_cache.store.verify import verify
+
+VIEWS = ("whole@16", "crop@8")
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """A local store and the same one in fsspec's memory."""
+    local = tmp_path / "a.zarr"
+    samples = sample_set(10, broken=[3])
+    build_cache(samples, TinyGuide(), VIEWS, local, shard_samples=4, on_error="skip")
+    memory = fsspec.filesystem("memory")
+    memory.put(str(local), "/bucket/a.zarr", recursive=True)
+    yield local, "memory://bucket/a.zarr"
+    memory.rm("/bucket", recursive=True)
+
+
+def test_a_remote_store_reads_as_a_local_one(pair):
+    local, address = pair
+    here, there = open_cache(local), open_cache(address)
+    assert there.ids == here.ids
+    assert there.views == here.views
+    assert there.skipped == here.skipped == ("haze/00003",)
+    indices = [9, 0, 4, 4]
+    for tokens in ("grid", "mean", "all"):
+        left = here.gather(indices, VIEWS[1], tokens=tokens)
+        right = there.gather(indices, VIEWS[1], tokens=tokens)
+        assert all(
+            torch.equal(tensor, getattr(right, name)) for name, tensor in left.present().items()
+        )
+    with pytest.raises(CacheError, match="was skipped"):
+        there.gather([3], VIEWS[0])
+
+
+def test_a_damaged_remote_chunk_is_refused(pair):
+    _, address = pair
+    memory = fsspec.filesystem("memory")
+    name = "/bucket/a.zarr/whole-16/image/c.0.0.0"
+    data = bytearray(memory.cat_file(name))
+    data[7] ^= 4
+    memory.pipe_file(name, bytes(data))
+    with pytest.raises(CacheError, match="damaged"):
+        open_cache(address).gather([0], VIEWS[0])
+    assert [d.file for d in verify(address).damages] == ["whole-16/image/c.0.0.0"]
+
+
+def test_pull_copies_everything_or_the_views_asked_for(pair, tmp_path):
+    local, address = pair
+    assert pull(address, tmp_path / "b.zarr") == sum(map(len, tree(local).values()))
+    assert tree(tmp_path / "b.zarr") == tree(local)
+    pull(address, tmp_path / "c.zarr", views=VIEWS[:1])
+    assert open_cache(tmp_path / "c.zarr").views == VIEWS[:1]
+    assert verify(tmp_path / "c.zarr").intact
+    assert {p.name for p in tmp_path.iterdir()} == {"a.zarr", "b.zarr", "c.zarr"}
+
+
+def test_a_stopped_pull_goes_on(pair, tmp_path, monkeypatch):
+    local, address = pair
+    from mmfe_cache.store.remote import RemoteStorage
+
+    original, left = RemoteStorage.read, [25]
+
+    def fail(self, name):
+        left[0] -= 1
+        if not left[0]:
+            raise CacheError("the network went away")
+        return original(self, name)
+
+    monkeypatch.setattr(RemoteStorage, "read", fail)
+    with pytest.raises(CacheError, match="network"):
+        pull(address, tmp_path / "b.zarr")
+    assert not (tmp_path / "b.zarr").exists()
+    monkeypatch.setattr(RemoteStorage, "read", original)
+    fetched = pull(address, tmp_path / "b.zarr")
+    assert 0 < fetched < sum(map(len, tree(local).values()))
+    assert tree(tmp_path / "b.zarr") == tree(local)
+
+
+def test_pull_overwrites_nothing(pair, tmp_path):
+    _, address = pair
+    (tmp_path / "b.zarr").mkdir()
+    with pytest.raises(CacheError, match="exists already"):
+        pull(address, tmp_path / "b.zarr")
+
+
+def test_unknown_addresses_are_said_clearly(pair):
+    with pytest.raises(CacheError, match="no cache at"):
+        open_cache("memory://bucket/none.zarr")
+    with pytest.raises(UsageError, match="cannot open"):
+        open_cache("nosuchprotocol://bucket/a.zarr")

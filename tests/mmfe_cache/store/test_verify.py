@@ -1,0 +1,199 @@
+import json
+import shutil
+
+import pytest
+
+from benchmarks.cache_support import Pattern, TinyGuide, sample_set, tree
+from mmfe_cache import open_cache
+from mmfe_cache.build import build_cache
+from mmfe_cache.build.repair import repair_cache
+from mmfe_cache.errors import CacheError
+from mmfe_cache.store.verify import verify
+
+VIEWS = ("whole@16", "crop@8")
+
+
+def build(path, **options):
+    options = {"guide": TinyGuide(), "samples": sample_set(10)} | options
+    guide, samples = options.pop("guide"), options.pop("samples")
+    return build_cache(samples, guide, VIEWS, path, batch_size=2, shard_samples=4, **options)
+
+
+@pytest.fixture
+def store(tmp_path):
+    build(tmp_path / "a.zarr")
+    return tmp_path / "a.zarr"
+
+
+def swap(left, right):
+    content = left.read_bytes()
+    left.write_bytes(right.read_bytes())
+    right.write_bytes(content)
+
+
+def repaired(store, expected, **options):
+    report = repair_cache(store, options.get("samples", sample_set(10)), TinyGuide())
+    assert report.after.intact
+    assert tree(store) == expected
+    return report
+
+
+def test_an_intact_store_is_read_whole(store):
+    report = verify(store)
+    assert report.intact
+    assert report.chunks == 10 * len(VIEWS) * 3
+    assert report.files == len(tree(store))
+    assert report.bytes == sum(map(len, tree(store).values()))
+
+
+def test_swapped_shards_are_refused_by_name_and_repaired(store):
+    expected = tree(store)
+    swap(store / "whole-16/image/c.0.0.0", store / "whole-16/image/c.1.0.0")
+    report = verify(store)
+    assert {d.file for d in report.damages} == {"whole-16/image/c.0.0.0", "whole-16/image/c.1.0.0"}
+    assert "is not shard 0 of whole@16/image" in report.damages[0].problem
+    with pytest.raises(CacheError, match="is not shard 0 of whole@16/image") as caught:
+        open_cache(store).gather([0], "whole@16")
+    assert "shard 1 of this array" in str(caught.value)
+    assert repaired(store, expected).encodings == 8
+
+
+@pytest.mark.parametrize(
+    "other", ["crop-8/image/c.0.0.0", "whole-16/joint/c.0.0.0", "../b.zarr/whole-16/image/c.0.0.0"]
+)
+def test_a_shard_of_another_view_array_or_store_is_refused(store, tmp_path, other):
+    build(tmp_path / "b.zarr", samples=sample_set(10, split="test"))
+    expected = tree(store)
+    shutil.copy(store / other, store / "whole-16/image/c.0.0.0")
+    with pytest.raises(CacheError, match="a shard of another array, view or store"):
+        open_cache(store).gather([0], "whole@16")
+    assert not verify(store).intact
+    repaired(store, expected)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, -1])
+def test_a_truncated_shard_is_refused_by_name(store, keep):
+    file = store / "crop-8/joint/c.2.0.0"
+    expected = tree(store)
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(CacheError, match="damaged or truncated: shard 2 of crop@8/joint"):
+        open_cache(store).gather([9], "crop@8")
+    (damage,) = verify(store).damages
+    assert damage.samples == ("haze/00008", "haze/00009")
+    assert repaired(store, expected).encodings == 2
+
+
+def test_a_longer_shard_is_refused(store):
+    file = store / "crop-8/joint/c.2.0.0"
+    file.write_bytes(bytes(64) + file.read_bytes())
+    with pytest.raises(CacheError, match="damaged or truncated"):
+        open_cache(store).gather([9], "crop@8")
+
+
+def test_a_view_of_another_store_is_refused(store, tmp_path):
+    build(tmp_path / "b.zarr", samples=sample_set(10, split="test"))
+    shutil.rmtree(store / "whole-16")
+    shutil.copytree(tmp_path / "b.zarr/whole-16", store / "whole-16")
+    with pytest.raises(CacheError, match="belongs to another store"):
+        open_cache(store)
+    assert not verify(store).intact
+
+
+@pytest.mark.parametrize(("schema", "age"), [(0, "older"), (2, "newer")])
+def test_other_schema_versions_are_refused_by_name(store, schema, age):
+    document = json.loads((store / "zarr.json").read_text())
+    document["attributes"]["mmfe-cache"]["schema"] = schema
+    (store / "zarr.json").write_text(json.dumps(document))
+    with pytest.raises(CacheError, match=age) as caught:
+        open_cache(store)
+    assert f"schema {schema}" in str(caught.value)
+    assert caught.value.exit_code == 3
+
+
+def test_swapped_pixel_digests_are_found_and_repaired(store):
+    expected = tree(store)
+    swap(store / "samples/digests/c.0.0", store / "samples/digests/c.1.0")
+    assert {d.kind for d in verify(store).damages} == {"pixels"}
+    assert repaired(store, expected).encodings == 0
+
+
+def test_a_stale_shard_of_the_same_place_is_found_and_repaired(store, tmp_path):
+    expected = tree(store)
+    build(tmp_path / "b.zarr", samples=sample_set(10, first=50))
+    for name in ("image", "joint", "answer"):
+        file = next((tmp_path / "b.zarr/whole-16" / name).glob("c.1*"))
+        shutil.copy(file, store / "whole-16" / name / file.name)
+    assert {d.kind for d in verify(store).damages} == {"pixels"}
+    assert repaired(store, expected).encodings == 4
+
+
+def test_missing_files_are_named_and_repaired(store):
+    expected = tree(store)
+    gone = ["zarr.json", "samples/ids/c.0", "samples/digests/c.1.0", "crop-8/zarr.json"]
+    gone += ["whole-16/answer/zarr.json", "whole-16/answer/c.0.0"]
+    for name in gone[1:]:
+        (store / name).unlink()
+    assert {d.file for d in verify(store).damages} >= set(gone[1:])
+    repaired(store, expected)
+    (store / "zarr.json").unlink()
+    assert [d.file for d in verify(store).damages] == ["zarr.json"]
+    repaired(store, expected)
+
+
+def test_the_pixels_are_hashed_again(store):
+    samples = sample_set(10)
+    assert verify(store, samples=samples).pixels == 10
+    changed = [*samples.samples]
+    changed[3] = type(changed[3])("haze/00003", Pattern(999), None, "haze", "3")
+    changed[4] = type(changed[4])("haze/00004", Pattern(4, broken=True), None, "haze", "4")
+    other = type(samples)("patterns", "train", samples.root, "x", tuple(changed[:-1]))
+    report = verify(store, samples=other)
+    assert [(d.file, d.samples) for d in report.damages] == [
+        ("haze/00009", ("haze/00009",)),
+        ("pattern-999", ("haze/00003",)),
+        ("pattern-4", ("haze/00004",)),
+    ]
+    assert {d.kind for d in report.damages} == {"source"}
+
+
+def test_repair_refuses_another_guide_and_other_data(store):
+    (store / "whole-16/answer/c.0.0").unlink()
+    before = tree(store)
+    with pytest.raises(CacheError, match=r"guide\.revision"):
+        repair_cache(store, sample_set(10), TinyGuide(revision=2))
+    with pytest.raises(CacheError, match="split"):
+        repair_cache(store, sample_set(10, split="test"), TinyGuide())
+    assert tree(store) == before
+    (store / "zarr.json").unlink()
+    with pytest.raises(CacheError, match="rest was not built from this"):
+        repair_cache(store, sample_set(10), TinyGuide(revision=2))
+
+
+def test_repair_refuses_pixels_that_changed(store):
+    (store / "samples/digests/c.1.0").unlink()
+    with pytest.raises(CacheError, match="images of shard 1 are not those"):
+        repair_cache(store, sample_set(10, first=30), TinyGuide())
+
+
+def test_repair_of_an_intact_store_calls_no_guide(store):
+    guide = TinyGuide()
+    assert repair_cache(store, sample_set(10), guide).damages == ()
+    assert guide.calls == 0
+
+
+def test_an_unfinished_view_is_no_damage(tmp_path):
+    with pytest.raises(Exception, match="truncated"):
+        build(tmp_path / "a.zarr", samples=sample_set(10, broken=[9]))
+    report = verify(tmp_path / "a.zarr")
+    assert report.intact
+    assert report.unfinished == ("crop@8", "whole@16")
+
+
+def test_skipped_samples_survive_a_repair(tmp_path):
+    samples = sample_set(10, broken=[5])
+    build(tmp_path / "a.zarr", samples=samples, on_error="skip")
+    expected = tree(tmp_path / "a.zarr")
+    assert verify(tmp_path / "a.zarr").intact
+    for name in ("samples/digests/c.1.0", "whole-16/joint/c.1.0.0"):
+        (tmp_path / "a.zarr" / name).unlink()
+    repaired(tmp_path / "a.zarr", expected, samples=samples)

@@ -1,0 +1,93 @@
+"""Two evaluations, image by image."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mmfe_cache.errors import DataError, UsageError
+from mmfe_restore.evaluation import evaluate
+from mmfe_restore.evaluation.compare import compare, read_report
+
+from .conftest import make_samples, small_recipe, small_restorer
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    recipe = small_recipe(experts="none", encoder_guidance="none", decoder_guidance="none")
+    for name, seed in (("a", 0), ("b", 1)):
+        evaluate(
+            small_restorer(recipe, seed),
+            recipe,
+            make_samples(),
+            None,
+            out=folder / name / "eval" / "mine-test",
+            device="cpu",
+            with_pictures=False,
+        )
+    return folder
+
+
+def test_differences_equal_a_plain_count(runs):
+    a, b = read_report(runs / "a"), read_report(runs / "b" / "eval" / "mine-test")
+    found = compare(a, b)
+    mine = {s.id: s.values["psnr"] for s in a.scores}
+    theirs = {s.id: s.values["psnr"] for s in b.scores}
+    differences = {name: theirs[name] - mine[name] for name in mine}
+    assert found.average.wins == sum(d > 0 for d in differences.values())
+    assert found.average.wins + found.average.losses == 9
+    by_class = [
+        np.mean([d for name, d in differences.items() if name.startswith(f"{label}/")])
+        for label in ("low", "rain", "low_rain")
+    ]
+    assert found.average.mean == pytest.approx(np.mean(by_class), abs=1e-9)
+    assert found.average.b - found.average.a == pytest.approx(found.average.mean, abs=1e-9)
+    assert found.average.low <= found.average.mean <= found.average.high
+    ranked = sorted(differences, key=differences.__getitem__)
+    assert [name for name, _ in found.worst] == ranked[:5]
+    assert [name for name, _ in found.best] == ranked[::-1][:5]
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_swapping_the_two_changes_every_sign(runs):
+    a, b = read_report(runs / "a"), read_report(runs / "b")
+    there, back = compare(a, b).average, compare(b, a).average
+    assert there.mean == pytest.approx(-back.mean)
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
+    assert (there.wins, there.losses) == (back.losses, back.wins)
+
+
+def test_a_report_reads_back_what_was_measured(runs):
+    report = read_report(runs / "a")
+    saved = {image["id"]: image for image in report.about["images"]}
+    for score in report.scores:
+        assert score.values["psnr"] == pytest.approx(saved[score.id]["psnr"], abs=1e-7)
+
+
+def test_other_protocols_do_not_compare(runs):
+    a, b = read_report(runs / "a"), read_report(runs / "b")
+    other = replace(b, about={**b.about, "protocol": "onerestore"})
+    with pytest.raises(UsageError, match="differ in their protocol"):
+        compare(a, other)
+
+
+def test_other_images_do_not_compare(runs):
+    a, b = read_report(runs / "a"), read_report(runs / "b")
+    with pytest.raises(UsageError, match="different images"):
+        compare(a, replace(b, scores=b.scores[1:]))
+
+
+def test_a_run_without_evaluation(tmp_path):
+    with pytest.raises(UsageError, match="no evaluation"):
+        read_report(tmp_path)
+
+
+def test_a_damaged_report(runs, tmp_path):
+    (tmp_path / "metrics.json").write_text("{")
+    (tmp_path / "per_image.csv").write_text("id\n")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_report(tmp_path)

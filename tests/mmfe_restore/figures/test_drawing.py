@@ -1,0 +1,178 @@
+"""Every figure drawn from real, small networks and a real cache."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmfe_cache.build import build_cache
+from mmfe_cache.errors import DataError, UsageError
+from mmfe_cache.guides import load_guide
+from mmfe_cache.samples import Sample, SampleSet
+from mmfe_cache.store import open_cache
+from mmfe_restore.figures import plot_embeddings, plot_errors, plot_experts, plot_routing
+from mmfe_restore.figures.experts import measure_experts
+from mmfe_restore.figures.methods import method_of
+from mmfe_restore.model import Restorer
+from mmfe_restore.recipes import recipe_from_dict
+
+KINDS = {"low": {"low": 0.7}, "rain": {"rain": 0.5}, "low_rain": {"low": 0.5, "rain": 0.4}}
+
+
+class Source:
+    def __init__(self, name: str, pixels: np.ndarray) -> None:
+        self.name, self.pixels = name, pixels
+
+    def size(self):
+        return self.pixels.shape[:2]
+
+    def read(self):
+        return self.pixels
+
+    def read_crop(self, top, left, height, width):
+        return self.pixels[top : top + height, left : left + width]
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    random = np.random.default_rng(0)
+    found = []
+    for label, severities in sorted(KINDS.items()):
+        for scene in range(3):
+            clean = random.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+            degraded = (clean * 0.6).astype(np.uint8)
+            severities = {k: v + 0.05 * scene for k, v in severities.items()}
+            name = f"{label}/{scene}"
+            found.append(
+                Sample(
+                    name, Source(name, degraded), Source("c", clean), label, str(scene), severities
+                )
+            )
+    return SampleSet("cdd11", "test", tmp_path_factory.mktemp("r"), "made up", tuple(found))
+
+
+@pytest.fixture(scope="module")
+def cache(samples, tmp_path_factory):
+    path = tmp_path_factory.mktemp("cache") / "oracle.zarr"
+    build_cache(samples, load_guide("oracle"), ["whole@32"], path)
+    return open_cache(path)
+
+
+def network(**model) -> Restorer:
+    recipe = recipe_from_dict(
+        {
+            "name": "small",
+            "guide": {"name": "oracle"},
+            "model": {
+                "width": 8,
+                "num_blocks": [1, 1, 1, 1],
+                "num_refinement_blocks": 1,
+                "num_heads": [1, 1, 1, 1],
+                "num_experts": 3,
+                **model,
+            },
+            "eval": {"view": "whole@32"},
+        }
+    )
+    torch.manual_seed(0)
+    return Restorer.from_recipe(recipe).eval()
+
+
+def check_files(drawing, columns):
+    png, svg, data = drawing.files
+    with Image.open(png) as picture:
+        picture.load()
+        assert np.asarray(picture.convert("L")).std() > 5
+    assert "<svg" in svg.read_text()
+    with data.open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert set(rows[0]) == columns
+    return rows
+
+
+def test_embeddings(cache, tmp_path):
+    drawing = plot_embeddings(cache, "whole@32", tmp_path)
+    rows = check_files(drawing, {"id", "label", "pc1", "pc2"})
+    assert {row["id"] for row in rows} == set(cache.ids)
+    with pytest.raises(UsageError, match="exists"):
+        plot_embeddings(cache, "whole@32", tmp_path)
+    before = [path.read_bytes() for path in drawing.files]
+    again = plot_embeddings(cache, "whole@32", tmp_path, force=True)
+    assert [path.read_bytes() for path in again.files] == before
+
+
+def test_routing_holds_the_routers_own_weights(cache, tmp_path):
+    restorer = network()
+    drawing = plot_routing([("a", restorer)], cache, "whole@32", tmp_path)
+    rows = check_files(drawing, {"run", "id", "label", "site", "expert", "weight"})
+    answer = cache.gather(cache.index_of(["rain/1"]), "whole@32", arrays=("answer",)).answer
+    with torch.no_grad():
+        weights = restorer.router_weights(answer.float())["latent_in"][0]
+    mine = [r for r in rows if r["id"] == "rain/1" and r["site"] == "latent_in"]
+    assert [float(r["weight"]) for r in mine] == pytest.approx(weights.tolist(), abs=1e-5)
+    assert -1 <= drawing.facts["alignment"]["a"]["all sites"] <= 1
+
+
+def test_routing_needs_experts(cache, tmp_path):
+    with pytest.raises(UsageError, match="no experts"):
+        plot_routing([("a", network(experts="none"))], cache, "whole@32", tmp_path)
+
+
+@pytest.mark.parametrize("domain", ["frequency", "spatial"])
+def test_experts_are_ordered_by_their_centroid(samples, tmp_path, domain):
+    image = samples.samples[0].degraded.read()
+    many, one = network(experts=domain), network(num_experts=1, experts=domain)
+    drawing = plot_experts([("three", many), ("one", one)], image, tmp_path)
+    rows = check_files(drawing, {"run", "expert", "centroid", "frequency", "share"})
+    order = [e.centroid for e in measure_experts(many, image, "encoder2")]
+    assert order == sorted(order)
+    assert len({row["expert"] for row in rows if row["run"] == "three"}) == 3
+
+
+def test_experts_at_an_unknown_site(samples, tmp_path):
+    with pytest.raises(UsageError, match="no experts there"):
+        plot_experts([("a", network())], samples.samples[0].degraded.read(), tmp_path, site="nose")
+
+
+class TestErrors:
+    def folder(self, samples, path):
+        for sample in samples:
+            (path / sample.label).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(sample.clean.read()).save(path / f"{sample.id}.png")
+        return path
+
+    def test_a_run_and_a_folder(self, samples, cache, tmp_path):
+        restorer = network()
+        restorer.save_pretrained(tmp_path / "run" / "model")
+        outputs = self.folder(samples, tmp_path / "outputs")
+        methods = [
+            method_of(f"ours={tmp_path / 'run'}", samples, cache.path),
+            method_of(f"other={outputs}", samples, None),
+        ]
+        drawing = plot_errors(samples.samples[:2], methods, tmp_path / "out")
+        rows = check_files(drawing, {"id", "method", "psnr"})
+        assert [row["method"] for row in rows[:3]] == ["input", "ours", "other"]
+        assert float(rows[2]["psnr"]) == np.inf
+        assert np.isfinite(float(rows[1]["psnr"]))
+
+    def test_a_missing_output_is_named(self, samples, tmp_path):
+        (tmp_path / "outputs").mkdir()
+        method = method_of(f"other={tmp_path / 'outputs'}", samples, None)
+        with pytest.raises(DataError, match="holds no output for low/0"):
+            plot_errors(samples.samples[:1], [method], tmp_path / "out")
+
+    def test_an_output_of_another_size_is_named(self, samples, tmp_path):
+        small = replace(samples, samples=samples.samples[:1])
+        outputs = self.folder(small, tmp_path / "outputs")
+        Image.new("RGB", (9, 9)).save(outputs / "low" / "0.png")
+        with pytest.raises(DataError, match="another size"):
+            plot_errors(small.samples, [method_of(str(outputs), small, None)], tmp_path / "out")
+
+    def test_no_such_method(self, samples, tmp_path):
+        with pytest.raises(UsageError, match="no method at"):
+            method_of(f"x={tmp_path / 'none'}", samples, None)

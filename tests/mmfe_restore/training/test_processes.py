@@ -1,0 +1,85 @@
+"""Two processes give the loss curve of one; a process that dies takes the others down by name."""
+
+import csv
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from mmfe_cache.errors import UsageError
+from mmfe_restore.recipes import recipe_to_dict
+from mmfe_restore.training import train
+
+WORKER = Path(__file__).with_name("worker.py")
+TWO = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29519")
+STEPS = 20
+LONG = (
+    "train.precision='64'",
+    "train.stages=[{epochs: 4, resolution: 16, batch_size: 4},"
+    " {epochs: 2, resolution: 32, batch_size: 2}]",
+    f"train.max_steps={STEPS}",
+)
+
+
+def losses(out):
+    with (out / "metrics.csv").open() as stream:
+        return [
+            {key: float(row[key]) for key in ("loss", "l1", "fourier", "mgl")}
+            for row in csv.DictReader(stream)
+        ]
+
+
+def wanted(world, recipe, out, **more):
+    return json.dumps(
+        {
+            "recipe": recipe_to_dict(recipe),
+            "root": str(world.root),
+            "cache": str(world.cache),
+            "out": str(out),
+            **more,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(world, tmp_path_factory):
+    out = tmp_path_factory.mktemp("alone")
+    train(world.recipe(*LONG), **world.sources, out=out)
+    return losses(out)
+
+
+def assert_close(one, two):
+    assert len(one) == len(two) == STEPS
+    for ours, theirs in zip(one, two, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-8)
+
+
+def test_two_processes_equal_one(world, alone, tmp_path, run_python):
+    together = run_python(WORKER, wanted(world, world.recipe(*LONG), tmp_path), launcher=TWO)
+    assert together.returncode == 0, together.stderr[-3000:]
+    assert_close(losses(tmp_path), alone)
+
+
+def test_micro_batches_equal_one_batch(world, alone, tmp_path):
+    train(world.recipe(*LONG, "train.accumulate=2"), **world.sources, out=tmp_path)
+    assert_close(losses(tmp_path), alone)
+
+
+def test_a_process_that_dies_ends_the_others_and_is_named(world, tmp_path, run_python):
+    started = time.monotonic()
+    died = run_python(
+        WORKER,
+        wanted(world, world.recipe(*LONG), tmp_path, kill_at=3, rank=1),
+        launcher=TWO,
+    )
+    assert died.returncode != 0
+    assert time.monotonic() - started < 120
+    assert "rank      : 1" in died.stderr
+    assert "-9" in died.stderr
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(world, tmp_path):
+    # 4 and 2 samples over 3 micro-batches.
+    with pytest.raises(UsageError, match="batch_size"):
+        train(world.recipe("train.accumulate=3"), **world.sources, out=tmp_path)

@@ -1,0 +1,180 @@
+"""A run that stops anywhere goes on exactly as if it had not: bit for bit on a CPU."""
+
+import csv
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mmfe_cache.errors import CacheError, UsageError
+from mmfe_cache.progress import SilentProgress
+from mmfe_restore.recipes import recipe_to_dict
+from mmfe_restore.training import train
+from mmfe_restore.training.checkpoints import list_checkpoints, read_checkpoint
+
+WORKER = Path(__file__).with_name("worker.py")
+STEPS = 13
+TIMED = ("images_per_second", "data_wait")
+
+
+def rows(out):
+    with (out / "metrics.csv").open() as stream:
+        return [
+            {key: value for key, value in row.items() if key not in TIMED}
+            for row in csv.DictReader(stream)
+        ]
+
+
+def weights(out):
+    return load_file(out / "model" / "model.safetensors")
+
+
+def assert_same_run(one, two):
+    assert rows(one) == rows(two)
+    assert (one / "router.csv").read_text() == (two / "router.csv").read_text()
+    ours, theirs = weights(one), weights(two)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.fixture(scope="module")
+def whole(world, tmp_path_factory):
+    """The uninterrupted run."""
+    out = tmp_path_factory.mktemp("whole")
+    report = train(world.recipe(), **world.sources, out=out)
+    assert report.completed
+    assert len(rows(out)) == STEPS
+    return out
+
+
+def test_stopping_after_every_step_changes_nothing(world, whole, tmp_path):
+    # Mid-epoch, at epoch borders (3), at the stage border (6) and just before the end.
+    for step in (1, 3, 4, 6, 7, 12):
+        report = train(world.recipe(), **world.sources, out=tmp_path, stop_after=step)
+        assert (report.steps, report.stopped_by, report.completed) == (step, "stop_after", False)
+        assert not (tmp_path / "model").exists()
+    report = train(world.recipe(), **world.sources, out=tmp_path)
+    assert report.completed
+    assert report.resumed_from == 12
+    assert_same_run(whole, tmp_path)
+
+
+@pytest.mark.parametrize("step", [4, 6])
+def test_kill_9_inside_a_step(world, whole, tmp_path, run_python, step):
+    wanted = {
+        "recipe": recipe_to_dict(world.recipe()),
+        "root": str(world.root),
+        "cache": str(world.cache),
+        "out": str(tmp_path / "run"),
+        "kill_at": step,
+    }
+    killed = run_python(WORKER, json.dumps(wanted))
+    assert killed.returncode == -signal.SIGKILL
+    newest = list_checkpoints(tmp_path / "run" / "checkpoints")[0]
+    assert read_checkpoint(newest)["global_step"] == step
+    report = train(world.recipe(), **world.sources, out=tmp_path / "run")
+    assert report.resumed_from == step
+    assert_same_run(whole, tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_a_signal_finishes_the_step_saves_and_exits(world, whole, tmp_path, run_python, name):
+    out = tmp_path / "run"
+    # An hour between checkpoints: what is there was saved because of the signal.
+    recipe = world.recipe("train.checkpoint_every=3600")
+    wanted = {
+        "recipe": recipe_to_dict(recipe),
+        "root": str(world.root),
+        "cache": str(world.cache),
+        "out": str(out),
+        "kill_at": 7,
+        "signal": name,
+    }
+    stopped = run_python(WORKER, json.dumps(wanted))
+    assert stopped.returncode == 0, stopped.stderr
+    told = json.loads(stopped.stdout.splitlines()[-1])
+    assert (told["steps"], told["stopped_by"], told["completed"]) == (8, name, False)
+    assert [path.name for path in list_checkpoints(out / "checkpoints")] == ["step-00000008.ckpt"]
+    train(recipe, **world.sources, out=out)
+    assert_same_run(whole, out)
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(world, whole, tmp_path):
+    train(world.recipe(), **world.sources, out=tmp_path, stop_after=8)
+    last, before = list_checkpoints(tmp_path / "checkpoints")
+    last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
+
+    class Warnings(SilentProgress):
+        told = ()
+
+        def warn(self, text):
+            self.told = (*self.told, text)
+
+    progress = Warnings()
+    report = train(world.recipe(), **world.sources, out=tmp_path, progress=progress)
+    assert report.resumed_from == 7
+    assert any(last.name in text and "falling back" in text for text in progress.told)
+    assert before.name == "step-00000007.ckpt"
+    assert_same_run(whole, tmp_path)
+
+
+def test_a_named_damaged_checkpoint_is_an_error(world, tmp_path):
+    bad = tmp_path / "bad.ckpt"
+    bad.write_bytes(b"PK\x03\x04 nothing")
+    with pytest.raises(UsageError, match="cannot be read") as caught:
+        train(world.recipe(), **world.sources, out=tmp_path / "run", resume=bad)
+    assert "--resume auto" in str(caught.value)
+    with pytest.raises(UsageError, match="no such checkpoint"):
+        train(world.recipe(), **world.sources, out=tmp_path / "run", resume=tmp_path / "x.ckpt")
+
+
+def test_a_checkpoint_of_another_network_is_refused(world, whole, tmp_path):
+    other = list_checkpoints(whole / "checkpoints")[0]
+    with pytest.raises(UsageError, match="another network") as caught:
+        train(world.recipe("model.num_experts=2"), **world.sources, out=tmp_path, resume=other)
+    assert "model.num_experts=3" in str(caught.value)
+
+
+def test_a_cache_that_changed_under_the_run_is_stale(world, tmp_path):
+    train(world.recipe(), **world.sources, out=tmp_path, stop_after=2)
+    versions = json.loads((tmp_path / "versions.json").read_text())
+    versions["cache"]["guide.name"] = "another"
+    (tmp_path / "versions.json").write_text(json.dumps(versions))
+    with pytest.raises(CacheError, match="not the one that this run began with") as caught:
+        train(world.recipe(), **world.sources, out=tmp_path)
+    assert caught.value.exit_code == 3
+
+
+def test_a_complete_run_is_left_alone(world, whole):
+    before = {path: path.stat().st_mtime_ns for path in (whole / "model").iterdir()}
+    report = train(world.recipe(), **world.sources, out=whole)
+    assert report.completed
+    assert report.images == 0
+    assert before == {path: path.stat().st_mtime_ns for path in (whole / "model").iterdir()}
+
+
+def test_another_recipe_in_the_same_folder_is_refused(world, whole):
+    with pytest.raises(UsageError, match="another recipe") as caught:
+        train(world.recipe("train.learning_rate=1e-4"), **world.sources, out=whole)
+    assert "train.learning_rate=0.001 (now 0.0001)" in str(caught.value)
+
+
+def test_without_resume_a_run_starts_anew(world, whole, tmp_path):
+    train(world.recipe(), **world.sources, out=tmp_path, stop_after=5)
+    report = train(world.recipe(), **world.sources, out=tmp_path, resume=None)
+    assert report.resumed_from == 0
+    assert_same_run(whole, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "override", ["train.ema_decay=0.8", "train.accumulate=2", "train.num_workers=2"]
+)
+def test_resume_is_exact_with(world, tmp_path, override):
+    recipe = world.recipe(override)
+    train(recipe, **world.sources, out=tmp_path / "whole")
+    train(recipe, **world.sources, out=tmp_path / "cut", stop_after=5)
+    train(recipe, **world.sources, out=tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")

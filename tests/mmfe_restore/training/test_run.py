@@ -1,0 +1,380 @@
+"""A run from recipe to model: what it writes, what it refuses, and what it never does."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from mmfe_cache.datasets import load_dataset
+from mmfe_cache.embeddings import Embeddings
+from mmfe_cache.errors import CacheError, MmfeError, UsageError
+from mmfe_cache.progress import SilentProgress
+from mmfe_cache.store import open_cache, store_path
+from mmfe_restore.data import SampleGuidance, Schedule, TrainingBatches
+from mmfe_restore.losses import fourier_loss, l1_loss
+from mmfe_restore.model import Restorer
+from mmfe_restore.recipes import load_recipe, recipe_to_dict
+from mmfe_restore.recipes.reading import parse_yaml
+from mmfe_restore.training import plan_run, train
+from mmfe_restore.training.memory import estimate
+from mmfe_restore.training.task import RestorationTask
+
+
+def table(path):
+    with path.open() as stream:
+        return list(csv.DictReader(stream))
+
+
+class Heard(SilentProgress):
+    def __init__(self):
+        self.messages, self.warnings = [], []
+
+    def message(self, text):
+        self.messages.append(text)
+
+    def warn(self, text):
+        self.warnings.append(text)
+
+
+@pytest.fixture(scope="module")
+def finished(world, tmp_path_factory):
+    out = tmp_path_factory.mktemp("finished")
+    heard = Heard()
+    recipe = world.recipe("data.validation_scenes=1", "data.validation_every=4")
+    return recipe, out, train(recipe, **world.sources, out=out, progress=heard), heard
+
+
+def test_the_folder_holds_what_the_contract_says(finished):
+    recipe, out, report, _ = finished
+    assert report.completed
+    assert report.checkpoint == out / "model"
+    for name in ("recipe.yaml", "versions.json", "metrics.csv", "router.csv", "checkpoints"):
+        assert (out / name).exists()
+    assert {"model.safetensors", "config.json", "README.md"} <= {
+        path.name for path in (out / "model").iterdir()
+    }
+    assert list((out / "tensorboard").glob("events.*"))
+    assert not list(out.rglob("*.part*"))
+    assert parse_yaml((out / "recipe.yaml").read_text())["model"]["width"] == recipe.model.width
+
+
+def test_versions_name_the_seed_and_the_caches_fingerprint(finished, world):
+    _, out, _, _ = finished
+    versions = json.loads((out / "versions.json").read_text())
+    cache = open_cache(store_path("cdd11", "train", "oracle", root=world.cache))
+    assert versions["cache"] == cache.fingerprint
+    assert versions["packages"]["torch"]
+    assert versions["seed"] == 0
+    assert versions["world_size"] == 1
+
+
+def test_the_model_loads_and_is_not_what_it_started_as(finished, world):
+    recipe, out, _, _ = finished
+    restorer = Restorer.from_pretrained(out / "model")
+    assert restorer.config == recipe.model
+    saved = json.loads((out / "model" / "config.json").read_text())["guide_fingerprint"]
+    cache = open_cache(store_path("cdd11", "train", "oracle", root=world.cache))
+    assert saved["guide.name"] == "oracle"
+    assert saved.items() <= cache.fingerprint.items()
+    image = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        # It starts at the identity; training moved it away. It runs without a guide as well.
+        assert not torch.equal(restorer.eval()(image), image)
+
+
+def test_the_guide_is_called_0_times_and_it_says_so(finished):
+    _, _, report, heard = finished
+    assert report.guide_calls == 0
+    assert "guide called 0 times" in heard.messages[-1]
+
+
+BARE_MACHINE = """
+import importlib.metadata, json, pathlib, sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("transformers", "timm", "qwen_vl_utils"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Absent())
+version = importlib.metadata.version
+
+def without(name):
+    if name == "transformers":
+        raise importlib.metadata.PackageNotFoundError(name)
+    return version(name)
+
+importlib.metadata.version = without
+from mmfe_restore.recipes import load_recipe, recipe_to_dict
+from mmfe_restore.training import train
+
+folder, root, cache = map(pathlib.Path, sys.argv[1:])
+report = train(load_recipe(folder / "r.yaml"), root=root, cache=cache, out=folder / "run")
+assert report.completed
+light = {"", ".calls", ".registry", ".protocol", ".fingerprint"}
+loaded = {m.removeprefix("mmfe_cache.guides") for m in sys.modules if "mmfe_cache.guides" in m}
+assert loaded <= light, loaded
+"""
+
+
+def test_a_training_machine_needs_no_transformers_and_loads_no_guide(world, tmp_path):
+    values = recipe_to_dict(world.recipe("train.max_steps=1"))
+    (tmp_path / "r.yaml").write_text(json.dumps(values))
+    paths = map(str, (tmp_path, world.root, world.cache))
+    done = subprocess.run(
+        [sys.executable, "-c", BARE_MACHINE, *paths], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_metrics_follow_the_schedule(finished):
+    recipe, out, report, _ = finished
+    rows = table(out / "metrics.csv")
+    # 12 draws once a scene is held out: 3 + 3 steps of 4, then 6 of 2.
+    assert [row["resolution"] for row in rows] == ["16"] * 6 + ["32"] * 6
+    assert [float(row["epoch"]) for row in rows[:3]] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert float(rows[0]["learning_rate"]) == recipe.train.learning_rate
+    assert float(rows[-1]["learning_rate"]) < recipe.train.learning_rate / 20
+    for row in rows:
+        total = float(row["l1"]) + 0.1 * float(row["fourier"]) + 0.1 * float(row["mgl"])
+        assert float(row["loss"]) == pytest.approx(total, rel=1e-5)
+        assert float(row["images_per_second"]) > 0
+        assert 0 <= float(row["data_wait"]) <= 1
+    assert report.images == 6 * 4 + 6 * 2
+
+
+def test_routing_is_logged_for_every_site(finished):
+    recipe, out, _, _ = finished
+    rows = table(out / "router.csv")
+    sites = {row["site"] for row in rows}
+    assert sites == set(Restorer(recipe.model).mofe)
+    assert len(rows) == 12 * len(sites)
+    for row in rows:
+        experts = [float(row[f"expert_{i}"]) for i in range(recipe.model.num_experts)]
+        assert all(0 < value < 1 for value in experts)
+        assert float(row["mean"]) == pytest.approx(np.mean(experts), rel=1e-5)
+
+
+def test_validation_holds_a_scene_out_and_keeps_the_best(finished, world):
+    _, out, report, _ = finished
+    rows = table(out / "validation.csv")
+    assert [int(r["step"]) for r in rows if r["label"] == "average"] == [4, 8, 12]
+    assert {r["label"] for r in rows} == {"average", "low", "haze", "low_haze"}
+    last = [float(r["psnr"]) for r in rows if r["step"] == "12" and r["label"] != "average"]
+    assert report.validation == pytest.approx(np.mean(last))
+    assert Restorer.from_pretrained(out / "best").config.width == 4
+
+
+def test_lambda_0_equals_a_loss_without_the_term(world):
+    recipe = world.recipe("loss.mgl=0")
+    samples = load_dataset("cdd11", "train", world.root).samples
+    schedule = Schedule(recipe, samples)
+    cache = open_cache(store_path("cdd11", "train", "oracle", root=world.cache))
+    guidance = SampleGuidance(cache, [s.id for s in samples], arrays=recipe.model.reads)
+    batch = next(iter(TrainingBatches(recipe, samples, schedule, guidance)))
+    torch.manual_seed(0)
+    restorer = Restorer(replace(recipe.model, identity_start=False))
+    loss = RestorationTask(restorer, recipe, schedule).training_step(batch, 0)
+
+    def restored_loss(batch):
+        degraded, clean = batch.degraded.float() / 255, batch.clean.float() / 255
+        restored = restorer(degraded, batch.embeddings, batch.keep)
+        return l1_loss(restored, clean) + 0.1 * fourier_loss(restored, clean)
+
+    assert torch.equal(loss, restored_loss(batch))
+    with_term = RestorationTask(restorer, world.recipe(), schedule)
+    batches = TrainingBatches(world.recipe(), samples, schedule, guidance)
+    batch = next(batch for batch in batches if batch.answers_keep.sum() > 1)
+    expected = restored_loss(batch)
+    assert float(with_term.training_step(batch, 0).detach()) > float(expected.detach())
+
+
+def test_ema_is_the_recurrence_over_the_steps(world, tmp_path):
+    class Record(Callback):
+        def __init__(self):
+            self.average = None
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            now = {k: v.clone() for k, v in pl_module.restorer.state_dict().items()}
+            if self.average is None:
+                self.average = now
+            else:
+                self.average = {k: 0.8 * self.average[k] + 0.2 * v for k, v in now.items()}
+
+    record = Record()
+    recipe = world.recipe("train.ema_decay=0.8", "train.max_steps=5")
+    train(recipe, **world.sources, out=tmp_path, callbacks=[record])
+    saved = Restorer.from_pretrained(tmp_path / "model").state_dict()
+    for name, value in record.average.items():
+        torch.testing.assert_close(saved[name], value, rtol=1e-5, atol=1e-7)
+
+
+def test_an_unguided_baseline_needs_no_cache(world, tmp_path):
+    recipe = world.recipe(
+        "model.encoder_guidance=none", "model.decoder_guidance=none", "model.experts=none",
+        "model.guidance_dropout=0", "train.max_steps=2",
+    )  # fmt: skip
+    report = train(recipe, root=world.root, cache=tmp_path / "nothing", out=tmp_path / "run")
+    assert report.completed
+    assert not (tmp_path / "run" / "router.csv").exists()
+
+
+def test_restormers_weights_start_the_backbone(world, tmp_path):
+    unguided = [f"model.{key}=none" for key in ("encoder_guidance", "decoder_guidance", "experts")]
+    plain = Restorer(world.recipe(*unguided, "model.guidance_dropout=0").model)
+    torch.save({"params": plain.state_dict()}, tmp_path / "restormer.pth")
+    recipe = world.recipe("train.max_steps=1", "train.learning_rate=1e-9")
+    train(recipe, **world.sources, out=tmp_path / "run", init_from=tmp_path / "restormer.pth")
+    trained = Restorer.from_pretrained(tmp_path / "run" / "model").state_dict()
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(trained[name], value, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("control", ["shuffled", "constant"])
+def test_the_controls_train(world, tmp_path, control):
+    recipe = world.recipe(f"guide.control={control}", "train.max_steps=2")
+    assert train(recipe, **world.sources, out=tmp_path).completed
+
+
+class TestRefusals:
+    """Nothing that the schedule will need may be missing when the first step runs."""
+
+    def refused(self, world, tmp_path, *overrides, **options):
+        with pytest.raises(CacheError) as caught:
+            train(world.recipe(*overrides), out=tmp_path / "run", **(world.sources | options))
+        assert caught.value.exit_code == 3
+        assert not (tmp_path / "run").exists()
+        return str(caught.value)
+
+    def test_no_cache(self, world, tmp_path):
+        told = self.refused(world, tmp_path, cache=tmp_path / "none")
+        assert "mmfe cache build --dataset cdd11 --split train --guide oracle" in told
+        assert "--views whole@16,whole@32" in told
+        assert f"--root {world.root}" in told
+
+    def test_a_view_that_only_the_last_stage_needs(self, world, tmp_path):
+        stages = (
+            "[{epochs: 1, resolution: 16, batch_size: 4}, "
+            "{epochs: 1, resolution: 48, batch_size: 4}]"
+        )
+        told = self.refused(world, tmp_path, f"train.stages={stages}")
+        assert "lacks views that the schedule needs: whole@48" in told
+
+    def test_a_cache_of_another_width(self, world, tmp_path):
+        told = self.refused(world, tmp_path, "model.guidance_dim=65")
+        assert "64 (oracle)" in told
+        assert "--set model.guidance_dim=64" in told
+
+    def test_a_cache_of_another_guide_of_the_same_width(self, world, tmp_path):
+        store = store_path("cdd11", "train", "oracle", root=world.cache)
+        told = self.refused(world, tmp_path, "guide=scene", "model.guidance_dim=64", cache=store)
+        assert "another guide" in told
+
+    def test_the_proposed_command_builds_what_was_looked_for(self, world, tmp_path):
+        spaced = tmp_path / "my caches"
+        told = self.refused(world, tmp_path, cache=spaced / "train" / "oracle.zarr")
+        assert told.rstrip().endswith(f"--out '{spaced}'")
+        told = self.refused(world, tmp_path, cache=tmp_path / "odd.zarr")
+        assert "--out" not in told
+
+    def test_a_cache_of_another_split(self, world, tmp_path):
+        test = store_path("cdd11", "test", "oracle", root=world.cache)
+        assert "cdd11/test" in self.refused(world, tmp_path, cache=test)
+
+    def test_a_sample_that_the_cache_lacks(self, world, tmp_path):
+        more = tmp_path / "more"
+        shutil.copytree(world.root, more)
+        for folder in (more / "train").iterdir():
+            if folder.is_dir():
+                first = sorted(folder.glob("*.png"))[0]
+                shutil.copy(first, folder / "unseen.png")
+        told = self.refused(world, tmp_path, root=more)
+        assert "unseen" in told
+
+    def test_scenes_held_out_leave_some_to_train_on(self, world, tmp_path):
+        with pytest.raises(UsageError, match="nothing to train on"):
+            train(world.recipe("data.validation_scenes=5"), **world.sources, out=tmp_path / "run")
+
+
+def test_out_of_memory_says_what_to_do(world, tmp_path):
+    class Exhausted(Callback):
+        def on_before_backward(self, trainer, pl_module, loss):
+            # More than any machine has: the allocator itself refuses.
+            torch.empty(1 << 60, dtype=torch.uint8)
+
+    with pytest.raises(MmfeError, match="out of memory") as caught:
+        train(world.recipe(), **world.sources, out=tmp_path, callbacks=[Exhausted()])
+    told = str(caught.value)
+    assert "stage 1: 4 crops of 16²" in told
+    assert "--set train.accumulate=2 (2 crops at once" in told
+    assert "train.activation_checkpointing=true" in told
+
+
+def test_other_runtime_errors_stay_what_they_are(world, tmp_path):
+    class Broken(Callback):
+        def on_before_backward(self, trainer, pl_module, loss):
+            raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match="something else"):
+        train(world.recipe(), **world.sources, out=tmp_path, callbacks=[Broken()])
+
+
+class TestPlan:
+    def test_a_plan_counts_what_a_run_does(self, world, finished):
+        recipe, _, report, _ = finished
+        plan = plan_run(recipe, **world.sources)
+        assert (plan.steps, plan.images, plan.held_out) == (report.total_steps, report.images, 3)
+        assert [stage.views for stage in plan.stages] == [("whole@16",), ("whole@32",)]
+        assert plan.problem is None
+        assert plan.to_json()["exit_code"] == 0
+
+    def test_a_plan_says_what_is_missing(self, world, tmp_path):
+        plan = plan_run(world.recipe(), root=world.root, cache=tmp_path)
+        assert plan.to_json()["exit_code"] == 3
+        assert plan.steps == 13
+        assert "mmfe cache build" in str(plan.problem)
+
+    def test_a_plan_without_data_still_has_stages_and_memory(self, tmp_path):
+        plan = plan_run(load_recipe("cdd11"), root=tmp_path)
+        assert plan.problem is not None
+        assert plan.parameters == 37_487_012
+        assert plan.steps is None
+        assert [stage.batch_size for stage in plan.stages] == [64, 32, 16, 16]
+
+    def test_the_estimate_is_what_autograd_keeps(self, world):
+        recipe = world.recipe("model.guidance_dropout=0")
+        restorer = Restorer(recipe.model)
+        kept = {}
+        own = {p.untyped_storage().data_ptr() for p in restorer.parameters()}
+        alive = []
+
+        def pack(tensor):
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                kept[storage.data_ptr()] = storage.nbytes()
+                alive.append(tensor)
+            return tensor
+
+        random = torch.Generator().manual_seed(0)
+        tokens = [torch.randn(2, 16, 64, generator=random) for _ in range(2)]
+        embeddings = Embeddings(*tokens, torch.randn(2, 64, generator=random))
+        image = torch.rand(2, 3, 32, 32)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            restored = restorer(image, embeddings)
+            loss = l1_loss(restored, image) + fourier_loss(restored, image)
+        loss.backward()
+        measured = sum(kept.values())
+        assert estimate(recipe, 32, 2, "32-true").activations == pytest.approx(measured, rel=0.1)
+
+    def test_checkpointing_needs_less(self, world):
+        plain = estimate(world.recipe(), 32, 2, "32-true")
+        less = estimate(world.recipe("train.activation_checkpointing=true"), 32, 2, "32-true")
+        assert less.activations < 0.6 * plain.activations
+        assert less.parameters == plain.parameters
