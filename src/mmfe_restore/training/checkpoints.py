@@ -52,14 +52,18 @@ class SaveByClock(Checkpoint):
         self._signal: int | None = None
         self._saved_at = time.monotonic()
         self._saved_step = -1
-        self._before: dict[int, Any] = {}
+        # Those of before Lightning's: its own teardown comes before `release_signals`, and giving
+        # its handlers back then would leave a process, and what it forks, deaf to SIGTERM.
+        self._before = {number: signal.getsignal(number) for number in _SIGNALS}
+        self._taken = False
         self.stopped_by: str | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the signals; after Lightning, whose own handler would end the run unsaved."""
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
-                self._before[number] = signal.signal(number, self._on_signal)
+                signal.signal(number, self._on_signal)
+            self._taken = True
         self._saved_at = time.monotonic()
 
     def _on_signal(self, number: int, frame: object) -> None:
@@ -68,10 +72,12 @@ class SaveByClock(Checkpoint):
         self._signal = number
 
     def release_signals(self) -> None:
-        """Give the signals back to whoever had them."""
-        while self._before:
-            number, handler = self._before.popitem()
-            signal.signal(number, handler)
+        """Give the signals back to whoever had them when this was made."""
+        if not self._taken:
+            return
+        self._taken = False
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -49,6 +50,27 @@ def finished(world, tmp_path_factory):
     heard = Heard()
     recipe = world.recipe("data.validation_scenes=1", "data.validation_every=4")
     return recipe, out, train(recipe, **world.sources, out=out, progress=heard), heard
+
+
+def test_the_process_gets_its_signals_back(world, tmp_path):
+    # A handler of a run that has ended would keep this process, and what it forks, from ending.
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    before = [signal.getsignal(number) for number in numbers]
+    train(world.recipe("train.max_steps=1"), **world.sources, out=tmp_path)
+    assert [signal.getsignal(number) for number in numbers] == before
+    with pytest.raises(RuntimeError, match="stop"):
+        train(
+            world.recipe("train.max_steps=2"),
+            **world.sources,
+            out=tmp_path / "failed",
+            callbacks=[Failing()],
+        )
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+class Failing(Callback):
+    def on_train_batch_end(self, *arguments):
+        raise RuntimeError("stop")
 
 
 def test_the_folder_holds_what_the_contract_says(finished):
