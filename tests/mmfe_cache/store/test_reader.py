@@ -1,5 +1,8 @@
-import multiprocessing
+import json
+import os
 import pickle
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -168,20 +171,19 @@ def test_threads_share_a_reader(store, everything):
     assert not wrong
 
 
-def _answers(reader, queue):
-    queue.put(reader.gather(range(103), VIEW).answer.numpy().tobytes())
-
-
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_processes_share_a_reader(store, everything, method):
-    reader = open_cache(store)
-    reader.gather([0], VIEW)
-    context = multiprocessing.get_context(method)
-    queue = context.Queue()
-    process = context.Process(target=_answers, args=(reader, queue))
-    process.start()
-    assert queue.get(timeout=120) == everything.answer.numpy().tobytes()
-    process.join()
+def test_processes_share_a_reader(store, method):
+    script = Path(__file__).with_name("worker_reads.py")
+    done = subprocess.run(
+        [sys.executable, script, method, store, VIEW],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"threads": 1, "ended": [0, 0], "agree": True}
 
 
 def test_a_pickled_reader_opens_the_store_anew(store):
