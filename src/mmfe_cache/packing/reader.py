@@ -6,7 +6,6 @@ is taken, so threads and forked workers read side by side.
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,13 +20,14 @@ from mmfe_cache.images import pixel_digest
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray, SampleSet
 
+from .codec import PLAIN, STORED_AS, add_green, inflate_rows
 from .recipes import load_description, load_samples
 from .tiles import TILE, TILE_BYTES, cut_tiles, join_tiles, num_tiles
 
 FORMAT = "mmfe-pack"
 """Root attribute ``format`` of a pack."""
 
-VERSION = 1
+VERSION = 2
 """Root attribute ``version``."""
 
 ARRAYS = ("tiles", "height", "width", "first_tile", "digest", "name", "bytes", "samples")
@@ -101,6 +101,9 @@ class PackReader:
         tiles = _data(file, "tiles")
         if tiles.shape[1:] != (TILE, TILE, 3) or tiles.dtype != np.uint8:
             raise ValueError(f"tiles are {tiles.shape} {tiles.dtype}")
+        stored = file.attrs["stored_as"]
+        if stored != (STORED_AS if self.compressed else PLAIN):
+            raise ValueError(f"tiles are stored as {stored!r}")
         length = self.path.stat().st_size
         if int(cast("Any", file.attrs["file_bytes"])) != length:
             raise ValueError(f"{length} bytes, {file.attrs['file_bytes']} when it was written")
@@ -138,7 +141,9 @@ class PackReader:
             def fetch(tile: int, rows: int) -> NDArray[np.uint8]:
                 return self._inflated(first + tile, rows)
 
-            return join_tiles(fetch, size, top, left, height, width)
+            image = join_tiles(fetch, size, top, left, height, width)
+            add_green(image)
+            return image
         return cut_tiles(self._raw(first, num_tiles(*size)), size, top, left, height, width)
 
     def samples(self, root: Path) -> SampleSet:
@@ -166,19 +171,10 @@ class PackReader:
     def _inflated(self, tile: int, rows: int) -> NDArray[np.uint8]:
         place = self._locations + 16 * tile
         start, length = self._map[place : place + 16].view("<u8")
-        deflated = self._map[int(start) : int(start + length)].data
-        wanted = rows * TILE * 3
         try:
-            if rows == TILE:
-                content = zlib.decompress(deflated)
-            else:
-                # The rows below the crop are not worth inflating: a sixth of the work, on average.
-                content = zlib.decompressobj().decompress(deflated, wanted)
-        except zlib.error as problem:
+            return inflate_rows(self._map[int(start) : int(start + length)].data, rows)
+        except ValueError as problem:
             raise self._damaged(tile, str(problem)) from problem
-        if len(content) != wanted:
-            raise self._damaged(tile, f"{len(content)} bytes instead of {wanted}")
-        return np.frombuffer(content, np.uint8).reshape(rows, TILE, 3)
 
     def _damaged(self, tile: int, what: str) -> DataError:
         return DataError(f"tile {tile} of pack {self.path} is damaged", got=what, remedy=_REMEDY)

@@ -15,11 +15,9 @@ import numpy as np
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import write_atomically
 
+from .codec import LEVEL, PLAIN, STORED_AS
 from .reader import FORMAT, VERSION
 from .tiles import TILE, TILE_BYTES, num_tiles
-
-LEVEL = 1
-"""Deflate level: higher ones gain one percent and take three times as long."""
 
 _SYNC_EVERY = 32
 """Pictures between two flushes to the disk: what a power cut can cost."""
@@ -123,6 +121,7 @@ class Staging:
             file.attrs["format"] = FORMAT
             file.attrs["version"] = VERSION
             file.attrs["compressed"] = self._compress
+            file.attrs["stored_as"] = STORED_AS if self._compress else PLAIN
             file.attrs["tile"] = TILE
             file["height"] = np.array([size[0] for size in sizes], np.int32)
             file["width"] = np.array([size[1] for size in sizes], np.int32)

@@ -15,9 +15,10 @@ from mmfe_cache.images import FileSource, pixel_digest
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import PixelSource, SampleSet
 
+from .codec import deflate_tiles
 from .reader import VERSION, PackReader, forget_packs
 from .recipes import PictureList, dump_samples
-from .staging import LEVEL, Record, Staging
+from .staging import Record, Staging
 from .tiles import split_tiles
 
 
@@ -75,7 +76,7 @@ def pack(
     Args:
         samples: from `load_dataset` on the unpacked folder.
         path: the pack; an existing one is replaced when the new one is whole.
-        compress: deflate the tiles, losslessly.
+        compress: deflate the tiles' differences, losslessly (see `codec`).
         progress: who is told.
         workers: threads that decode and compress.
         verify: read every picture back and compare its digest.
@@ -146,7 +147,7 @@ def _tiled(
                 expected=f"{sizes[number]}",
             )
         tiles = split_tiles(image)
-        blobs = [zlib.compress(one.tobytes(), LEVEL) for one in tiles] if compress else []
+        blobs = deflate_tiles(tiles) if compress else []
         return Record(
             number,
             pixel_digest(image),
