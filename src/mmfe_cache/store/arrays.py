@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import google_crc32c
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from mmfe_cache.embeddings import TOKEN_SLICES, ArrayName, Tokens
-from mmfe_cache.errors import CacheError
+from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.store import documents
 from mmfe_cache.store.mapping import Region
 from mmfe_cache.store.metadata import StoreMetadata, ViewMetadata
@@ -22,13 +25,21 @@ from mmfe_cache.store.storage import Storage
 Check = Literal["first", "always", "never"]
 """When a chunk's crc32c is compared: once per process, at every read, or never."""
 
+CHECKS: tuple[Check, ...] = get_args(Check)
+
 # What is known of a sample's chunk. The order matters: `_MAPPED` and above can be copied.
 _UNKNOWN, _ABSENT, _REMOTE, _MAPPED, _CHECKED = range(5)
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """One selection of tokens: its shape, its columns, and all of it in the mapped region."""
+    """One selection of tokens: one sample's shape, its columns, and every sample's values.
+
+    Attributes:
+        item: (T, D), or (D,) for ``answer``.
+        columns: the window in a chunk's values.
+        values: (rows, *item) over the mapped region; None where nothing can be mapped.
+    """
 
     item: tuple[int, ...]
     columns: slice
@@ -80,30 +91,21 @@ class ArrayReader:
             )
         self._state = np.zeros(store.num_samples, np.uint8)
         self._region: Region | None = None
+        self._chunks: NDArray[np.uint8] | None = None
+        # A place holds a shard's chunks without its tail, and begins at a page. So where a shard's
+        # chunks fill their pages, which 64 chunks always do, sample i is row i of one array.
+        pages = mmap.PAGESIZE // math.gcd(mmap.PAGESIZE, self._shape.stride)
+        rows = -(-store.shard_samples // pages) * pages
+        self._gap = rows - store.shard_samples
         if storage.local(file) is not None:
-            try:
-                size = self._shape.file_bytes(store.shard_samples)
-                self._region = Region(store.num_shards, size)
-            except OSError:
-                # Too few addresses (a limit such as `ulimit -v`): read by ranges instead.
-                self._region = None
-        self._chunks = self._values = None
-        if self._region is not None:
-            strides = (self._region.stride, self._shape.stride)
-            places = (store.num_shards, store.shard_samples)
-            # Every chunk with its checksum, and its values alone.
-            self._chunks = self._region.view(
-                np.uint8, (*places, self._shape.stride), (*strides, 1), 0
-            )
-            self._values = self._region.view(
-                np.float16, (*places, self._shape.chunk_bytes // 2), (*strides, 2), 0
-            )
+            # Too few addresses (a limit such as `ulimit -v`): read by ranges instead.
+            with contextlib.suppress(OSError):
+                self._region = Region(store.num_shards, rows * self._shape.stride)
+                self._chunks = self._over(self._region, np.uint8, (self._shape.stride,))
 
     def gather(
         self,
         indices: NDArray[np.int64],
-        numbers: NDArray[np.int64],
-        slots: NDArray[np.int64],
         tokens: Tokens,
         check: Check,
         pin: bool,
@@ -111,49 +113,81 @@ class ArrayReader:
         """Copy B samples into a fresh tensor; see `CacheReader.gather`.
 
         Args:
-            indices: (B,) sample indices, known to be in range.
-            numbers: (B,) the shards they are in.
-            slots: (B,) their places in the shards.
+            indices: (B,) sample indices.
             tokens: which tokens; ``answer`` has only one.
             check: when to compare checksums.
             pin: whether to use page-locked memory, where a GPU is there to profit.
 
         Returns:
             float16 (B, T, D), or (B, D) for ``answer``.
+
+        Raises:
+            CacheError: a chunk is damaged, or a sample was skipped.
+            UsageError: an index or a selection of tokens does not exist.
         """
-        layout = self._layouts.get(tokens)
-        if layout is None:
-            layout = self._layouts[tokens] = self._layout(tokens)
-        known = int(self._state[indices].min(initial=_CHECKED))
-        if check == "always" or known < (_MAPPED if check == "never" else _CHECKED):
-            self._prepare(indices, numbers, check)
-            known = int(self._state[indices].min(initial=_CHECKED))
-        shape = (len(indices), *layout.item)
-        if known < _MAPPED or layout.values is None:
-            rows = self._fetch(indices, layout.columns, check)
-        elif pin and torch.cuda.is_available():
+        # Between two batches, megabytes of embeddings drive this code out of the CPU's caches.
+        # So what matters here is how few functions a batch runs through, not how much they do.
+        layout = self._layouts.get(tokens) or self._layout(tokens)
+        if check != "first" or not self._all_checked(indices):
+            self._prepare(indices, check)
+            if layout.values is None or self._state.take(indices).min(initial=_CHECKED) < _MAPPED:
+                return self._fetch(indices, layout, check)
+        if layout.values is None:
+            return self._fetch(indices, layout, check)
+        if pin and torch.cuda.is_available():
+            shape = (len(indices), *layout.item)
             tensor = torch.empty(shape, dtype=torch.float16, pin_memory=True)
-            places = zip(tensor.numpy().reshape(len(indices), -1), numbers, slots, strict=True)
-            for row, number, slot in places:
-                row[:] = layout.values[number, slot]
+            for row, place in zip(tensor.numpy(), self._rows(indices).tolist(), strict=True):
+                row[:] = layout.values[place]
             return tensor
-        else:
-            # One NumPy call for the whole batch, whichever shards it comes from.
-            rows = layout.values[numbers, slots]
-        return torch.from_numpy(rows.reshape(shape))
+        # One NumPy call for the whole batch, whichever shards it comes from. Torch's own
+        # `index_select` would use threads, which do not survive a fork.
+        return torch.from_numpy(layout.values[self._rows(indices)])
+
+    def _rows(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(B,) where samples are in the mapped region."""
+        return indices + indices // self._shape.slots * self._gap if self._gap else indices
+
+    def _all_checked(self, indices: NDArray[np.int64]) -> bool:
+        """Whether every index exists and its chunk is mapped and was compared before."""
+        try:
+            known = self._state.take(indices).tobytes()
+        except IndexError:
+            return False
+        # A negative index would count from the end.
+        return known.count(_CHECKED) == len(known) and np.minimum.reduce(indices, initial=0) == 0
 
     def _layout(self, tokens: Tokens) -> _Layout:
+        if tokens not in TOKEN_SLICES:
+            raise UsageError("no such tokens", got=repr(tokens), expected=", ".join(TOKEN_SLICES))
         window = slice(0, 1) if self._name == "answer" else TOKEN_SLICES[tokens]
         count, width = window.stop - window.start, self._store.dim
         columns = slice(window.start * width, window.stop * width)
         item = (width,) if self._name == "answer" else (count, width)
-        return _Layout(item, columns, None if self._values is None else self._values[..., columns])
+        values = None
+        if self._region is not None:
+            values = self._over(self._region, np.float16, item, 2 * columns.start)
+        return self._layouts.setdefault(tokens, _Layout(item, columns, values))
 
-    def _prepare(
-        self, indices: NDArray[np.int64], numbers: NDArray[np.int64], check: Check
-    ) -> None:
+    def _over(
+        self, region: Region, dtype: DTypeLike, item: tuple[int, ...], offset: int = 0
+    ) -> NDArray[Any]:
+        """(rows, *item): every sample's place, from a byte of its chunk on."""
+        rows = self._store.num_shards * (self._shape.slots + self._gap)
+        strides = (self._shape.stride, *np.empty(item, dtype).strides)
+        return region.view(dtype, (rows, *item), strides, offset)
+
+    def _prepare(self, indices: NDArray[np.int64], check: Check) -> None:
         """Open the shards of a batch and compare the checksums that are due."""
-        for number in np.unique(numbers[self._state[indices] == _UNKNOWN]).tolist():
+        # As unsigned numbers, negative indices are too large as well.
+        if indices.view(np.uint64).max(initial=0) >= self._store.num_samples:
+            raise UsageError(
+                "sample indices are out of range",
+                got=f"{indices.min()} to {indices.max()}",
+                expected=f"values 0 to {self._store.num_samples - 1}",
+            )
+        unknown = indices[self._state[indices] == _UNKNOWN]
+        for number in np.unique(unknown // self._shape.slots).tolist():
             self._open(number)
         known = self._state[indices]
         if (known == _ABSENT).any():
@@ -167,8 +201,8 @@ class ArrayReader:
             return
         due = known >= _MAPPED if check == "always" else known == _MAPPED
         for index in np.unique(indices[due]).tolist():
-            number, slot = divmod(index, self._shape.slots)
-            self._compare(self._chunks[number, slot], index)
+            row = index + index // self._shape.slots * self._gap
+            self._compare(self._chunks[row], index)
             self._state[index] = _CHECKED
 
     def _open(self, number: int) -> None:
@@ -181,18 +215,25 @@ class ArrayReader:
             present = decode_index(self._shape, place, tail, size, where).present
             path = self._storage.local(file)
             mapped = (
-                self._region is not None and path is not None and self._region.put(number, path)
+                self._region is not None
+                and path is not None
+                and self._region.put(number, path, size)
             )
         except FileNotFoundError:
             raise gone(where) from None
+        except OSError as problem:
+            raise CacheError(
+                f"cannot read {where}",
+                got=problem.strerror or str(problem),
+                remedy=f"check the disk and the permissions; mmfe cache verify "
+                f"{self._storage.location} reads everything",
+            ) from problem
         start = number * self._shape.slots
         self._state[start : start + place.count] = np.where(
             present, _MAPPED if mapped else _REMOTE, _ABSENT
         )
 
-    def _fetch(
-        self, indices: NDArray[np.int64], columns: slice, check: Check
-    ) -> NDArray[np.float16]:
+    def _fetch(self, indices: NDArray[np.int64], layout: _Layout, check: Check) -> torch.Tensor:
         """Read chunks that cannot be mapped: all in one request."""
         stride, slots = self._shape.stride, self._shape.slots
         wanted: list[tuple[str, int, int]] = []
@@ -200,14 +241,15 @@ class ArrayReader:
             number, slot = divmod(index, slots)
             file = self._store.place(self._view, self._name, number).file
             wanted.append((f"{self._folder}/{file}", slot * stride, (slot + 1) * stride))
-        rows = np.empty((len(indices), columns.stop - columns.start), np.float16)
+        rows = np.empty((len(indices), *layout.item), np.float16)
         chunks = self._storage.ranges(wanted) if wanted else []
         for row, index, chunk in zip(rows, indices.tolist(), chunks, strict=True):
             # What was fetched just now was never compared before.
             if check != "never":
                 self._compare(chunk, index)
-            row[:] = chunk[: self._shape.chunk_bytes].view(np.float16)[columns]
-        return rows
+            values = chunk[: self._shape.chunk_bytes].view(np.float16)
+            row[:] = values[layout.columns].reshape(layout.item)
+        return torch.from_numpy(rows)
 
     def _compare(self, chunk: NDArray[np.uint8], index: int) -> None:
         size = self._shape.chunk_bytes

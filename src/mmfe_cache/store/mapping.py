@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import mmap
 import os
 import weakref
@@ -29,7 +31,8 @@ class Region:
 
     Args:
         places: how many files.
-        place_bytes: room for the largest of them.
+        place_bytes: how much of each file is mapped at most: whole pages where there is more
+            than one place.
 
     Raises:
         OSError: the system has not so many addresses, or no such maps.
@@ -38,8 +41,10 @@ class Region:
     def __init__(self, places: int, place_bytes: int) -> None:
         if os.name != "posix":
             raise OSError("no fixed maps on this system")
-        self.stride = -(-place_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
-        size = max(1, places) * self.stride
+        if places > 1 and place_bytes % mmap.PAGESIZE:
+            raise ValueError(f"places of {place_bytes} bytes do not begin at pages")
+        self._place_bytes = place_bytes
+        size = -(-max(1, places) * max(1, place_bytes) // mmap.PAGESIZE) * mmap.PAGESIZE
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
         # No access and no reservation: this takes addresses, not memory.
         self._address = _map(None, size, 0, flags, -1)
@@ -47,25 +52,33 @@ class Region:
         self._held = [0]
         weakref.finalize(self._buffer, _unmap, self._address, size, self._held).atexit = False
 
-    def put(self, place: int, path: str) -> bool:
-        """Map the file at ``path`` into its place.
+    def put(self, place: int, path: str, size: int) -> bool:
+        """Map the file at ``path``, or its beginning, into its place.
+
+        Args:
+            place: which place.
+            path: the file.
+            size: bytes it must have: reading past the end of a map would end the process.
 
         Returns:
-            False if this process has mapped as many files as it may.
+            False if no more files can be mapped.
 
         Raises:
-            OSError: the file cannot be mapped, or does not fit.
+            OSError: the file cannot be opened, or has another size.
         """
         global _mapped
         if _mapped >= MAX_MAPS:
             return False
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            size = os.fstat(handle).st_size
-            if not 0 < size <= self.stride:
-                raise OSError(f"{path} has {size} bytes, at most {self.stride} were expected")
-            address = self._address + place * self.stride
-            _map(address, size, mmap.PROT_READ, mmap.MAP_SHARED | _MAP_FIXED, handle)
+            _expect(handle, size, path)
+            address = self._address + place * self._place_bytes
+            length = min(size, self._place_bytes)
+            _map(address, length, mmap.PROT_READ, mmap.MAP_SHARED | _MAP_FIXED, handle)
+        except OSError as problem:
+            if problem.errno == errno.ENOMEM:  # The system allows fewer maps than usual.
+                return False
+            raise
         finally:
             os.close(handle)
         _mapped += 1
@@ -75,7 +88,7 @@ class Region:
     def view(
         self, dtype: DTypeLike, shape: tuple[int, ...], strides: tuple[int, ...], offset: int
     ) -> NDArray[Any]:
-        """An array over the whole region; only mapped places of it may be touched."""
+        """An array from byte ``offset`` on; only mapped places of it may be touched."""
         data = np.ndarray(shape, dtype, memoryview(self._buffer), offset, strides)
         data.flags.writeable = False
         return data
@@ -84,17 +97,23 @@ class Region:
 def map_file(path: str) -> NDArray[np.uint8]:
     """Map one whole file; it is unmapped with the last array that views it.
 
+    Where it cannot be mapped, as an empty file cannot, it is read into memory.
+
     Raises:
-        OSError: it cannot be opened or mapped.
+        OSError: it cannot be opened or read.
     """
-    if os.name != "posix" or os.stat(path).st_size == 0:  # noqa: PTH116
-        with open(path, "rb") as file:  # noqa: PTH123
-            return np.frombuffer(file.read(), np.uint8)
-    size = os.stat(path).st_size  # noqa: PTH116
-    region = Region(1, size)
-    if not region.put(0, path):
-        return np.fromfile(path, np.uint8)
-    return region.view(np.uint8, (size,), (1,), 0)
+    with contextlib.suppress(OSError):
+        size = os.stat(path).st_size  # noqa: PTH116
+        region = Region(1, size)
+        if region.put(0, path, size):
+            return region.view(np.uint8, (size,), (1,), 0)
+    return np.fromfile(path, np.uint8)
+
+
+def _expect(handle: int, size: int, path: str) -> None:
+    found = os.fstat(handle).st_size
+    if found != size:
+        raise OSError(f"{path} has {found} bytes, {size} were expected")
 
 
 def _map(address: int | None, size: int, access: int, flags: int, handle: int) -> int:

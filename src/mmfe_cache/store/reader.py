@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmfe_cache.embeddings import ARRAY_NAMES, TOKEN_SLICES, ArrayName, Embeddings, Tokens
+from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName, Embeddings, Tokens
 from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.store import documents, table
-from mmfe_cache.store.arrays import ArrayReader, Check
+from mmfe_cache.store.arrays import CHECKS, ArrayReader, Check
 from mmfe_cache.store.ids import StoredIds
 from mmfe_cache.store.metadata import SAMPLES, StoreMetadata, ViewMetadata
 from mmfe_cache.store.storage import Storage, open_storage
@@ -177,26 +177,15 @@ class CacheReader:
                 skipped, or the store changed under the reader.
             UsageError: an index, array or token selection does not exist.
         """
-        where = np.ascontiguousarray(indices, dtype=np.int64)
-        # As unsigned numbers, negative indices are too large as well: one pass finds both.
-        if where.ndim != 1 or where.view(np.uint64).max(initial=0) >= len(self):
-            raise UsageError(
-                "sample indices are out of range",
-                got=f"shape {where.shape}"
-                + (f", {where.min()} to {where.max()}" if where.size else ""),
-                expected=f"shape (B,), values 0 to {len(self) - 1}",
-            )
-        if tokens not in TOKEN_SLICES or check not in ("first", "always", "never"):
-            raise UsageError(
-                "no such reading",
-                got=f"tokens={tokens!r}, check={check!r}",
-                expected="tokens of grid, mean, all; check of first, always, never",
-            )
-        numbers, slots = np.divmod(where, self.metadata.shard_samples)
+        where = np.asarray(indices)
+        if where.dtype != np.int64 or where.ndim != 1:
+            where = _as_indices(where)
+        if check not in CHECKS:
+            raise UsageError("no such check", got=repr(check), expected=", ".join(CHECKS))
         result: dict[str, torch.Tensor] = {}
         for name in arrays:
             array = self._arrays.get((view, name)) or self._array(view, name)
-            result[name] = array.gather(where, numbers, slots, tokens, check, pin)
+            result[name] = array.gather(where, tokens, check, pin)
         return Embeddings(**result)
 
     def _array(self, view: str, name: ArrayName) -> ArrayReader:
@@ -252,6 +241,19 @@ def open_cache(path: str | Path) -> CacheReader:
         CacheError: there is none, it is damaged, or another version of mmfe wrote it.
     """
     return CacheReader(open_storage(path), path)
+
+
+def _as_indices(given: NDArray[Any]) -> NDArray[np.int64]:
+    # An empty list becomes an array of floats; any other float, or a mask, is a mistake.
+    if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+        raise UsageError(
+            "sample indices are out of range: they are no list of whole numbers",
+            got=f"{given.dtype} of shape {given.shape}",
+            expected="integers of shape (B,)",
+        )
+    if given.size and given.max() > np.iinfo(np.int64).max:
+        raise UsageError("sample indices are out of range", got=f"{given.max()}")
+    return given.astype(np.int64)
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:
