@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import output
+from . import data_pack, output
+from .data_pack import Dataset, Json, Root, Splits
 
 if TYPE_CHECKING:
     from mmfe_cache.datasets import CheckReport
 
 app = typer.Typer(no_args_is_help=True, help="Make, list, check and pack data sets.")
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+app.command("pack")(data_pack.pack)
+app.command("verify")(data_pack.verify)
 
 
 @app.command()
@@ -114,16 +115,13 @@ def list_(as_json: Json = False) -> None:
 
 @app.command()
 def check(
-    dataset: Annotated[str, typer.Option(help="A data set of `mmfe data list`.")] = "cdd11",
-    root: Annotated[
-        Path | None,
-        typer.Option(help="Its folder; default: $MMFE_DATA/DATASET, else data/DATASET."),
-    ] = None,
-    split: Annotated[list[str] | None, typer.Option(help="train or test; default: both.")] = None,
+    dataset: Dataset = "cdd11",
+    root: Root = None,
+    split: Splits = None,
     fast: Annotated[
         bool, typer.Option("--fast", help="Read headers only and compare no photographs.")
     ] = False,
-    workers: Annotated[int, typer.Option(help="Threads that read.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that read.")] = 2,
     as_json: Json = False,
 ) -> None:
     """Say what is there: layouts, counts, missing partners, sizes, unreadable files, leaks.
@@ -216,65 +214,3 @@ def _print_check(report: CheckReport, epoch: dict[str, Any] | None) -> None:
         output.say(f"{len(report.leaks)} test photographs are in the training split too")
     for leak in report.leaks:
         output.say(f"leak: {leak.test} = {leak.train}")
-
-
-@app.command()
-def pack(
-    dataset: Annotated[str, typer.Option(help="A data set of `mmfe data list`.")] = "cdd11",
-    root: Annotated[
-        Path | None,
-        typer.Option(help="Its folder; default: $MMFE_DATA/DATASET, else data/DATASET."),
-    ] = None,
-    split: Annotated[list[str] | None, typer.Option(help="train or test; default: both.")] = None,
-    compress: Annotated[
-        bool, typer.Option("--compress", help="Deflate the tiles: smaller, a little slower.")
-    ] = False,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the packs; default: ROOT/packed.")
-    ] = None,
-    workers: Annotated[int, typer.Option(help="Threads that decode and compress.")] = 2,
-    as_json: Json = False,
-) -> None:
-    """Pack the pictures of each split into one HDF5 file, so that crops read at memory speed.
-
-    Everything that loads the data set takes the pack by itself. A stopped run goes on where it
-    stopped.
-
-    Example: mmfe data pack --dataset cdd11 --root /data/cdd11 --compress
-    """
-    from mmfe_cache.datasets import data_root, load_dataset, splits_of
-    from mmfe_cache.packing import pack as write_pack
-    from mmfe_cache.packing import pack_path
-
-    progress = output.console_progress()
-    where = data_root(dataset, root)
-    reports: list[dict[str, Any]] = []
-    for name in split or splits_of(dataset, where):
-        samples = load_dataset(dataset, name, where, packed=False)
-        for warning in samples.warnings:
-            progress.warn(warning)
-        path = pack_path(where, dataset, name, shared=dataset != "cdd11")
-        if out is not None:
-            path = out / path.name
-        report = write_pack(samples, path, compress, progress, workers=workers)
-        reports.append({"split": name, **report.to_json()})
-    if as_json:
-        output.print_json({"packs": reports})
-        return
-    output.print_table(
-        f"packs of {dataset}",
-        ("split", "pack", "samples", "pictures", "reused", "MiB", "of the files", "seconds"),
-        [
-            (
-                entry["split"],
-                entry["path"],
-                entry["samples"],
-                entry["pictures"],
-                entry["reused"],
-                entry["pack_bytes"] / 2**20,
-                f"{entry['ratio']:.2f} x",
-                entry["seconds"],
-            )
-            for entry in reports
-        ],
-    )

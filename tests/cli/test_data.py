@@ -1,9 +1,11 @@
 import json
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
+from mmfe_cache.datasets import splits_of
 from mmfe_cache.images import write_png
 from mmfe_cache.packing import forget_packs
 from mmfe_cache.seeds import generator
@@ -57,6 +59,50 @@ def test_synth_check_pack_and_check_again(photos, tmp_path, capsys):
     assert call(capsys, "pack", "--root", out)[0] == 0
 
 
+def test_verify_finds_packs_and_what_is_damaged_in_them(photos, tmp_path, capsys):
+    out, packs = tmp_path / "out", tmp_path / "packs"
+    call(capsys, "synth", photos, "--out", out, "--composition", "low")
+    code, text, messages = call(capsys, "verify", "--root", out)
+    assert (code, text) == (1, "")
+    assert "there is no pack of 'cdd11', split train or test" in messages
+    assert "packed/cdd11-train.h5" in messages
+    for options, root in ((("--compress",), out), (("--out", packs), packs)):
+        assert call(capsys, "pack", "--root", out, *options)[0] == 0
+        code, text, _ = call(capsys, "verify", "--root", root)
+        assert code == 0
+        assert text.count("nothing damaged") == 2
+        path = root / "packed" / "test.h5" if root == out else packs / "test.h5"
+        content = bytearray(path.read_bytes())
+        with h5py.File(path) as file:
+            tiles = file["tiles"].id
+            start = tiles.get_chunk_info(0).byte_offset if root == out else tiles.get_offset()
+        content[start + 40] ^= 0xFF
+        path.write_bytes(content)
+        forget_packs()
+        code, text, messages = call(capsys, "verify", "--root", root)
+        assert code == 1
+        assert f"{path}: damaged: test/" in text
+        assert "1 pictures are damaged" in messages
+        code, text, _ = call(capsys, "verify", "--root", root, "--json")
+        assert code == 1
+        assert [len(entry["damaged"]) for entry in json.loads(text)["packs"]] == [0, 1]
+        assert call(capsys, "verify", "--root", root, "--split", "train")[0] == 0
+
+
+def test_a_folder_of_packs_is_a_root_that_has_the_splits_it_holds(photos, tmp_path, capsys):
+    out, packs = tmp_path / "out", tmp_path / "packs"
+    call(capsys, "synth", photos, "--out", out, "--composition", "low")
+    code, text, _ = call(capsys, "pack", "--root", out, "--split", "train", "--out", packs)
+    assert code == 0
+    assert f"--root '{packs}'" in text
+    code, text, _ = call(capsys, "verify", "--root", packs, "--json")
+    assert [entry["split"] for entry in json.loads(text)["packs"]] == ["train"]
+    assert splits_of("cdd11", packs) == ("train",)
+    code, _, messages = call(capsys, "verify", "--root", packs, "--split", "test")
+    assert code == 1
+    assert "split test" in messages
+
+
 def test_tables_go_to_stdout_and_messages_to_stderr(photos, tmp_path, capsys):
     code, text, messages = call(capsys, "synth", photos, "--out", tmp_path / "o")
     assert code == 0
@@ -98,6 +144,10 @@ def test_an_incomplete_set_exits_1_and_names_what_is_missing(photos, tmp_path, c
         (("check", "--dataset", "nothing", "--root", "{tmp}"), 2, "unknown data set"),
         (("check", "--root", "{tmp}", "--split", "val"), 2, "unknown split"),
         (("pack", "--root", "{tmp}/none"), 1, "is not there"),
+        (("pack", "--root", "{tmp}", "--workers", "0"), 2, "--workers"),
+        (("verify", "--dataset", "nothing", "--root", "{tmp}"), 2, "unknown data set"),
+        (("verify", "--root", "{tmp}", "--split", "val"), 2, "unknown split"),
+        (("verify", "--root", "{tmp}/none"), 1, "there is no pack"),
         (("pack", "--root", "{tmp}/empty"), 1, "the low part is not there"),
         (("synth",), 2, ""),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .check import check_dataset
 from .check_report import CheckReport, PartCheck
+from .packed import find_packs
 from .registry import (
     DATASETS,
     SPLITS,
@@ -31,6 +32,7 @@ __all__ = [
     "check_dataset",
     "data_root",
     "dataset_info",
+    "find_packs",
     "load_dataset",
     "splits_of",
     "write_synth",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from mmfe_cache.errors import DataError
 from mmfe_cache.samples import SampleSet
 
 from .cdd11 import UNFINISHED_FILE
-from .listing import some
+from .listing import list_images, some
 from .splits import Split
 
 if TYPE_CHECKING:
@@ -26,23 +27,82 @@ def load_packed(name: str, split: Split, root: Path) -> SampleSet | None:
     Raises:
         DataError: the pack is damaged, or the files beside it have changed since.
     """
-    from mmfe_cache.packing import open_pack, pack_path
-
-    if (root / UNFINISHED_FILE).exists():
+    pack, foreign = find_pack(name, split, root)
+    if pack is None:
         return None
+    _check_fresh(pack, root)
+    samples = pack.samples(root)
+    newer = _newer_files(pack, root)
+    return replace(samples, warnings=(*samples.warnings, *foreign, *newer))
+
+
+def find_pack(name: str, split: Split, root: Path) -> tuple[PackReader | None, tuple[str, ...]]:
+    """The pack of a split, and a line for each pack of another set that lies in its place.
+
+    Raises:
+        DataError: what lies there is damaged or no pack.
+    """
+    from mmfe_cache.packing import open_pack, pack_places
+
     foreign: list[str] = []
-    for path in (pack_path(root, name, split, shared=True), pack_path(root, name, split)):
+    if (root / UNFINISHED_FILE).exists():
+        return None, ()
+    for path in pack_places(root, name, split):
         if not path.exists():
             continue
         pack = open_pack(path)
-        described = pack.describe()
-        if (described["dataset"], described["split"]) != (name, split):
-            foreign.append(f"{path} holds {described['dataset']}, {described['split']}")
-            continue
-        _check_fresh(pack, root)
-        samples = pack.samples(root)
-        return replace(samples, warnings=(*samples.warnings, *foreign))
-    return None
+        described = pack.about
+        if (described["dataset"], described["split"]) == (name, split):
+            return pack, tuple(foreign)
+        foreign.append(f"{path} holds {described['dataset']}, {described['split']}")
+    return None, tuple(foreign)
+
+
+def find_packs(
+    name: str, root: Path, splits: Sequence[str] | None = None
+) -> list[tuple[Split, PackReader]]:
+    """The packs of a data set.
+
+    Args:
+        name: of the data set.
+        root: its folder, or the folder of its packs.
+        splits: which; None takes those that are packed.
+
+    Raises:
+        UsageError: an unknown data set or split.
+        DataError: there is none, one of ``splits`` has none, or one cannot be read.
+    """
+    from mmfe_cache.packing import pack_places
+
+    from .registry import SPLITS, check_split, dataset_info
+
+    dataset_info(name)
+    wanted: list[Split] = [check_split(split) for split in splits or SPLITS]
+    found: list[tuple[Split, PackReader | None]] = [
+        (split, find_pack(name, split, root)[0]) for split in wanted
+    ]
+    lacking = [split for split, pack in found if pack is None]
+    if lacking and (splits or len(lacking) == len(wanted)):
+        first = pack_places(root, name, lacking[0])
+        raise DataError(
+            f"there is no pack of {name!r}, split {' or '.join(lacking)}, under {root}",
+            got="none of " + ", ".join(str(place.relative_to(root)) for place in first),
+            expected="what `mmfe data pack` writes, in ROOT/packed or in the folder of its --out",
+            remedy=f"mmfe data pack --dataset {name}, or name the folder of its --out as --root",
+        )
+    return [(split, pack) for split, pack in found if pack is not None]
+
+
+def packs_of_their_own(name: str, folder: Path) -> tuple[Split, ...]:
+    """The splits whose packs lie in ``folder`` itself, as `mmfe data pack --out` writes them."""
+    from mmfe_cache.packing import pack_places
+
+    splits: tuple[Split, ...] = get_args(Split)
+    return tuple(
+        split
+        for split in splits
+        if any(p.parent == folder and p.exists() for p in pack_places(folder, name, split))
+    )
 
 
 def _check_fresh(pack: PackReader, root: Path) -> None:
@@ -60,3 +120,16 @@ def _check_fresh(pack: PackReader, root: Path) -> None:
             expected=f"the files that {pack.path} was made from",
             remedy=f"rm '{pack.path}', then mmfe data pack",
         )
+
+
+def _newer_files(pack: PackReader, root: Path) -> tuple[str, ...]:
+    """A line where the folders hold more images than they did when they were packed."""
+    more: list[str] = []
+    for name, count in pack.about["folders"].items():
+        folder = root / name
+        now = len(list_images(folder).images) if folder.is_dir() else 0
+        if now > count:
+            more.append(f"{name}: {now} images, {count} when it was packed")
+    if not more:
+        return ()
+    return (f"the pack {pack.path} lacks newer files ({some(more)}): rm it, then mmfe data pack",)

@@ -173,11 +173,17 @@ def check_split(split: str) -> Split:
 
 
 def splits_of(name: str, root: Path | None = None) -> tuple[Split, ...]:
-    """The splits that a data set under ``root`` has: both, but for a set made with one only."""
-    made = read_spec(data_root(name, root)) if name == "cdd11" else None
-    if made is None:
-        return SPLITS
-    return tuple(check_split(split) for split in made_splits(made))
+    """The splits that a data set under ``root`` has.
+
+    Both, but for a set that was made with one only, and for a folder that holds the packs of one.
+    """
+    where = data_root(name, root)
+    made = read_spec(where) if name == "cdd11" else None
+    if made is not None:
+        return tuple(check_split(split) for split in made_splits(made))
+    from .packed import packs_of_their_own
+
+    return packs_of_their_own(name, where) or SPLITS
 
 
 def find_parts(name: str, split: str, root: Path) -> list[tuple[Part, FoundPart | None]]:

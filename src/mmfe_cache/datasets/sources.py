@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmfe_cache.degradations import degrade
 from mmfe_cache.errors import DataError
@@ -40,8 +41,17 @@ def add_noise(clean: ImageArray, sigma: float, *seed_parts: str | int) -> ImageA
     Returns:
         (H, W, 3) uint8, truncated and not rounded, as PromptIR's.
     """
+    return np.clip(unclipped_noise(clean, sigma, *seed_parts), 0, 255).astype(np.uint8)
+
+
+def unclipped_noise(clean: ImageArray, sigma: float, *seed_parts: str | int) -> NDArray[np.float32]:
+    """`add_noise` before it is clipped and cut: what published noise levels in dB refer to.
+
+    Returns:
+        (H, W, 3) float32 around [0, 255].
+    """
     noise = generator("noise", *seed_parts).standard_normal(clean.shape, dtype=np.float32)
-    return np.clip(clean + noise * np.float32(sigma), 0, 255).astype(np.uint8)
+    return np.asarray(clean + noise * np.float32(sigma), np.float32)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .advice import pack_path, unpacked_cost
+from .advice import pack_path, pack_places, unpacked_cost
 from .reader import PackedSource, PackReader, forget_packs, open_pack
 from .writer import PackReport, pack
 
@@ -14,5 +14,6 @@ __all__ = [
     "open_pack",
     "pack",
     "pack_path",
+    "pack_places",
     "unpacked_cost",
 ]

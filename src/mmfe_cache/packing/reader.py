@@ -21,7 +21,7 @@ from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray, SampleSet
 
 from .codec import PLAIN, STORED_AS, add_green, inflate_rows
-from .recipes import load_description, load_samples
+from .recipes import load_json, load_samples
 from .tiles import TILE, TILE_BYTES, cut_tiles, join_tiles, num_tiles
 
 FORMAT = "mmfe-pack"
@@ -30,7 +30,7 @@ FORMAT = "mmfe-pack"
 VERSION = 2
 """Root attribute ``version``."""
 
-ARRAYS = ("tiles", "height", "width", "first_tile", "digest", "name", "bytes", "samples")
+ARRAYS = ("tiles", "height", "width", "first_tile", "digest", "name", "bytes", "about", "samples")
 """The datasets of every pack."""
 
 _REMEDY = "remove it and run `mmfe data pack` again"
@@ -41,6 +41,11 @@ class PackReader:
 
     Args:
         path: the HDF5 file.
+
+    Attributes:
+        names: each picture's path in its data set.
+        bytes: (N,) each picture's file size when it was packed.
+        about: the data set's name, split, layout and warnings, and the images in each folder.
 
     Raises:
         DataError: missing, unfinished, foreign, damaged, or made of links to other files.
@@ -97,7 +102,8 @@ class PackReader:
         self._digest = _array(file, "digest")
         self.bytes = _array(file, "bytes")
         self.names: list[str] = [str(name) for name in _data(file, "name").asstr()[...]]
-        self._description = _array(file, "samples").tobytes()
+        self._samples = _array(file, "samples").tobytes()
+        self.about: dict[str, Any] = load_json(_array(file, "about").tobytes())
         tiles = _data(file, "tiles")
         if tiles.shape[1:] != (TILE, TILE, 3) or tiles.dtype != np.uint8:
             raise ValueError(f"tiles are {tiles.shape} {tiles.dtype}")
@@ -148,21 +154,15 @@ class PackReader:
 
     def samples(self, root: Path) -> SampleSet:
         """The samples as `load_dataset` listed them when they were packed."""
-        described = self.describe()
         path = self.path
-        samples = load_samples(described, lambda number: PackedSource(path, number))
         return SampleSet(
-            described["dataset"],
-            described["split"],
+            self.about["dataset"],
+            self.about["split"],
             root,
-            f"{described['layout']} (packed)",
-            samples,
-            tuple(described["warnings"]),
+            f"{self.about['layout']} (packed)",
+            load_samples(self._samples, lambda number: PackedSource(path, number)),
+            tuple(self.about["warnings"]),
         )
-
-    def describe(self) -> dict[str, Any]:
-        """The recorded description of the set."""
-        return load_description(self._description)
 
     def _raw(self, first: int, count: int) -> NDArray[np.uint8]:
         start = self._offset + first * TILE_BYTES
@@ -179,12 +179,8 @@ class PackReader:
     def _damaged(self, tile: int, what: str) -> DataError:
         return DataError(f"tile {tile} of pack {self.path} is damaged", got=what, remedy=_REMEDY)
 
-    def verify(self, progress: Progress | None = None) -> None:
-        """Read every picture and compare its digest with the recorded one.
-
-        Raises:
-            DataError: pictures differ; all of them are counted and the first are named.
-        """
+    def damaged(self, progress: Progress | None = None) -> tuple[str, ...]:
+        """Read every picture; the names of those whose digest is not the recorded one."""
         bad: list[str] = []
         with (progress or SilentProgress()).task("verifying", len(self), "pictures") as task:
             for number, name in enumerate(self.names):
@@ -195,6 +191,15 @@ class PackReader:
                 except DataError as problem:
                     bad.append(f"{name} ({problem.problem})")
                 task.advance()
+        return tuple(bad)
+
+    def verify(self, progress: Progress | None = None) -> None:
+        """Read every picture and compare its digest with the recorded one.
+
+        Raises:
+            DataError: pictures differ; all of them are counted and the first are named.
+        """
+        bad = self.damaged(progress)
         if bad:
             raise DataError(
                 f"{len(bad)} pictures of pack {self.path} are damaged",

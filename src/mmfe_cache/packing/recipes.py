@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from mmfe_cache.datasets.listing import list_images
 from mmfe_cache.datasets.sources import (
     DerivedSource,
     NoisySource,
@@ -14,6 +16,7 @@ from mmfe_cache.datasets.sources import (
     WindowSource,
 )
 from mmfe_cache.errors import DataError
+from mmfe_cache.images import FileSource
 from mmfe_cache.samples import PixelSource, Sample, SampleSet
 
 
@@ -41,13 +44,9 @@ def leaf_of(source: PixelSource) -> PixelSource:
 
 
 def dump_samples(samples: SampleSet, pictures: PictureList) -> bytes:
-    """Describe the samples of a set, deflated JSON; their pictures are added to ``pictures``."""
-    described = {
-        "dataset": samples.dataset,
-        "split": samples.split,
-        "layout": samples.layout,
-        "warnings": list(samples.warnings),
-        "samples": [
+    """The samples of a set, deflated JSON; their pictures are added to ``pictures``."""
+    return _deflated(
+        [
             {
                 "id": sample.id,
                 "label": sample.label,
@@ -58,17 +57,43 @@ def dump_samples(samples: SampleSet, pictures: PictureList) -> bytes:
                 "clean": None if sample.clean is None else _dump(sample.clean, pictures),
             }
             for sample in samples
-        ],
-    }
-    text = json.dumps(described, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+        ]
+    )
+
+
+def dump_about(samples: SampleSet, pictures: PictureList) -> bytes:
+    """What set it is and what was found of it, deflated JSON."""
+    return _deflated(
+        {
+            "dataset": samples.dataset,
+            "split": samples.split,
+            "layout": samples.layout,
+            "warnings": list(samples.warnings),
+            "folders": _count_images(samples.root, pictures.sources),
+        }
+    )
+
+
+def _deflated(value: Any) -> bytes:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return zlib.compress(text.encode(), 6)
 
 
-def load_description(content: bytes) -> dict[str, Any]:
-    """Undo `dump_samples`.
+def _count_images(root: Path, sources: Sequence[PixelSource]) -> dict[str, int]:
+    """Image files in each folder that pictures come from, so that later ones are noticed."""
+    folders = {source.path.parent for source in sources if isinstance(source, FileSource)}
+    return {
+        folder.relative_to(root).as_posix(): len(list_images(folder).images)
+        for folder in sorted(folders)
+        if folder.is_relative_to(root)
+    }
+
+
+def load_json(content: bytes) -> Any:
+    """Undo `dump_samples` or `dump_about`.
 
     Raises:
-        DataError: the description is damaged.
+        DataError: the content is damaged.
     """
     try:
         return json.loads(zlib.decompress(content))
@@ -76,10 +101,12 @@ def load_description(content: bytes) -> dict[str, Any]:
         raise DataError("the pack's list of samples is damaged", got=str(problem)) from problem
 
 
-def load_samples(
-    described: Mapping[str, Any], picture: Callable[[int], PixelSource]
-) -> tuple[Sample, ...]:
-    """The samples of a description over the pictures of a pack."""
+def load_samples(content: bytes, picture: Callable[[int], PixelSource]) -> tuple[Sample, ...]:
+    """The samples that `dump_samples` described, over the pictures of a pack.
+
+    Raises:
+        DataError: the content is damaged.
+    """
     return tuple(
         Sample(
             entry["id"],
@@ -90,7 +117,7 @@ def load_samples(
             entry["severities"],
             entry["noise_sigma"],
         )
-        for entry in described["samples"]
+        for entry in load_json(content)
     )
 
 

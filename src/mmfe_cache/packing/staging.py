@@ -109,7 +109,7 @@ class Staging:
             os.fsync(journal.fileno())
         self._pending.clear()
 
-    def assemble(self, description: bytes) -> Path:
+    def assemble(self, about: bytes, samples: bytes) -> Path:
         """Write the HDF5 file from the tiles; it is whole and flushed on return."""
         self._file.close()
         sizes: list[tuple[int, int]] = self._plan["sizes"]
@@ -129,7 +129,8 @@ class Staging:
             file["bytes"] = np.array(self._plan["bytes"], np.int64)
             file["digest"] = np.array([list(bytes.fromhex(d)) for d in digests], np.uint8)
             file.create_dataset("name", data=self._plan["names"], dtype=h5py.string_dtype())
-            file["samples"] = np.frombuffer(description, np.uint8)
+            file["about"] = np.frombuffer(about, np.uint8)
+            file["samples"] = np.frombuffer(samples, np.uint8)
             if self._compress:
                 self._write_deflated(file, total, first)
             else:

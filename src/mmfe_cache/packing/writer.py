@@ -17,7 +17,7 @@ from mmfe_cache.samples import PixelSource, SampleSet
 
 from .codec import deflate_tiles
 from .reader import VERSION, PackReader, forget_packs
-from .recipes import PictureList, dump_samples
+from .recipes import PictureList, dump_about, dump_samples
 from .staging import Record, Staging
 from .tiles import split_tiles
 
@@ -88,6 +88,7 @@ def pack(
     progress = progress or SilentProgress()
     pictures = PictureList()
     description = dump_samples(samples, pictures)
+    about = dump_about(samples, pictures)
     sources = pictures.sources
     names = [_name_in(samples.root, source) for source in sources]
     sizes = _sizes(sources, progress)
@@ -99,7 +100,7 @@ def pack(
         "sizes": sizes,
         "bytes": source_bytes,
         "changed": [_changed(source) for source in sources],
-        "description": zlib.crc32(description),
+        "description": zlib.crc32(description + about),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = Staging(path, plan, compress)
@@ -114,7 +115,7 @@ def pack(
     finally:
         # Also when it is stopped: what was tiled so far is what the next run starts from.
         staging.flush()
-    part = staging.assemble(description)
+    part = staging.assemble(about, description)
     if verify:
         PackReader(part).verify(progress)
     part.replace(path)

@@ -133,6 +133,7 @@ def _repeat(samples: Sequence[Sample], repeats: dict[str, int]) -> NDArray[np.in
             "data.repeats names labels that no training sample has",
             got=", ".join(unknown),
             expected=", ".join(sorted(labels)),
+            remedy="--set data.repeats={} draws every sample once an epoch",
         )
     every = repeats.get("*", 1)
     items = [

@@ -123,6 +123,31 @@ def test_a_pack_of_another_set_is_left_alone_and_a_stale_one_refused(samples, lo
         load_dataset("lol-v1", "train", lol)
 
 
+def test_a_pack_in_a_folder_of_its_own_is_a_root(samples, lol, tmp_path):
+    for name in ("lol-v1-train.h5", "train.h5"):
+        place = tmp_path / f"only-{name}"
+        pack(samples, place / name)
+        found = load_dataset("lol-v1", "train", place)
+        assert found.layout == "as published (packed)"
+        assert found.ids == samples.ids
+        assert np.array_equal(found.samples[0].clean.read(), samples.samples[0].clean.read())
+        with pytest.raises(DataError, match="is not there"):
+            load_dataset("lol-v1", "test", place)
+
+
+def test_files_that_came_after_packing_are_named(samples, lol):
+    path = pack_path(lol, "lol-v1", "train", shared=True)
+    pack(samples, path)
+    assert load_dataset("lol-v1", "train", lol).warnings == samples.warnings
+    for side in ("low", "high"):
+        write_png(lol / "our485" / side / "new.png", np.zeros((8, 8, 3), np.uint8))
+    found = load_dataset("lol-v1", "train", lol)
+    assert len(found) == 4
+    (line,) = [line for line in found.warnings if "newer" in line]
+    assert "our485/high: 5 images, 4 when it was packed" in line
+    assert str(path) in line
+
+
 def test_recipes_survive_over_one_copy_of_the_pixels(tmp_path):
     for name in ("1", "2"):
         image = generator("r", name).integers(0, 256, (40, 50, 3)).astype(np.uint8)
@@ -240,7 +265,7 @@ def test_a_stopped_run_goes_on_and_ends_in_the_same_bytes(samples, compress, tmp
 def test_the_journal_is_used_and_a_torn_one_survived(samples, tmp_path, monkeypatch):
     path = tmp_path / "p.h5"
 
-    def refuse(self, description):
+    def refuse(self, about, samples):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

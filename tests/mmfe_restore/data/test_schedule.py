@@ -70,6 +70,8 @@ def test_repeats_of_an_unknown_label_are_refused(samples):
     with pytest.raises(UsageError, match="no training sample") as caught:
         Schedule(recipe_of(repeats={"fog": 2}), samples)
     assert "fog" in str(caught.value)
+    assert "haze, low" in str(caught.value)
+    assert "--set data.repeats={}" in str(caught.value)
 
 
 def test_the_learning_rate_is_one_cosine_over_fractional_epochs(samples):
