@@ -1,8 +1,10 @@
+import errno
 import os
 import pickle
 import struct
 import threading
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -181,3 +183,22 @@ def test_written_files_respect_the_umask(tmp_path):
     finally:
         os.umask(old)
     assert (tmp_path / "f").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_full_disk_names_the_file_and_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "p.png"
+    write_atomically(path, b"before")
+    device = Path("/dev/full")
+    if not device.exists():
+        pytest.skip("no /dev/full here")
+    aside = tmp_path / "aside"
+    aside.touch()
+    monkeypatch.setattr(
+        "mmfe_cache.images.tempfile.mkstemp",
+        lambda **_: (os.open(device, os.O_WRONLY), str(aside)),
+    )
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_atomically(path, b"after")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
+    assert path.read_bytes() == b"before"
+    assert not aside.exists()

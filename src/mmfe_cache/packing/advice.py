@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from mmfe_cache.datasets.sources import SyntheticSource
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import FileSource
 from mmfe_cache.samples import SampleSet
@@ -47,16 +48,17 @@ def unpacked_cost(samples: SampleSet, seconds: float = 0.5) -> str | None:
     Returns:
         One line for a warning; None where nothing would be gained.
     """
-    files = {
+    pictures = {
         leaf.name: leaf
         for sample in samples.samples[:: max(1, len(samples) // 16)]
         for source in (sample.degraded, sample.clean)
-        if source is not None and isinstance(leaf := leaf_of(source), FileSource)
+        if source is not None and isinstance(leaf := leaf_of(source), FileSource | SyntheticSource)
     }
-    if not files:
+    if not pictures:
         return None
+    made = any(isinstance(source, SyntheticSource) for source in pictures.values())
     started, read = time.monotonic(), 0
-    for source in files.values():
+    for source in pictures.values():
         try:
             source.read()
         except DataError:
@@ -67,7 +69,8 @@ def unpacked_cost(samples: SampleSet, seconds: float = 0.5) -> str | None:
     if read == 0:
         return None
     cost = (time.monotonic() - started) / read
+    what = "decodes two whole pictures and makes one's weather" if made else "decodes two pictures"
     return (
-        f"every training pair decodes two whole pictures, {2 * 1000 * cost:.0f} ms a pair on one "
-        f"core: `mmfe data pack --dataset {samples.dataset} --root '{samples.root}'` avoids that"
+        f"every training pair {what}, {2 * 1000 * cost:.0f} ms a pair on one core: "
+        f"`mmfe data pack --dataset {samples.dataset} --root '{samples.root}'` avoids that"
     )

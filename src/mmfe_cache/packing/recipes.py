@@ -37,8 +37,12 @@ class PictureList:
 
 
 def leaf_of(source: PixelSource) -> PixelSource:
-    """The source at the bottom: a file, as a rule."""
-    while isinstance(source, DerivedSource):
+    """What is stored: the source at the bottom, a file as a rule, or synthetic weather.
+
+    Noise costs training nothing, since it is drawn for the crop alone, and a window is a crop.
+    Weather is drawn for the whole photograph, so that every crop would pay for all of it.
+    """
+    while isinstance(source, DerivedSource) and not isinstance(source, SyntheticSource):
         source = source.base
     return source
 
@@ -127,9 +131,6 @@ def _dump(source: PixelSource, pictures: PictureList) -> dict[str, Any]:
     if isinstance(source, WindowSource):
         window = [source.top, source.left, source.height, source.width]
         return {"window": window, "of": _dump(source.base, pictures)}
-    if isinstance(source, SyntheticSource):
-        recipe = [source.composition, list(source.seed_parts)]
-        return {"synthetic": recipe, "of": _dump(source.base, pictures)}
     return {"picture": pictures.number(source)}
 
 
@@ -140,8 +141,5 @@ def _load(entry: Mapping[str, Any], picture: Callable[[int], PixelSource]) -> Pi
     if "noise" in entry:
         sigma, name = entry["noise"]
         return NoisySource(base, sigma, name)
-    if "window" in entry:
-        top, left, height, width = entry["window"]
-        return WindowSource(base, top, left, height, width)
-    composition, parts = entry["synthetic"]
-    return SyntheticSource(base, composition, tuple(parts))
+    top, left, height, width = entry["window"]
+    return WindowSource(base, top, left, height, width)

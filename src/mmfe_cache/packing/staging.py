@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -109,9 +110,24 @@ class Staging:
             os.fsync(journal.fileno())
         self._pending.clear()
 
+    def close(self) -> None:
+        """Close the file of tiles, whatever could still be written of it."""
+        with suppress(OSError):
+            self._file.close()
+
     def assemble(self, about: bytes, samples: bytes) -> Path:
         """Write the HDF5 file from the tiles; it is whole and flushed on return."""
-        self._file.close()
+        self.close()
+        # A new file each time: HDF5 would not truncate one that a failed attempt left open.
+        self._part.unlink(missing_ok=True)
+        try:
+            self._write(about, samples)
+        except BaseException:
+            self._part.unlink(missing_ok=True)  # the tiles are enough to make it again
+            raise
+        return self._part
+
+    def _write(self, about: bytes, samples: bytes) -> None:
         sizes: list[tuple[int, int]] = self._plan["sizes"]
         counts = [num_tiles(*size) for size in sizes]
         first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -149,7 +165,6 @@ class Staging:
             raise DataError(f"{self._part} changed its length while it was finished")
         with self._part.open("rb") as file:
             os.fsync(file.fileno())
-        return self._part
 
     def _make_raw(self, file: h5py.File, total: int) -> None:
         # One contiguous block: tile n lies at a known place, which is what a memory map needs.

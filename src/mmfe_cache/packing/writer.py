@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +23,7 @@ from .codec import deflate_tiles
 from .reader import VERSION, PackReader, forget_packs
 from .recipes import PictureList, dump_about, dump_samples
 from .staging import Record, Staging
-from .tiles import split_tiles
+from .tiles import TILE_BYTES, num_tiles, split_tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,9 @@ def pack(
         verify: read every picture back and compare its digest.
 
     Raises:
-        DataError: a picture cannot be read, or what was written reads back differently.
+        DataError: a picture cannot be read, there is no room for a plain pack, or what was
+            written reads back differently.
+        OSError: the disk is full; ``filename`` is the pack's. The same call goes on later.
     """
     started = time.monotonic()
     progress = progress or SilentProgress()
@@ -103,19 +109,21 @@ def pack(
         "description": zlib.crc32(description + about),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    staging = Staging(path, plan, compress)
-    reused = len(staging.done)
-    todo = [number for number in range(len(sources)) if number not in staging.done]
-    try:
-        with progress.task("packing", len(sources), "pictures") as task:
-            task.advance(reused)
-            for record in _tiled(sources, todo, sizes, compress, workers):
-                staging.add(record)
-                task.advance()
-    finally:
-        # Also when it is stopped: what was tiled so far is what the next run starts from.
-        staging.flush()
-    part = staging.assemble(about, description)
+    with closing(Staging(path, plan, compress)) as staging, _naming_a_full_disk(path):
+        reused = len(staging.done)
+        todo = [number for number in range(len(sources)) if number not in staging.done]
+        if not compress:
+            _check_room(path, sizes, todo)
+        try:
+            with progress.task("packing", len(sources), "pictures") as task:
+                task.advance(reused)
+                for record in _tiled(sources, todo, sizes, compress, workers):
+                    staging.add(record)
+                    task.advance()
+        finally:
+            # Also when it is stopped: what was tiled so far is what the next run starts from.
+            staging.flush()
+        part = staging.assemble(about, description)
     if verify:
         PackReader(part).verify(progress)
     part.replace(path)
@@ -130,6 +138,36 @@ def pack(
         path.stat().st_size,
         time.monotonic() - started,
     )
+
+
+@contextmanager
+def _naming_a_full_disk(path: Path) -> Generator[None]:
+    """Neither the system nor HDF5 says in a way that is fit to print which file had no room."""
+    try:
+        yield
+    except (OSError, RuntimeError) as problem:
+        links: BaseException | None = problem
+        while links is not None:
+            if isinstance(links, OSError) and links.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise OSError(links.errno, os.strerror(links.errno), str(path)) from problem
+            links = links.__context__
+        raise
+
+
+def _check_room(path: Path, sizes: Sequence[tuple[int, int]], todo: Sequence[int]) -> None:
+    """Refuse to start where a plain pack, whose size is known, cannot end."""
+    tiles = [num_tiles(*size) * TILE_BYTES for size in sizes]
+    needed = sum(tiles) + sum(tiles[number] for number in todo)
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        from mmfe_cache.store.files import human
+
+        raise DataError(
+            f"there is no room for the pack {path}",
+            got=f"{human(free)} free",
+            expected=f"{human(needed)}: its tiles are written aside before the file is made",
+            remedy="free some space, name another folder with --out, or take --compress",
+        )
 
 
 def _tiled(

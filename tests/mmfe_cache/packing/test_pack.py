@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import subprocess
@@ -156,7 +157,8 @@ def test_recipes_survive_over_one_copy_of_the_pixels(tmp_path):
     for side in ("blur", "sharp"):
         image = generator("r", side).integers(0, 256, (520, 600, 3)).astype(np.uint8)
         write_png(tmp_path / "GoPro" / "train" / "S" / side / "1.png", image)
-    cases = (("denoise", "test", "", 2), ("synth", "test", "photos", 1), ("gopro", "train", "", 2))
+    # Weather is stored as pixels: a photograph and its eleven classes.
+    cases = (("denoise", "test", "", 2), ("synth", "test", "photos", 12), ("gopro", "train", "", 2))
     for name, split, folder, pictures in cases:
         samples = load_dataset(name, split, tmp_path / folder, packed=False)
         path = tmp_path / f"{name}.h5"
@@ -287,6 +289,66 @@ def test_the_journal_is_used_and_a_torn_one_survived(samples, tmp_path, monkeypa
     assert pack(samples, path, compress=True).reused == 0
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of its own with a megabyte of room, and how to give it more."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "mmfe-test", str(place)]
+    if sys.platform != "linux" or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("may not mount here")
+    yield (
+        place,
+        lambda size: subprocess.run(
+            ["mount", "-o", f"remount,size={size}", str(place)], check=True
+        ),
+    )
+    forget_packs()
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_full_disk_is_named_and_nothing_is_lost(lol, tmp_path, small_disk, compress):
+    place, resize = small_disk
+    for number in range(20):
+        pixels = generator("full", number).integers(0, 256, (128, 128, 3)).astype(np.uint8)
+        for side in ("low", "high"):
+            write_png(lol / "our485" / side / f"{number}.png", pixels)
+    samples = load_dataset("lol-v1", "train", lol)
+    pack(samples, tmp_path / "whole.h5", compress)
+    path = place / "p.h5"
+    for size in ("1m", "2m", "3m", "4m"):
+        resize(size)
+        # What a plain pack needs is known before; a compressed one finds out.
+        with pytest.raises(OSError if compress else DataError) as caught:
+            pack(samples, path, compress)
+        if compress:
+            assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
+        else:
+            assert f"no room for the pack {path}" in str(caught.value)
+        assert not path.exists()
+    resize("16m")
+    assert pack(samples, path, compress).reused == (48 if compress else 0)
+    assert path.read_bytes() == (tmp_path / "whole.h5").read_bytes()
+    assert [p.name for p in place.iterdir()] == ["p.h5"]
+
+
+def test_a_disk_that_fills_while_hdf5_is_written_is_named(samples, tmp_path, monkeypatch):
+    def fail(self, *_):
+        try:
+            raise OSError(errno.ENOSPC, "Can't write data (file write failed: time = ...)")
+        finally:
+            raise RuntimeError("Disable slist on flush dest failure failed")  # as h5py does
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mmfe_cache.packing.staging.Staging._write_deflated", fail)
+        with pytest.raises(OSError, match="No space left") as caught:
+            pack(samples, tmp_path / "p.h5", compress=True)
+    assert caught.value.filename == str(tmp_path / "p.h5")
+    assert not (tmp_path / "p.h5.part").exists()
+    assert pack(samples, tmp_path / "p.h5", compress=True).reused == 8
+
+
 def test_unreadable_pictures_stop_it_before_anything_is_written(samples, lol, tmp_path):
     (lol / "our485/high/p 1ü.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match="1 pictures cannot be read") as caught:
@@ -365,5 +427,6 @@ def test_the_warning_names_the_cost_and_only_where_there_is_one(samples, tmp_pat
     line = unpacked_cost(samples)
     assert "ms a pair" in line
     assert "mmfe data pack --dataset lol-v1" in line
+    assert "weather" not in line
     pack(samples, tmp_path / "p.h5")
     assert unpacked_cost(open_pack(tmp_path / "p.h5").samples(samples.root)) is None
