@@ -13,7 +13,7 @@ from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.samples import ImageArray
 from mmfe_cache.seeds import generator
 
-from . import haze, low, rain, snow
+from . import falling, haze, low, rain, snow
 from .draw import Applied, FloatImage
 
 KINDS = ("low", "haze", "rain", "snow")
@@ -33,8 +33,8 @@ COMPOSITIONS: tuple[str, ...] = (
 
 _IN_ORDER = {
     "low": (low.apply_low, low.SEVERITY),
-    "rain": (rain.apply_rain, rain.SEVERITY),
-    "snow": (snow.apply_snow, snow.SEVERITY),
+    "rain": (rain.apply_rain, falling.SEVERITY),
+    "snow": (snow.apply_snow, falling.SEVERITY),
     "haze": (haze.apply_haze, haze.SEVERITY),
 }
 """How each kind is applied and the severities a set draws, in the order of application."""

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 
-from .draw import Applied, FloatImage, size_factor
-from .fields import Specks, smeared_specks, smooth_noise
+from .draw import Applied, FloatImage
+from .falling import Falling, draw_fall
+from .fields import Specks
 
-SEVERITY = (0.5, 1.0)
-"""The range drawn for a set; CDD11's streak masks are files without parameters."""
 
-MAX_ANGLE = 25.0
-"""Largest slant of the streaks from the vertical, in degrees."""
+def _streaks(length: float, scale: float) -> tuple[Specks, ...]:
+    return (
+        Specks(0.012, 3.5 * length * scale, 0.55, 0.10, 0.30),
+        Specks(0.0032, 7.0 * length * scale, 0.65 * scale, 0.20, 0.55),
+        Specks(0.0006, 15.0 * length * scale, 0.95 * scale, 0.25, 0.60),
+    )
+
+
+RAIN = Falling(
+    slant=25.0,
+    motion=(0.7, 1.3),
+    strength=(0.75, 1.0),
+    layers=_streaks,
+    evenness=(0.6, 0.8),
+    # Rain comes in sheets: its strength varies slowly over the picture.
+    cells=lambda _: 3,
+)
+"""The heaviest rain."""
 
 
 def apply_rain(
@@ -29,20 +44,8 @@ def apply_rain(
         clean: the picture before any degradation; not needed here.
     """
     del clean
-    angle = float(rng.uniform(-MAX_ANGLE, MAX_ANGLE))
-    length = float(rng.uniform(0.7, 1.3))
-    brightness = float(rng.uniform(0.75, 1.0))
-    scale = size_factor(image.shape)
-    layers = (
-        Specks(0.012, 3.5 * length * scale, 0.55, 0.10, 0.30),
-        Specks(0.0032, 7.0 * length * scale, 0.65 * scale, 0.20, 0.55),
-        Specks(0.0006, 15.0 * length * scale, 0.95 * scale, 0.25, 0.60),
-    )
-    shape = (image.shape[0], image.shape[1])
-    mask = smeared_specks(rng, shape, layers, np.deg2rad(angle), share=severity)
-    # Rain comes in sheets: vary its strength slowly over the picture.
-    mask *= np.float32(0.6) + np.float32(0.8) * smooth_noise(rng, shape, 3)
-    strength = brightness * (0.4 + 0.6 * severity) if severity > 0 else 0.0
-    mask = np.minimum(mask * np.float32(strength), np.float32(0.9))
+    fall = draw_fall(rng, image.shape, severity, RAIN)
+    brightness = fall.strength * (0.4 + 0.6 * severity) if severity > 0 else 0.0
+    mask = np.minimum(fall.mask * np.float32(brightness), np.float32(0.9))
     out = np.clip(image + mask[:, :, None], 0, 1)
-    return Applied(out, {"density": severity, "angle": angle, "brightness": strength})
+    return Applied(out, {"density": severity, "angle": fall.angle, "brightness": brightness})

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import numpy as np
 
-from .draw import Applied, FloatImage, size_factor
-from .fields import Specks, smeared_specks, smooth_noise
+from .draw import Applied, FloatImage
+from .falling import Falling, draw_fall
+from .fields import Specks
 
-SEVERITY = (0.5, 1.0)
-"""The range drawn for a set; CDD11's snow masks are files without parameters."""
 
-MAX_ANGLE = 40.0
-"""Largest slant of the fall from the vertical, in degrees."""
+def _flakes(motion: float, scale: float) -> tuple[Specks, ...]:
+    return (
+        Specks(0.010, 0.7 * motion, 0.7, 0.15, 0.55),
+        Specks(0.0030, 1.1 * motion * scale, 1.1 * scale, 0.5, 1.1),
+        Specks(0.0008, 2.0 * motion * scale, 1.9 * scale, 0.6, 1.5),
+        Specks(0.00010, 4.6 * motion * scale, 4.2 * scale, 0.35, 0.9),
+    )
+
+
+SNOW = Falling(
+    slant=40.0,
+    motion=(1.0, 2.2),
+    strength=(0.8, 1.0),
+    layers=_flakes,
+    evenness=(0.7, 0.6),
+    # Fine noise frays the flakes' edges.
+    cells=lambda side: max(4, side // 6),
+)
+"""The heaviest snow."""
 
 
 def apply_snow(
@@ -28,21 +44,9 @@ def apply_snow(
         clean: the picture before any degradation; not needed here.
     """
     del clean
-    angle = float(rng.uniform(-MAX_ANGLE, MAX_ANGLE))
-    motion = float(rng.uniform(1.0, 2.2))
-    opacity = float(rng.uniform(0.8, 1.0))
-    scale = size_factor(image.shape)
-    layers = (
-        Specks(0.010, 0.7 * motion, 0.7, 0.15, 0.55),
-        Specks(0.0030, 1.1 * motion * scale, 1.1 * scale, 0.5, 1.1),
-        Specks(0.0008, 2.0 * motion * scale, 1.9 * scale, 0.6, 1.5),
-        Specks(0.00010, 4.6 * motion * scale, 4.2 * scale, 0.35, 0.9),
-    )
-    shape = (image.shape[0], image.shape[1])
-    mask = smeared_specks(rng, shape, layers, np.deg2rad(angle), share=severity)
-    # Peaks above 1 are cut off, which gives a flake its flat body; fine noise frays its edge.
-    mask *= np.float32(0.7) + np.float32(0.6) * smooth_noise(rng, shape, max(4, min(shape) // 6))
-    mask = np.minimum(mask, np.float32(1)) * np.float32(opacity)
+    fall = draw_fall(rng, image.shape, severity, SNOW)
+    # Peaks above 1 are cut off, which gives a flake its flat body.
+    mask = np.minimum(fall.mask, np.float32(1)) * np.float32(fall.strength)
     mask = mask[:, :, None]
     out = image * (1 - mask) + mask
-    return Applied(out, {"density": severity, "angle": angle, "opacity": opacity})
+    return Applied(out, {"density": severity, "angle": fall.angle, "opacity": fall.strength})
