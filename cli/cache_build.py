@@ -103,25 +103,27 @@ def command(
         (samples, wanted, store_path(name, samples.split, named, question, out))
         for samples, wanted in jobs
     ]
-    if dry_run:
+    if dry_run or (first and len(targets) > 1):
         from mmfe_cache.build.plan import plan_build
 
-        _print_plans(
-            [
-                plan_build(
-                    samples,
-                    loaded,
-                    wanted,
-                    path,
-                    batch_size=batch_size,
-                    shard_samples=shard_samples,
-                    timed_batches=2,
-                )
-                for samples, wanted, path in targets
-            ],
-            as_json,
-        )
-        return
+        plans = [
+            plan_build(
+                samples,
+                loaded,
+                wanted,
+                path,
+                batch_size=batch_size,
+                shard_samples=shard_samples,
+                timed_batches=2 if dry_run else 0,
+            )
+            for samples, wanted, path in targets
+        ]
+        if dry_run:
+            _print_plans(plans, as_json)
+        # Each store is checked again by itself; here it is whether all of them fit together.
+        _refuse_what_cannot_fit(plans)
+        if dry_run:
+            return
     from mmfe_cache.build import build_cache
 
     reports = [
@@ -196,12 +198,12 @@ def _prompt(text: str | None, file: Path | None) -> str | None:
 
 
 def _print_plans(plans: Sequence[BuildPlan], as_json: bool) -> None:
-    from mmfe_cache.errors import MmfeError
     from mmfe_cache.store.files import human
 
     total: dict[str, Any] = {
         "encodings": sum(plan.encodings for plan in plans),
         "tokens": sum(plan.tokens for plan in plans),
+        "stored_vectors": sum(plan.stored_vectors for plan in plans),
         "bytes": sum(plan.bytes for plan in plans),
         "free": plans[0].free,
         "hours": sum(plan.seconds or 0.0 for plan in plans) / 3600,
@@ -209,28 +211,37 @@ def _print_plans(plans: Sequence[BuildPlan], as_json: bool) -> None:
     if as_json:
         stores = [{**asdict(plan), "path": str(plan.path)} for plan in plans]
         output.print_json({**total, "stores": stores})
-    else:
-        output.print_table(
-            "What the build would cost",
-            ("store", "samples", "views", "encodings", "tokens", "on disk", "hours"),
-            [
-                (
-                    str(plan.path),
-                    plan.samples,
-                    len(plan.views),
-                    plan.encodings,
-                    plan.tokens,
-                    human(plan.bytes),
-                    (plan.seconds or 0.0) / 3600,
-                )
-                for plan in plans
-            ],
-            None if total["free"] is None else f"{human(total['free'])} free",
-        )
-    if total["free"] is not None and total["bytes"] > total["free"]:
+        return
+    titles = ("store", "samples", "views", "encodings", "tokens the guide reads")
+    output.print_table(
+        "What the build would cost",
+        (*titles, "vectors stored", "on disk", "hours"),
+        [
+            (
+                str(plan.path),
+                plan.samples,
+                len(plan.views),
+                plan.encodings,
+                plan.tokens,
+                plan.stored_vectors,
+                human(plan.bytes),
+                (plan.seconds or 0.0) / 3600,
+            )
+            for plan in plans
+        ],
+        None if total["free"] is None else f"{human(total['free'])} free",
+    )
+
+
+def _refuse_what_cannot_fit(plans: Sequence[BuildPlan]) -> None:
+    from mmfe_cache.errors import MmfeError
+    from mmfe_cache.store.files import human
+
+    needed, free = sum(plan.bytes for plan in plans), plans[0].free
+    if free is not None and needed > free:
         raise MmfeError(
             "the caches would not fit on the disk",
-            got=f"{human(total['free'])} free",
-            expected=human(total["bytes"]),
+            got=f"{human(free)} free",
+            expected=human(needed),
             remedy="free some space, choose another place with --out, or fewer --views",
         )

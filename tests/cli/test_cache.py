@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 from skimage import data as photographs
@@ -55,10 +56,42 @@ def test_dry_run_builds_nothing(build, tmp_path):
     code, found, _ = build("--dry-run")
     assert code == 0
     assert found["encodings"] == 55
-    assert found["tokens"] == 55 * 35
+    assert found["stored_vectors"] == 55 * 35
+    assert found["tokens"] == 0  # The oracle reads no tokens.
     assert found["bytes"] > 0
     assert found["free"] > 0
     assert found["hours"] >= 0
+    assert not (tmp_path / "caches").exists()
+
+
+def test_dry_run_counts_the_language_models_tokens(build, tmp_path, capsys):
+    assert run(["guide", "make-tiny", str(tmp_path / "tiny"), "--json"]) == 0
+    capsys.readouterr()
+    views = ["--split", "test", "--views", "whole@56,whole@224"]
+    code, found, message = build("--dry-run", "--guide", str(tmp_path / "tiny"), *views)
+    assert code == 0, message
+    from mmfe_cache import load_guide
+
+    guide = load_guide(str(tmp_path / "tiny"), device="cpu")
+    blank = [np.zeros((side, side, 3), np.uint8) for side in (56, 224)]
+    few, many = (guide.sequence_tokens(guide.prepare(image)) for image in blank)
+    assert few < many
+    assert found["tokens"] == 11 * (few + many)
+    assert found["stored_vectors"] == 22 * 35
+
+
+def test_stores_that_fit_only_one_by_one_are_refused_before_anything_is_built(
+    build, tmp_path, monkeypatch
+):
+    from mmfe_cache.build import check, plan
+
+    code, found, _ = build("--dry-run")
+    room = max(store["bytes"] for store in found["stores"]) + 1
+    for module in (check, plan):
+        monkeypatch.setattr(module, "free_bytes", lambda path: room)
+    code, _, message = build()
+    assert code == 1
+    assert "would not fit" in message
     assert not (tmp_path / "caches").exists()
 
 

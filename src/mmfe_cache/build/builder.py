@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
@@ -76,6 +76,7 @@ def build_cache(
     workers: int | None = None,
     ranks: Ranks | None = None,
     progress: Progress | None = None,
+    shard_batches: Mapping[tuple[str, int], int] | None = None,
 ) -> BuildReport:
     """Write what is missing of ``views`` to the store at ``path``.
 
@@ -94,6 +95,8 @@ def build_cache(
         workers: threads that read and prepare images; None picks by the machine.
         ranks: the processes that share this build; None for this one alone.
         progress: where progress and messages go.
+        shard_batches: how many samples were encoded together for shards that are computed again,
+            by view and number, where no file of the shard is left to say so.
 
     Raises:
         CacheError: the store was built from something else, or another process writes it.
@@ -117,6 +120,7 @@ def build_cache(
         workers=workers or min(8, 2 * (os.cpu_count() or 1)),
         ranks=ranks or Alone(),
         progress=progress or SilentProgress(),
+        shard_batches=shard_batches or {},
     )
     return build.run()
 
@@ -133,6 +137,7 @@ class _Build:
     workers: int
     ranks: Ranks
     progress: Progress
+    shard_batches: Mapping[tuple[str, int], int]
 
     def run(self) -> BuildReport:
         started = time.monotonic()
@@ -153,18 +158,17 @@ class _Build:
             if first:
                 self._finish(writer)
             self.ranks.barrier()
-        encodings = sum(counts)
+        encodings, wasted = (sum(column) for column in zip(*counts, strict=True))
         reader = open_cache(self.path)
-        names = tuple(view.name for view in self.views)
-        total = len(self.samples) * len(self.views)
-        left = reader.skipped
+        skipped = reader.skipped
+        there = (len(self.samples) - len(skipped)) * len(self.views)
         return BuildReport(
             path=self.path,
-            views=names,
+            views=tuple(view.name for view in self.views),
             samples=len(self.samples),
             encodings=encodings,
-            reused=total - encodings - len(left) * len(names),
-            skipped=left,
+            reused=there - (encodings - wasted),
+            skipped=skipped,
             seconds=time.monotonic() - started,
         )
 
@@ -180,7 +184,7 @@ class _Build:
             known = reader.view_metadata
         else:
             known = {}
-        check_space(writer, self.views)
+        check_space(writer, self.views, self.samples.ids)
         if not writer.exists:
             writer.create(self.samples.ids)
         for view in self.views:
@@ -206,58 +210,80 @@ class _Build:
         writer: CacheWriter,
         about: dict[str, ViewMetadata],
         missing: dict[str, list[int]],
-    ) -> int:
-        """Compute this process's share of the missing shards."""
-        encodings = 0
+    ) -> tuple[int, int]:
+        """Compute this process's share of the missing shards.
+
+        Returns:
+            How many sample-views were encoded, and how many of these more than once.
+        """
+        encodings = wasted = 0
         encoder = Encoder(self.guide, self.progress)
         by_size = sorted(self.views, key=lambda view: about[view.name].batch_size)
         for size, group in groupby(by_size, key=lambda view: about[view.name].batch_size):
             views = tuple(group)
             numbers = sorted({k for view in views for k in missing[view.name]})
-            mine = numbers[self.ranks.rank :: self.ranks.size]
-            share = set(mine)
-            total = sum(
-                writer.metadata.count(k)
-                for view in views
-                for k in share.intersection(missing[view.name])
-            )
-            if not total:
-                continue
-            title = f"{self.samples.dataset}/{self.samples.split} {self.guide.name}"
-            with self.progress.task(title, total, "embeddings") as task:
-                shard: ShardBuffer | None = None
-                batches = self._batches(writer, views, missing, mine, size)
-                for batch, prepared in prefetched(batches, self.guide, self.workers):
-                    if shard is None or shard.number != batch.shard:
-                        shard = ShardBuffer(writer, batch.shard, batch.views, self.on_error)
-                    for item in shard.add(batch, prepared, encoder):
-                        task.advance(item)
-                        encodings += item
-                    if shard.full:
-                        shard.write(size, encoder.limit)
-        return encodings
+            mine = set(numbers[self.ranks.rank :: self.ranks.size])
+            todo = {view: mine.intersection(missing[view.name]) for view in views}
+            # A second time only where memory ran out in the middle of a shard.
+            while any(todo.values()):
+                done, lost, todo = self._pass(writer, encoder, todo, size)
+                encodings, wasted = encodings + done, wasted + lost
+        return encodings, wasted
+
+    def _pass(
+        self, writer: CacheWriter, encoder: Encoder, todo: dict[View, set[int]], size: int
+    ) -> tuple[int, int, dict[View, set[int]]]:
+        """Compute shards of views with one batch size.
+
+        Returns:
+            How many sample-views were encoded, how many of these in vain, and the shards that
+            must be computed again.
+        """
+        encodings = wasted = 0
+        again = {view: set[int]() for view in todo}
+        total = sum(writer.metadata.count(k) for numbers in todo.values() for k in numbers)
+        title = f"{self.samples.dataset}/{self.samples.split} {self.guide.name}"
+        with self.progress.task(title, total, "embeddings") as task:
+            shard: ShardBuffer | None = None
+            batches = self._batches(writer, todo, size)
+            for batch, prepared in prefetched(batches, self.guide, self.workers):
+                if shard is None or shard.number != batch.shard:
+                    sizes = {
+                        view.name: self._shard_size(writer, view, batch.shard, size)
+                        for view in batch.views
+                    }
+                    shard = ShardBuffer(writer, batch.shard, batch.views, self.on_error, sizes)
+                for item in shard.add(batch, prepared, encoder):
+                    task.advance(item)
+                    encodings += item
+                if shard.full:
+                    shard.write()
+                    for view, lost in shard.spoilt.items():
+                        again[view].add(shard.number)
+                        wasted += lost
+        return encodings, wasted, again
+
+    def _shard_size(self, writer: CacheWriter, view: View, number: int, size: int) -> int:
+        """How many samples may be encoded together: as many as before, where that is known."""
+        known = self.shard_batches.get((view.name, number))
+        known = known or writer.shard_batch(view.group, view.name, number)
+        return min(size, known or size)
 
     def _batches(
-        self,
-        writer: CacheWriter,
-        views: Sequence[View],
-        missing: dict[str, list[int]],
-        numbers: Sequence[int],
-        size: int,
+        self, writer: CacheWriter, todo: Mapping[View, set[int]], size: int
     ) -> Iterator[Batch]:
-        wanted = {view.name: set(missing[view.name]) for view in views}
-        for number in numbers:
+        for number in sorted(set[int]().union(*todo.values())):
             first = number * writer.metadata.shard_samples
             members = self.samples.samples[first : first + writer.metadata.count(number)]
             digests = writer.read_digests(number)
             gone = np.zeros(len(members), bool) if digests is None else absent_rows(digests)
-            todo = tuple(view for view in views if number in wanted[view.name])
+            views = tuple(view for view in todo if number in todo[view])
             for start in range(0, len(members), size):
                 part = members[start : start + size]
                 kept = tuple(
                     None if gone[start + place] else sample for place, sample in enumerate(part)
                 )
-                yield Batch(number, start, kept, todo)
+                yield Batch(number, start, kept, views)
 
     def _finish(self, writer: CacheWriter) -> None:
         known = open_cache(self.path).view_metadata

@@ -107,22 +107,26 @@ def shard_bytes(metadata: StoreMetadata, count: int) -> int:
     return sum(metadata.shape(name).file_bytes(count) for name in ARRAY_NAMES)
 
 
-def missing_bytes(writer: CacheWriter, views: Sequence[View]) -> int:
-    """Bytes that are still to be written."""
-    return sum(
+def missing_bytes(writer: CacheWriter, views: Sequence[View], ids: Sequence[str]) -> int:
+    """Bytes that are still to be written: shards, and the sample table of a new store."""
+    shards = sum(
         shard_bytes(writer.metadata, writer.metadata.count(number))
         for view in views
         for number in writer.missing_shards(view.group, view.name)
     )
+    if writer.exists:
+        return shards
+    digests = writer.metadata.num_shards * writer.metadata.shard_samples * table.DIGEST_BYTES
+    return shards + digests + sum(len(data) for data in table.id_files(ids).values())
 
 
-def check_space(writer: CacheWriter, views: Sequence[View]) -> None:
+def check_space(writer: CacheWriter, views: Sequence[View], ids: Sequence[str]) -> None:
     """Refuse a build that cannot fit, before anything is computed.
 
     Raises:
         MmfeError: says what it needs and what is free.
     """
-    needed, free = missing_bytes(writer, views), free_bytes(writer.path)
+    needed, free = missing_bytes(writer, views, ids), free_bytes(writer.path)
     if free is not None and needed > free:
         raise MmfeError(
             f"the cache does not fit on the disk of {writer.path}",

@@ -33,8 +33,13 @@ class Encoder:
         self._progress = progress
         self.limit: dict[str, int] = {}
 
-    def encode(self, view: str, batch: Sequence[Prepared]) -> Rows:
-        """Encode B prepared samples at one view.
+    def encode(self, view: str, batch: Sequence[Prepared], most: int) -> Rows:
+        """Encode B prepared samples at one view, all of them in batches of one size.
+
+        Args:
+            view: the view's name.
+            batch: the samples.
+            most: how many the guide may encode together.
 
         Returns:
             float16 ``image`` (B, 17, D), ``joint`` (B, 17, D), ``answer`` (B, D).
@@ -45,7 +50,7 @@ class Encoder:
         parts: list[Rows] = []
         start = 0
         while start < len(batch):
-            part = batch[start : start + self.limit.get(view, len(batch))]
+            part = batch[start : start + self.size(view, most)]
             try:
                 found = self._call(view, part)
             except (RuntimeError, MemoryError) as problem:
@@ -56,10 +61,16 @@ class Encoder:
                     f"memory ran out with {len(part)} images of {view}; "
                     f"going on with batches of {len(part) // 2} (the store will say so)"
                 )
+                # From the beginning: the store records one size for all batches of a shard.
+                parts, start = [], 0
                 continue
             parts.append(self._cast(view, part, found))
             start += len(part)
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def size(self, view: str, most: int) -> int:
+        """How many samples the guide now encodes together, where it may take ``most``."""
+        return min(most, self.limit.get(view, most))
 
     def _call(self, view: str, part: Sequence[Prepared]) -> Embeddings:
         if self._guide.reads == "severities":

@@ -31,12 +31,17 @@ class Mending:
         path: the store's folder.
         samples: the split it was built from.
         guide: the guide it was built with.
+
+    Attributes:
+        shard_batches: how many samples were encoded together for the shards that `data` spoils,
+            by view and number.
     """
 
     def __init__(self, path: Path, samples: SampleSet, guide: Guide) -> None:
         self._path, self._samples = path, samples
         self._store = wanted_metadata(samples, guide, shard_samples=1)
         self._views: dict[str, ViewMetadata] = {}
+        self.shard_batches: dict[tuple[str, int], int] = {}
 
     def root(self) -> None:
         """Write the root again if it is damaged and the rest of the store vouches for it.
@@ -97,11 +102,25 @@ class Mending:
         """
         doubtful = {d.shard for d in damages if d.shard is not None and d.group is None}
         doubtful |= {d.shard for d in damages if d.shard is not None and d.kind == "pixels"}
+        self._note_batches(damages)
         for damage in damages:
             if damage.group is not None and damage.shard is not None and damage.kind == "data":
                 self._file(damage.file).unlink(missing_ok=True)
         for number in sorted(doubtful):
             self._digests(number)
+
+    def _note_batches(self, damages: Sequence[Damage]) -> None:
+        """Before its files go: the batches of each spoilt shard, so that its bytes come back."""
+        writer = CacheWriter(self._path, self._store)
+        for damage in damages:
+            if damage.shard is None:
+                continue
+            # Damaged pixel digests may spoil every view's shard.
+            for group in self._views if damage.group is None else [damage.group]:
+                view = self._views[group].view
+                known = writer.shard_batch(group, view, damage.shard)
+                if known is not None:
+                    self.shard_batches[view, damage.shard] = known
 
     def _digests(self, number: int) -> None:
         """Decide by the images themselves who is wrong: the table or a shard."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from mmfe_cache.build.check import check_same, missing_bytes, wanted_metadata
 from mmfe_cache.build.prefetch import prepare
@@ -17,6 +18,9 @@ from mmfe_cache.store.reader import open_cache
 from mmfe_cache.store.writer import CacheWriter
 from mmfe_cache.views import View
 
+SIZED_IMAGES = 16
+"""Images, spread over the data set, from which the tokens of ``native`` are estimated."""
+
 
 @dataclass(frozen=True, slots=True)
 class BuildPlan:
@@ -27,7 +31,10 @@ class BuildPlan:
         views: the views asked for.
         samples: N, the samples of the split.
         encodings: sample-views still to compute.
-        tokens: embedding vectors still to store, 35 an encoding.
+        tokens: tokens that the guide's language model still has to read, the question's
+            included; 0 for a guide without one. Exact for views of one size; for ``native`` it
+            follows from some of the images.
+        stored_vectors: embedding vectors still to store, 35 an encoding.
         bytes: to be written.
         free: bytes free on the disk; None where unknown.
         seconds: estimated from a few timed batches; None where none were timed.
@@ -38,6 +45,7 @@ class BuildPlan:
     samples: int
     encodings: int
     tokens: int
+    stored_vectors: int
     bytes: int
     free: int | None
     seconds: float | None
@@ -97,11 +105,33 @@ def plan_build(
         views=tuple(view.name for view in parsed),
         samples=len(samples),
         encodings=encodings,
-        tokens=encodings * (2 * NUM_TOKENS + 1),
-        bytes=missing_bytes(writer, parsed),
+        tokens=sum(
+            round(count * _tokens_each(samples, guide, view)) for view, count in left.items()
+        ),
+        stored_vectors=encodings * (2 * NUM_TOKENS + 1),
+        bytes=missing_bytes(writer, parsed, samples.ids),
         free=free_bytes(path),
         seconds=seconds,
     )
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A guide whose language model reads tokens."""
+
+    def sequence_tokens(self, prepared: Any) -> int:
+        """How many it reads for one prepared image."""
+        ...
+
+
+def _tokens_each(samples: SampleSet, guide: Guide, view: View) -> float:
+    if not isinstance(guide, CountsTokens):
+        return 0.0
+    # Images may differ in size; views other than `native` make them equal.
+    step = max(1, len(samples) // SIZED_IMAGES) if view.family == "native" else len(samples)
+    ready = (prepare(sample, (view,), guide) for sample in samples.samples[::step])
+    counts = [guide.sequence_tokens(item.inputs[view.name]) for item in ready if not item.problem]
+    return sum(counts) / len(counts) if counts else 0.0
 
 
 def _seconds_each(

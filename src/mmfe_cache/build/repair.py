@@ -80,6 +80,7 @@ def repair_cache(
             workers=workers,
             on_error="skip",
             progress=sink,
+            shard_batches=mending.shard_batches,
         )
         encodings += report.encodings
     return RepairReport(path, before.damages, encodings, verify(path, progress=sink))

@@ -26,9 +26,12 @@ class ShardBuffer:
         number: K, which shard.
         views: the views to compute.
         on_error: what a sample that cannot be read does.
+        sizes: how many samples the guide may encode together, by the view's name.
 
     Attributes:
         number: K.
+        spoilt: views whose batches had to become smaller midway, and how many samples were
+            encoded by then: they are not written, and must be computed again.
     """
 
     def __init__(
@@ -37,8 +40,12 @@ class ShardBuffer:
         number: int,
         views: Sequence[View],
         on_error: Literal["fail", "skip"],
+        sizes: Mapping[str, int],
     ) -> None:
         self.number = number
+        self.spoilt: dict[View, int] = {}
+        self._sizes, self._used = sizes, dict[str, int]()
+        self._encoded = {view.name: 0 for view in views}
         self._writer, self._views, self._on_error = writer, views, on_error
         count = writer.metadata.count(number)
         self._digests = np.zeros((count, DIGEST_BYTES), np.uint8)
@@ -83,30 +90,32 @@ class ShardBuffer:
             there.append((place, item))
         places = [place for place, _ in there]
         for view in batch.views:
-            if there:
-                rows = encoder.encode(view.name, [item for _, item in there])
+            if there and view not in self.spoilt:
+                most = self._sizes[view.name]
+                rows = encoder.encode(view.name, [item for _, item in there], most)
                 for name, values in rows.items():
                     self._rows[view.name][name][places] = values
+                size = encoder.size(view.name, most)
+                if self._used.setdefault(view.name, size) != size:
+                    self.spoilt[view] = self._encoded[view.name] + len(there)
+                self._encoded[view.name] += len(there)
                 yield len(there)
         self._filled += len(prepared)
 
-    def write(self, batch_size: int, limits: Mapping[str, int]) -> None:
-        """Write the pixel digests and every view's shard.
-
-        Args:
-            batch_size: of the build.
-            limits: smaller batches that memory forced, by view.
-        """
+    def write(self) -> None:
+        """Write the pixel digests and every view's shard."""
         if self._known is None:
             self._writer.write_digests(self.number, self._digests)
         for view in self._views:
+            if view in self.spoilt:
+                continue
             self._writer.write_shard(
                 view.group,
                 view.name,
                 self.number,
                 self._rows[view.name],
                 self._digests,
-                limits.get(view.name, batch_size),
+                self._used.get(view.name, self._sizes[view.name]),
             )
         self._rows.clear()
 

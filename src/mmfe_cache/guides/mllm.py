@@ -179,6 +179,12 @@ class MllmGuide(PixelGuide):
         self._layouts[shape] = made
         return made
 
+    def sequence_tokens(self, prepared: Any) -> int:
+        """How many tokens the model reads for one prepared image: the question's and its own."""
+        shape = self._shape(prepared)
+        assert isinstance(shape, tuple)
+        return int(self.layout(shape).tokens.shape[1])
+
     def fingerprint(self) -> Mapping[str, Any]:
         """Everything of this guide that changes its embeddings."""
         return {

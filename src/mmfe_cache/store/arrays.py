@@ -19,7 +19,7 @@ from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.store import documents
 from mmfe_cache.store.mapping import Region
 from mmfe_cache.store.metadata import StoreMetadata, ViewMetadata
-from mmfe_cache.store.shards import CRC_BYTES, decode_index
+from mmfe_cache.store.shards import CRC_BYTES, read_index
 from mmfe_cache.store.storage import Storage
 
 Check = Literal["first", "always", "never"]
@@ -211,8 +211,8 @@ class ArrayReader:
         file = f"{self._folder}/{place.file}"
         where = f"{self._storage.location}/{file}"
         try:
-            tail, size = self._storage.tail(file, self._shape.tail_bytes)
-            present = decode_index(self._shape, place, tail, size, where).present
+            present = read_index(self._storage, self._shape, place, self._folder).present
+            size = self._shape.file_bytes(place.count)
             path = self._storage.local(file)
             mapped = (
                 self._region is not None

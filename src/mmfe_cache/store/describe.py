@@ -18,6 +18,7 @@ def describe(reader: CacheReader) -> dict[str, Any]:
         name: {
             "complete": view.complete,
             "batch_size": view.batch_size,
+            "halved": _halved(reader, name, view.batch_size),
         }
         for name, view in reader.view_metadata.items()
     }
@@ -57,11 +58,21 @@ def sentences(about: Mapping[str, Any]) -> list[str]:
         )
     if about["skipped"]:
         lines.append(f"  skipped: {len(about['skipped'])}, such as {about['skipped'][0]!r}")
-    lines += [
-        f"  {name}: memory ran out in {view['halved_shards']} shards, encoded in smaller batches"
-        for name, view in about["views"].items()
-        if view.get("halved_shards")
-    ]
+    for name, view in about["views"].items():
+        if view["halved"]:
+            sizes = sorted(set(view["halved"].values()))
+            lines.append(
+                f"  {name}: memory ran out in {len(view['halved'])} shards; they were encoded "
+                f"in batches of {' or '.join(map(str, sizes))} instead of {view['batch_size']}"
+            )
     lines.append("  fingerprint:")
     lines += [f"    {name}: {value}" for name, value in about["fingerprint"].items()]
     return lines
+
+
+def _halved(reader: CacheReader, view: str, batch_size: int) -> dict[str, int] | None:
+    # A request a shard would be slow where the store is behind an address.
+    if "://" in str(reader.path):
+        return None
+    batches = reader.shard_batches(view)
+    return {str(number): size for number, size in batches.items() if size < batch_size}

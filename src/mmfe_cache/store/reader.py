@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName, Embeddings, Tokens
 from mmfe_cache.errors import CacheError, UsageError
-from mmfe_cache.store import documents, table
+from mmfe_cache.store import documents, shards, table
 from mmfe_cache.store.arrays import CHECKS, ArrayReader, Check
 from mmfe_cache.store.ids import StoredIds
 from mmfe_cache.store.metadata import SAMPLES, StoreMetadata, ViewMetadata
@@ -219,6 +220,20 @@ class CacheReader:
             remedy=f"mmfe cache build --dataset {self.dataset} --split {self.split} "
             f"--guide {self.guide} --views {view}",
         )
+
+    def shard_batches(self, view: str) -> dict[int, int]:
+        """How many samples the guide encoded together, by shard; reads every shard's index.
+
+        Fewer than the view's ``batch_size`` where memory ran out. Shards that are not there, or
+        damaged, are left out.
+        """
+        found: dict[int, int] = {}
+        shape, folder = self.metadata.shape("answer"), f"{self._groups[view]}/answer"
+        for number in range(self.metadata.num_shards):
+            place = self.metadata.place(view, "answer", number)
+            with contextlib.suppress(CacheError, FileNotFoundError):
+                found[number] = shards.read_index(self._storage, shape, place, folder).batch
+        return found
 
     def _open_view(self, group: str) -> None:
         name = f"{group}/{documents.NAME}"

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from mmfe_cache.embeddings import ArrayName
 from mmfe_cache.errors import CacheError
 from mmfe_cache.store.documents import embedding_shape
+from mmfe_cache.store.storage import Storage
 
 ABSENT = 2**64 - 1
 """Offset and length of a chunk that is not there, as the Zarr specification writes it."""
@@ -115,7 +116,7 @@ class ShardIndex:
     Attributes:
         present: (count,) False for a sample that was skipped: zeros lie in its place.
         pixels: the digest of the samples' pixel digests.
-        batch: the largest batch the guide encoded for this shard.
+        batch: how many samples the guide encoded together for this shard.
     """
 
     present: NDArray[np.bool_]
@@ -140,7 +141,7 @@ def encode(
         present: (count,) False where a sample has none: the index leaves its chunk out, and
             zeros keep its place, so that every sample's place follows from its number.
         pixels: the 16-byte digest of the pixel digests of these samples.
-        batch: the largest batch the guide encoded for this shard.
+        batch: how many samples the guide encoded together for this shard.
     """
     parts: list[bytes] = []
     index = np.full((shape.slots, 2), ABSENT, dtype="<u8")
@@ -168,6 +169,18 @@ def chunk_intact(shape: ShardShape, chunk: NDArray[np.uint8], present: bool) -> 
     size = shape.chunk_bytes
     sealed = chunk[size : shape.sealed_bytes].tobytes()
     return crc(chunk[:size]) == sealed and not chunk[shape.sealed_bytes :].any()
+
+
+def read_index(storage: Storage, shape: ShardShape, place: ShardPlace, folder: str) -> ShardIndex:
+    """Read and check the tail of the shard file at ``place`` in its array's ``folder``.
+
+    Raises:
+        CacheError: the file is truncated, damaged, or another shard's.
+        FileNotFoundError: it is not there.
+    """
+    file = f"{folder}/{place.file}"
+    tail, size = storage.tail(file, shape.tail_bytes)
+    return decode_index(shape, place, tail, size, f"{storage.location}/{file}")
 
 
 def decode_index(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName
 from mmfe_cache.errors import CacheError
 from mmfe_cache.store import documents, files, shards, table
 from mmfe_cache.store.metadata import SAMPLES, StoreMetadata, ViewMetadata
+from mmfe_cache.store.storage import LocalStorage
 
 
 def aside_folder(path: Path) -> Path:
@@ -116,7 +118,7 @@ class CacheWriter:
             number: K, which shard.
             rows: float16 (n, ...) of every array.
             digests: (n, 16) the samples' pixel digests; zero rows are left out.
-            batch: the largest batch the guide encoded.
+            batch: how many samples the guide encoded together.
         """
         present = ~table.absent_rows(digests)
         for name in ARRAY_NAMES:
@@ -126,6 +128,15 @@ class CacheWriter:
                 shape, place, rows[name], present, table.pixels_digest(digests), batch
             )
             files.write_whole(self.path / group / name / place.file, parts, self._aside)
+
+    def shard_batch(self, group: str, view: str, number: int) -> int | None:
+        """How many samples were encoded together for a shard, as any of its files tells."""
+        storage = LocalStorage(self.path)
+        for name in ARRAY_NAMES:
+            place, shape = self.metadata.place(view, name, number), self.metadata.shape(name)
+            with contextlib.suppress(CacheError, OSError):
+                return shards.read_index(storage, shape, place, f"{group}/{name}").batch
+        return None
 
     def read_digests(self, number: int) -> NDArray[np.uint8] | None:
         """(n, 16) the pixel digests of one shard's samples; None where none were written yet."""

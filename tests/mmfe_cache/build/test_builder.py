@@ -153,21 +153,6 @@ def test_values_that_float16_cannot_hold_are_refused(tmp_path, value, kind):
     assert not list((tmp_path / "a.zarr").rglob("c.0.0.0"))
 
 
-def test_running_out_of_memory_halves_the_batch_and_the_store_says_so(tmp_path):
-    class Small(TinyGuide):
-        def encode_prepared(self, prepared):
-            if len(prepared) > 2:
-                raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
-            return super().encode_prepared(prepared)
-
-    guide = Small()
-    report = build(tmp_path / "a.zarr", guide=guide, batch_size=4, views=VIEWS[:1])
-    assert report.encodings == 10
-    assert max(guide.batches) == 2
-    view = open_cache(tmp_path / "a.zarr").view_metadata[VIEWS[0]]
-    assert view.batch_size == 4
-
-
 def test_a_begun_view_keeps_its_batch_size(tmp_path):
     build(tmp_path / "a.zarr", batch_size=2)
     expected = tree(tmp_path / "a.zarr")
