@@ -10,10 +10,11 @@ from pathlib import Path
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import FileSource, read_rgb8, read_size
 from mmfe_cache.progress import Progress, SilentProgress
-from mmfe_cache.samples import Sample
+from mmfe_cache.samples import Sample, SampleSet
 
 from .assemble import samples_of
 from .check_report import CheckReport, PartCheck
+from .folder import find_folder_pairs
 from .leaks import Leak, clean_sources_of, count_distinct, find_leaks, fingerprints
 from .pairing import Pair
 from .parts import FoundPart, Part, missing_part
@@ -63,8 +64,14 @@ def check_dataset(
     for split in wanted:
         samples[split] = []
         if info.load is not None:
-            samples[split] += info.load(split, where).samples
-            parts.append(_check_loaded(samples[split], split, reader))
+            loaded = info.load(split, where)
+            samples[split] += loaded.samples
+            pairs = find_folder_pairs(split, where) if name == "folder" else None
+            parts.append(
+                _check_loaded(loaded, split, reader)
+                if pairs is None
+                else _check_part(where, split, pairs.part, pairs, reader)
+            )
             continue
         for part, found in find_parts(name, split, where):
             parts.append(_check_part(where, split, part, found, reader))
@@ -190,7 +197,7 @@ def _histogram(
     return dict(count.most_common())
 
 
-def _check_loaded(samples: Sequence[Sample], split: Split, reader: _Reader) -> PartCheck:
+def _check_loaded(samples: SampleSet, split: Split, reader: _Reader) -> PartCheck:
     pairs: list[Pair] = []
     for sample in samples:
         degraded = sample.degraded.path if isinstance(sample.degraded, FileSource) else None
@@ -201,15 +208,16 @@ def _check_loaded(samples: Sequence[Sample], split: Split, reader: _Reader) -> P
     return PartCheck(
         "pairs",
         split,
-        "as loaded",
-        None,
+        samples.layout,
+        samples.root,
         len(pairs),
         None,
         len(samples),
-        tuple(dict.fromkeys(sample.label for sample in samples)),
+        samples.labels,
         unreadable=tuple(dict.fromkeys(s for s in sizes.values() if isinstance(s, str))),
         mismatched=tuple(_mismatched(pairs, sizes)),
         sizes=_histogram(pairs, sizes),
+        notes=samples.warnings,
     )
 
 

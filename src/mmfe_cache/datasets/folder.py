@@ -9,9 +9,9 @@ from mmfe_cache.images import FileSource
 from mmfe_cache.samples import Sample, SampleSet
 
 from .assemble import sample_set, samples_of
-from .listing import list_images, similar_folder
+from .listing import list_images, similar_folder, stem_of
 from .pairing import by_name
-from .parts import FolderCache, Layout, Part, find_part
+from .parts import FolderCache, FoundPart, Layout, Part, find_part
 from .splits import Split
 
 LABEL = "folder"
@@ -34,6 +34,28 @@ PAIRS_OF_FOLDERS = (
 """Names of the degraded and the clean folder that are recognised, first match wins."""
 
 
+_PART = Part(
+    "folder",
+    (LABEL,),
+    tuple(
+        Layout(f"{degraded} + {clean}", (degraded,), (clean,), by_name)
+        for degraded, clean in PAIRS_OF_FOLDERS
+    ),
+)
+
+
+def find_folder_pairs(split: Split, root: Path) -> FoundPart | None:
+    """The two folders under ``root/<split>``, else under ``root``; None where there are none."""
+    base = root / split if (root / split).is_dir() else root
+    return find_part(base, _PART, FolderCache())
+
+
+def _shared(split: Split, root: Path) -> tuple[str, ...]:
+    if (root / split).is_dir():
+        return ()
+    return (f"no folder {split} under {root}: the same files serve every split",)
+
+
 def load_folder(split: Split, root: Path) -> SampleSet:
     """The pairs under ``root/<split>``, else under ``root``.
 
@@ -44,14 +66,8 @@ def load_folder(split: Split, root: Path) -> SampleSet:
         DataError: no pair and no image is there.
     """
     base = root / split if (root / split).is_dir() else root
-    warnings: list[str] = []
-    if base == root:
-        warnings.append(f"no folder {split} under {root}: the same files serve every split")
-    layouts = tuple(
-        Layout(f"{degraded} + {clean}", (degraded,), (clean,), by_name)
-        for degraded, clean in PAIRS_OF_FOLDERS
-    )
-    found = find_part(base, Part("folder", (LABEL,), layouts), FolderCache())
+    warnings = list(_shared(split, root))
+    found = find_folder_pairs(split, root)
     if found is not None:
         warnings += found.warnings()
         name = found.layout.name
@@ -72,7 +88,8 @@ def load_folder(split: Split, root: Path) -> SampleSet:
             expected=" or ".join(f"{a}/ + {b}/" for a, b in PAIRS_OF_FOLDERS),
         )
     samples = [
-        Sample(f"{LABEL}/{path.stem}", FileSource(path), None, LABEL, path.stem) for path in images
+        Sample(f"{LABEL}/{stem_of(path)}", FileSource(path), None, LABEL, stem_of(path))
+        for path in images
     ]
     warnings.append("images without clean answers: a cache can be built, nothing can be trained")
     return sample_set("folder", split, root, "images without answers", samples, warnings)

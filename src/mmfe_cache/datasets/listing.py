@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,15 @@ def _walk(
                 loops.append(path)
         except OSError:
             loops.append(path)
+
+
+def stem_of(path: Path) -> str:
+    """The file's name without its ending, as one sequence of code points on every file system.
+
+    Some file systems give ``é`` back as ``e`` and an accent: pairs, ids and the noise that is
+    drawn from them must not depend on that.
+    """
+    return unicodedata.normalize("NFC", path.stem)
 
 
 def similar_folder(path: Path) -> Path | None:

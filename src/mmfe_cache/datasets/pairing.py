@@ -10,7 +10,7 @@ from pathlib import Path
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import read_size
 
-from .listing import some
+from .listing import some, stem_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +53,14 @@ PairingRule = Callable[[Sequence[Path], Sequence[Path]], Pairing]
 
 def by_name(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
     """Equal names, endings aside: ``0001.jpg`` and ``0001.png`` are a pair."""
-    return _by_keys(degraded, clean, lambda path: path.stem, lambda path: path.stem)
+    return _by_keys(degraded, clean, stem_of, stem_of)
 
 
 def by_sequence(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
     """GoPro as published, ``SEQ/blur/N.png`` and ``SEQ/sharp/N.png``: sequence and name agree."""
 
     def key(path: Path) -> str:
-        return f"{path.parent.parent.name}-{path.stem}"
+        return f"{path.parent.parent.name}-{stem_of(path)}"
 
     return _by_keys(degraded, clean, key, key)
 
@@ -69,8 +69,8 @@ def by_rain_number(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
     """Rain100L as published, ``rain-12.png`` and ``norain-12.png``; equal names pair too."""
 
     def key(path: Path) -> str:
-        number = re.fullmatch(r"(?:no)?rain-0*(\d+)(?:x2)?", path.stem)
-        return f"rain-{int(number[1]):03d}" if number else path.stem
+        number = re.fullmatch(r"(?:no)?rain-0*(\d+)(?:x2)?", stem_of(path))
+        return f"rain-{int(number[1]):03d}" if number else stem_of(path)
 
     if degraded == clean:
         # Both kinds lie in one folder; the prefix tells them apart.
@@ -81,15 +81,15 @@ def by_rain_number(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
 
 def by_haze_id(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
     """RESIDE, ``0025_0.8_0.1.jpg`` and ``0025.png``: one clean photograph, many hazy ones."""
-    answers = _unique(clean, lambda path: path.stem)
+    answers = _unique(clean, stem_of)
     pairs: list[Pair] = []
     unpaired: list[Path] = []
     used: set[str] = set()
-    _unique(degraded, lambda path: path.stem)
+    _unique(degraded, stem_of)
     for path in degraded:
-        scene = path.stem.split("_")[0]
+        scene = stem_of(path).split("_")[0]
         if scene in answers:
-            pairs.append(Pair(path.stem, scene, path, answers[scene]))
+            pairs.append(Pair(stem_of(path), scene, path, answers[scene]))
             used.add(scene)
         else:
             unpaired.append(path)
@@ -112,7 +112,7 @@ def by_order(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
     if len(degraded) != len(clean) or named.pairs:
         return named
     pairs = [
-        Pair(path.stem, answer.stem, path, answer)
+        Pair(stem_of(path), stem_of(answer), path, answer)
         for path, answer in zip(degraded, clean, strict=True)
     ]
     for path, answer in zip(degraded, clean, strict=True):
@@ -130,7 +130,7 @@ def by_order(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
 def clean_only(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
     """Photographs that are degraded by a formula: there is no degraded file."""
     del degraded
-    answers = _unique(clean, lambda path: path.stem)
+    answers = _unique(clean, stem_of)
     return Pairing(_sorted([Pair(s, s, None, path) for s, path in answers.items()]), (), ())
 
 

@@ -177,6 +177,7 @@ def missing_part(root: Path, part: Part, remedy: str) -> DataError:
     """The error for a part that lies in no known layout: where it was looked for."""
     looked: list[str] = []
     near: list[str] = []
+    dead: dict[str, None] = {}
     for layout in part.layouts:
         for base in layout.bases[:1]:
             folders = [*layout.degraded, *layout.clean]
@@ -186,9 +187,13 @@ def missing_part(root: Path, part: Part, remedy: str) -> DataError:
                     other = similar_folder(root / piece) if piece.name else None
                     if other is not None and str(other) not in near:
                         near.append(str(other))
+                    if (root / piece).is_symlink() and not (root / piece).exists():
+                        dead[str(root / piece)] = None
     got = f"none of them under {root}"
     if near:
         got += f"; names that differ in case only: {some(near)}"
+    if dead:
+        got += f"; links that lead in a circle or nowhere: {some(list(dead))}"
     return DataError(
         f"the {part.name} part is not there",
         got=got,

@@ -11,7 +11,7 @@ from typing import Literal
 from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.seeds import seed_of
 
-from .listing import list_images
+from .listing import list_images, stem_of
 
 Split = Literal["train", "test"]
 
@@ -53,7 +53,7 @@ def find_photographs(where: Path | Sequence[Path]) -> tuple[Photograph, ...]:
             got=f"no image file in {', '.join(map(str, places)) or 'an empty list'}",
             expected="at least one .png, .jpg, .bmp, .tif, .webp or .ppm file",
         )
-    stems = [path.stem for path, _ in files]
+    stems = [stem_of(path) for path, _ in files]
     repeated = (
         {stem for stem in stems if stems.count(stem) > 1}
         if len(set(stems)) < len(stems)
@@ -61,9 +61,9 @@ def find_photographs(where: Path | Sequence[Path]) -> tuple[Photograph, ...]:
     )
     photographs: dict[str, Photograph] = {}
     for path, inside in files:
-        name = path.stem
+        name = stem_of(path)
         if name in repeated:
-            name = "-".join((*inside.parts[:-1], inside.stem))
+            name = "-".join((*inside.parts[:-1], stem_of(inside)))
         if name in photographs:
             name = f"{name}-{path.suffix[1:].lower()}"
         if name in photographs:

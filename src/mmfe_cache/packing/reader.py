@@ -33,6 +33,9 @@ VERSION = 2
 ARRAYS = ("tiles", "height", "width", "first_tile", "digest", "name", "bytes", "about", "samples")
 """The datasets of every pack."""
 
+_FOREIGN = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError, IndexError)
+"""What h5py and NumPy raise where a file is damaged or holds other types than a pack."""
+
 _REMEDY = "remove it and run `mmfe data pack` again"
 
 
@@ -59,7 +62,7 @@ class PackReader:
                 self._read_index(file)
         except FileNotFoundError:
             raise DataError(f"pack {path} does not exist", remedy="mmfe data pack") from None
-        except (OSError, KeyError, ValueError, RuntimeError) as problem:
+        except _FOREIGN as problem:
             raise DataError(
                 f"pack {path} cannot be read",
                 got=str(problem),
@@ -113,8 +116,28 @@ class PackReader:
         length = self.path.stat().st_size
         if int(cast("Any", file.attrs["file_bytes"])) != length:
             raise ValueError(f"{length} bytes, {file.attrs['file_bytes']} when it was written")
+        self._check_index(tiles)
         self._offset = 0 if self.compressed else int(tiles.id.get_offset())
         self._locations = int(_data(file, "location").id.get_offset()) if self.compressed else 0
+
+    def _check_index(self, tiles: Any) -> None:
+        """What the index says must fit together: no crop may then read beside its picture."""
+        count = len(self.names)
+        columns = (self._height, self._width, self._first, self.bytes)
+        if any(column.shape != (count,) or column.dtype.kind != "i" for column in columns):
+            raise ValueError(f"the index does not list {count} pictures")
+        if self._digest.shape != (count, 16) or self._digest.dtype != np.uint8:
+            raise ValueError(f"digests are {self._digest.shape} {self._digest.dtype}")
+        if count and min(self._height.min(), self._width.min()) < 1:
+            raise ValueError("a picture is empty")
+        rows, across = (-(-side.astype(np.int64) // TILE) for side in (self._height, self._width))
+        first = np.concatenate([[0], np.cumsum(rows * across)])
+        if not np.array_equal(first[:-1], self._first) or first[-1] != tiles.shape[0]:
+            raise ValueError("pictures and tiles do not fit together")
+        if tiles.chunks != ((1, TILE, TILE, 3) if self.compressed else None):
+            raise ValueError(f"tiles lie in chunks of {tiles.chunks}")
+        if not {"dataset", "split", "layout", "warnings", "folders"} <= set(self.about):
+            raise ValueError("it does not say what it was made from")
 
     def __len__(self) -> int:
         """How many pictures it holds."""

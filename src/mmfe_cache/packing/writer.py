@@ -86,8 +86,8 @@ def pack(
         verify: read every picture back and compare its digest.
 
     Raises:
-        DataError: a picture cannot be read, there is no room for a plain pack, or what was
-            written reads back differently.
+        DataError: a picture cannot be read, two of a pair differ in size, there is no room for a
+            plain pack, or what was written reads back differently.
         OSError: the disk is full; ``filename`` is the pack's. The same call goes on later.
     """
     started = time.monotonic()
@@ -98,6 +98,7 @@ def pack(
     sources = pictures.sources
     names = [_name_in(samples.root, source) for source in sources]
     sizes = _sizes(sources, progress)
+    _check_pairs(samples, pictures, sizes)
     source_bytes = [_file_bytes(source) for source in sources]
     plan = {
         "version": VERSION,
@@ -222,6 +223,26 @@ def _sizes(sources: Sequence[PixelSource], progress: Progress) -> list[tuple[int
             remedy="mmfe data check names every one of them",
         )
     return sizes
+
+
+def _check_pairs(
+    samples: SampleSet, pictures: PictureList, sizes: Sequence[tuple[int, int]]
+) -> None:
+    odd: dict[str, None] = {}
+    for sample in samples:
+        if sample.clean is None:
+            continue
+        first, second = (pictures.number(s) for s in (sample.degraded, sample.clean))
+        if sizes[first] != sizes[second]:
+            names = [pictures.sources[number].name for number in (first, second)]
+            odd[f"{names[0]}: {sizes[first]}, {names[1]}: {sizes[second]}"] = None
+    if odd:
+        raise DataError(
+            f"{len(odd)} pairs differ in size; nothing was packed",
+            got="\n    ".join(["", *list(odd)[:20]]),
+            expected="a degraded picture and its answer of one (height, width)",
+            remedy="mmfe data check names every one of them",
+        )
 
 
 def _name_in(root: Path, source: PixelSource) -> str:

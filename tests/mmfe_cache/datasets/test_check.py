@@ -102,3 +102,46 @@ def test_fast_check_reads_headers_only(lol):
     (lol / "our485/low/1.png").write_bytes(content)
     assert part(check_dataset("lol-v1", lol, decode=False), "train").unreadable == ()
     assert len(part(check_dataset("lol-v1", lol), "train").unreadable) == 1
+
+
+def test_a_folder_is_checked_like_any_set(tmp_path, make):
+    for split in ("train", "test"):
+        for side in ("rainy", "gt"):
+            for name in ("1", "2"):
+                make(tmp_path / split / side / f"{name}.png", name=split + name)
+    report = check_dataset("folder", tmp_path)
+    assert report.ok
+    assert {p.layout for p in report.parts} == {"rainy + gt"}
+    make(tmp_path / "train/rainy/3.png")
+    make(tmp_path / "train/rainy/A.png")
+    make(tmp_path / "train/gt/a.png")
+    make(tmp_path / "train/gt/2.png", height=20, width=30)
+    (tmp_path / "train/gt/4.txt").write_text("4")
+    (tmp_path / "train/gt/loop.png").symlink_to(tmp_path / "train/gt/loop.png")
+    train = part(check_dataset("folder", tmp_path), "train")
+    assert not train.ok
+    assert len(train.missing) == 3
+    assert "is 30x20" in train.mismatched[0]
+    assert train.extra == (str(tmp_path / "train/gt/4.txt"),)
+    assert any("differ in case only are not paired: A.png / a.png" in n for n in train.notes)
+    assert any("loop.png" in note for note in train.notes)
+
+
+def test_what_a_loaded_set_warns_of_is_in_its_report(tmp_path, make):
+    for number in range(3):
+        make(tmp_path / f"{number}.png")
+    report = check_dataset("folder", tmp_path)
+    assert {p.layout for p in report.parts} == {"images without answers"}
+    assert any("the same files serve every split" in note for note in report.parts[0].notes)
+
+
+def test_a_folder_that_links_to_itself_is_named(lol):
+    for name in ("low", "high"):
+        for file in (lol / "our485" / name).iterdir():
+            file.unlink()
+        (lol / "our485" / name).rmdir()
+        (lol / "our485" / name).symlink_to(lol / "our485" / name)
+    train = part(check_dataset("lol-v1", lol), "train")
+    assert train.layout is None
+    assert "links that lead in a circle or nowhere" in train.notes[0]
+    assert str(lol / "our485/low") in train.notes[0]

@@ -1,7 +1,10 @@
+import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from mmfe_cache.datasets import load_dataset
 from mmfe_cache.datasets.listing import list_images, similar_folder
 from mmfe_cache.datasets.pairing import by_haze_id, by_name, by_order, by_rain_number, by_sequence
 from mmfe_cache.errors import DataError
@@ -86,3 +89,22 @@ def test_similar_folder_finds_case_changes_only(tmp_path):
     assert similar_folder(tmp_path / "clear") == tmp_path / "Clear"
     assert similar_folder(tmp_path / "Clear") is None
     assert similar_folder(tmp_path / "clean") is None
+
+
+def test_one_name_in_two_forms_of_unicode_is_one_name(tmp_path, make):
+    composed, decomposed = (unicodedata.normalize(form, "été 1") for form in ("NFC", "NFD"))
+    assert composed != decomposed
+    for split in ("our485", "eval15"):
+        make(tmp_path / split / "low" / f"{decomposed}.png")
+        make(tmp_path / split / "high" / f"{composed}.png")
+    samples = load_dataset("lol-v1", "train", tmp_path)
+    assert samples.ids == (f"low/{composed}",)
+    # Nor may the weather and noise that are drawn from an id depend on the file system.
+    drawn = []
+    for form in (composed, decomposed):
+        for split in ("train", "test"):
+            make(tmp_path / f"of {len(form)}" / split / f"{form}.png", name=split)
+        drawn.append(load_dataset("synth", "train", tmp_path / f"of {len(form)}"))
+    assert drawn[0].ids == drawn[1].ids
+    for one, other in zip(*drawn, strict=True):
+        assert np.array_equal(one.degraded.read(), other.degraded.read())

@@ -423,6 +423,62 @@ def test_foreign_and_linked_files_are_refused(samples, tmp_path):
         open_pack(unfinished)
 
 
+def change(file, name, value):
+    del file[name]
+    file[name] = value
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda f: change(f, "height", f["height"][...] + 64), "do not fit together"),
+        (lambda f: change(f, "first_tile", f["first_tile"][...] - 1), "do not fit together"),
+        (lambda f: change(f, "width", f["width"][:-1]), "does not list 8 pictures"),
+        (lambda f: change(f, "height", f["height"][...].astype(float)), "does not list 8"),
+        (lambda f: change(f, "digest", f["digest"][:, :8]), "digests are"),
+        (lambda f: change(f, "name", f["height"][...]), "cannot be read"),
+        (lambda f: change(f, "about", np.frombuffer(b"nothing", np.uint8)), "damaged"),
+        (lambda f: change(f, "tiles", f["tiles"][...].astype(np.uint16)), "tiles are"),
+        (lambda f: f.attrs.__setitem__("stored_as", "secrets"), "stored as"),
+        (lambda f: f.attrs.__setitem__("version", 1), "not a pack of this version"),
+        (lambda f: f.attrs.__delitem__("compressed"), "cannot be read"),
+    ],
+)
+def test_an_index_that_cannot_be_true_is_refused(samples, tmp_path, compress, spoil, words):
+    path = tmp_path / "p.h5"
+    pack(samples, path, compress)
+    with h5py.File(path, "r+") as file:
+        spoil(file)
+        file.attrs["file_bytes"] = 0
+    with h5py.File(path, "r+") as file:
+        file.attrs.modify("file_bytes", path.stat().st_size)
+    with pytest.raises(DataError) as caught:
+        PackReader(path)
+    assert words in str(caught.value)
+
+
+def test_pairs_that_differ_in_size_stop_it_before_anything_is_written(samples, lol, tmp_path):
+    write_png(lol / "our485/high/p 1ü.png", np.zeros((9, 7, 3), np.uint8))
+    with pytest.raises(DataError, match="1 pairs differ in size; nothing was packed") as caught:
+        pack(samples, tmp_path / "p.h5")
+    assert "p 1ü.png: (64, 64)" in str(caught.value)
+    assert "p 1ü.png: (9, 7)" in str(caught.value)
+    assert not list(tmp_path.glob("p.h5*"))
+
+
+def test_the_warning_names_weather_too(tmp_path):
+    for name in ("1", "2"):
+        pixels = generator("w", name).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+        write_png(tmp_path / f"{name}.png", pixels)
+    samples = load_dataset("synth", "train", tmp_path)
+    assert "weather" in unpacked_cost(samples)
+    pack(samples, pack_path(tmp_path, "synth", "train", shared=True))
+    packed = load_dataset("synth", "train", tmp_path)
+    assert packed.layout.endswith("(packed)")
+    assert unpacked_cost(packed) is None
+
+
 def test_the_warning_names_the_cost_and_only_where_there_is_one(samples, tmp_path):
     line = unpacked_cost(samples)
     assert "ms a pair" in line
