@@ -132,7 +132,8 @@ def one_set(name: str, folder: Path) -> dict[str, Any]:
         "layouts": sorted({part["layout"] for part in parts}),
         "pairs": {s: sum(p["found"] for p in parts if p["split"] == s) for s in ("train", "test")},
         "published": {part["split"]: part["published"] for part in parts},
-        "bad": sum(len(p["missing"]) + len(p["unreadable"]) + len(p["mismatched"]) for p in parts),
+        "bad": sum(len(p["unreadable"]) + len(p["mismatched"]) for p in parts)
+        + sum("partner" in line for p in parts for line in p["missing"]),
         "leaks": len(found["leaks"]),
         "distinct": found["distinct"],
         "pack_ratio": sum(p["pack_bytes"] for p in packs) / sum(p["source_bytes"] for p in packs),

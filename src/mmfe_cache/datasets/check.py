@@ -166,6 +166,7 @@ def _missing(found: FoundPart) -> tuple[str, ...]:
     names = [f"clean partner of {path}" for path in found.pairing.unpaired_degraded]
     if not found.part.clean_alone_is_fine:
         names += [f"degraded partner of {path}" for path in found.pairing.unpaired_clean]
+    names += [f"published pair {name}" for name in found.absent()]
     return tuple(names)
 
 

@@ -67,16 +67,17 @@ def by_sequence(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
 
 def by_rain_number(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
     """Rain100L as published, ``rain-12.png`` and ``norain-12.png``; equal names pair too."""
-
-    def key(path: Path) -> str:
-        number = re.fullmatch(r"(?:no)?rain-0*(\d+)(?:x2)?", stem_of(path))
-        return f"rain-{int(number[1]):03d}" if number else stem_of(path)
-
     if degraded == clean:
         # Both kinds lie in one folder; the prefix tells them apart.
         degraded = [path for path in degraded if path.stem.startswith("rain-")]
         clean = [path for path in clean if path.stem.startswith("norain-")]
-    return _by_keys(degraded, clean, key, key)
+    return _by_keys(degraded, clean, rain_key, rain_key)
+
+
+def rain_key(path: Path) -> str:
+    """``rain-012`` for Rain100L's ``rain-12``, ``norain-12`` and ``rain-012x2``."""
+    number = re.fullmatch(r"(?:no)?rain-0*(\d+)(?:x2)?", stem_of(path))
+    return f"rain-{int(number[1]):03d}" if number else stem_of(path)
 
 
 def by_haze_id(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:

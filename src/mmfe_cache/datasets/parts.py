@@ -9,7 +9,7 @@ from typing import Literal
 from mmfe_cache.errors import DataError
 
 from .listing import Listing, list_images, similar_folder, some
-from .pairing import Pair, Pairing, PairingRule, by_name
+from .pairing import Pair, Pairing, PairingRule, by_name, rain_key
 
 Maker = Literal["files", "noise", "windows"]
 """How samples come from pairs: as they lie, with Gaussian noise, or cut into windows."""
@@ -48,12 +48,15 @@ class Part:
         labels: the class of its samples; denoising has one for every noise level.
         layouts: the arrangements it may lie in, most specific first.
         clean_alone_is_fine: whether clean files without degraded ones are expected.
+        names: the published pairs' stems, where they follow from a rule or are few; a complete
+            copy has them all, whatever its layout. Empty where only their number is known.
     """
 
     name: str
     labels: tuple[str, ...]
     layouts: tuple[Layout, ...]
     clean_alone_is_fine: bool = False
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,15 @@ class FoundPart:
     def pairs(self) -> tuple[Pair, ...]:
         """The pairs, sorted by stem."""
         return self.pairing.pairs
+
+    def absent(self) -> tuple[str, ...]:
+        """Published pairs of which no file is there, by name; empty for a renamed copy."""
+        paths = (*self.pairing.unpaired_degraded, *self.pairing.unpaired_clean)
+        there = {pair.stem for pair in self.pairs}
+        if not there <= set(self.part.names):
+            return ()
+        half = {rain_key(path) for path in paths}  # any other name's key is its stem
+        return tuple(name for name in self.part.names if name not in there | half)
 
     def warnings(self) -> tuple[str, ...]:
         """What a user should know about this part, one line each."""

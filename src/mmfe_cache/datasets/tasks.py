@@ -25,6 +25,10 @@ def noise_labels(sigmas: tuple[int, ...] = SIGMAS) -> tuple[str, ...]:
     return tuple(f"noise-{sigma}" for sigma in sigmas)
 
 
+def _names(*numbers: int, form: str = "{}") -> tuple[str, ...]:
+    return tuple(form.format(number) for number in numbers)
+
+
 def _photographs(
     name: str, *folders: str, bases: tuple[str, ...] = ("",), published: int
 ) -> Layout:
@@ -92,6 +96,7 @@ RAIN_TRAIN = Part(
         Layout(PUBLISHED, ("train/input",), ("train/target",), by_rain_number, _RAIN[1:3], 200),
         Layout(PUBLISHED, ("RainTrainL",), ("RainTrainL",), by_rain_number, published=200),
     ),
+    names=_names(*range(1, 201), form="rain-{:03d}"),
 )
 
 RAIN_TEST = Part(
@@ -132,6 +137,7 @@ RAIN_TEST = Part(
         Layout(PUBLISHED, ("Rain100L/rain",), ("Rain100L/norain",), by_rain_number, published=100),
         Layout(PUBLISHED, ("Rain100L",), ("Rain100L",), by_rain_number, published=100),
     ),
+    names=_names(*range(1, 101), form="rain-{:03d}"),
 )
 
 HAZE_TRAIN = Part(
@@ -242,6 +248,7 @@ LOW_TEST = Part(
         Layout(PUBLISHED, ("eval15/low",), ("eval15/high",), by_name, _LOL, 15),
         Layout(DFPIR, ("test15/low",), ("test15/high",), by_name, _LOL, 15),
     ),
+    names=_names(1, 22, 23, 55, 79, 111, 146, 179, 493, 547, 665, 669, 748, 778, 780),
 )
 
 RAIN13K_TRAIN = Part(

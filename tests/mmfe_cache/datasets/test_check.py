@@ -145,3 +145,24 @@ def test_a_folder_that_links_to_itself_is_named(lol):
     assert train.layout is None
     assert "links that lead in a circle or nowhere" in train.notes[0]
     assert str(lol / "our485/low") in train.notes[0]
+
+
+def test_published_names_that_are_missing_are_listed_where_they_are_known(tmp_path, make):
+    for number in range(1, 101):
+        for side, name in (("rain", f"rain-{number}"), ("norain", f"norain-{number}")):
+            if number not in (7, 50) and (number, side) != (9, "rain"):
+                make(tmp_path / "test" / side / f"{name}.png", height=8, width=8)
+    test = part(check_dataset("rain100l", tmp_path, splits=["test"]), "test")
+    assert test.found == 97
+    assert test.missing == (
+        f"degraded partner of {tmp_path / 'test/norain/norain-9.png'}",
+        "published pair rain-007",
+        "published pair rain-050",
+    )
+    # A copy under names of its own lacks none of them.
+    for side in ("rain", "norain"):
+        for file in list((tmp_path / "test" / side).iterdir()):
+            file.rename(file.with_name(f"mine-{file.stem.split('-')[1]}.png"))
+    test = part(check_dataset("rain100l", tmp_path, splits=["test"]), "test")
+    assert len(test.missing) == 1
+    assert test.incomplete

@@ -76,7 +76,9 @@ def test_every_worker_in_any_order_reads_the_same_bytes(tmp_path, make):
     samples = [*noisy, *synthetic]
     here = dict(map(digest, samples))
     context = multiprocessing.get_context("spawn")
-    with context.Pool(2) as pool:
-        there = dict(pool.imap_unordered(digest, samples[::-1], chunksize=3))
+    pool = context.Pool(2)
+    there = dict(pool.imap_unordered(digest, samples[::-1], chunksize=3))
+    pool.close()
+    pool.join()  # workers end by themselves, no signal is needed
     assert here == there
     assert len(set(here.values())) == len(here), "two samples have the same pixels"
