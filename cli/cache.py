@@ -82,7 +82,7 @@ def verify(
             f"{len(report.damages)} things are wrong with {path}",
             remedy="put the images back as they were, or build a new cache"
             if source
-            else f"mmfe cache repair {path}",
+            else _repair_command(path, any(d.file == "zarr.json" for d in report.damages)),
         )
 
 
@@ -110,38 +110,46 @@ def repair(
 
     Example: mmfe cache repair cache/cdd11/train/scene.zarr
     """
-    from mmfe_cache.build.repair import repair_cache
+    from mmfe_cache.build.repair import RepairReport, repair_cache
     from mmfe_cache.datasets import load_dataset
-    from mmfe_cache.errors import CacheError
+    from mmfe_cache.errors import CacheError, MmfeError
     from mmfe_cache.guides import load_guide
-    from mmfe_cache.store import open_cache
+    from mmfe_cache.store.origin import origins
 
-    fingerprint: dict[str, Any] = {}
-    try:
-        known = open_cache(path).metadata
-    except CacheError:
-        if not path.is_dir():
-            raise
-        if dataset is None or split is None or guide is None:
-            raise CacheError(
-                f"the metadata of {path} cannot say what it was built from",
-                remedy="give --dataset, --split and --guide as when it was built",
-            ) from None
-    else:
-        dataset, split = dataset or known.dataset, split or known.split
-        guide, fingerprint = guide or known.guide, dict(known.fingerprint)
-    report = repair_cache(
-        path,
-        load_dataset(dataset, split, root),
-        load_guide(
-            guide,
-            device=device,
-            precision=fingerprint.get("dtype", "auto") if precision == "auto" else precision,
-            prompt=prompt or fingerprint.get("prompt"),
-        ),
-        workers=workers,
-        progress=output.console_progress(),
-    )
+    report: RepairReport | None = None
+    tried = ""
+    for origin in origins(path):
+        given = (dataset or origin.dataset, split or origin.split, guide or origin.guide)
+        if None in given:
+            continue
+        name, part, named = map(str, given)
+        # What a damaged root seems to say may be no precision at all; loading the guide tells.
+        exact: Any = (origin.dtype or "auto") if precision == "auto" else precision
+        try:
+            report = repair_cache(
+                path,
+                load_dataset(name, part, root),
+                load_guide(
+                    named,
+                    device=device,
+                    precision=exact,
+                    prompt=prompt or origin.prompt,
+                ),
+                workers=workers,
+                progress=output.console_progress(),
+            )
+            break
+        except MmfeError as problem:
+            if origin.certain:
+                raise
+            tried = f"{name}/{part} with the guide {named}, tried in vain: {problem.problem}"
+    if report is None:
+        raise CacheError(
+            f"the metadata of {path} cannot say what it was built from",
+            got=tried or None,
+            remedy="give --dataset, --split and --guide as when it was built, and --root and "
+            "--prompt where they were given",
+        )
     if as_json:
         output.print_json(
             {
@@ -184,6 +192,19 @@ def pull(
         output.print_json({"path": str(path), "bytes": count})
         return
     output.say(f"{path}: {human(count)} fetched")
+
+
+def _repair_command(path: str, root_damaged: bool) -> str:
+    if not root_damaged or "://" in path:
+        return f"mmfe cache repair {path}"
+    from mmfe_cache.store.origin import Origin, origins
+
+    found = next((origin for origin in origins(Path(path)) if origin.known), Origin())
+    return (
+        f"mmfe cache repair {path} --dataset {found.dataset or 'NAME'} "
+        f"--split {found.split or 'SPLIT'} --guide {found.guide or 'GUIDE'}"
+        " (as when it was built; --root and --prompt too, where they were given)"
+    )
 
 
 def _few(names: Sequence[str], most: int = 4) -> str:

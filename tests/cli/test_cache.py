@@ -155,6 +155,26 @@ def test_repair_asks_for_what_a_lost_root_cannot_say(build, root, tmp_path, caps
     assert run(["cache", "verify", str(path)]) == 0
 
 
+def test_the_remedy_that_verify_prints_for_a_damaged_root_works(build, root, tmp_path, capsys):
+    build("--split", "test")
+    path = tmp_path / "caches/test/oracle.zarr"
+    expected = (path / "zarr.json").read_bytes()
+    for word in (b"checksum", b"fingerprint", b"num_samples", b'"oracle"'):
+        data = bytearray(expected)
+        data[data.index(word)] ^= 2
+        (path / "zarr.json").write_bytes(data)
+        assert run(["cache", "verify", str(path)]) == 3
+        remedy = capsys.readouterr().err.split("to do:")[1].split(" (as when")[0].split()
+        assert remedy[1:3] == ["cache", "repair"]
+        assert run([*remedy[1:], "--root", str(root)]) == 0
+        assert (path / "zarr.json").read_bytes() == expected
+        # What a single flipped bit leaves is enough without the options, too.
+        (path / "zarr.json").write_bytes(data)
+        assert run(["cache", "repair", str(path), "--root", str(root)]) == 0
+        assert (path / "zarr.json").read_bytes() == expected
+        capsys.readouterr()
+
+
 def test_pull_copies(build, tmp_path, capsys):
     build("--split", "test")
     address = (tmp_path / "caches/test/oracle.zarr").as_uri()

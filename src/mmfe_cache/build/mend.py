@@ -19,7 +19,7 @@ from mmfe_cache.images import pixel_digest
 from mmfe_cache.samples import SampleSet
 from mmfe_cache.store import documents, files, table
 from mmfe_cache.store.findings import Damage
-from mmfe_cache.store.metadata import SAMPLES, StoreMetadata, ViewMetadata
+from mmfe_cache.store.metadata import SAMPLES, OtherVersionError, StoreMetadata, ViewMetadata
 from mmfe_cache.store.shards import ShardIndex, decode_index
 from mmfe_cache.store.writer import CacheWriter, aside_folder
 
@@ -51,6 +51,8 @@ class Mending:
         """
         try:
             old = StoreMetadata.read(self._file(documents.NAME).read_bytes(), str(self._path))
+        except OtherVersionError:
+            raise
         except (CacheError, FileNotFoundError):
             self._store = self._vouched()
             self._put(documents.NAME, documents.serialise(self._store.document()))

@@ -52,19 +52,23 @@ def parse(data: bytes, where: str) -> Json:
     Raises:
         CacheError: the file is no JSON object, or its checksum is wrong.
     """
-    try:
-        document: Any = json.loads(data)
-        intact = serialise(document) == data
-    except (ValueError, KeyError, TypeError, AttributeError):
-        document, intact = None, False
-    if not intact:
+    if not intact(data):
         raise CacheError(
             f"the metadata file {where} is damaged",
             expected="the bytes that mmfe wrote, with a valid checksum",
             remedy="mmfe cache verify on the store says what else is damaged; "
             "mmfe cache repair rewrites what it can",
         )
+    document: Json = json.loads(data)
     return document
+
+
+def intact(data: bytes) -> bool:
+    """Whether ``data`` is a `zarr.json`, byte for byte as it was written."""
+    try:
+        return serialise(json.loads(data)) == data
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def group(attributes: Json) -> Json:

@@ -21,6 +21,10 @@ SAMPLES = "samples"
 """The group that holds the sample table; no view is called so."""
 
 
+class OtherVersionError(CacheError):
+    """An undamaged cache of another schema version."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoreMetadata:
     """The root's attributes; written once, never changed.
@@ -102,7 +106,8 @@ class StoreMetadata:
         """Read the root's `zarr.json`.
 
         Raises:
-            CacheError: it is no cache's, of another schema version, or damaged.
+            CacheError: it is no cache's, or damaged.
+            OtherVersionError: it is of another schema version.
         """
         _check_schema(data, where)
         document = documents.parse(data, f"{where}/{documents.NAME}")
@@ -225,8 +230,9 @@ def _check_schema(data: bytes, where: str) -> None:
         ) from None
     if found != SCHEMA:
         age = "newer" if isinstance(found, int) and found > SCHEMA else "older"
-        raise CacheError(
-            f"{where} has an {age} format" if age == "older" else f"{where} has a newer format",
+        kind = OtherVersionError if documents.intact(data) else CacheError
+        raise kind(
+            f"{where} has an older format" if age == "older" else f"{where} has a newer format",
             got=f"schema {found}",
             expected=f"schema {SCHEMA}",
             remedy="update mmfe" if age == "newer" else "build the cache again with this mmfe",

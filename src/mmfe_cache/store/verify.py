@@ -16,7 +16,7 @@ from mmfe_cache.progress import Progress, SilentProgress, Task
 from mmfe_cache.samples import Sample, SampleSet
 from mmfe_cache.store import documents, table
 from mmfe_cache.store.findings import Findings, Kind, VerifyReport
-from mmfe_cache.store.metadata import SAMPLES, StoreMetadata, ViewMetadata
+from mmfe_cache.store.metadata import SAMPLES, OtherVersionError, StoreMetadata, ViewMetadata
 from mmfe_cache.store.shards import ShardPlace, chunk_intact, decode_index
 from mmfe_cache.store.storage import Storage, open_storage
 
@@ -37,7 +37,7 @@ def verify(
         progress: where progress goes.
 
     Raises:
-        CacheError: there is no store.
+        CacheError: there is no store, or another version of mmfe wrote it.
     """
     storage = open_storage(path) if isinstance(path, str | Path) else path
     return _Verification(storage, progress or SilentProgress()).run(samples, workers)
@@ -80,6 +80,8 @@ class _Verification:
         self._found.count(data)
         try:
             return StoreMetadata.read(data, self._storage.location)
+        except OtherVersionError:
+            raise
         except CacheError as problem:
             self._found.add(documents.NAME, problem.problem)
             return None

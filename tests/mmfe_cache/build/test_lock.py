@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from benchmarks.cache_faults import in_child, wait
-from benchmarks.cache_support import TinyGuide, sample_set
+from benchmarks.cache_children import VIEWS, in_child, run_build, start_ranks, wait
+from benchmarks.cache_support import TinyGuide, sample_set, tree
 from mmfe_cache.build import build_cache
 from mmfe_cache.build.lock import STALE, lock_file, locked
 from mmfe_cache.errors import CacheError
@@ -63,6 +63,27 @@ def test_a_dead_owners_lock_is_recognised_at_once(tmp_path):
     build(path, progress=told)
     assert any(f"process {pid}" in line for line in told.lines)
     assert not lock_file(path).exists()
+
+
+def test_rank_0_killed_while_it_holds_the_lock(tmp_path):
+    path, told = tmp_path / "a.zarr", Told()
+    guides = [TinyGuide(seconds=0.2), TinyGuide(seconds=0.05)]
+    first, second = start_ranks(path, 2, guides, tmp_path / "meeting")
+    for _ in range(1000):
+        if lock_file(path).exists() and lock_file(path).read_bytes():
+            break
+        time.sleep(0.01)
+    os.kill(first, signal.SIGKILL)
+    assert wait(first) == -signal.SIGKILL
+    assert wait(second) == 101
+    assert lock_file(path).exists()
+    build_cache(
+        sample_set(26), TinyGuide(), VIEWS, path, batch_size=2, shard_samples=4, progress=told
+    )
+    assert any(f"took over the lock of a build that died: process {first}" in t for t in told.lines)
+    assert not lock_file(path).exists()
+    run_build(tmp_path / "b.zarr", TinyGuide())
+    assert tree(path) == tree(tmp_path / "b.zarr")
 
 
 @pytest.mark.parametrize("since", [0, time.time() + 10 * 365 * 86400])

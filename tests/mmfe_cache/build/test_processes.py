@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from skimage import data as photographs
 
-from benchmarks.cache_faults import CountingGuide, SharedCount, run_build, start_ranks, wait
+from benchmarks.cache_children import CountingGuide, SharedCount, run_build, start_ranks, wait
 from benchmarks.cache_support import TinyGuide, tree
 from mmfe_cache.build.launcher import wants_many
 from mmfe_cache.datasets import write_synth

@@ -1,0 +1,101 @@
+"""What a store was built from, also where its root is damaged."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmfe_cache.errors import CacheError
+from mmfe_cache.store import documents
+from mmfe_cache.store.metadata import OtherVersionError, StoreMetadata
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a store was built from; None where nothing says so.
+
+    Attributes:
+        dataset: the dataset's name.
+        split: ``"train"`` or ``"test"``.
+        guide: the guide's name.
+        prompt: what the guide was asked.
+        dtype: the guide's precision.
+        certain: whether an undamaged root says so; otherwise it is a guess to be tried.
+    """
+
+    dataset: str | None = None
+    split: str | None = None
+    guide: str | None = None
+    prompt: str | None = None
+    dtype: str | None = None
+    certain: bool = False
+
+    @property
+    def known(self) -> bool:
+        """Whether it names a dataset, a split and a guide."""
+        return None not in (self.dataset, self.split, self.guide)
+
+
+def origins(path: Path) -> Iterator[Origin]:
+    """What the root of the store at ``path`` says; where it is damaged, guesses, best first.
+
+    A guess may be wrong: the store's id, which every other file of it bears, decides.
+
+    Raises:
+        CacheError: there is no such folder.
+        OtherVersionError: another version of mmfe wrote it.
+    """
+    if not path.is_dir():
+        raise CacheError(
+            f"there is no cache at {path}",
+            expected="a folder that holds a zarr.json",
+            remedy="mmfe cache build --dataset NAME",
+        )
+    try:
+        data = (path / documents.NAME).read_bytes()
+    except OSError:
+        data = b""
+    try:
+        root = StoreMetadata.read(data, str(path))
+    except OtherVersionError:
+        raise
+    except CacheError:
+        text = _from_text(data.decode(errors="replace"))
+        yield text
+        # The default place is cache/<dataset>/<split>/<guide>.zarr.
+        place = path.resolve()
+        if place.parent.name in ("train", "test"):
+            named = (place.parent.parent.name, place.parent.name, place.stem)
+            if not text.known:
+                yield Origin(
+                    text.dataset or named[0],
+                    text.split or named[1],
+                    text.guide or named[2],
+                    text.prompt,
+                    text.dtype,
+                )
+            yield Origin(*named)
+        return
+    prompt, dtype = (root.fingerprint.get(name) for name in ("prompt", "dtype"))
+    yield Origin(root.dataset, root.split, root.guide, prompt, dtype, certain=True)
+
+
+def _from_text(text: str) -> Origin:
+    # By their indentation: the guide's own fingerprint may hold equal names one level deeper.
+    def value(name: str, depth: int) -> str | None:
+        found = re.search(rf'^ {{{depth}}}"{name}": (".*"),?$', text, re.MULTILINE)
+        try:
+            return None if found is None else str(json.loads(found[1]))
+        except ValueError:
+            return None
+
+    return Origin(
+        value("dataset", 6),
+        value("split", 6),
+        value("guide", 6),
+        value("prompt", 8),
+        value("dtype", 8),
+    )
