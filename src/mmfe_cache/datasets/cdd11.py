@@ -60,6 +60,7 @@ def cdd11_parts(split: str, root: Path) -> tuple[Part, ...]:
             remedy="run `mmfe data synth` with --test-share between 0 and 1 into another folder",
         )
     published = SCENES[split] if made is None else len(made["scenes"][split])
+    names = () if made is None else tuple(sorted(made["scenes"][split]))
     parts: list[Part] = []
     for name in classes:
         layouts: list[Layout] = []
@@ -73,7 +74,7 @@ def cdd11_parts(split: str, root: Path) -> tuple[Part, ...]:
                     published=published,
                 )
             )
-        parts.append(Part(name, (name,), tuple(layouts)))
+        parts.append(Part(name, (name,), tuple(layouts), names=names))
     return tuple(parts)
 
 

@@ -59,6 +59,17 @@ def test_a_made_set_is_whole(photos, tmp_path):
     assert len(report.parts[0].missing) == 1
 
 
+def test_a_photograph_that_is_gone_from_every_class_of_a_made_set_is_named(photos, tmp_path):
+    write_synth(photos, tmp_path / "out", compositions=["low", "haze"])
+    gone = sorted((tmp_path / "out/train/clear").iterdir())[0].name
+    for kind in ("clear", "low", "haze"):
+        (tmp_path / "out/train" / kind / gone).unlink()
+    report = check_dataset("cdd11", tmp_path / "out")
+    assert not report.ok
+    expected = (f"published pair {gone.removesuffix('.png')}",)
+    assert [p.missing for p in report.parts] == [expected, expected, (), ()]
+
+
 def test_absent_parts_do_not_stop_the_check(lol):
     report = check_dataset("aio5", lol)
     there = {(p.split, p.name) for p in report.parts if p.layout}
