@@ -8,7 +8,7 @@ import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import h5py
 import numpy as np
@@ -56,19 +56,21 @@ class Staging:
         self._compress = compress
         self.done: dict[int, dict[str, Any]] = {}
         self._pending: list[str] = []
-        self._resume()
-        end = max((e["start"] + e["length"] for e in self.done.values()), default=0)
-        self._file = self._tiles.open("r+b" if self._tiles.exists() else "w+b")
-        self._file.truncate(end)
-        self._file.seek(end)
-        self._end = end
+        self._file = self._tiles.open("ab")
+        try:
+            _lock(self._file, path)
+            self._resume()
+            self._end = max((e["start"] + e["length"] for e in self.done.values()), default=0)
+            self._file.truncate(self._end)
+        except BaseException:
+            self._file.close()
+            raise
 
     def _resume(self) -> None:
         head = json.dumps({"plan": zlib.crc32(json.dumps(self._plan).encode())})
         lines = self._journal.read_text("utf-8").splitlines() if self._journal.exists() else []
-        if not lines or lines[0] != head or not self._tiles.exists():
+        if not lines or lines[0] != head:
             # Another set, other settings or other files: what lies there is of no use.
-            self._tiles.unlink(missing_ok=True)
             write_atomically(self._journal, (head + "\n").encode())
             return
         length = self._tiles.stat().st_size
@@ -213,3 +215,24 @@ class Staging:
         """Remove what only a stopped run needs."""
         self._tiles.unlink(missing_ok=True)
         self._journal.unlink(missing_ok=True)
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Keep a second run away from the same pack; the lock ends with the process, however it ends.
+
+    Raises:
+        DataError: another process is writing it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DataError(
+            f"another process is writing the pack {path}",
+            remedy="wait until it is done, or stop it: the next run goes on where it stopped",
+        ) from None
+    except OSError:
+        return  # a file system without locks

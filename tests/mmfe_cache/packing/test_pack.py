@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -246,8 +247,6 @@ class Stopping:
 
 @pytest.mark.parametrize("compress", [False, True])
 def test_a_stopped_run_goes_on_and_ends_in_the_same_bytes(samples, compress, tmp_path):
-    from dataclasses import replace
-
     whole, path = tmp_path / "whole.h5", tmp_path / "p.h5"
 
     def armed(on):
@@ -347,6 +346,23 @@ def test_a_disk_that_fills_while_hdf5_is_written_is_named(samples, tmp_path, mon
     assert caught.value.filename == str(tmp_path / "p.h5")
     assert not (tmp_path / "p.h5.part").exists()
     assert pack(samples, tmp_path / "p.h5", compress=True).reused == 8
+
+
+def test_two_runs_never_write_one_pack(samples, tmp_path):
+    pytest.importorskip("fcntl")
+    path = tmp_path / "p.h5"
+    last = samples.samples[-1]
+
+    class Second(Stopping):
+        def read(self):
+            with pytest.raises(DataError, match="another process is writing the pack"):
+                pack(samples, path)
+            return self.source.read()
+
+    both = replace(last, clean=Second(last.clean, False))
+    pack(replace(samples, samples=(*samples.samples[:-1], both)), path, workers=1)
+    PackReader(path).verify()
+    assert pack(samples, path).reused == 0, "a finished run leaves no lock"
 
 
 def test_unreadable_pictures_stop_it_before_anything_is_written(samples, lol, tmp_path):
