@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from mmfe_cache.errors import DataError
@@ -16,6 +17,7 @@ from .assemble import samples_of
 from .check_report import CheckReport, PartCheck
 from .folder import find_folder_pairs
 from .leaks import Leak, clean_sources_of, count_distinct, find_leaks, fingerprints
+from .packed import find_pack
 from .pairing import Pair
 from .parts import FoundPart, Part, missing_part
 from .registry import SPLITS, check_split, data_root, dataset_info, find_parts, splits_of
@@ -77,6 +79,10 @@ def check_dataset(
             parts.append(_check_part(where, split, part, found, reader))
             if found is not None:
                 samples[split] += _readable(found, parts[-1])
+            else:
+                parts[-1] = replace(
+                    parts[-1], notes=(*_packed(name, split, where), *parts[-1].notes)
+                )
     found_leaks: tuple[Leak, ...] = ()
     compared = distinct = (0, 0)
     if leaks and len(set(wanted)) == 2 and _distinct_splits(samples):
@@ -220,6 +226,17 @@ def _check_loaded(samples: SampleSet, split: Split, reader: _Reader) -> PartChec
         sizes=_histogram(pairs, sizes),
         notes=samples.warnings,
     )
+
+
+def _packed(name: str, split: Split, root: Path) -> tuple[str, ...]:
+    """A line where the files are gone and their pack is there: the check reads files only."""
+    try:
+        pack, _ = find_pack(name, split, root)
+    except DataError as problem:
+        return (problem.problem,)
+    if pack is None:
+        return ()
+    return (f"{pack.path} has {len(pack)} pictures; mmfe data verify reads packs",)
 
 
 def _readable(found: FoundPart, check: PartCheck) -> list[Sample]:

@@ -18,7 +18,8 @@ class Listing:
 
     Attributes:
         images: image files, sorted by their path.
-        ignored: other files that lie there, sorted; hidden files are not even listed.
+        ignored: other files that lie there, and folders that were not looked into, sorted; hidden
+            ones are not even listed.
         loops: symbolic links that lead back to a folder already seen, or nowhere.
     """
 
@@ -40,13 +41,17 @@ def list_images(folder: Path, recursive: bool = False) -> Listing:
     images: list[Path] = []
     ignored: list[Path] = []
     loops: list[Path] = []
-    for path in _walk(folder, recursive, set(), loops):
+    for path in _walk(folder, recursive, set(), loops, ignored):
         (images if path.suffix.lower() in IMAGE_SUFFIXES else ignored).append(path)
     return Listing(tuple(sorted(images)), tuple(sorted(ignored)), tuple(sorted(loops)))
 
 
 def _walk(
-    folder: Path, recursive: bool, seen: set[tuple[int, int]], loops: list[Path]
+    folder: Path,
+    recursive: bool,
+    seen: set[tuple[int, int]],
+    loops: list[Path],
+    unvisited: list[Path],
 ) -> Iterator[Path]:
     try:
         status = folder.stat()
@@ -73,7 +78,9 @@ def _walk(
                 yield path
             elif child.is_dir():
                 if recursive:
-                    yield from _walk(path, recursive, seen, loops)
+                    yield from _walk(path, recursive, seen, loops, unvisited)
+                else:
+                    unvisited.append(path)
             elif child.is_symlink():
                 loops.append(path)
         except OSError:

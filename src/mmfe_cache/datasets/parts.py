@@ -68,7 +68,7 @@ class FoundPart:
         layout: which arrangement was recognised.
         base: the folder it lies in.
         pairing: pairs and what found no partner.
-        ignored: files that are no images.
+        ignored: files that are no images, and folders inside the part's own.
         loops: links that lead in a circle or nowhere.
     """
 
@@ -106,7 +106,7 @@ class FoundPart:
                 () if self.part.clean_alone_is_fine else self.pairing.unpaired_clean,
                 "clean without a degraded partner, left out",
             ),
-            (self.ignored, "files that are no images, left out"),
+            (self.ignored, "files that are no images, or folders, left out"),
             (self.loops, "links that lead in a circle or nowhere, left out"),
         ):
             if paths:

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmfe_cache.datasets import check_dataset, write_synth
+from mmfe_cache.datasets import check_dataset, load_dataset, write_synth
 from mmfe_cache.datasets.leaks import find_leaks, fingerprints
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import FileSource, read_rgb8, write_png
+from mmfe_cache.packing import pack, pack_path
 
 
 @pytest.fixture
@@ -177,3 +178,14 @@ def test_published_names_that_are_missing_are_listed_where_they_are_known(tmp_pa
     test = part(check_dataset("rain100l", tmp_path, splits=["test"]), "test")
     assert len(test.missing) == 1
     assert test.incomplete
+
+
+def test_where_only_a_pack_is_left_the_check_says_who_reads_it(lol, tmp_path):
+    path = pack_path(lol, "lol-v1", "train", shared=True)
+    pack(load_dataset("lol-v1", "train", lol), path)
+    assert part(check_dataset("lol-v1", lol), "train").notes == ()
+    for file in (lol / "our485").rglob("*.png"):
+        file.unlink()
+    train = part(check_dataset("lol-v1", lol), "train")
+    assert train.layout is None
+    assert train.notes[0] == f"{path} has 4 pictures; mmfe data verify reads packs"
