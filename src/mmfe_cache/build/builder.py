@@ -29,6 +29,7 @@ from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.guides.protocol import Guide
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import SampleSet
+from mmfe_cache.store.location import true_place
 from mmfe_cache.store.metadata import StoreMetadata, ViewMetadata
 from mmfe_cache.store.reader import open_cache
 from mmfe_cache.store.table import absent_rows
@@ -80,9 +81,8 @@ def build_cache(
 ) -> BuildReport:
     """Write what is missing of ``views`` to the store at ``path``.
 
-    The store is created where there is none; finished shards of an existing one are kept. The
-    bytes depend on the samples, the guide, ``batch_size`` and ``shard_samples`` only, not on
-    interruptions or the number of processes.
+    A store is created where there is none; finished shards are kept. The bytes depend on the
+    samples, the guide, ``batch_size`` and ``shard_samples`` only.
 
     Args:
         samples: the split.
@@ -113,7 +113,7 @@ def build_cache(
         samples=samples,
         guide=guide,
         views=tuple(dict.fromkeys(View.parse(name) for name in views)),
-        path=Path(path),
+        path=true_place(path),
         batch_size=batch_size,
         shard_samples=shard_samples,
         on_error=on_error,

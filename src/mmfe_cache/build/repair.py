@@ -12,6 +12,7 @@ from mmfe_cache.guides.protocol import Guide
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import SampleSet
 from mmfe_cache.store.findings import Damage, VerifyReport
+from mmfe_cache.store.location import true_place
 from mmfe_cache.store.verify import verify
 
 
@@ -57,7 +58,7 @@ def repair_cache(
         CacheError: the samples or the guide are not those of the store, or its pixels changed.
         DataError: an image cannot be read any more.
     """
-    path, sink = Path(path), progress or SilentProgress()
+    path, sink = true_place(path), progress or SilentProgress()
     before = verify(path, progress=sink)
     if before.intact:
         return RepairReport(path, (), 0, before)

@@ -42,6 +42,16 @@ def store_path(
     return folder / split / f"{name}.zarr"
 
 
+def true_place(path: str | Path) -> Path:
+    """Where a store really lies: two names of one store must share its lock and its file system.
+
+    Only a link that is the store itself is followed, and only a path without a name of its own,
+    such as ``.``, is spelled out; any other stays as it was given.
+    """
+    given = Path(path)
+    return given.resolve() if given.is_symlink() or given.name in ("", "..") else given
+
+
 def _identity(directory: Path) -> list[list[str | int]]:
     # Names, sizes and the configuration, not the weights: the path must cost nothing. The
     # guide's fingerprint, which does read the weights, decides whether a store fits.

@@ -29,7 +29,8 @@ def check_ids(ids: Sequence[str]) -> None:
     """Refuse ids that a table cannot hold.
 
     Raises:
-        DataError: there are none, two are equal, or one is empty or holds a line break.
+        DataError: there are none, two are equal, or one is empty, no Unicode text, or holds a line
+            break.
     """
     if not ids:
         raise DataError("there are no samples to build a cache from", remedy="mmfe data check")
@@ -40,6 +41,16 @@ def check_ids(ids: Sequence[str]) -> None:
     wrong = next((name for name in ids if not name or "\n" in name), None)
     if wrong is not None:
         raise DataError("a sample id is empty or holds a line break", got=repr(wrong))
+    for name in ids:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                "a sample id is no text",
+                got=repr(name),
+                expected="a file name that is valid UTF-8",
+                remedy="rename the file",
+            ) from None
 
 
 def documents_of(ids: Sequence[str], shard_samples: int, store: str) -> dict[str, Json]:
