@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -38,7 +36,7 @@ class _Layout:
     Attributes:
         item: (T, D), or (D,) for ``answer``.
         columns: the window in a chunk's values.
-        values: (rows, *item) over the mapped region; None where nothing can be mapped.
+        values: (shards, slots, *item) over the mapped region; None where nothing can be mapped.
     """
 
     item: tuple[int, ...]
@@ -92,15 +90,10 @@ class ArrayReader:
         self._state = np.zeros(store.num_samples, np.uint8)
         self._region: Region | None = None
         self._chunks: NDArray[np.uint8] | None = None
-        # A place holds a shard's chunks without its tail, and begins at a page. So where a shard's
-        # chunks fill their pages, which 64 chunks always do, sample i is row i of one array.
-        pages = mmap.PAGESIZE // math.gcd(mmap.PAGESIZE, self._shape.stride)
-        rows = -(-store.shard_samples // pages) * pages
-        self._gap = rows - store.shard_samples
         if storage.local(file) is not None:
             # Too few addresses (a limit such as `ulimit -v`): read by ranges instead.
             with contextlib.suppress(OSError):
-                self._region = Region(store.num_shards, rows * self._shape.stride)
+                self._region = Region(store.num_shards, store.shard_samples * self._shape.stride)
                 self._chunks = self._over(self._region, np.uint8, (self._shape.stride,))
 
     def gather(
@@ -137,16 +130,12 @@ class ArrayReader:
         if pin and torch.cuda.is_available():
             shape = (len(indices), *layout.item)
             tensor = torch.empty(shape, dtype=torch.float16, pin_memory=True)
-            for row, place in zip(tensor.numpy(), self._rows(indices).tolist(), strict=True):
-                row[:] = layout.values[place]
+            for row, index in zip(tensor.numpy(), indices.tolist(), strict=True):
+                row[:] = layout.values[divmod(index, self._shape.slots)]
             return tensor
         # One NumPy call for the whole batch, whichever shards it comes from. Torch's own
         # `index_select` would use threads, which do not survive a fork.
-        return torch.from_numpy(layout.values[self._rows(indices)])
-
-    def _rows(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(B,) where samples are in the mapped region."""
-        return indices + indices // self._shape.slots * self._gap if self._gap else indices
+        return torch.from_numpy(layout.values[divmod(indices, self._shape.slots)])
 
     def _all_checked(self, indices: NDArray[np.int64]) -> bool:
         """Whether every index exists and its chunk is mapped and was compared before."""
@@ -172,10 +161,13 @@ class ArrayReader:
     def _over(
         self, region: Region, dtype: DTypeLike, item: tuple[int, ...], offset: int = 0
     ) -> NDArray[Any]:
-        """(rows, *item): every sample's place, from a byte of its chunk on."""
-        rows = self._store.num_shards * (self._shape.slots + self._gap)
-        strides = (self._shape.stride, *np.empty(item, dtype).strides)
-        return region.view(dtype, (rows, *item), strides, offset)
+        """(shards, slots, *item): every sample's place, from a byte of its chunk on."""
+        return region.view(
+            dtype,
+            (self._store.num_shards, self._shape.slots, *item),
+            (region.stride, self._shape.stride, *np.empty(item, dtype).strides),
+            offset,
+        )
 
     def _prepare(self, indices: NDArray[np.int64], check: Check) -> None:
         """Open the shards of a batch and compare the checksums that are due."""
@@ -201,8 +193,7 @@ class ArrayReader:
             return
         due = known >= _MAPPED if check == "always" else known == _MAPPED
         for index in np.unique(indices[due]).tolist():
-            row = index + index // self._shape.slots * self._gap
-            self._compare(self._chunks[row], index)
+            self._compare(self._chunks[divmod(index, self._shape.slots)], index)
             self._state[index] = _CHECKED
 
     def _open(self, number: int) -> None:

@@ -27,10 +27,11 @@ def write_whole(path: Path, parts: Iterable[Buffer], aside: Path) -> None:
     draft = aside / f"{path.parent.parent.name}.{path.parent.name}.{path.name}.{os.getpid()}"
     try:
         aside.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
+        with draft.open("wb", buffering=0) as file:
+            # In one go: Linux then keeps the file in large pages, which read faster.
+            left = memoryview(b"".join(parts))
+            while left:
+                left = left[file.write(left) :]
             os.fsync(file.fileno())
         draft.replace(path)
         sync_folder(path.parent)
