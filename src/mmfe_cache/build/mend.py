@@ -53,7 +53,7 @@ class Mending:
             old = StoreMetadata.read(self._file(documents.NAME).read_bytes(), str(self._path))
         except OtherVersionError:
             raise
-        except (CacheError, FileNotFoundError):
+        except (CacheError, OSError):
             self._store = self._vouched()
             self._put(documents.NAME, documents.serialise(self._store.document()))
         else:
@@ -84,7 +84,7 @@ class Mending:
             own = self._file(f"{group}/{documents.NAME}")
             try:
                 known = ViewMetadata.read(own.read_bytes(), str(own), self._store.id)
-            except (CacheError, FileNotFoundError):
+            except (CacheError, OSError):
                 complete = not writer.missing_shards(group, view.view)
                 known = replace(view, complete=complete)
                 wanted.append(known)
@@ -167,7 +167,7 @@ class Mending:
                     data: NDArray[np.uint8] = np.fromfile(self._file(file), np.uint8)
                     tail = data[-shape.tail_bytes :]
                     yield file, decode_index(shape, place, tail, len(data), file)
-                except (CacheError, FileNotFoundError):
+                except (CacheError, OSError):
                     continue
 
     def _view(self, group: str) -> ViewMetadata:
@@ -176,7 +176,7 @@ class Mending:
             file = self._file(f"{group}/{name}{documents.NAME}")
             try:
                 return ViewMetadata.read(file.read_bytes(), str(file), self._store.id)
-            except (CacheError, FileNotFoundError, KeyError):
+            except (CacheError, OSError, KeyError):
                 continue
         raise CacheError(
             f"nothing in {self._path / group} says any more which view it holds",
@@ -217,7 +217,11 @@ class Mending:
 
     def _put(self, name: str, content: bytes) -> None:
         file = self._file(name)
-        if not file.is_file() or file.read_bytes() != content:
+        try:
+            same = file.read_bytes() == content
+        except OSError:  # Missing, or on a bad sector: written anew.
+            same = False
+        if not same:
             file.parent.mkdir(parents=True, exist_ok=True)
             files.write_whole(file, [content], aside_folder(self._path))
 

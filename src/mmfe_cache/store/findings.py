@@ -117,6 +117,7 @@ class Findings:
         """Read a file of the store.
 
         Raises:
+            CacheError: it cannot be read.
             FileNotFoundError: it is not there.
         """
         data = self._storage.read(file)
@@ -130,15 +131,24 @@ class Findings:
         except FileNotFoundError:
             self.add(file, "missing")
             return
+        except CacheError as problem:
+            self.add(file, f"cannot be read: {problem.got}")
+            return
         if found != content:
             self.add(file, "is not what mmfe wrote")
 
     def sealed(self, file: str) -> NDArray[np.uint8] | None:
         """A chunk file's content, or None (and a note) where its checksum is wrong."""
         try:
-            return table.unsealed(np.frombuffer(self.read(file), np.uint8), file)
+            data = self.read(file)
         except FileNotFoundError:
             self.add(file, "missing")
+            return None
+        except CacheError as problem:
+            self.add(file, f"cannot be read: {problem.got}")
+            return None
+        try:
+            return table.unsealed(np.frombuffer(data, np.uint8), file)
         except CacheError:
             self.add(file, "its checksum is wrong")
-        return None
+            return None

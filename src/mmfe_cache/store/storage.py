@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Generator
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmfe_cache.errors import CacheError
 from mmfe_cache.store.mapping import map_file
 
 Bytes = NDArray[np.uint8]
@@ -76,21 +79,24 @@ class LocalStorage:
 
     def read(self, name: str) -> bytes:
         """A whole file."""
-        return Path(self._root, name).read_bytes()
+        with self._said(name):
+            return Path(self._root, name).read_bytes()
 
     def tail(self, name: str, count: int) -> tuple[Bytes, int]:
         """A file's end and its size."""
-        handle = os.open(f"{self._root}/{name}", os.O_RDONLY)
-        try:
-            size = os.fstat(handle).st_size
-            data = os.pread(handle, count, max(0, size - count))
-        finally:
-            os.close(handle)
+        with self._said(name):
+            handle = os.open(f"{self._root}/{name}", os.O_RDONLY)
+            try:
+                size = os.fstat(handle).st_size
+                data = os.pread(handle, count, max(0, size - count))
+            finally:
+                os.close(handle)
         return np.frombuffer(data, np.uint8), size
 
     def whole(self, name: str) -> Bytes:
         """Map a whole file; no handle stays open."""
-        return map_file(f"{self._root}/{name}")
+        with self._said(name):
+            return map_file(f"{self._root}/{name}")
 
     def local(self, name: str) -> str | None:
         """The file's path."""
@@ -100,14 +106,28 @@ class LocalStorage:
         """Parts of files, read without mapping."""
         parts: list[Bytes] = []
         for name, start, stop in wanted:
-            with Path(self._root, name).open("rb") as file:
+            with self._said(name), Path(self._root, name).open("rb") as file:
                 file.seek(start)
                 parts.append(np.frombuffer(file.read(stop - start), np.uint8))
         return parts
 
     def folders(self) -> list[str]:
         """The names of the folders at the top, sorted."""
-        return sorted(entry.name for entry in os.scandir(self._root) if entry.is_dir())
+        with self._said(""):
+            return sorted(entry.name for entry in os.scandir(self._root) if entry.is_dir())
+
+    @contextlib.contextmanager
+    def _said(self, name: str) -> Generator[None]:
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError):
+            raise
+        except OSError as problem:
+            raise CacheError(
+                f"cannot read {self._root}/{name}".rstrip("/"),
+                got=problem.strerror or str(problem),
+                remedy="check the disk and the permissions; mmfe cache verify reads everything",
+            ) from problem
 
 
 def open_storage(path: str | Path) -> Storage:

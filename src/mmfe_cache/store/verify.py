@@ -54,6 +54,10 @@ class _Verification:
             root = self._storage.read(documents.NAME)
         except (FileNotFoundError, NotADirectoryError):
             root = None
+        except CacheError as problem:
+            # Without the root, nothing else can be judged.
+            self._found.add(documents.NAME, f"cannot be read: {problem.got}")
+            return self._found.report()
         if root is None and SAMPLES not in _folders(self._storage):
             raise CacheError(
                 f"there is no cache at {self._storage.location}",
@@ -116,6 +120,10 @@ class _Verification:
             try:
                 data = self._found.read(name)
             except FileNotFoundError:
+                continue
+            except CacheError as problem:
+                self._found.add(name, f"cannot be read: {problem.got}", shard=number)
+                found[number] = None
                 continue
             try:
                 body = table.unsealed(np.frombuffer(data, np.uint8), name, length)
@@ -191,6 +199,9 @@ class _Verification:
         except FileNotFoundError:
             if required:
                 add("missing")
+            return
+        except CacheError as problem:
+            add(f"cannot be read: {problem.got}")
             return
         try:
             tail = data[-shape.tail_bytes :]
