@@ -38,7 +38,8 @@ def command(
     Embeddings that a cache holds are never computed again: the table ends in the count of guide
     calls. Example: mmfe ablate table4a --dry-run
     """
-    from mmfe_restore.evaluation.ablation import make_plan, run_plan
+    from mmfe_restore.evaluation.ablation import run_plan
+    from mmfe_restore.evaluation.ablation_plan import make_plan
 
     plan = make_plan(table, overrides or (), root=root, cache=cache, out=out)
     found = plan.to_json() if dry_run else run_plan(plan, output.console_progress(), device=device)

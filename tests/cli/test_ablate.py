@@ -9,7 +9,7 @@ import pytest
 
 from mmfe_cache.datasets.synth import write_synth
 from mmfe_cli.app import run
-from mmfe_restore.evaluation.ablation import ABLATIONS
+from mmfe_restore.evaluation.ablation_plan import ABLATIONS
 
 SMALL = [
     "guide=scene", "model.width=8", "model.num_blocks=[1,1,1,1]", "model.num_refinement_blocks=1",

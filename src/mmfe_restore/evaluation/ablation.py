@@ -1,120 +1,22 @@
-"""`mmfe ablate`: the rows of a published table, trained and judged on the same caches."""
+"""`mmfe ablate`: a plan's missing caches, runs and reports are made, on the same caches."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-import yaml
-
 from mmfe_cache.datasets import load_dataset
-from mmfe_cache.errors import CacheError, UsageError
+from mmfe_cache.errors import UsageError
 from mmfe_cache.guides.calls import guide_calls
 from mmfe_cache.progress import Progress
 from mmfe_cache.samples import SampleSet
-from mmfe_cache.store import open_cache
-from mmfe_restore.data import find_store
+from mmfe_restore.evaluation.ablation_plan import CacheNeed, Plan, Row
 from mmfe_restore.evaluation.checkpoint import load_checkpoint
 from mmfe_restore.evaluation.evaluate import evaluate
 from mmfe_restore.evaluation.guidance import open_eval_cache
-from mmfe_restore.evaluation.published import PublishedRow, PublishedTable, published_table
 from mmfe_restore.evaluation.report import METRICS
-from mmfe_restore.recipes import Recipe, load_recipe, recipe_from_dict, recipe_to_dict
-
-ABLATIONS = ("table4a", "table4b", "table5a", "table5b", "table5c", "tableS1")
-"""The tables whose rows are recipes."""
-
-
-@dataclass(frozen=True)
-class CacheNeed:
-    """One store that a table reads.
-
-    Attributes:
-        guide: whose embeddings.
-        split: of the dataset.
-        path: where the store lies or will lie.
-        views: that are needed.
-        missing: those of ``views`` that are not there, finished.
-    """
-
-    guide: str
-    split: str
-    path: Path
-    views: tuple[str, ...]
-    missing: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of the table and how far it has come.
-
-    Attributes:
-        published: as printed.
-        recipe: with the overrides.
-        parameters: of the network, counted.
-        out: its run's folder.
-        report: its evaluation's folder.
-        state: ``evaluated``, ``trained``, ``started`` or ``missing``.
-    """
-
-    published: PublishedRow
-    recipe: Recipe
-    parameters: int
-    out: Path
-    report: Path
-    state: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a table needs and what is there.
-
-    Attributes:
-        table: as printed.
-        rows: in printed order.
-        caches: every store that any row reads.
-        root: where the data set lies; None for its default place.
-        cache: the folder of its stores; None for the default place.
-    """
-
-    table: PublishedTable
-    rows: tuple[Row, ...]
-    caches: tuple[CacheNeed, ...]
-    root: Path | None
-    cache: Path | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values of what there is to do."""
-        return {
-            "table": self.table.name,
-            "title": self.table.title,
-            "source": self.table.source,
-            "rows": [
-                {
-                    "recipe": row.recipe.name,
-                    "method": row.published.method,
-                    "parameters": row.parameters,
-                    "published": published_json(row.published),
-                    "state": row.state,
-                    "out": str(row.out),
-                }
-                for row in self.rows
-            ],
-            "caches": [
-                {
-                    "guide": need.guide,
-                    "split": need.split,
-                    "path": str(need.path),
-                    "views": list(need.views),
-                    "missing": list(need.missing),
-                }
-                for need in self.caches
-            ],
-        }
 
 
 @dataclass
@@ -125,113 +27,6 @@ class Counts:
     train: int = 0
     eval: int = 0
     per_row: dict[str, int] = field(default_factory=dict[str, int])
-
-
-def make_plan(
-    name: str,
-    overrides: Sequence[str] = (),
-    *,
-    root: Path | None = None,
-    cache: Path | None = None,
-    out: Path = Path("runs"),
-) -> Plan:
-    """Look at everything a table needs; reads no image and loads no guide.
-
-    Args:
-        name: one of `ABLATIONS`.
-        overrides: for every row, as ``--set`` takes them.
-        root: where the data set lies; None for its default place.
-        cache: the folder of the data set's stores; None for its default place.
-        out: the runs go to ``out/<table>/<row>``.
-
-    Raises:
-        UsageError: an unknown table or override, overrides that make two rows equal, or a run
-            of another recipe in a row's place.
-    """
-    if name not in ABLATIONS:
-        raise UsageError("unknown ablation", got=name, expected=" | ".join(ABLATIONS))
-    table = published_table(name)
-    rows = tuple(_row(row, overrides, out) for row in table.rows)
-    _check_distinct(rows, overrides)
-    return Plan(table, rows, _needs(rows, cache), root, cache)
-
-
-def _row(row: PublishedRow, overrides: Sequence[str], out: Path) -> Row:
-    assert row.recipe is not None, "every row of an ablation names its recipe"
-    recipe = load_recipe(row.recipe, overrides)
-    folder = out / row.recipe
-    report = folder / "eval" / f"{recipe.data.dataset}-test"
-    return Row(row, recipe, _parameters(recipe), folder, report, _state(folder, report, recipe))
-
-
-def _parameters(recipe: Recipe) -> int:
-    from mmfe_restore.model import Restorer
-
-    with torch.device("meta"):
-        return sum(p.numel() for p in Restorer(recipe.model).parameters())
-
-
-def _state(folder: Path, report: Path, recipe: Recipe) -> str:
-    file = folder / "recipe.yaml"
-    if not file.is_file():
-        return "missing"
-    try:
-        there = recipe_from_dict(yaml.safe_load(file.read_text(encoding="utf-8")))
-    except (UsageError, yaml.YAMLError, ValueError):
-        there = None
-    if there != recipe:
-        raise UsageError(
-            f"{folder} holds a run of another recipe than this table's row",
-            expected=f"a run of {recipe.name} with the same --set",
-            remedy="choose another place with --out, or remove the folder",
-        )
-    if (report / METRICS).is_file():
-        return "evaluated"
-    return "trained" if (folder / "model" / "config.json").is_file() else "started"
-
-
-def _check_distinct(rows: Sequence[Row], overrides: Sequence[str]) -> None:
-    seen: dict[str, str] = {}
-    for row in rows:
-        values = recipe_to_dict(row.recipe)
-        for label in ("name", "description", "published_parameters"):
-            del values[label]
-        text = json.dumps(values, sort_keys=True)
-        if text in seen:
-            raise UsageError(
-                f"with these overrides two rows are the same: {seen[text]} and {row.recipe.name}",
-                got=" ".join(f"--set {o}" for o in overrides) or "no override",
-                expected="overrides that leave alone what the table varies",
-            )
-        seen[text] = row.recipe.name
-
-
-def _needs(rows: Sequence[Row], cache: Path | None) -> tuple[CacheNeed, ...]:
-    wanted: dict[tuple[str, str, Path], dict[str, None]] = {}
-    for row in rows:
-        if not row.recipe.model.reads:
-            continue
-        guide, dataset = row.recipe.guide.name, row.recipe.data.dataset
-        for split, views in (
-            ("train", row.recipe.training_views),
-            ("test", (row.recipe.eval.view,)),
-        ):
-            path = find_store(row.recipe, dataset, split, cache)
-            wanted.setdefault((guide, split, path), {}).update(dict.fromkeys(views))
-    return tuple(
-        CacheNeed(guide, split, path, tuple(views), _missing(path, tuple(views)))
-        for (guide, split, path), views in wanted.items()
-    )
-
-
-def _missing(path: Path, views: tuple[str, ...]) -> tuple[str, ...]:
-    try:
-        there = open_cache(path).views
-    except CacheError:
-        if path.exists():
-            raise
-        return views
-    return tuple(view for view in views if view not in there)
 
 
 def run_plan(plan: Plan, progress: Progress, *, device: str = "auto") -> dict[str, Any]:
@@ -314,13 +109,3 @@ def _result(plan: Plan, counts: Counts) -> dict[str, Any]:
         cache["built"], cache["missing"] = cache["missing"], []
     result["guide_calls"] = {"build": counts.build, "train": counts.train, "eval": counts.eval}
     return result
-
-
-def published_json(row: PublishedRow) -> dict[str, Any]:
-    """What the paper prints in a row; None where it prints nothing."""
-    return {
-        "psnr": None if row.average is None else row.average.psnr,
-        "ssim": None if row.average is None else row.average.ssim,
-        "parameters": row.parameters,
-        "latency": row.latency,
-    }

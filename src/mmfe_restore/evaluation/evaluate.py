@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +15,12 @@ from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import DataError, ModelError
 from mmfe_cache.guides.calls import guide_calls
 from mmfe_cache.progress import Progress, SilentProgress
-from mmfe_cache.samples import ImageArray, Sample, SampleSet
+from mmfe_cache.samples import ImageArray, SampleSet
 from mmfe_restore.evaluation import pictures, ranks
 from mmfe_restore.evaluation.guidance import check_guidance, differing_guide, trained_guide
 from mmfe_restore.evaluation.pictures import Pictures
 from mmfe_restore.evaluation.protocols import Protocol, protocol_named
+from mmfe_restore.evaluation.reading import Pair, batches, read_pairs
 from mmfe_restore.evaluation.report import EvalReport, check_free
 from mmfe_restore.evaluation.scores import ImageScore, join_figures, quality, to_tensor
 from mmfe_restore.metrics.lpips import LPIPS
@@ -31,14 +30,6 @@ if TYPE_CHECKING:
     from mmfe_cache.store import CacheReader
     from mmfe_restore.data import SampleGuidance
     from mmfe_restore.model import Restorer
-
-
-@dataclass(frozen=True)
-class _Pair:
-    position: int
-    sample: Sample
-    degraded: ImageArray
-    clean: ImageArray
 
 
 def evaluate(
@@ -109,7 +100,9 @@ def evaluate(
         lpips=LPIPS().to(_device(device)) if lpips else None,
     )
     with told.task(f"evaluating {samples.dataset}/{samples.split}", len(samples)) as bar:
-        for pairs in _batches(run.pairs(samples, range(rank, len(samples), size)), batch_size):
+        for pairs in batches(
+            read_pairs(samples, range(rank, len(samples), size), run.crop), batch_size
+        ):
             run.judge(pairs)
             bar.advance(len(pairs) * size)
     scores, shown = ranks.gather(run.scores), ranks.gather(run.pictures)
@@ -153,19 +146,7 @@ class _Run:
         self.scores: dict[int, ImageScore] = {}
         self.pictures: dict[int, Pictures] = {}
 
-    def pairs(self, samples: SampleSet, positions: Iterable[int]) -> Generator[_Pair]:
-        """Read the pairs, one ahead of the network."""
-        with ThreadPoolExecutor(1) as reader:
-            waiting = None
-            for position in positions:
-                coming = reader.submit(_read, position, samples.samples[position], self.crop)
-                if waiting is not None:
-                    yield waiting.result()
-                waiting = coming
-            if waiting is not None:
-                yield waiting.result()
-
-    def judge(self, pairs: list[_Pair]) -> None:
+    def judge(self, pairs: list[Pair]) -> None:
         """Restore and score images of one size and label."""
         device = next(self.restorer.parameters()).device
         degraded = torch.cat([to_tensor(pair.degraded) for pair in pairs]).to(device)
@@ -206,57 +187,6 @@ class _Run:
                 remedy="train it anew, or take an earlier checkpoint",
             )
         return restored.clamp(0.0, 1.0)
-
-
-def _read(position: int, sample: Sample, crop: int) -> _Pair:
-    assert sample.clean is not None
-    degraded, clean = sample.degraded.read(), sample.clean.read()
-    if degraded.shape != clean.shape:
-        raise DataError(
-            f"the two images of {sample.id} differ in size",
-            got=f"{_size(degraded)} ({sample.degraded.name})",
-            expected=f"{_size(clean)} ({sample.clean.name})",
-            remedy="mmfe data check shows the layout that is expected",
-        )
-    return _Pair(position, sample, centre_crop(degraded, crop), centre_crop(clean, crop))
-
-
-def _size(image: ImageArray) -> str:
-    return f"{image.shape[1]}×{image.shape[0]} pixels"
-
-
-def centre_crop(image: ImageArray, multiple: int) -> ImageArray:
-    """The centre of ``image`` whose sides are multiples of ``multiple``; at least one multiple.
-
-    Raises:
-        DataError: the image is smaller than ``multiple``.
-    """
-    if multiple == 1:
-        return image
-    height, width = image.shape[:2]
-    rows, columns = height - height % multiple, width - width % multiple
-    if not rows or not columns:
-        raise DataError(
-            "a test image is smaller than the protocol's crop",
-            got=_size(image),
-            expected=f"at least {multiple}×{multiple} pixels",
-            remedy="--protocol onerestore or --set eval.crop_multiple=1 keeps images whole",
-        )
-    top, left = (height - rows) // 2, (width - columns) // 2
-    return image[top : top + rows, left : left + columns]
-
-
-def _batches(pairs: Iterable[_Pair], batch_size: int) -> Generator[list[_Pair]]:
-    """Runs of neighbours of one size and label, ``batch_size`` at most."""
-    for _, group in groupby(pairs, key=lambda pair: (pair.clean.shape, pair.sample.label)):
-        batch: list[_Pair] = []
-        for pair in group:
-            batch.append(pair)
-            if len(batch) == batch_size:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
 
 
 def _check_samples(samples: SampleSet) -> None:
