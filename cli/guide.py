@@ -56,7 +56,7 @@ def list_(
 def train(
     photos: Annotated[Path, typer.Argument(help="Clean photographs, also in subfolders.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .safetensors file to write.")],
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 7000,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 5000,
     seed: Annotated[int, typer.Option(help="Of weights, pictures and views.")] = 0,
     hold_out: Annotated[int, typer.Option(min=0, help="Photographs set aside to measure on.")] = 40,
     workers: Annotated[int, typer.Option(min=0, help="Processes that render pictures.")] = 1,

@@ -99,12 +99,12 @@ def test_embeddings_are_well_scaled(guide, photos):
         for view in ("whole@128", "whole@224")
     ]
     found = guide.encode(images)
-    for tensor in (found.image[:, 1:], found.answer):
+    for tensor in (found.image[:, 1:], found.joint[:, 1:], found.answer):
         assert 0.4 < tensor.std() < 2.5
-    # `joint` has heavy tails: most pictures stay far below its unit variance (see docs/guides.md).
-    assert 0.05 < found.joint[:, 1:].std() < 2.5
+        # In every picture, not only on average: a few must not hold all of the variance.
+        assert tensor.flatten(1).std(dim=1).min() > 0.3
     for tensor in (found.image, found.joint, found.answer):
-        assert tensor.abs().max() < 60
+        assert tensor.abs().max() < 20
 
 
 def test_it_sees_what_was_done(guide, photos):
