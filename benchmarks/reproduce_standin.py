@@ -32,6 +32,7 @@ SMALL = (
     *("--set", "model.num_refinement_blocks=1"),
     *("--set", "train.stages=[{epochs: 1, resolution: 128, batch_size: 16}]"),
 )
+TASKS = ("--set", "data.repeats.rain=2")
 LATENCY = ("--size", "160x120", "--repeats", "1", *SMALL[:6])
 GUIDES: dict[str, tuple[TinyKind, int]] = {
     "Qwen/Qwen2.5-VL-3B-Instruct": ("qwen2.5-vl", 2048),
@@ -79,7 +80,7 @@ def made_small(words: Sequence[str]) -> list[str]:
     if "train" in words:
         # With --set a run goes to a folder of another name; here it must lie where eval looks.
         out = [] if "--out" in words else ["--out", f"runs/{words[words.index('--recipe') + 1]}"]
-        return [*small, *out, *SMALL]
+        return [*small, *out, *SMALL, *(TASKS if any("aio" in word for word in words) else ())]
     return [*small, *LATENCY] if "benchmarks.latency" in words else small
 
 
