@@ -28,6 +28,7 @@ from mmfe_restore.training.checkpoints import (
 from mmfe_restore.training.inputs import Inputs, open_inputs
 from mmfe_restore.training.logs import loggers
 from mmfe_restore.training.machine import Machine
+from mmfe_restore.training.peers import NamePeers
 from mmfe_restore.training.report import TrainReport
 from mmfe_restore.training.shortage import memory_explained
 from mmfe_restore.training.tables import CsvTable
@@ -148,7 +149,7 @@ class _Run:
             bar.advance(self.start)
             watch = Watch(self.batches, bar, router)
             own = [watch, saver] if validate is None else [watch, validate, saver]
-            trainer = self._trainer([*own, *callbacks])
+            trainer = self._trainer([NamePeers(), *own, *callbacks])
             try:
                 with memory_explained(self.recipe, self.machine, task):
                     trainer.fit(

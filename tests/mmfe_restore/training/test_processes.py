@@ -2,14 +2,18 @@
 
 import csv
 import json
+import re
+import socket
 import time
 from pathlib import Path
 
 import pytest
+from torch.distributed import HashStore
 
 from mmfe_cache.errors import UsageError
 from mmfe_restore.recipes import recipe_to_dict
 from mmfe_restore.training import train
+from mmfe_restore.training.peers import is_lost, roll_call
 
 WORKER = Path(__file__).with_name("worker.py")
 TWO = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29519")
@@ -77,6 +81,25 @@ def test_a_process_that_dies_ends_the_others_and_is_named(world, tmp_path, run_p
     assert time.monotonic() - started < 120
     assert "rank      : 1" in died.stderr
     assert "-9" in died.stderr
+    # And the survivor says so itself: under SLURM there is no launcher that would.
+    found = re.search(r"rank 0 of 2 stops, because rank 1 \((.+), process \d+\)", died.stderr)
+    assert found, died.stderr[-3000:]
+    assert found[1] == socket.gethostname()
+
+
+def test_a_roll_call_names_those_who_do_not_answer():
+    store = HashStore()
+    store.set("mmfe/who/2", "node-7, process 4711")
+    store.set("mmfe/here/1", "yes")
+    assert roll_call(store, 0, 3, within=0.1) == "rank 2 (node-7, process 4711)"
+    assert roll_call(store, 2, 3, within=0.1) == ""  # 0 has answered above
+
+
+def test_only_a_lost_connection_is_read_as_a_death():
+    assert is_lost(RuntimeError("[gloo/pair.cc] Connection closed by peer [127.0.0.1]:4711"))
+    assert is_lost(RuntimeError("NCCL error: remote process exited or there was a network error"))
+    assert not is_lost(RuntimeError("CUDA out of memory"))
+    assert not is_lost(ValueError("Connection closed by peer"))
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(world, tmp_path):
