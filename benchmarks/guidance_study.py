@@ -6,7 +6,7 @@ all samples the same: the same network without the information.
 
     python benchmarks/guidance_study.py --photos BSD400 --test-photos CBSD68 --out study
         [--steps 1000] [--seeds 3] [--rows full baseline ...] [--guides scene oracle]
-        [--max-side N] [--json]
+        [--max-side N] [--test-scenes N] [--json]
 
 A run that was stopped goes on when the same command is given again: data, caches and every row's
 training resume, and finished rows are not repeated. The aim: `full` beats `baseline` by 0.5 dB
@@ -25,6 +25,8 @@ from typing import Any
 from mmfe_cache.build import build_cache
 from mmfe_cache.datasets import load_dataset, write_synth
 from mmfe_cache.guides import load_guide
+from mmfe_cache.images import IMAGE_SUFFIXES
+from mmfe_cache.packing import pack, pack_path
 from mmfe_cache.store import open_cache, store_path
 from mmfe_restore.evaluation import evaluate
 from mmfe_restore.model import Restorer
@@ -91,11 +93,15 @@ def parameters(recipe: Recipe) -> int:
 
 
 def prepare(arguments: argparse.Namespace) -> tuple[Path, Path]:
-    """The set and its caches: whole or resumed."""
+    """The set, packed, and its caches: whole or resumed."""
     root, cache = arguments.out / "set", arguments.out / "cache"
-    write_synth(
-        arguments.photos, root, test_photos=arguments.test_photos, max_side=arguments.max_side
-    )
+    test_photos = sorted(
+        path for path in arguments.test_photos.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES
+    )[: arguments.test_scenes]
+    write_synth(arguments.photos, root, test_photos=test_photos, max_side=arguments.max_side)
+    packed = pack_path(root, "cdd11", "train")
+    if not packed.exists():
+        pack(load_dataset("cdd11", "train", root), packed)
     for name in arguments.guides:
         guide = load_guide(name)
         for split in ("train", "test"):
@@ -205,6 +211,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--guides", nargs="*", default=["scene", "oracle"])
     parser.add_argument("--max-side", type=int, default=None)
+    parser.add_argument("--test-scenes", type=int, default=None, help="take the first N only")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
