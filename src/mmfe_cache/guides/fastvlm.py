@@ -60,7 +60,7 @@ class FastVlmGuide(MllmGuide):
 
     def _hidden(self, layout: Layout, prepared: Sequence[ImageArray]) -> Tensor:
         pixels = self._processor.image_processor(
-            images=list(self._to_device(prepared)), return_tensors="pt"
+            images=list(self._to_device(prepared).permute(0, 3, 1, 2)), return_tensors="pt"
         )["pixel_values"]
         output = self._network(
             input_ids=layout.tokens.expand(len(prepared), -1),

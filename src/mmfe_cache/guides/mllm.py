@@ -252,8 +252,8 @@ class MllmGuide(PixelGuide):
             )
 
     def _to_device(self, images: Sequence[ImageArray]) -> Tensor:
-        """(B, 3, H, W) uint8 on the device, through pinned memory to a GPU."""
-        batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        """(B, H, W, 3) uint8 on the device, through pinned memory to a GPU."""
+        batch = torch.from_numpy(np.stack(images))
         if self.device.type == "cuda":
             batch = batch.pin_memory()
         return batch.to(self.device, non_blocking=True)

@@ -16,8 +16,9 @@ from transformers import Qwen2_5_VLModel, Qwen2_5_VLProcessor
 from mmfe_cache.errors import GuideError
 from mmfe_cache.guides.base import Precision, check_image
 from mmfe_cache.guides.mllm import MAX_LAYOUTS, Layout, MllmGuide
+from mmfe_cache.guides.qwen_vision import VisionPlan, cut_patches, plan_vision
 from mmfe_cache.guides.registry import GuideInfo
-from mmfe_cache.guides.segments import Plans, remember_plans, speed_up
+from mmfe_cache.guides.segments import remember_plans, speed_up
 from mmfe_cache.samples import ImageArray
 
 
@@ -48,7 +49,7 @@ class QwenGuide(MllmGuide):
             prompt=prompt,
         )
         speed_up(self._network.visual)
-        self._plans: dict[Hashable, Plans] = {}
+        self._plans: dict[Hashable, VisionPlan] = {}
         size = self._processor.image_processor.size
         self._budget = {
             "min_pixels": int(size["shortest_edge"]),
@@ -79,6 +80,7 @@ class QwenGuide(MllmGuide):
             network: a base model of any width with the same special tokens, on the same device.
         """
         self._network = network.eval().requires_grad_(False)
+        self._plans.clear()
         self.dim = int(network.config.get_text_config().hidden_size)
         speed_up(self._network.visual)
 
@@ -96,42 +98,44 @@ class QwenGuide(MllmGuide):
         return positions, int(grid[0, 1]) // merge, int(grid[0, 2]) // merge
 
     def _hidden(self, layout: Layout, prepared: Sequence[ImageArray]) -> Tensor:
-        assert layout.positions is not None
-        batch = len(prepared)
-        pixels, grid = self._cut(self._to_device(prepared))
-        if len(self._plans) >= MAX_LAYOUTS:
-            self._plans.clear()
-        plans = self._plans.setdefault((layout.rows, layout.columns, batch), {})
-        with remember_plans(plans):
-            output = self._network(
-                input_ids=layout.tokens.expand(batch, -1),
-                position_ids=layout.positions.expand(-1, batch, -1),
-                pixel_values=pixels.to(self.device, self.dtype),
-                image_grid_thw=grid.to(self.device),
-                use_cache=False,
-            )
-        return output.last_hidden_state
+        """What ``Qwen2_5_VLModel.forward`` computes, without its detours.
 
-    def _cut(self, batch_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised patches (patches, values) and the grids (B, 3) of B uint8 pictures."""
-        own = self._processor.image_processor
-        if not hasattr(own, "patchify"):
-            made = own(images=list(batch_BCHW), return_tensors="pt", do_resize=False)
-            return made["pixel_values"], made["image_grid_thw"]
-        # The processor's own two steps, without the detour through a list of single pictures.
-        scaled = own.rescale_and_normalize(
-            batch_BCHW,
-            own.do_rescale,
-            own.rescale_factor,
-            own.do_normalize,
-            own.image_mean,
-            own.image_std,
+        That one finds the image tokens anew in every batch and makes a GPU wait for the answer;
+        here they are known to lie in one run, and the tower's features are put there.
+        """
+        assert layout.positions is not None
+        batch, network = len(prepared), self._network
+        plan = self._plan(layout, batch)
+        projection = network.visual.patch_embed
+        processor = self._processor.image_processor
+        frames = int(getattr(projection, "frames", processor.temporal_patch_size))
+        patches = cut_patches(self._to_device(prepared), processor, frames)
+        with remember_plans(plan.segments):
+            seen = network.visual(
+                patches.to(self.dtype), grid_thw=plan.grid, **plan.given
+            ).pooler_output
+        words = network.get_input_embeddings()(layout.tokens).expand(batch, -1, -1)
+        after = layout.first + layout.rows * layout.columns
+        sequence = torch.cat(
+            [
+                words[:, : layout.first],
+                seen.to(words.dtype).unflatten(0, (batch, -1)),
+                words[:, after:],
+            ],
+            dim=1,
         )
-        patches, rows, columns = own.patchify(
-            scaled,
-            patch_size=own.patch_size,
-            merge_size=own.merge_size,
-            temporal_patch_size=own.temporal_patch_size,
-        )
-        grid = torch.tensor([[1, rows, columns]]).expand(len(batch_BCHW), -1)
-        return patches.flatten(0, 1), grid
+        return network.language_model(
+            inputs_embeds=sequence, position_ids=layout.positions, use_cache=False
+        ).last_hidden_state
+
+    def _plan(self, layout: Layout, batch: int) -> VisionPlan:
+        key = (layout.rows, layout.columns, batch)
+        known = self._plans.get(key)
+        if known is None:
+            if len(self._plans) >= MAX_LAYOUTS:
+                self._plans.clear()
+            merge = int(self._processor.image_processor.merge_size)
+            rows, columns = merge * layout.rows, merge * layout.columns
+            known = plan_vision(self._network.visual, rows, columns, batch, self.device)
+            self._plans[key] = known
+        return known

@@ -44,11 +44,12 @@ Plans = dict[int, SegmentPlan]
 _PLANS: ContextVar[Plans | None] = ContextVar("plans", default=None)
 
 
-def plan_segments(borders: Tensor) -> SegmentPlan:
+def plan_segments(borders: Tensor, device: torch.device | None = None) -> SegmentPlan:
     """Group segments by length.
 
     Args:
         borders: (segments + 1,) increasing positions, the first 0.
+        device: where the plan is used; that of ``borders`` without it.
     """
     marks = borders.tolist()
     by_length: dict[int, list[int]] = {}
@@ -61,7 +62,7 @@ def plan_segments(borders: Tensor) -> SegmentPlan:
     )
     order = torch.cat([group.flatten() for group in groups])
     in_order = bool((order == torch.arange(len(order))).all())
-    device = borders.device
+    device = borders.device if device is None else device
     back = None if in_order else torch.argsort(order).to(device)
     return SegmentPlan(tuple(group.to(device) for group in groups), back)
 
@@ -72,17 +73,30 @@ class PatchProjection(nn.Module):
     Each patch is projected once, so the same weights give the same numbers; CPUs and GPUs alike
     run the product several times faster than the three-dimensional convolution.
 
+    A picture is a film of equal frames: W·[x; x] = (W₀ + W₁)·x. In float32 that holds to the last
+    digits and halves the product; in 16 bits the sum would be rounded anew, so there every frame
+    is projected as the model does it.
+
     Args:
         convolution: the patch embedding's own; its weights are shared, not copied.
+
+    Attributes:
+        frames: how many equal frames a patch must hold: 1, or the kernel's own.
     """
 
     def __init__(self, convolution: nn.Conv3d) -> None:
         super().__init__()
         self.proj = convolution
+        weight = convolution.weight.detach()
+        self.frames = 1 if weight.dtype == torch.float32 else int(weight.shape[2])
+        self.still: Tensor
+        self.register_buffer(
+            "still", weight.sum(2).flatten(1) if self.frames == 1 else None, persistent=False
+        )
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Project (patches, values) to (patches, width)."""
-        weight = self.proj.weight.flatten(1)
+        """Project (patches, values of ``frames`` frames) to (patches, width)."""
+        weight = self.still if self.frames == 1 else self.proj.weight.flatten(1)
         return F.linear(patches.to(weight.dtype), weight, self.proj.bias)
 
 

@@ -47,9 +47,14 @@ def test_equal_windows_need_no_reordering():
     assert [tuple(group.shape) for group in plan.groups] == [(4, 16)]
 
 
-def test_a_patch_projection_is_its_convolution():
+@pytest.mark.parametrize(("dtype", "frames"), [(torch.float32, 1), (torch.bfloat16, 2)])
+def test_a_patch_projection_is_its_convolution_of_equal_frames(dtype, frames):
     torch.manual_seed(0)
-    convolution = torch.nn.Conv3d(3, 16, (2, 14, 14), (2, 14, 14), bias=False)
-    patches = torch.randn(10, 3 * 2 * 14 * 14)
-    expected = convolution(patches.view(10, 3, 2, 14, 14)).flatten(1)
-    torch.testing.assert_close(PatchProjection(convolution)(patches), expected)
+    convolution = torch.nn.Conv3d(3, 16, (2, 14, 14), (2, 14, 14), bias=False, dtype=dtype)
+    still = torch.randn(10, 3, 1, 14, 14, dtype=dtype)
+    expected = convolution(still.expand(-1, -1, 2, -1, -1)).flatten(1)
+    projection = PatchProjection(convolution)
+    assert projection.frames == frames
+    ours = projection(still.expand(-1, -1, frames, -1, -1).flatten(1))
+    torch.testing.assert_close(ours, expected)
+    assert set(projection.state_dict()) == {"proj.weight"}
