@@ -52,6 +52,9 @@ ROWS: dict[str, tuple[str, ...]] = {
 MORE_SEEDS = ("baseline", "full", "shuffled")
 """Rows that run with every seed (`shuffled` with the first guide's only); the others run once."""
 
+VIEW = "crop@224"
+"""What the guide sees, in training and at the test: more than the network's own 64² crops."""
+
 SIZE = (
     "model.width=16",
     "model.num_blocks=[1,1,1,2]",
@@ -60,7 +63,7 @@ SIZE = (
     "model.guidance_dropout=0",
     "model.expansion=2.66",
     "data.repeats={}",
-    "train.view=crop",
+    f"train.view={VIEW}",
     "train.learning_rate=1e-3",
     "train.log_every=50",
 )
@@ -75,7 +78,7 @@ def recipe_of(row: str, guide: str, seed: int, steps: int, extra: Sequence[str])
         stages,
         f"train.max_steps={steps}",
         f"train.seed={seed}",
-        "eval.view=crop@64",
+        f"eval.view={VIEW}",
         *ROWS[row],
         *extra,
     ]
@@ -106,7 +109,7 @@ def prepare(arguments: argparse.Namespace) -> tuple[Path, Path]:
         guide = load_guide(name)
         for split in ("train", "test"):
             samples = load_dataset("cdd11", split, root)
-            build_cache(samples, guide, ("crop@64",), store_path("cdd11", split, name, root=cache))
+            build_cache(samples, guide, (VIEW,), store_path("cdd11", split, name, root=cache))
     return root, cache
 
 

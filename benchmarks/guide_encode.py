@@ -16,6 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -30,6 +31,7 @@ from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from mmfe_cache.guides import DEFAULT_PROMPT, load_guide
 from mmfe_cache.guides.checkpoint import quiet_transformers
+from mmfe_cache.guides.leaving import Leaving
 from mmfe_cache.guides.qwen import QwenGuide
 from mmfe_cache.guides.tiny import QWEN_3B, make_tiny, qwen_config
 
@@ -95,13 +97,20 @@ def plain_attention(full: Any) -> Generator[None, None, None]:
 
 def ours(guide: QwenGuide, images: Sequence[np.ndarray], batch: int, workers: int) -> np.ndarray:
     """Prepared ahead in threads, encoded in rectangular batches, as a build does."""
+    running: deque[Leaving] = deque()
+    found: list[np.ndarray] = []
+
+    def settle(ahead: int) -> None:
+        while len(running) > ahead:
+            found.append(running.popleft().result().answer.numpy())
+
     with ThreadPoolExecutor(workers) as pool:
         # A lazy map: while one batch is on the device, the next ones are prepared.
         prepared = pool.map(guide.prepare, images)
-        found = [
-            guide.encode_prepared(list(islice(prepared, batch))).answer.numpy()
-            for _ in range(0, len(images), batch)
-        ]
+        for _ in range(0, len(images), batch):
+            running.append(guide.start(list(islice(prepared, batch))))
+            settle(guide.ahead)
+        settle(0)
     return np.concatenate(found)
 
 

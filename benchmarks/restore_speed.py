@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -20,6 +19,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+
+from benchmarks.peak_memory import PeakMemory
 
 Run = Callable[[], object]
 
@@ -75,9 +76,9 @@ def _worker(which: str, size: int, device: str, precision: str, repeats: int) ->
     dtype = torch.float32 if precision == "32" else torch.bfloat16
     run, gflop = (_ours if which == "ours" else _reference)(size, device, dtype)
     _touch_small(which, device, dtype)
-    before = _memory(device)
+    memory = PeakMemory(device)
     first = _time(run)
-    peak = _memory(device) - before
+    peak = memory.megabytes()
     times = [_time(run) for _ in range(repeats)]
     return {
         "ms": 1e3 * min(times),
@@ -93,15 +94,8 @@ def _touch_small(which: str, device: str, dtype: torch.dtype) -> None:
     (_ours if which == "ours" else _reference)(16, device, dtype)[0]()
 
 
-def _memory(device: str) -> float:
-    """Peak so far in MB: of the process on a CPU, of the allocator on a GPU."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def _measure(which: str, arguments: argparse.Namespace, precision: str) -> dict[str, Any]:
-    """In a process of its own, because a process's peak memory never falls."""
+    """In a process of its own, so that neither finds the other's memory."""
     command = [sys.executable, "-m", "benchmarks.restore_speed", "--worker", which]
     command += ["--size", str(arguments.size), "--repeats", str(arguments.repeats)]
     command += ["--device", arguments.device, "--precision", precision]

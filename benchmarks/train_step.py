@@ -3,7 +3,8 @@
     python -m benchmarks.train_step [--size 128] [--batch 64] [--compile] [--json]
 
 Forward, L1 loss, backward and Adam, under the same autocast (bf16 on CUDA, float32 on a CPU) for
-both; the reference runs eagerly in NCHW as its users run it. On a CPU the defaults are 64² and
+both; the reference runs eagerly in NCHW as its users run it. Memory is the peak beyond weights and
+input: activations, gradients and Adam's moments. On a CPU the defaults are 64² and
 batch 2, and no limit applies: the limits are an H200-class GPU's.
 """
 
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -20,6 +20,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from benchmarks.peak_memory import PeakMemory
 
 
 class _Guided(nn.Module):
@@ -65,16 +67,13 @@ def _worker(arguments: argparse.Namespace) -> dict[str, Any]:
             torch.cuda.synchronize()
         return time.perf_counter() - started
 
+    memory = PeakMemory(device)
     first = step()
     times = [step() for _ in range(arguments.repeats)]
-    if device == "cuda":
-        peak = torch.cuda.max_memory_allocated() / 2**20
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
         "images_per_s": arguments.batch / min(times),
         "first_s": first,
-        "peak_mb": peak,
+        "peak_mb": memory.megabytes(),
     }
 
 

@@ -22,7 +22,7 @@ def command(
     cache: Annotated[
         Path | None, typer.Option("--cache", help="The folder of the data set's caches.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Runs go to OUT/<table>/<row>.")] = Path(
+    out: Annotated[Path, typer.Option("--out", help="Runs go to OUT/TABLE/ROW.")] = Path(
         "runs"
     ),
     device: Annotated[
@@ -63,7 +63,7 @@ def _show(found: dict[str, Any], *, done: bool) -> None:
         f"{found['table']}: {found['title']}",
         [*columns, "printed PSNR", "printed SSIM"],
         rows,
-        caption=f"printed: {found['source']}",
+        caption=f"printed: {found['source']}{_judged(found['rows']) if done else ''}",
     )
     if done:
         return
@@ -82,6 +82,17 @@ def _show(found: dict[str, Any], *, done: bool) -> None:
     )
 
 
+def _judged(rows: list[dict[str, Any]]) -> str:
+    said = [row["measured"] for row in rows]
+    seen = sorted({f"{m['guide']} at {m['view']}" for m in said if m["guide"] is not None})
+    # Every row is judged by its recipe's protocol, and a table has one.
+    first = said[0]
+    return (
+        f"; ours: protocol {first['protocol']}, {first['crop']}, range 0 to {first['range']:g}, "
+        f"rounding {first['rounding']}, guided by {', '.join(seen) or 'nothing'}"
+    )
+
+
 def _cells(row: dict[str, Any], *, done: bool) -> list[object]:
     printed = row["published"]
     cells: list[object] = [
@@ -94,9 +105,12 @@ def _cells(row: dict[str, Any], *, done: bool) -> list[object]:
         average, (low, high) = row["average"], row["interval"]
         cells += [
             average["psnr"],
-            f"{low:.2f}–{high:.2f}",
-            f"{average['ssim_gaussian']:.4f}",
-            f"{average['ssim_uniform']:.4f}",
+            None if low is None else f"{low:.2f}–{high:.2f}",
+            # None where every image was smaller than the window.
+            *(
+                None if average[name] is None else f"{average[name]:.4f}"
+                for name in ("ssim_gaussian", "ssim_uniform")
+            ),
         ]
     else:
         cells.append(row["state"])

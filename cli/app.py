@@ -24,6 +24,19 @@ app = typer.Typer(
 INTERRUPTED = 130
 """The exit code after Ctrl-C: 128 + SIGINT."""
 
+_ROOM = "free some space there and give the same command again"
+_PLACE = "choose a place that you may write to, or change its permissions"
+_FILE = "name another path: a part of this one is a file, where a folder would have to be"
+_REMEDIES = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EACCES: _PLACE,
+    errno.EPERM: _PLACE,
+    errno.EROFS: _PLACE,
+    errno.ENOTDIR: _FILE,
+    errno.EEXIST: _FILE,
+}
+
 
 def _show_version(wanted: bool) -> None:
     if wanted:
@@ -62,6 +75,7 @@ _register()
 
 def main() -> None:
     """Run the command line and exit by the contract: 0, 1, 2, 3 or 130."""
+    output.write_any_name()
     sys.exit(run())
 
 
@@ -104,9 +118,8 @@ def run(arguments: list[str] | None = None) -> int:
 
 def _about_files(problem: OSError) -> str:
     said = f"{problem.strerror or problem}: {problem.filename or ''}".rstrip(": ")
-    if problem.errno in (errno.ENOSPC, errno.EDQUOT):
-        said += "\n  to do:    free some space there and give the same command again"
-    return said
+    remedy = _REMEDIES.get(problem.errno or 0)
+    return said if remedy is None else f"{said}\n  to do:    {remedy}"
 
 
 def _reader_gone() -> int:

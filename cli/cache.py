@@ -13,6 +13,8 @@ from . import cache_build, output
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mmfe_cache.samples import SampleSet
+
 app = typer.Typer(no_args_is_help=True, help="Build, inspect, verify and repair caches.")
 app.command("build")(cache_build.command)
 
@@ -52,15 +54,9 @@ def verify(
     Example: mmfe cache verify cache/cdd11/train/scene.zarr --pixels
     """
     from mmfe_cache.errors import CacheError
-    from mmfe_cache.store import open_cache
     from mmfe_cache.store.verify import verify as verify_store
 
-    samples = None
-    if pixels:
-        from mmfe_cache.datasets import load_dataset
-
-        reader = open_cache(path)
-        samples = load_dataset(reader.dataset, reader.split, root)
+    samples = _source_of(path, root) if pixels else None
     progress = output.console_progress()
     report = verify_store(path, samples=samples, workers=workers, progress=progress)
     if as_json:
@@ -186,12 +182,30 @@ def pull(
     from mmfe_cache.store.files import human
     from mmfe_cache.store.remote import pull as pull_store
 
-    chosen = None if views is None else [part.strip() for part in views.split(",")]
+    chosen = None if views is None else cache_build.named_views(views)
     count = pull_store(address, path, views=chosen, progress=output.console_progress())
     if as_json:
         output.print_json({"path": str(path), "bytes": count})
         return
     output.say(f"{path}: {human(count)} fetched")
+
+
+def _source_of(path: str, root: Path | None) -> SampleSet | None:
+    """The data set that a cache was built from; None where its root is too damaged to say so."""
+    from mmfe_cache.datasets import load_dataset
+    from mmfe_cache.errors import CacheError
+    from mmfe_cache.store import documents
+    from mmfe_cache.store.metadata import OtherVersionError, StoreMetadata
+    from mmfe_cache.store.storage import open_storage
+
+    try:
+        # Only the root: verifying names whatever else is damaged.
+        about = StoreMetadata.read(open_storage(path).read(documents.NAME), path)
+    except OtherVersionError:
+        raise
+    except (CacheError, FileNotFoundError):
+        return None
+    return load_dataset(about.dataset, about.split, root)
 
 
 def _repair_command(path: str, root_damaged: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -43,9 +44,10 @@ def command(
     out: Annotated[
         Path | None, typer.Option(help="Folder of this data set's caches, else cache/DATASET.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images the guide encodes together.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images the guide encodes together.")] = 32,
     shard_samples: Annotated[
-        int, typer.Option(help="Samples of one shard: what a killed build may compute again.")
+        int,
+        typer.Option(min=1, help="Samples of one shard: what a killed build may compute again."),
     ] = 256,
     on_error: Annotated[
         Literal["fail", "skip"], typer.Option(help="What an unreadable image does.")
@@ -83,6 +85,8 @@ def command(
     from mmfe_cache.progress import SilentProgress
     from mmfe_cache.store import store_path
 
+    if out is not None:
+        _refuse_address(out)
     found = _recipe(recipe, dataset)
     name = dataset or found.data.dataset
     named = guide or (found.guide.name if recipe else DEFAULT_GUIDE)
@@ -164,6 +168,18 @@ def command(
     )
 
 
+def _refuse_address(out: Path) -> None:
+    from mmfe_cache.errors import UsageError
+
+    # A path has only one of an address's two slashes left.
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(out)):
+        raise UsageError(
+            "a cache is built in a local folder",
+            got=f"--out {out}",
+            expected="a folder; copied to an address afterwards, the cache can be read there",
+        )
+
+
 def _recipe(name: str | None, dataset: str | None) -> Recipe:
     from mmfe_restore.recipes import load_recipe, recipe_names
 
@@ -175,13 +191,18 @@ def _recipe(name: str | None, dataset: str | None) -> Recipe:
 
 def _views(given: str | None, recipe: Recipe, split: str) -> Sequence[str]:
     if given is not None:
-        named = [part.strip() for part in given.split(",") if part.strip()]
-        if not named:
-            from mmfe_cache.errors import UsageError
-
-            raise UsageError("--views names no view", got=repr(given), expected="such as whole@128")
-        return named
+        return named_views(given)
     return recipe.training_views if split == "train" else (recipe.eval.view,)
+
+
+def named_views(given: str) -> list[str]:
+    """The views of a comma-separated list."""
+    named = [part.strip() for part in given.split(",") if part.strip()]
+    if not named:
+        from mmfe_cache.errors import UsageError
+
+        raise UsageError("--views names no view", got=repr(given), expected="such as whole@128")
+    return named
 
 
 def _prompt(text: str | None, file: Path | None) -> str | None:

@@ -11,7 +11,7 @@ from . import data_pack, output
 from .data_pack import Dataset, Json, Root, Splits
 
 if TYPE_CHECKING:
-    from mmfe_cache.datasets import CheckReport
+    from mmfe_cache.datasets import CheckReport, PartCheck
 
 app = typer.Typer(no_args_is_help=True, help="Make, list, check and pack data sets.")
 app.command("pack")(data_pack.pack)
@@ -168,6 +168,14 @@ def _epoch(dataset: str, report: CheckReport) -> dict[str, Any] | None:
     return {"recipe": dataset, "labels": draws, "draws": sum(d["draws"] for d in draws.values())}
 
 
+def _sizes(part: PartCheck) -> str | None:
+    """The commonest size of a part's pictures, and how many others there are."""
+    sizes = list(part.sizes)
+    if len(sizes) < 2:
+        return sizes[0] if sizes else None
+    return f"{sizes[0]} + {len(sizes) - 1} others"
+
+
 def _print_check(report: CheckReport, epoch: dict[str, Any] | None) -> None:
     output.print_table(
         f"{report.dataset} under {report.root}",
@@ -182,7 +190,7 @@ def _print_check(report: CheckReport, epoch: dict[str, Any] | None) -> None:
                 part.samples,
                 len(part.missing),
                 len(part.unreadable) + len(part.mismatched),
-                len(part.sizes),
+                _sizes(part),
             )
             for part in report.parts
         ],

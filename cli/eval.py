@@ -33,7 +33,7 @@ def command(
     split: Annotated[str, typer.Option("--split", help="Which split to judge.")] = "test",
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Report folder; RUN/eval/<dataset>-<split> without it."),
+        typer.Option("--out", help="Report folder; RUN/eval/DATASET-SPLIT without it."),
     ] = None,
     protocol: Annotated[
         str | None,
@@ -127,6 +127,8 @@ def command(
 
 def show(report: EvalReport) -> None:
     """Print a report's table."""
+    from mmfe_restore.evaluation.page import facts
+
     summary = report.summary
     intervals, overall = report.intervals
     rows = [
@@ -134,6 +136,7 @@ def show(report: EvalReport) -> None:
         for label, means in summary.classes.items()
     ]
     average = _row("average", summary.average, overall["psnr"], len(report.scores))
+    measured = dict(facts(report))
     guide = "no guide" if report.guide is None else f"guide {report.guide}, {report.view}"
     output.print_table(
         f"{report.recipe} on {report.dataset}/{report.split}: {guide}, protocol "
@@ -141,9 +144,11 @@ def show(report: EvalReport) -> None:
         [
             "class", "images", "input dB", "restored dB", "95 % interval", "gain dB",
             "SSIM 7×7 in", "SSIM 7×7", "SSIM 11×11 in", "SSIM 11×11",
+            *(["LPIPS in", "LPIPS"] if "lpips" in summary.average else []),
         ],
         [*rows, average],
-        caption="average: mean of the class means",
+        caption="average: mean of the class means; "
+        + "; ".join(f"{name}: {measured[name]}" for name in ("crop", "range", "rounding")),
     )  # fmt: skip
     for note in (*report.notes, *summary.notes):
         output.note(f"note: {note}")
@@ -162,6 +167,7 @@ def _row(label: str, means: Any, interval: Any, count: int) -> list[object]:
         f"{means['ssim_uniform']:.4f}",
         f"{means['input_ssim_gaussian']:.4f}",
         f"{means['ssim_gaussian']:.4f}",
+        *(f"{means[name]:.4f}" for name in ("input_lpips", "lpips") if name in means),
     ]
 
 

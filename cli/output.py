@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Generator, Mapping, Sequence
@@ -34,14 +35,26 @@ class Verbosity:
 
 VERBOSITY = Verbosity()
 
+
+def write_any_name() -> None:
+    """Let both streams print every file name: as its own bytes, or with ? for what they lack."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            unicode = stream.encoding.lower().startswith("utf")
+            stream.reconfigure(errors="surrogateescape" if unicode else "replace")
+
+
 _PIPE_WIDTH = 200
 
 
 def print_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
     """Write one JSON document to stdout; non-finite numbers become null."""
-    json.dump(_finite(value), sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
-    sys.stdout.flush()
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # such as a file name that is no UTF-8: escaped, it is JSON still
+        text = json.dumps(_finite(value), indent=2)
+    say(text)
 
 
 def _finite(value: Any) -> Any:
@@ -129,7 +142,7 @@ class ConsoleProgress:
         """Show ``title`` with rate and time left until the block ends."""
         if VERBOSITY.quiet or not self._console.is_terminal:
             if not VERBOSITY.quiet:
-                self._console.print(title, markup=False, highlight=False)
+                self._console.print(title, markup=False, highlight=False, soft_wrap=True)
             yield _QuietTask()
             return
         from rich.progress import (

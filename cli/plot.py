@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -167,19 +168,27 @@ def _open(
 ) -> tuple[list[tuple[str, Restorer]], Any]:
     """Name and network of each run that was asked for, and the first one's recipe."""
     from mmfe_restore.evaluation import load_checkpoint
+    from mmfe_restore.figures.methods import named_path
     from mmfe_restore.recipes import recipe_names
 
-    wanted: list[tuple[str | None, Path | None]] = []
-    for given in checkpoints or ():
-        name, _, path = str(given).rpartition("=")
-        wanted.append((name or None, Path(path)))
+    wanted: list[tuple[str, Path | None]] = [named_path(str(c)) for c in checkpoints or ()]
     for given in [] if recipes is None else recipes.split(","):
-        names = [n for n in recipe_names() if n.startswith(f"{given.strip()}/")]
-        wanted += [(n, runs / n) for n in names or [given.strip()]]
-    opened = [(name, load_checkpoint(path)) for name, path in wanted or [(None, None)]]
-    return [
-        (found.recipe.name if name is None else name, found.restorer) for name, found in opened
-    ], opened[0][1].recipe
+        table = [n for n in recipe_names() if n.startswith(f"{given.strip()}/")]
+        wanted += [(n, runs / n) for n in sorted(table, key=_numbers) or [given.strip()]]
+    opened = [(name, load_checkpoint(path)) for name, path in wanted or [("", None)]]
+    names = [name or found.recipe.name for name, found in opened]
+    # Two runs of one recipe are told apart by where they lie.
+    runs_named = [
+        (name if names.count(name) == 1 else f"{name} ({found.path})", found.restorer)
+        for name, (_, found) in zip(names, opened, strict=True)
+    ]
+    return runs_named, opened[0][1].recipe
+
+
+def _numbers(name: str) -> list[tuple[int, str]]:
+    """Sorts experts-16 behind experts-8."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdigit() else (0, part) for part in parts]
 
 
 def _choose(samples: SampleSet, names: Sequence[str] | None, count: int) -> list[Sample]:

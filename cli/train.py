@@ -18,17 +18,17 @@ def command(
         str, typer.Option(help="A recipe's name, such as cdd11 or table4a/mofe, or a .yaml file.")
     ] = "cdd11",
     root: Annotated[
-        Path | None, typer.Option(help="The data set's folder [default: data/<dataset>].")
+        Path | None, typer.Option(help="The data set's folder [default: data/DATASET].")
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="The folder of its caches [default: cache/<dataset>].")
+        Path | None, typer.Option(help="The folder of its caches [default: cache/DATASET].")
     ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe; repeatable."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The run's folder [default: runs/<recipe>].")
+        Path | None, typer.Option(help="The run's folder [default: runs/RECIPE].")
     ] = None,
     resume: Annotated[
         str,

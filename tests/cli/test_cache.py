@@ -105,7 +105,10 @@ def test_stores_that_fit_only_one_by_one_are_refused_before_anything_is_built(
         (["--devices", "0"], 2, "--devices"),
         (["--workers", "0"], 2, "--workers"),
         (["--out", __file__], 1, "a file where one of its folders should be"),
-        (["--batch-size", "0"], 2, "at least one"),
+        (["--batch-size", "0"], 2, "--batch-size"),
+        (["--out", "s3://bucket/caches"], 2, "built in a local folder"),
+        (["--batch-size", "0", "--dry-run"], 2, "--batch-size"),
+        (["--shard-samples", "0"], 2, "--shard-samples"),
         (["--prompt", "a", "--prompt-file", "b"], 2, "not both"),
         (["--root", "/nowhere"], 1, "/nowhere"),
     ],
@@ -223,3 +226,39 @@ def test_interrupting_exits_130_and_the_next_call_goes_on(build, monkeypatch, tm
     assert found["encodings"] == 7
     assert found["stores"][0]["reused"] == 4
     assert [p.name for p in (tmp_path / "caches/train").iterdir()] == ["oracle.zarr"]
+
+
+def test_verify_with_pixels_names_all_damage(build, root, tmp_path, capsys):
+    build("--split", "test")
+    path = tmp_path / "caches/test/oracle.zarr"
+    for name in ("whole-224/zarr.json", "whole-224/joint/c.0.0.0"):
+        data = bytearray((path / name).read_bytes())
+        data[40] ^= 1
+        (path / name).write_bytes(data)
+    command = ["cache", "verify", str(path), "--pixels", "--root", str(root), "--json"]
+    assert run(command) == 3
+    report = json.loads(capsys.readouterr().out)
+    assert [d["file"] for d in report["damages"]] == [
+        "whole-224/zarr.json",
+        "whole-224/joint/c.0.0.0",
+    ]
+    assert report["pixels"] == 11
+    (path / "zarr.json").write_bytes(b"")
+    assert run(command) == 3
+    assert [d["file"] for d in json.loads(capsys.readouterr().out)["damages"]] == ["zarr.json"]
+
+
+def test_a_dry_run_says_what_is_in_the_way(build, tmp_path):
+    (tmp_path / "caches/test").mkdir(parents=True)
+    (tmp_path / "caches/test/oracle.zarr").write_text("not a cache")
+    code, _, message = build("--split", "test", "--dry-run")
+    assert code == 3
+    assert "in the way" in message
+
+
+def test_pull_of_no_view_is_a_usage_error(build, tmp_path, capsys):
+    build("--split", "test")
+    path = tmp_path / "caches/test/oracle.zarr"
+    assert run(["cache", "pull", f"file://{path}", str(tmp_path / "b"), "--views", ", "]) == 2
+    assert "names no view" in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()

@@ -51,6 +51,8 @@ def test_synth_check_pack_and_check_again(photos, tmp_path, capsys):
     assert len(report["parts"]) == 22
     assert {part["layout"] for part in report["parts"]} == {"mmfe data synth"}
 
+    assert call(capsys, "check", "--root", out, "--fast")[1].count("80x64") == 22
+
     code, text, _ = call(capsys, "pack", "--root", out, "--compress", "--json")
     assert code == 0
     packs = json.loads(text)["packs"]

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from PIL import Image
 
 from mmfe_cli.app import run
+from mmfe_restore.model import Restorer
+from mmfe_restore.recipes import load_recipe
+
+SMALL = (
+    "model.width=8", "model.num_blocks=[1,1,1,1]", "model.num_refinement_blocks=1",
+    "model.num_heads=[1,1,1,1]",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -21,3 +31,23 @@ def test_what_is_not_there(tmp_path, monkeypatch, capsys, arguments, code):
     message = capsys.readouterr().err
     assert "none" in message or "table5a" in message
     assert not (tmp_path / "figures").exists()
+
+
+def test_runs_in_the_papers_order_and_told_apart(tmp_path, monkeypatch, capsys):
+    def finished(folder, recipe, experts):
+        about = load_recipe(recipe, ["guide=scene", *SMALL, f"model.num_experts={experts}"])
+        Restorer(about.model).save_pretrained(folder / "model", recipe=about)
+
+    monkeypatch.chdir(tmp_path)
+    for count in (1, 2, 4, 8, 16):
+        name = f"table5a/experts-{count}"
+        finished(tmp_path / "runs" / name, name, count)
+    for name in ("a", "b"):
+        finished(tmp_path / name, "cdd11", 2)
+    Image.new("RGB", (48, 32), "gray").save("gray.png")
+    assert run(["plot", "experts", "--recipes", "table5a", "--image", "gray.png", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["centroids"]
+    assert [len(of_run) for of_run in found.values()] == [1, 2, 4, 8, 16]
+    two = ["--checkpoint", "a", "--checkpoint", "b", "--out", "two"]
+    assert run(["plot", "experts", *two, "--image", "gray.png", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["centroids"]) == 2

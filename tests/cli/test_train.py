@@ -125,11 +125,12 @@ def test_a_missing_checkpoint_is_wrong_usage(capsys, sources, tmp_path):
     assert "no such checkpoint" in capsys.readouterr().err
 
 
-def test_beginning_anew_leaves_a_strangers_folders_alone(sources, tmp_path):
+def test_beginning_anew_leaves_a_strangers_folders_alone(capsys, sources, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "thesis.txt").write_text("years of work")
-    words = ["train", "--recipe", "demo", "--set", "model.width=5", *sources]
-    assert run([*words, "--out", str(tmp_path), "--resume", "none"]) != 0
+    words = ["train", "--recipe", "demo", *SETS, *sources]
+    assert run([*words, "--out", str(tmp_path), "--resume", "none"]) == 2
+    assert "no run's folder" in capsys.readouterr().err
     assert (tmp_path / "model" / "thesis.txt").exists()
 
 

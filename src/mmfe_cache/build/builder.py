@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
-
-import numpy as np
 
 from mmfe_cache.build.check import (
     check_rendering,
@@ -22,9 +19,8 @@ from mmfe_cache.build.check import (
 )
 from mmfe_cache.build.encode import Encoder
 from mmfe_cache.build.lock import locked
-from mmfe_cache.build.prefetch import Batch, prefetched
+from mmfe_cache.build.passes import OnError, Pass
 from mmfe_cache.build.ranks import Alone, Ranks
-from mmfe_cache.build.shard import ShardBuffer
 from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.guides.protocol import Guide
 from mmfe_cache.progress import Progress, SilentProgress
@@ -32,14 +28,11 @@ from mmfe_cache.samples import SampleSet
 from mmfe_cache.store.location import true_place
 from mmfe_cache.store.metadata import StoreMetadata, ViewMetadata
 from mmfe_cache.store.reader import open_cache
-from mmfe_cache.store.table import absent_rows
 from mmfe_cache.store.writer import CacheWriter
 from mmfe_cache.views import View
 
 SHARD_SAMPLES = 256
 """Samples of a shard: what a killed build may have to compute again."""
-
-OnError = Literal["fail", "skip"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +210,9 @@ class _Build:
             How many sample-views were encoded, and how many of these more than once.
         """
         encodings = wasted = 0
+        metadata = writer.metadata
         encoder = Encoder(self.guide, self.progress)
+        title = f"{self.samples.dataset}/{self.samples.split} {self.guide.name}"
         by_size = sorted(self.views, key=lambda view: about[view.name].batch_size)
         for size, group in groupby(by_size, key=lambda view: about[view.name].batch_size):
             views = tuple(group)
@@ -226,64 +221,21 @@ class _Build:
             todo = {view: mine.intersection(missing[view.name]) for view in views}
             # A second time only where memory ran out in the middle of a shard.
             while any(todo.values()):
-                done, lost, todo = self._pass(writer, encoder, todo, size)
-                encodings, wasted = encodings + done, wasted + lost
-        return encodings, wasted
-
-    def _pass(
-        self, writer: CacheWriter, encoder: Encoder, todo: dict[View, set[int]], size: int
-    ) -> tuple[int, int, dict[View, set[int]]]:
-        """Compute shards of views with one batch size.
-
-        Returns:
-            How many sample-views were encoded, how many of these in vain, and the shards that
-            must be computed again.
-        """
-        encodings = wasted = 0
-        again = {view: set[int]() for view in todo}
-        total = sum(writer.metadata.count(k) for numbers in todo.values() for k in numbers)
-        title = f"{self.samples.dataset}/{self.samples.split} {self.guide.name}"
-        with self.progress.task(title, total, "embeddings") as task:
-            shard: ShardBuffer | None = None
-            batches = self._batches(writer, todo, size)
-            for batch, prepared in prefetched(batches, self.guide, self.workers):
-                if shard is None or shard.number != batch.shard:
-                    sizes = {
-                        view.name: self._shard_size(writer, view, batch.shard, size)
-                        for view in batch.views
-                    }
-                    shard = ShardBuffer(writer, batch.shard, batch.views, self.on_error, sizes)
-                for item in shard.add(batch, prepared, encoder):
-                    task.advance(item)
-                    encodings += item
-                if shard.full:
-                    shard.write()
-                    for view, lost in shard.spoilt.items():
-                        again[view].add(shard.number)
-                        wasted += lost
-        return encodings, wasted, again
-
-    def _shard_size(self, writer: CacheWriter, view: View, number: int, size: int) -> int:
-        """How many samples may be encoded together: as many as before, where that is known."""
-        known = self.shard_batches.get((view.name, number))
-        known = known or writer.shard_batch(view.group, view.name, number)
-        return min(size, known or size)
-
-    def _batches(
-        self, writer: CacheWriter, todo: Mapping[View, set[int]], size: int
-    ) -> Iterator[Batch]:
-        for number in sorted(set[int]().union(*todo.values())):
-            first = number * writer.metadata.shard_samples
-            members = self.samples.samples[first : first + writer.metadata.count(number)]
-            digests = writer.read_digests(number)
-            gone = np.zeros(len(members), bool) if digests is None else absent_rows(digests)
-            views = tuple(view for view in todo if number in todo[view])
-            for start in range(0, len(members), size):
-                part = members[start : start + size]
-                kept = tuple(
-                    None if gone[start + place] else sample for place, sample in enumerate(part)
+                one = Pass(
+                    self.samples,
+                    writer,
+                    encoder,
+                    todo,
+                    batch_size=size,
+                    on_error=self.on_error,
+                    shard_batches=self.shard_batches,
                 )
-                yield Batch(number, start, kept, views)
+                total = sum(metadata.count(k) for numbers in todo.values() for k in numbers)
+                with self.progress.task(title, total, "embeddings") as task:
+                    one.run(self.workers, task)
+                encodings, wasted = encodings + one.encodings, wasted + one.wasted
+                todo = one.again
+        return encodings, wasted
 
     def _finish(self, writer: CacheWriter) -> None:
         known = open_cache(self.path).view_metadata

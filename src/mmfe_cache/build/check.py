@@ -8,7 +8,6 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from mmfe_cache.embeddings import ARRAY_NAMES
 from mmfe_cache.errors import CacheError, MmfeError
 from mmfe_cache.guides.protocol import Guide
 from mmfe_cache.samples import SampleSet
@@ -102,17 +101,10 @@ def check_same(
     )
 
 
-def shard_bytes(metadata: StoreMetadata, count: int) -> int:
-    """Bytes of the three files of one shard of one view that holds ``count`` samples."""
-    return sum(metadata.shape(name).file_bytes(count) for name in ARRAY_NAMES)
-
-
 def missing_bytes(writer: CacheWriter, views: Sequence[View], ids: Sequence[str]) -> int:
     """Bytes that are still to be written: shards, and the sample table of a new store."""
     shards = sum(
-        shard_bytes(writer.metadata, writer.metadata.count(number))
-        for view in views
-        for number in writer.missing_shards(view.group, view.name)
+        writer.metadata.bytes_of(writer.missing_shards(view.group, view.name)) for view in views
     )
     if writer.exists:
         return shards

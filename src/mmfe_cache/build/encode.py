@@ -1,8 +1,13 @@
-"""One batch through the guide, checked and cast for the store."""
+"""One batch through the guide, checked and cast for the store.
+
+A batch is started and finished in two calls: between them a GPU works, and the CPU may start the
+next one, check and cast the one before, or write a shard.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +15,32 @@ from numpy.typing import NDArray
 from mmfe_cache.build.prefetch import Prepared
 from mmfe_cache.embeddings import ArrayName, Embeddings
 from mmfe_cache.errors import GuideError
-from mmfe_cache.guides.protocol import Guide
+from mmfe_cache.guides.protocol import Guide, Pending, StartsAhead
 from mmfe_cache.progress import Progress
 from mmfe_cache.store.documents import embedding_shape
 
 Rows = dict[ArrayName, NDArray[np.float16]]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Samples of one view that the guide has been given.
+
+    Attributes:
+        view: the view's name.
+        parts: the samples in batches of one size, each with what the guide makes of it.
+    """
+
+    view: str
+    parts: tuple[tuple[Sequence[Prepared], Pending], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    found: Embeddings
+
+    def result(self) -> Embeddings:
+        return self.found
 
 
 class Encoder:
@@ -25,34 +51,34 @@ class Encoder:
         progress: is told when a batch had to be halved.
 
     Attributes:
+        guide: the guide.
         limit: the largest batch that fits, per view; a view that is not in it has no limit.
     """
 
     def __init__(self, guide: Guide, progress: Progress) -> None:
-        self._guide = guide
+        self.guide = guide
         self._progress = progress
         self.limit: dict[str, int] = {}
 
-    def encode(self, view: str, batch: Sequence[Prepared], most: int) -> Rows:
-        """Encode B prepared samples at one view, all of them in batches of one size.
+    @property
+    def ahead(self) -> int:
+        """How many batches are worth starting before the first is finished."""
+        return self.guide.ahead if isinstance(self.guide, StartsAhead) else 0
+
+    def start(self, view: str, batch: Sequence[Prepared], most: int) -> Started:
+        """Give the guide B prepared samples at one view, all of them in batches of one size.
 
         Args:
             view: the view's name.
             batch: the samples.
             most: how many the guide may encode together.
-
-        Returns:
-            float16 ``image`` (B, 17, D), ``joint`` (B, 17, D), ``answer`` (B, D).
-
-        Raises:
-            GuideError: a value is not finite, or a shape is wrong.
         """
-        parts: list[Rows] = []
+        parts: list[tuple[Sequence[Prepared], Pending]] = []
         start = 0
         while start < len(batch):
             part = batch[start : start + self.size(view, most)]
             try:
-                found = self._call(view, part)
+                pending = self._call(view, part)
             except (RuntimeError, MemoryError) as problem:
                 if not _out_of_memory(problem) or len(part) == 1:
                     raise
@@ -64,26 +90,43 @@ class Encoder:
                 # From the beginning: the store records one size for all batches of a shard.
                 parts, start = [], 0
                 continue
-            parts.append(self._cast(view, part, found))
+            parts.append((part, pending))
             start += len(part)
+        return Started(view, tuple(parts))
+
+    def finish(self, started: Started) -> Rows:
+        """Wait for what was started.
+
+        Returns:
+            float16 ``image`` (B, 17, D), ``joint`` (B, 17, D), ``answer`` (B, D).
+
+        Raises:
+            GuideError: a value is not finite, or a shape is wrong.
+        """
+        parts = [
+            self._cast(started.view, part, pending.result()) for part, pending in started.parts
+        ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def size(self, view: str, most: int) -> int:
         """How many samples the guide now encodes together, where it may take ``most``."""
         return min(most, self.limit.get(view, most))
 
-    def _call(self, view: str, part: Sequence[Prepared]) -> Embeddings:
-        if self._guide.reads == "severities":
-            return self._guide.encode_samples([item.sample for item in part])
-        return self._guide.encode_prepared([item.inputs[view] for item in part])
+    def _call(self, view: str, part: Sequence[Prepared]) -> Pending:
+        if self.guide.reads == "severities":
+            return _Done(self.guide.encode_samples([item.sample for item in part]))
+        inputs = [item.inputs[view] for item in part]
+        if isinstance(self.guide, StartsAhead):
+            return self.guide.start(inputs)
+        return _Done(self.guide.encode_prepared(inputs))
 
     def _cast(self, view: str, part: Sequence[Prepared], found: Embeddings) -> Rows:
         rows: Rows = {}
         for name, tensor in found.present().items():
-            shape = (len(part), *embedding_shape(name, self._guide.dim))
+            shape = (len(part), *embedding_shape(name, self.guide.dim))
             if tuple(tensor.shape) != shape:
                 raise GuideError(
-                    f"the guide {self._guide.name} returned {name} embeddings of a wrong shape",
+                    f"the guide {self.guide.name} returned {name} embeddings of a wrong shape",
                     got=tuple(tensor.shape),
                     expected=shape,
                 )
@@ -95,7 +138,7 @@ class Encoder:
                 index = int(np.flatnonzero(bad)[0])
                 kind = "too large for float16" if np.isfinite(values[index]).all() else "not finite"
                 raise GuideError(
-                    f"the guide {self._guide.name} gave a {name} embedding that is {kind}",
+                    f"the guide {self.guide.name} gave a {name} embedding that is {kind}",
                     got=f"sample {part[index].sample.id!r} at {view}",
                     expected="finite values below 65504",
                     remedy="load the guide with precision 32, or leave the sample out",
@@ -103,7 +146,7 @@ class Encoder:
             rows[name] = cast
         if len(rows) != 3:
             raise GuideError(
-                f"the guide {self._guide.name} left out embeddings",
+                f"the guide {self.guide.name} left out embeddings",
                 got=", ".join(rows),
                 expected="image, joint and answer",
             )

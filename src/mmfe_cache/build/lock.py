@@ -46,6 +46,7 @@ def locked(path: Path) -> Generator[str | None]:
     """
     file = lock_file(path)
     handle, stale = _acquire(file)
+    own = _read(handle)
     stop = threading.Event()
     beat = threading.Thread(target=_beat, args=(handle, stop), daemon=True)
     beat.start()
@@ -54,7 +55,9 @@ def locked(path: Path) -> Generator[str | None]:
     finally:
         stop.set()
         beat.join()
-        file.unlink(missing_ok=True)
+        # Where someone removed the file or took it over meanwhile, it is another build's now.
+        if _same(file, handle) and _read(handle) == own:
+            file.unlink(missing_ok=True)
         os.close(handle)
 
 

@@ -107,7 +107,7 @@ class Mending:
         self._note_batches(damages)
         for damage in damages:
             if damage.group is not None and damage.shard is not None and damage.kind == "data":
-                self._file(damage.file).unlink(missing_ok=True)
+                self._remove(damage.file)
         for number in sorted(doubtful):
             self._digests(number)
 
@@ -154,7 +154,7 @@ class Mending:
             writer.write_digests(number, rows)
         for file, index in indices.items():
             if index.pixels != true:
-                self._file(file).unlink()
+                self._remove(file)
 
     def _indices(self, number: int) -> Iterator[tuple[str, ShardIndex]]:
         """The readable indices of every view's and array's shard ``number``."""
@@ -175,9 +175,11 @@ class Mending:
         for name in ("", *(f"{array}/" for array in ARRAY_NAMES)):
             file = self._file(f"{group}/{name}{documents.NAME}")
             try:
-                return ViewMetadata.read(file.read_bytes(), str(file), self._store.id)
+                view = ViewMetadata.read(file.read_bytes(), str(file), self._store.id)
             except (CacheError, OSError, KeyError):
                 continue
+            view.check_folder(group, str(self._path))
+            return view
         raise CacheError(
             f"nothing in {self._path / group} says any more which view it holds",
             remedy=f"remove the folder {self._path / group} and build that view again",
@@ -222,8 +224,18 @@ class Mending:
         except OSError:  # Missing, or on a bad sector: written anew.
             same = False
         if not same:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as problem:
+                raise files.explain(problem, file) from problem
             files.write_whole(file, [content], aside_folder(self._path))
+
+    def _remove(self, name: str) -> None:
+        file = self._file(name)
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as problem:
+            raise files.explain(problem, file) from problem
 
     def _file(self, name: str) -> Path:
         return self._path / name

@@ -78,15 +78,17 @@ def plan_build(
         timed_batches: batches of each view to time, after one that warms up.
 
     Raises:
-        CacheError: the store at ``path`` was built from something else.
+        CacheError: the store at ``path`` was built from something else, or is none.
     """
     metadata = wanted_metadata(samples, guide, shard_samples)
     path = Path(path)
-    if CacheWriter(path, metadata).exists:
+    writer = CacheWriter(path, metadata)
+    if writer.exists:
         reader = open_cache(path)
         check_same(reader.metadata, metadata, path, reader.ids, samples.ids)
-        metadata = reader.metadata
-    writer = CacheWriter(path, metadata)
+        writer = CacheWriter(path, reader.metadata)
+    else:
+        writer.check_place()
     parsed = tuple(dict.fromkeys(View.parse(name) for name in views))
     left = {
         view: sum(writer.metadata.count(k) for k in writer.missing_shards(view.group, view.name))

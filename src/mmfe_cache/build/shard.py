@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfe_cache.build.encode import Encoder
+from mmfe_cache.build.encode import Encoder, Started
 from mmfe_cache.build.prefetch import Batch, Prepared
 from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName
 from mmfe_cache.errors import CacheError
@@ -16,6 +17,21 @@ from mmfe_cache.store.documents import embedding_shape
 from mmfe_cache.store.table import DIGEST_BYTES
 from mmfe_cache.store.writer import CacheWriter
 from mmfe_cache.views import View
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Samples of a shard that the guide works on.
+
+    Attributes:
+        shard: the shard.
+        places: where in it their rows go.
+        started: what the guide was given.
+    """
+
+    shard: ShardBuffer
+    places: list[int]
+    started: Started
 
 
 class ShardBuffer:
@@ -57,20 +73,21 @@ class ShardBuffer:
             }
             for view in views
         }
-        self._filled = 0
+        self._added = 0
+        self._running = 0
 
     @property
     def full(self) -> bool:
-        """Whether every sample of the shard has been added."""
-        return self._filled == len(self._digests)
+        """Whether every sample of the shard has been added and is finished."""
+        return self._added == len(self._digests) and not self._running
 
-    def add(
+    def start(
         self, batch: Batch, prepared: Sequence[Prepared | None], encoder: Encoder
-    ) -> Iterator[int]:
-        """Encode one batch.
+    ) -> list[Running]:
+        """Add one batch and give it to the guide; every part of it must be finished later.
 
-        Yields:
-            How many samples were encoded, view by view.
+        Returns:
+            What the guide was given, view by view.
 
         Raises:
             DataError: a sample could not be read, and that ends the build.
@@ -89,18 +106,27 @@ class ShardBuffer:
             self._compare(place, item)
             there.append((place, item))
         places = [place for place, _ in there]
+        running: list[Running] = []
         for view in batch.views:
             if there and view not in self.spoilt:
                 most = self._sizes[view.name]
-                rows = encoder.encode(view.name, [item for _, item in there], most)
-                for name, values in rows.items():
-                    self._rows[view.name][name][places] = values
+                started = encoder.start(view.name, [item for _, item in there], most)
+                running.append(Running(self, places, started))
                 size = encoder.size(view.name, most)
                 if self._used.setdefault(view.name, size) != size:
                     self.spoilt[view] = self._encoded[view.name] + len(there)
                 self._encoded[view.name] += len(there)
-                yield len(there)
-        self._filled += len(prepared)
+        self._added += len(prepared)
+        self._running += len(running)
+        return running
+
+    def finish(self, running: Running, encoder: Encoder) -> int:
+        """Take in what `start` gave to the guide; returns how many samples that were."""
+        rows = encoder.finish(running.started)
+        for name, values in rows.items():
+            self._rows[running.started.view][name][running.places] = values
+        self._running -= 1
+        return len(running.places)
 
     def write(self) -> None:
         """Write the pixel digests and every view's shard."""

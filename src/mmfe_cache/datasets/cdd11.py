@@ -85,26 +85,40 @@ def made_splits(made: Mapping[str, Any]) -> tuple[str, ...]:
 
 def read_spec(root: Path) -> Mapping[str, Any] | None:
     """What `write_synth` recorded under ``root``; None for the published set."""
-    return _read_json(root / SPEC_FILE)
+    spec = _read_json(root / SPEC_FILE, "compositions", "scenes")
+    if spec is not None and not {"train", "test"} <= set(spec["scenes"]):
+        raise _unreadable(root / SPEC_FILE, "no list of both splits' scenes")
+    return spec
 
 
 def read_severities(split_folder: Path) -> Mapping[str, Mapping[str, float]]:
     """Severities by sample id; empty where the set records none."""
-    recorded = _read_json(split_folder / SEVERITIES_FILE)
+    path = split_folder / SEVERITIES_FILE
+    recorded = _read_json(path, "samples")
     if recorded is None:
         return {}
-    return {name: entry["severities"] for name, entry in recorded["samples"].items()}
-
-
-def _read_json(path: Path) -> Mapping[str, Any] | None:
     try:
-        return json.loads(path.read_text("utf-8"))
+        return {name: entry["severities"] for name, entry in recorded["samples"].items()}
+    except (AttributeError, KeyError, TypeError) as problem:
+        raise _unreadable(path, f"{type(problem).__name__}: {problem}") from problem
+
+
+def _read_json(path: Path, *keys: str) -> Mapping[str, Any] | None:
+    try:
+        found = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return None
     except (ValueError, OSError) as problem:
-        raise DataError(
-            f"{path} cannot be read",
-            got=str(problem),
-            expected="the JSON file that `mmfe data synth` wrote",
-            remedy="run `mmfe data synth` again into an empty folder",
-        ) from problem
+        raise _unreadable(path, str(problem)) from problem
+    if not isinstance(found, dict) or not set(keys) <= set(found):  # pyright: ignore[reportUnknownArgumentType]
+        raise _unreadable(path, f"no object with {' and '.join(keys)}")
+    return found  # pyright: ignore[reportUnknownVariableType]
+
+
+def _unreadable(path: Path, got: str) -> DataError:
+    return DataError(
+        f"{path} cannot be read",
+        got=got,
+        expected="the JSON file that `mmfe data synth` wrote",
+        remedy="run `mmfe data synth` again into an empty folder",
+    )

@@ -17,6 +17,7 @@ from .assemble import samples_of
 from .check_report import CheckReport, PartCheck
 from .folder import find_folder_pairs
 from .leaks import Leak, clean_sources_of, count_distinct, find_leaks, fingerprints
+from .listing import shown
 from .packed import find_pack
 from .pairing import Pair
 from .parts import FoundPart, Part, missing_part
@@ -154,7 +155,10 @@ def _check_part(
         unreadable,
         tuple(_mismatched(pairs, sizes)),
         _histogram(pairs, sizes),
-        (*found.pairing.notes, *(f"link in a circle or to nowhere: {p}" for p in found.loops)),
+        (
+            *found.pairing.notes,
+            *(f"link in a circle or to nowhere: {shown(path)}" for path in found.loops),
+        ),
     )
 
 
@@ -177,7 +181,7 @@ def _missing(found: FoundPart) -> tuple[str, ...]:
 
 
 def _extra(found: FoundPart) -> tuple[str, ...]:
-    return tuple(str(path) for path in found.ignored)
+    return tuple(map(shown, found.ignored))
 
 
 def _mismatched(pairs: Sequence[Pair], sizes: Mapping[Path, tuple[int, int] | str]) -> list[str]:

@@ -11,7 +11,7 @@ from mmfe_cache.samples import Sample, SampleSet
 from .assemble import sample_set, samples_of
 from .listing import list_images, similar_folder, stem_of
 from .pairing import by_name
-from .parts import FolderCache, FoundPart, Layout, Part, find_part
+from .parts import FolderCache, FoundPart, Layout, Part, find_part, half_layout
 from .splits import Split
 
 LABEL = "folder"
@@ -72,7 +72,8 @@ def load_folder(split: Split, root: Path) -> SampleSet:
         warnings += found.warnings()
         name = found.layout.name
         return sample_set("folder", split, root, name, list(samples_of(found)), warnings)
-    images = list_images(base).images
+    listing = list_images(base)
+    images = listing.images
     if not images:
         near = [
             str(other)
@@ -80,16 +81,20 @@ def load_folder(split: Split, root: Path) -> SampleSet:
             for name in names
             if (other := similar_folder(base / name)) is not None
         ]
+        half = half_layout(base, _PART)
+        if near:
+            got = f"names that differ in case only: {', '.join(dict.fromkeys(near))}"
+        else:
+            got = "no folder of a known name" if half is None else half
         raise DataError(
             f"no pairs and no images under {base}",
-            got=f"names that differ in case only: {', '.join(dict.fromkeys(near))}"
-            if near
-            else "no folder of a known name",
+            got=got,
             expected=" or ".join(f"{a}/ + {b}/" for a, b in PAIRS_OF_FOLDERS),
         )
     samples = [
         Sample(f"{LABEL}/{stem_of(path)}", FileSource(path), None, LABEL, stem_of(path))
         for path in images
     ]
+    warnings += listing.left_out()
     warnings.append("images without clean answers: a cache can be built, nothing can be trained")
     return sample_set("folder", split, root, "images without answers", samples, warnings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,10 @@ class Listing:
     images: tuple[Path, ...]
     ignored: tuple[Path, ...]
     loops: tuple[Path, ...]
+
+    def left_out(self) -> tuple[str, ...]:
+        """A line for each kind of thing that is no image, with names."""
+        return left_out(self.ignored, self.loops)
 
 
 def list_images(folder: Path, recursive: bool = False) -> Listing:
@@ -83,6 +87,8 @@ def _walk(
                     unvisited.append(path)
             elif child.is_symlink():
                 loops.append(path)
+            else:
+                unvisited.append(path)  # a pipe or a device
         except OSError:
             loops.append(path)
 
@@ -92,8 +98,38 @@ def stem_of(path: Path) -> str:
 
     Some file systems give ``é`` back as ``e`` and an accent: pairs, ids and the noise that is
     drawn from them must not depend on that.
+
+    Raises:
+        DataError: the name is no text, so that no list of samples can hold it.
     """
+    try:
+        path.stem.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            "a file's name is no text",
+            got=shown(path),
+            expected="a name in UTF-8",
+            remedy="rename the file",
+        ) from None
     return unicodedata.normalize("NFC", path.stem)
+
+
+def shown(path: Path) -> str:
+    """A path that can be printed, whatever bytes it is made of."""
+    return str(path).encode(errors="backslashreplace").decode()
+
+
+def left_out(ignored: Sequence[Path], loops: Sequence[Path]) -> tuple[str, ...]:
+    """A line for each kind of thing that was left out, with names."""
+    kinds = (
+        (ignored, "files that are no images, or folders, left out"),
+        (loops, "links that lead in a circle or nowhere, left out"),
+    )
+    return tuple(
+        f"{len(paths)} {what}: {some([path.name for path in paths])}"
+        for paths, what in kinds
+        if paths
+    )
 
 
 def similar_folder(path: Path) -> Path | None:
@@ -111,5 +147,5 @@ def similar_folder(path: Path) -> Path | None:
 
 def some(names: list[str] | tuple[str, ...], limit: int = 5) -> str:
     """The first few names, and how many more there are, for a message."""
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+    first = ", ".join(shown(Path(name)) for name in names[:limit])
+    return first if len(names) <= limit else f"{first} and {len(names) - limit} more"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmfe_cache.errors import DataError
@@ -67,11 +67,19 @@ def by_sequence(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
 
 def by_rain_number(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
     """Rain100L as published, ``rain-12.png`` and ``norain-12.png``; equal names pair too."""
-    if degraded == clean:
-        # Both kinds lie in one folder; the prefix tells them apart.
-        degraded = [path for path in degraded if path.stem.startswith("rain-")]
-        clean = [path for path in clean if path.stem.startswith("norain-")]
-    return _by_keys(degraded, clean, rain_key, rain_key)
+    if degraded != clean:
+        return _by_keys(degraded, clean, rain_key, rain_key)
+    # Both kinds lie in one folder; the prefix tells them apart.
+    kinds = {
+        prefix: [path for path in degraded if path.stem.startswith(prefix)]
+        for prefix in ("rain-", "norain-")
+    }
+    found = _by_keys(*kinds.values(), rain_key, rain_key)
+    others = [path.name for path in degraded if not any(path in kind for kind in kinds.values())]
+    if not others:
+        return found
+    note = f"{len(others)} images that are neither rain-N nor norain-N, left out: {some(others)}"
+    return replace(found, notes=(*found.notes, note))
 
 
 def rain_key(path: Path) -> str:
@@ -95,7 +103,7 @@ def by_haze_id(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
         else:
             unpaired.append(path)
     alone = tuple(path for scene, path in answers.items() if scene not in used)
-    return Pairing(_sorted(pairs), tuple(unpaired), alone, _case_notes(unpaired, alone))
+    return Pairing(_sorted(pairs), tuple(unpaired), alone, _case_notes(unpaired, alone, stem_of))
 
 
 def by_order(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
@@ -145,7 +153,7 @@ def _by_keys(
     pairs = [Pair(key, key, path, answers[key]) for key, path in inputs.items() if key in answers]
     unpaired = tuple(path for key, path in inputs.items() if key not in answers)
     alone = tuple(path for key, path in answers.items() if key not in inputs)
-    return Pairing(_sorted(pairs), unpaired, alone, _case_notes(unpaired, alone))
+    return Pairing(_sorted(pairs), unpaired, alone, _case_notes(unpaired, alone, degraded_key))
 
 
 def _unique(paths: Sequence[Path], key: Callable[[Path], str]) -> dict[str, Path]:
@@ -167,11 +175,13 @@ def _sorted(pairs: list[Pair]) -> tuple[Pair, ...]:
     return tuple(sorted(pairs, key=lambda pair: pair.stem))
 
 
-def _case_notes(degraded: Sequence[Path], clean: Sequence[Path]) -> tuple[str, ...]:
-    by_case = {path.stem.casefold(): path.name for path in clean}
+def _case_notes(
+    degraded: Sequence[Path], clean: Sequence[Path], key: Callable[[Path], str]
+) -> tuple[str, ...]:
+    by_case = {key(path).casefold(): path.name for path in clean}
     odd = [
-        f"{path.name} / {by_case[path.stem.casefold()]}"
+        f"{path.name} / {by_case[key(path).casefold()]}"
         for path in degraded
-        if path.stem.casefold() in by_case
+        if key(path).casefold() in by_case
     ]
     return (f"names that differ in case only are not paired: {some(odd)}",) if odd else ()

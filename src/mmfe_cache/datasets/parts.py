@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
 from mmfe_cache.errors import DataError
 
-from .listing import Listing, list_images, similar_folder, some
+from .listing import Listing, left_out, list_images, similar_folder, some
 from .pairing import Pair, Pairing, PairingRule, by_name, rain_key
 
 Maker = Literal["files", "noise", "windows"]
@@ -106,13 +107,12 @@ class FoundPart:
                 () if self.part.clean_alone_is_fine else self.pairing.unpaired_clean,
                 "clean without a degraded partner, left out",
             ),
-            (self.ignored, "files that are no images, or folders, left out"),
-            (self.loops, "links that lead in a circle or nowhere, left out"),
         ):
             if paths:
                 names = some([path.name for path in paths])
                 lines.append(f"{self.part.name}: {len(paths)} {what}: {names}")
-        lines += [f"{self.part.name}: {note}" for note in self.pairing.notes]
+        notes = (*left_out(self.ignored, self.loops), *self.pairing.notes)
+        lines += [f"{self.part.name}: {note}" for note in notes]
         return tuple(lines)
 
 
@@ -170,6 +170,7 @@ def _gather(base: Path, patterns: tuple[str, ...], cache: FolderCache) -> Listin
         folders = _folders(base, pattern)
         if not folders:
             return None
+        ignored += _other_case(base, pattern)
         for folder in folders:
             listing = cache.list(folder)
             images += listing.images
@@ -183,6 +184,21 @@ def _folders(base: Path, pattern: str) -> list[Path]:
         return sorted(path for path in base.glob(pattern) if path.is_dir())
     folder = base / pattern
     return [folder] if folder.is_dir() else []
+
+
+def _other_case(base: Path, pattern: str) -> list[Path]:
+    """Folders that a pattern with ``*`` misses by the case of their own name only."""
+    if "*" not in pattern:
+        return []
+    above, _, last = pattern.rpartition("/")
+    return sorted(
+        child
+        for folder in _folders(base, above)
+        for child in folder.iterdir()
+        if child.is_dir()
+        and fnmatchcase(child.name.lower(), last.lower())
+        and not fnmatchcase(child.name, last)
+    )
 
 
 def missing_part(root: Path, part: Part, remedy: str) -> DataError:
@@ -202,6 +218,9 @@ def missing_part(root: Path, part: Part, remedy: str) -> DataError:
                     if (root / piece).is_symlink() and not (root / piece).exists():
                         dead[str(root / piece)] = None
     got = f"none of them under {root}"
+    half = half_layout(root, part)
+    if half is not None:
+        got = f"half of one under {root}: {half}"
     if near:
         got += f"; names that differ in case only: {some(near)}"
     if dead:
@@ -212,3 +231,21 @@ def missing_part(root: Path, part: Part, remedy: str) -> DataError:
         expected="one of these layouts:\n    " + "\n    ".join(looked),
         remedy=remedy,
     )
+
+
+def half_layout(root: Path, part: Part) -> str | None:
+    """What is there and what is not of the first layout that is there in part."""
+    for layout in part.layouts:
+        for base in layout.bases:
+            there: list[str] = []
+            absent: list[str] = []
+            for pattern in (*layout.degraded, *layout.clean):
+                folders = _folders(root / base, pattern)
+                filled = any(list_images(folder).images for folder in folders)
+                name = str(Path(base) / pattern)
+                (there if filled else absent).append(
+                    name if filled or not folders else f"{name} (without an image)"
+                )
+            if there and absent:
+                return f"{' + '.join(there)}, without {' + '.join(absent)}"
+    return None

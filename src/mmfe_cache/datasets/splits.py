@@ -76,6 +76,16 @@ def find_photographs(where: Path | Sequence[Path]) -> tuple[Photograph, ...]:
     return tuple(sorted(photographs.values(), key=lambda photograph: photograph.name))
 
 
+def not_photographs(where: Path | Sequence[Path]) -> tuple[str, ...]:
+    """What `find_photographs` leaves out of the same folders, a line for each kind."""
+    folders = [place for place in ([where] if isinstance(where, Path) else where) if place.is_dir()]
+    return tuple(
+        f"{folder}: {line}"
+        for folder in folders
+        for line in list_images(folder, recursive=True).left_out()
+    )
+
+
 def scene_of(name: str) -> str:
     """The scene that a photograph shows: the two halves of a stereo pair show the same one."""
     return _STEREO.sub("", name) or name

@@ -21,7 +21,13 @@ from mmfe_cache.samples import ImageArray
 
 from .cdd11 import CLEAR, SEVERITIES_FILE, SPEC_FILE, UNFINISHED_FILE
 from .listing import some
-from .splits import Photograph, Split, find_photographs, split_photographs
+from .splits import (
+    Photograph,
+    Split,
+    find_photographs,
+    not_photographs,
+    split_photographs,
+)
 from .synthetic import DEFAULT_SEED, seed_parts
 
 FORMAT = 1
@@ -110,6 +116,9 @@ def write_synth(
     if max_side is not None and max_side < MIN_SIDE:
         raise UsageError("max_side is too small", got=max_side, expected=f"at least {MIN_SIDE}")
     chosen = _choose(photos, test_photos, test_share, seed)
+    for where in (photos, *([] if test_photos is None else [test_photos])):
+        for line in not_photographs(where):
+            progress.warn(line)
     digests = _inspect(chosen, max_side, progress)
     spec: dict[str, Any] = {
         "format": FORMAT,

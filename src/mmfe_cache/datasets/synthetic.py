@@ -10,7 +10,13 @@ from mmfe_cache.samples import Sample, SampleSet
 
 from .assemble import sample_set
 from .sources import SyntheticSource
-from .splits import Photograph, Split, find_photographs, split_photographs
+from .splits import (
+    Photograph,
+    Split,
+    find_photographs,
+    not_photographs,
+    split_photographs,
+)
 
 DEFAULT_SEED = 0
 """The seed of the weather; the same as `write_synth`'s."""
@@ -25,16 +31,17 @@ def load_synthetic(split: Split, root: Path) -> SampleSet:
         DataError: no photograph, or too few scenes to split.
     """
     if (root / "train").is_dir() and (root / "test").is_dir():
-        photographs, layout = find_photographs(root / split), "train/ + test/"
+        folder, layout = root / split, "train/ + test/"
+        photographs = find_photographs(folder)
     else:
-        photographs = split_photographs(find_photographs(root))[split]
-        layout = "one folder, split by scene"
+        folder, layout = root, "one folder, split by scene"
+        photographs = split_photographs(find_photographs(folder))[split]
     samples = [
         synthetic_sample(photograph, composition, split, DEFAULT_SEED)
         for composition in COMPOSITIONS
         for photograph in photographs
     ]
-    return sample_set("synth", split, root, layout, samples, [])
+    return sample_set("synth", split, root, layout, samples, list(not_photographs(folder)))
 
 
 def synthetic_sample(photograph: Photograph, composition: str, split: Split, seed: int) -> Sample:

@@ -11,6 +11,7 @@ import torch
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import GuideError, UsageError
 from mmfe_cache.guides.calls import record_calls
+from mmfe_cache.guides.leaving import Leaving
 from mmfe_cache.samples import ImageArray, Sample
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -70,8 +71,17 @@ class PixelGuide(ABC):
         """
         return self.encode_prepared([self.prepare(image) for image in images])
 
+    @property
+    def ahead(self) -> int:
+        """Batches to start before the first is waited for: a CPU does one thing at a time."""
+        return 0 if self.device.type == "cpu" else 1
+
     def encode_prepared(self, prepared: Sequence[Any]) -> Embeddings:
         """Encode B prepared images; equal shapes share a batch, so no batch holds padding."""
+        return self.start(prepared).result()
+
+    def start(self, prepared: Sequence[Any]) -> Leaving:
+        """Begin `encode_prepared`: the device's work is queued, its results leave by themselves."""
         if self._network is None:
             raise GuideError(
                 f"this copy of the guide {self.name} only prepares images",
@@ -82,15 +92,15 @@ class PixelGuide(ABC):
             groups.setdefault(self._shape(item), []).append(index)
         if not groups:
             tokens = torch.zeros(0, 17, self.dim)
-            return Embeddings(tokens, tokens.clone(), torch.zeros(0, self.dim))
+            return Leaving(Embeddings(tokens, tokens.clone(), torch.zeros(0, self.dim)))
         with torch.inference_mode():
             parts = [
                 self._encode_batch([prepared[i] for i in indices]) for indices in groups.values()
             ]
             done = parts[0] if len(parts) == 1 else _restore_order(parts, list(groups.values()))
-            done = done.to("cpu", torch.float32)
+            leaving = Leaving(done.to(dtype=torch.float32))
         self._count(len(prepared))
-        return done
+        return leaving
 
     def _count(self, samples: int) -> None:
         self.calls += samples

@@ -52,3 +52,30 @@ class Guide(Protocol):
     def describe(self) -> Mapping[str, Any]:
         """What a user wants to know of it: kind, D, licence, where its weights are."""
         ...
+
+
+class Pending(Protocol):
+    """A batch that the guide's device works on."""
+
+    def result(self) -> Embeddings:
+        """Wait for it: what `Guide.encode_prepared` returns."""
+        ...
+
+
+@runtime_checkable
+class StartsAhead(Protocol):
+    """A guide that can be given a batch while its device still works on the one before.
+
+    Attributes:
+        ahead: how many batches are worth starting before the first is waited for.
+    """
+
+    ahead: int
+
+    def start(self, prepared: Sequence[Any]) -> Pending:
+        """Begin the device half of `encode` for B prepared images.
+
+        Raises:
+            RuntimeError: the device's memory ran out; nothing of the batch is left running.
+        """
+        ...

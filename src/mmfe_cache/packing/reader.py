@@ -116,11 +116,11 @@ class PackReader:
         length = self.path.stat().st_size
         if int(cast("Any", file.attrs["file_bytes"])) != length:
             raise ValueError(f"{length} bytes, {file.attrs['file_bytes']} when it was written")
-        self._check_index(tiles)
+        self._check_index(file, tiles)
         self._offset = 0 if self.compressed else int(tiles.id.get_offset())
         self._locations = int(_data(file, "location").id.get_offset()) if self.compressed else 0
 
-    def _check_index(self, tiles: Any) -> None:
+    def _check_index(self, file: h5py.File, tiles: Any) -> None:
         """What the index says must fit together: no crop may then read beside its picture."""
         count = len(self.names)
         columns = (self._height, self._width, self._first, self.bytes)
@@ -136,6 +136,10 @@ class PackReader:
             raise ValueError("pictures and tiles do not fit together")
         if tiles.chunks != ((1, TILE, TILE, 3) if self.compressed else None):
             raise ValueError(f"tiles lie in chunks of {tiles.chunks}")
+        if self.compressed:
+            places = _data(file, "location")
+            if places.shape != (tiles.shape[0], 2) or places.dtype != np.dtype("<u8"):
+                raise ValueError(f"places of tiles are {places.shape} {places.dtype}")
         if not {"dataset", "split", "layout", "warnings", "folders"} <= set(self.about):
             raise ValueError("it does not say what it was made from")
 
@@ -176,14 +180,24 @@ class PackReader:
         return cut_tiles(self._raw(first, num_tiles(*size)), size, top, left, height, width)
 
     def samples(self, root: Path) -> SampleSet:
-        """The samples as `load_dataset` listed them when they were packed."""
+        """The samples as `load_dataset` listed them when they were packed.
+
+        Raises:
+            DataError: their list is damaged.
+        """
         path = self.path
+
+        def picture(number: int) -> PackedSource:
+            if not 0 <= number < len(self):
+                raise IndexError(f"picture {number} of {len(self)}")
+            return PackedSource(path, number)
+
         return SampleSet(
             self.about["dataset"],
             self.about["split"],
             root,
             f"{self.about['layout']} (packed)",
-            load_samples(self._samples, lambda number: PackedSource(path, number)),
+            load_samples(self._samples, picture),
             tuple(self.about["warnings"]),
         )
 
@@ -193,9 +207,9 @@ class PackReader:
 
     def _inflated(self, tile: int, rows: int) -> NDArray[np.uint8]:
         place = self._locations + 16 * tile
-        start, length = self._map[place : place + 16].view("<u8")
+        start, length = (int(value) for value in self._map[place : place + 16].view("<u8"))
         try:
-            return inflate_rows(self._map[int(start) : int(start + length)].data, rows)
+            return inflate_rows(self._map[start : start + length].data, rows)
         except ValueError as problem:
             raise self._damaged(tile, str(problem)) from problem
 
@@ -215,20 +229,6 @@ class PackReader:
                     bad.append(f"{name} ({problem.problem})")
                 task.advance()
         return tuple(bad)
-
-    def verify(self, progress: Progress | None = None) -> None:
-        """Read every picture and compare its digest with the recorded one.
-
-        Raises:
-            DataError: pictures differ; all of them are counted and the first are named.
-        """
-        bad = self.damaged(progress)
-        if bad:
-            raise DataError(
-                f"{len(bad)} pictures of pack {self.path} are damaged",
-                got=", ".join(bad[:5]) + (", ..." if len(bad) > 5 else ""),
-                remedy=_REMEDY,
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +263,7 @@ class PackedSource:
 
 
 def open_pack(path: Path) -> PackReader:
-    """Open a pack, once per process and version of the file.
+    """Open a pack, once per process: one that is replaced meanwhile is read as it was.
 
     Raises:
         DataError: see `PackReader`.

@@ -111,18 +111,25 @@ def load_samples(content: bytes, picture: Callable[[int], PixelSource]) -> tuple
     Raises:
         DataError: the content is damaged.
     """
-    return tuple(
-        Sample(
-            entry["id"],
-            _load(entry["degraded"], picture),
-            None if entry["clean"] is None else _load(entry["clean"], picture),
-            entry["label"],
-            entry["scene"],
-            entry["severities"],
-            entry["noise_sigma"],
+    try:
+        return tuple(
+            Sample(
+                entry["id"],
+                _load(entry["degraded"], picture),
+                None if entry["clean"] is None else _load(entry["clean"], picture),
+                entry["label"],
+                entry["scene"],
+                entry["severities"],
+                entry["noise_sigma"],
+            )
+            for entry in load_json(content)
         )
-        for entry in load_json(content)
-    )
+    except (KeyError, TypeError, ValueError, IndexError) as problem:
+        raise DataError(
+            "the pack's list of samples is damaged",
+            got=f"{type(problem).__name__}: {problem}",
+            remedy="remove the pack and run `mmfe data pack` again",
+        ) from problem
 
 
 def _dump(source: PixelSource, pictures: PictureList) -> dict[str, Any]:

@@ -68,7 +68,9 @@ class Staging:
 
     def _resume(self) -> None:
         head = json.dumps({"plan": zlib.crc32(json.dumps(self._plan).encode())})
-        lines = self._journal.read_text("utf-8").splitlines() if self._journal.exists() else []
+        # What a power cut leaves of the journal need not be text.
+        text = self._journal.read_bytes() if self._journal.exists() else b""
+        lines = text.decode(errors="replace").splitlines()
         if not lines or lines[0] != head:
             # Another set, other settings or other files: what lies there is of no use.
             write_atomically(self._journal, (head + "\n").encode())
@@ -78,11 +80,11 @@ class Staging:
         for line in lines[1:]:
             try:
                 entry = json.loads(line)
-            except ValueError:
+                if entry["start"] + entry["length"] > length:
+                    break
+                self.done[entry["number"]] = entry
+            except (ValueError, TypeError, KeyError):
                 break
-            if entry["start"] + entry["length"] > length:
-                break
-            self.done[entry["number"]] = entry
             whole.append(line)
         write_atomically(self._journal, ("\n".join(whole) + "\n").encode())
 
@@ -212,7 +214,8 @@ class Staging:
         file["location"] = places
 
     def remove(self) -> None:
-        """Remove what only a stopped run needs."""
+        """Remove what only a stopped run needs, and what it made of it."""
+        self._part.unlink(missing_ok=True)
         self._tiles.unlink(missing_ok=True)
         self._journal.unlink(missing_ok=True)
 

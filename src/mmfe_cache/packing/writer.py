@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmfe_cache.datasets.listing import some
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import FileSource, pixel_digest
 from mmfe_cache.progress import Progress, SilentProgress
@@ -126,7 +127,16 @@ def pack(
             staging.flush()
         part = staging.assemble(about, description)
     if verify:
-        PackReader(part).verify(progress)
+        bad = PackReader(part).damaged(progress)
+        if bad:
+            # What lies there would spoil every further run as well.
+            staging.remove()
+            raise DataError(
+                f"{len(bad)} pictures of {path} read back differently; nothing was kept",
+                got=some(bad),
+                expected="the pixels that were written",
+                remedy="check the disk and run the same command again",
+            )
     part.replace(path)
     staging.remove()
     forget_packs()

@@ -17,7 +17,7 @@ from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.store import documents
 from mmfe_cache.store.mapping import Region
 from mmfe_cache.store.metadata import StoreMetadata, ViewMetadata
-from mmfe_cache.store.shards import CRC_BYTES, read_index
+from mmfe_cache.store.shards import CRC_BYTES, ShardIndex, read_index
 from mmfe_cache.store.storage import Storage
 
 Check = Literal["first", "always", "never"]
@@ -57,6 +57,7 @@ class ArrayReader:
         group: the view's folder.
         name: the kind of embedding.
         id_of: a sample's id, for messages.
+        pixels_of: the digest of the pixels that a shard must have been computed from.
 
     Raises:
         CacheError: the array's metadata is missing, damaged, or another store's.
@@ -70,8 +71,10 @@ class ArrayReader:
         group: str,
         name: ArrayName,
         id_of: Callable[[int], str],
+        pixels_of: Callable[[int], bytes],
     ) -> None:
-        self._storage, self._store, self._id_of = storage, store, id_of
+        self._storage, self._store = storage, store
+        self._id_of, self._pixels_of = id_of, pixels_of
         self._view, self._folder = view.view, f"{group}/{name}"
         self._name: ArrayName = name
         self._shape = store.shape(name)
@@ -202,7 +205,8 @@ class ArrayReader:
         file = f"{self._folder}/{place.file}"
         where = f"{self._storage.location}/{file}"
         try:
-            present = read_index(self._storage, self._shape, place, self._folder).present
+            index = read_index(self._storage, self._shape, place, self._folder)
+            self._check_pixels(number, index, where)
             size = self._shape.file_bytes(place.count)
             path = self._storage.local(file)
             mapped = (
@@ -221,8 +225,19 @@ class ArrayReader:
             ) from problem
         start = number * self._shape.slots
         self._state[start : start + place.count] = np.where(
-            present, _MAPPED if mapped else _REMOTE, _ABSENT
+            index.present, _MAPPED if mapped else _REMOTE, _ABSENT
         )
+
+    def _check_pixels(self, number: int, index: ShardIndex, where: str) -> None:
+        # A store of the same samples and guide has the same id, whatever its pictures were.
+        expected = self._pixels_of(number)
+        if index.pixels != expected:
+            raise CacheError(
+                f"{where} was computed from other pixels than the sample table says",
+                got=f"pixels {index.pixels.hex()}",
+                expected=f"pixels {expected.hex()}",
+                remedy="mmfe cache repair decides by the images which of the two is right",
+            )
 
     def _fetch(self, indices: NDArray[np.int64], layout: _Layout, check: Check) -> torch.Tensor:
         """Read chunks that cannot be mapped: all in one request."""

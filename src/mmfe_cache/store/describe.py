@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mmfe_cache.embeddings import ARRAY_NAMES
 from mmfe_cache.store.files import human
 from mmfe_cache.store.reader import CacheReader
 
@@ -13,7 +12,6 @@ from mmfe_cache.store.reader import CacheReader
 def describe(reader: CacheReader) -> dict[str, Any]:
     """Everything `mmfe cache info` tells, as JSON values."""
     meta = reader.metadata
-    item = sum(meta.shape(name).chunk_bytes for name in ARRAY_NAMES)
     views = {
         name: {
             "complete": view.complete,
@@ -33,7 +31,7 @@ def describe(reader: CacheReader) -> dict[str, Any]:
         "skipped": list(reader.skipped),
         "shard_samples": meta.shard_samples,
         "shards": meta.num_shards,
-        "bytes": item * len(reader) * len(reader.views),
+        "bytes": meta.bytes_of(range(meta.num_shards)) * len(reader.views),
         "views": views,
         "id": meta.id,
         "fingerprint": reader.fingerprint,

@@ -67,7 +67,7 @@ def intact(data: bytes) -> bool:
     """Whether ``data`` is a `zarr.json`, byte for byte as it was written."""
     try:
         return serialise(json.loads(data)) == data
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
 
 

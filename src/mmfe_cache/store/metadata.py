@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +65,11 @@ class StoreMetadata:
     def shape(self, array: ArrayName) -> ShardShape:
         """How the shard files of one array are laid out."""
         return ShardShape(array, self.dim, self.shard_samples)
+
+    def bytes_of(self, numbers: Iterable[int]) -> int:
+        """Bytes of the three files of one view's shards ``numbers``."""
+        counts = [self.count(number) for number in numbers]
+        return sum(self.shape(name).file_bytes(count) for name in ARRAY_NAMES for count in counts)
 
     @property
     def id(self) -> str:
@@ -147,6 +152,21 @@ class ViewMetadata:
     fingerprint: Mapping[str, Any] = field(default_factory=dict[str, Any])
     complete: bool = False
 
+    def check_folder(self, folder: str, where: str) -> None:
+        """Refuse a view that lies in another view's folder, or in a copy of its own.
+
+        Raises:
+            CacheError: ``folder`` of the store ``where`` is not this view's.
+        """
+        own = group_name(self.view)
+        if folder != own:
+            raise CacheError(
+                f"{where}/{folder} is not the folder of the view it holds",
+                got=self.view,
+                expected=f"{self.view} in {own}",
+                remedy="give the folder its own name again, or remove it if it is a copy",
+            )
+
     def document(self) -> Json:
         """The view group's `zarr.json`."""
         return documents.group({f"{FORMAT}-view": {**self._lasting(), "complete": self.complete}})
@@ -205,6 +225,11 @@ class ViewMetadata:
         }
 
 
+def group_name(view: str) -> str:
+    """The name of a view's folder, such as ``crop-128-3``."""
+    return view.replace("@", "-").replace("#", "-")
+
+
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one, with dotted names."""
     flat: dict[str, Any] = {}
@@ -220,13 +245,13 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _check_schema(data: bytes, where: str) -> None:
     try:
         found = json.loads(data)["attributes"][FORMAT]["schema"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         if FORMAT.encode() in data:
             return  # A damaged cache: the checksum says so.
         raise CacheError(
             f"{where} is no mmfe cache",
             got="a zarr.json without mmfe's attributes",
-            remedy="mmfe cache build --dataset NAME",
+            remedy="mmfe cache build --dataset NAME; where it was one, mmfe cache repair PATH",
         ) from None
     if found != SCHEMA:
         age = "newer" if isinstance(found, int) and found > SCHEMA else "older"

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from mmfe_cache.errors import CacheError
 from mmfe_cache.store import documents
-from mmfe_cache.store.metadata import OtherVersionError, StoreMetadata
+from mmfe_cache.store.metadata import SAMPLES, OtherVersionError, StoreMetadata
+from mmfe_cache.store.storage import LocalStorage, Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +50,7 @@ def origins(path: Path) -> Iterator[Origin]:
         OtherVersionError: another version of mmfe wrote it.
     """
     if not path.is_dir():
-        raise CacheError(
-            f"there is no cache at {path}",
-            expected="a folder that holds a zarr.json",
-            remedy="mmfe cache build --dataset NAME",
-        )
+        raise no_root(LocalStorage(path), path)
     try:
         data = (path / documents.NAME).read_bytes()
     except OSError:
@@ -81,6 +78,25 @@ def origins(path: Path) -> Iterator[Origin]:
         return
     prompt, dtype = (root.fingerprint.get(name) for name in ("prompt", "dtype"))
     yield Origin(root.dataset, root.split, root.guide, prompt, dtype, certain=True)
+
+
+def no_root(storage: Storage, path: str | Path) -> CacheError:
+    """The error for a store without its root: one that was damaged, or none at all."""
+    try:
+        damaged = SAMPLES in storage.folders()
+    except (FileNotFoundError, CacheError):
+        damaged = False
+    if damaged:
+        return CacheError(
+            f"{path} lacks its root, the file {documents.NAME}",
+            expected=f"what belongs to the folder {SAMPLES} that lies there",
+            remedy=f"mmfe cache repair {path}",
+        )
+    return CacheError(
+        f"there is no cache at {path}",
+        expected=f"a folder that holds a {documents.NAME}",
+        remedy="mmfe cache build --dataset NAME",
+    )
 
 
 def _from_text(text: str) -> Origin:

@@ -17,6 +17,8 @@ from mmfe_cache.store import documents, shards, table
 from mmfe_cache.store.arrays import CHECKS, ArrayReader, Check
 from mmfe_cache.store.ids import StoredIds
 from mmfe_cache.store.metadata import SAMPLES, StoreMetadata, ViewMetadata
+from mmfe_cache.store.origin import no_root
+from mmfe_cache.store.pixels import StoredPixels
 from mmfe_cache.store.storage import Storage, open_storage
 
 if TYPE_CHECKING:
@@ -44,12 +46,8 @@ class CacheReader:
         self._storage = storage
         try:
             root = storage.read(documents.NAME)
-        except (FileNotFoundError, NotADirectoryError):
-            raise CacheError(
-                f"there is no cache at {path}",
-                expected="a folder that holds a zarr.json",
-                remedy="mmfe cache build --dataset NAME",
-            ) from None
+        except FileNotFoundError:
+            raise no_root(storage, path) from None
         self.metadata = StoreMetadata.read(root, str(path))
         self.view_metadata: dict[str, ViewMetadata] = {}
         self._groups: dict[str, str] = {}
@@ -58,6 +56,7 @@ class CacheReader:
                 self._open_view(name)
         self._names = StoredIds(storage, len(self))
         self._arrays: dict[tuple[str, ArrayName], ArrayReader] = {}
+        self._pixels = StoredPixels(storage, self.metadata)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by place: maps do not travel between processes."""
@@ -105,17 +104,12 @@ class CacheReader:
     @cached_property
     def pixel_digests(self) -> NDArray[np.uint8]:
         """(N, 16) blake2b of every sample's pixels; zero where it was skipped or not yet read."""
-        size, count = self.metadata.shard_samples, len(self)
-        digests = np.zeros((count, table.DIGEST_BYTES), np.uint8)
+        size = self.metadata.shard_samples
+        digests = np.zeros((len(self), table.DIGEST_BYTES), np.uint8)
         for number in range(self.metadata.num_shards):
-            name = f"{SAMPLES}/digests/c.{number}.0"
-            try:
-                data = np.frombuffer(self._storage.read(name), np.uint8)
-            except FileNotFoundError:
-                continue
-            body = table.unsealed(data, f"{self.path}/{name}", size * table.DIGEST_BYTES)
-            start = number * size
-            digests[start : start + size] = body.reshape(size, -1)[: count - start]
+            rows = self._pixels.rows(number)
+            if rows is not None:
+                digests[number * size : (number + 1) * size] = rows
         return digests
 
     @cached_property
@@ -178,7 +172,10 @@ class CacheReader:
                 skipped, or the store changed under the reader.
             UsageError: an index, array or token selection does not exist.
         """
-        where = np.asarray(indices)
+        try:
+            where = np.asarray(indices)
+        except ValueError:  # Lists of different lengths.
+            where = np.asarray(indices, object)
         if where.dtype != np.int64 or where.ndim != 1:
             where = _as_indices(where)
         if check not in CHECKS:
@@ -200,6 +197,7 @@ class CacheReader:
             group,
             name,
             self._names.__getitem__,
+            self._pixels.__getitem__,
         )
         return self._arrays.setdefault((view, name), found)
 
@@ -239,9 +237,10 @@ class CacheReader:
         name = f"{group}/{documents.NAME}"
         try:
             data = self._storage.read(name)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return  # Not a view: a folder that someone else put there.
         view = ViewMetadata.read(data, f"{self.path}/{name}", self.metadata.id)
+        view.check_folder(group, str(self.path))
         self.view_metadata[view.view] = view
         self._groups[view.view] = group
 

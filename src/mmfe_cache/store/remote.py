@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -148,18 +149,57 @@ def pull(
         if name.split("/", 1)[0] in (documents.NAME, SAMPLES, *groups)
     }
     draft = path.with_name(f"{path.name}.pulling")
-    fetched = 0
     with sink.task(f"copying {address}", sum(wanted.values()), "bytes") as task:
-        for name, size in wanted.items():
-            file = draft / name
-            if not file.is_file() or file.stat().st_size != size:
-                try:
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                except OSError as problem:
-                    raise files.explain(problem, file) from problem
-                files.write_whole(file, [storage.read(name)], draft / ".aside")
+        # What says which store this is comes first, and anew each time.
+        told = {name: _fetch(storage, name, wanted[name]) for name in wanted if _identifies(name)}
+        _clear_foreign(draft, told, wanted)
+        fetched = 0
+        for name in (*told, *(name for name in wanted if name not in told)):
+            file, size = draft / name, wanted[name]
+            if name in told or not file.is_file() or file.stat().st_size != size:
+                _put(draft, name, told.get(name) or _fetch(storage, name, size))
                 fetched += size
             task.advance(size)
     shutil.rmtree(draft / ".aside", ignore_errors=True)
     files.move_folder(draft, path)
     return fetched
+
+
+def _identifies(name: str) -> bool:
+    """Whether a file says which store it is of: metadata, ids, or pixel digests."""
+    return name.startswith(f"{SAMPLES}/") or name.rsplit("/", 1)[-1] == documents.NAME
+
+
+def _fetch(storage: RemoteStorage, name: str, size: int) -> bytes:
+    data = storage.read(name)
+    if len(data) != size:
+        raise CacheError(
+            f"{storage.location}/{name} did not arrive whole",
+            got=f"{len(data)} bytes",
+            expected=f"{size} bytes",
+            remedy="run the same command again, it goes on where it stopped",
+        )
+    return data
+
+
+def _put(draft: Path, name: str, data: bytes) -> None:
+    file = draft / name
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise files.explain(problem, file) from problem
+    files.write_whole(file, [data], draft / ".aside")
+
+
+def _clear_foreign(draft: Path, told: Mapping[str, bytes], wanted: Mapping[str, int]) -> None:
+    """Remove what a stopped copy left of another store, or of views not asked for any more."""
+    there = {name: draft / name for name in told if (draft / name).is_file()}
+    if any(file.read_bytes() != told[name] for name, file in there.items()):
+        # Of another address, or of what lay at this one before.
+        shutil.rmtree(draft, ignore_errors=True)
+    for file in sorted(draft.rglob("*"), reverse=True):
+        if file.is_dir():
+            with contextlib.suppress(OSError):
+                file.rmdir()
+        elif file.relative_to(draft).as_posix() not in wanted:
+            file.unlink()

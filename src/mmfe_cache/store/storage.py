@@ -120,14 +120,28 @@ class LocalStorage:
     def _said(self, name: str) -> Generator[None]:
         try:
             yield
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             raise
+        except NotADirectoryError as problem:
+            # A file lies where one of its folders should be: it is not there either.
+            raise FileNotFoundError(problem.errno, problem.strerror, name) from problem
         except OSError as problem:
             raise CacheError(
                 f"cannot read {self._root}/{name}".rstrip("/"),
                 got=problem.strerror or str(problem),
                 remedy="check the disk and the permissions; mmfe cache verify reads everything",
             ) from problem
+
+
+def exists(storage: Storage, name: str) -> bool:
+    """Whether a file is there, readable or not."""
+    try:
+        storage.tail(name, 1)
+    except FileNotFoundError:
+        return False
+    except CacheError:
+        return True
+    return True
 
 
 def open_storage(path: str | Path) -> Storage:

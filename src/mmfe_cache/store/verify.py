@@ -17,8 +17,9 @@ from mmfe_cache.samples import Sample, SampleSet
 from mmfe_cache.store import documents, table
 from mmfe_cache.store.findings import Findings, Kind, VerifyReport
 from mmfe_cache.store.metadata import SAMPLES, OtherVersionError, StoreMetadata, ViewMetadata
+from mmfe_cache.store.origin import no_root
 from mmfe_cache.store.shards import ShardPlace, chunk_intact, decode_index
-from mmfe_cache.store.storage import Storage, open_storage
+from mmfe_cache.store.storage import Storage, exists, open_storage
 
 
 def verify(
@@ -52,18 +53,14 @@ class _Verification:
     def run(self, samples: SampleSet | None, workers: int) -> VerifyReport:
         try:
             root = self._storage.read(documents.NAME)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             root = None
         except CacheError as problem:
             # Without the root, nothing else can be judged.
             self._found.add(documents.NAME, f"cannot be read: {problem.got}")
             return self._found.report()
         if root is None and SAMPLES not in _folders(self._storage):
-            raise CacheError(
-                f"there is no cache at {self._storage.location}",
-                expected="a folder that holds a zarr.json",
-                remedy="mmfe cache build --dataset NAME",
-            )
+            raise no_root(self._storage, self._storage.location)
         store = self._root(root)
         if store is not None:
             self._table(store)
@@ -142,8 +139,15 @@ class _Verification:
         digests: dict[int, NDArray[np.uint8] | None],
         task: Task,
     ) -> None:
+        if not self._is_view(store, group):
+            return
         view, complete = self._view_metadata(store, group)
         if view is None:
+            return
+        try:
+            view.check_folder(group, self._storage.location)
+        except CacheError as problem:
+            self._found.add(f"{group}/{documents.NAME}", problem.problem, group=group)
             return
         for name, document in view.array_documents(store).items():
             self._found.expect(f"{group}/{name}/{documents.NAME}", documents.serialise(document))
@@ -154,6 +158,12 @@ class _Verification:
                 place = store.place(view.view, name, number)
                 self._shard(store, group, place, complete is not False, digests)
                 task.advance()
+
+    def _is_view(self, store: StoreMetadata, group: str) -> bool:
+        """Whether anything of a view is there; else the folder is not the store's."""
+        names = [documents.NAME, *(f"{name}/{documents.NAME}" for name in ARRAY_NAMES)]
+        names += [f"{name}/{store.place(group, name, 0).file}" for name in ARRAY_NAMES]
+        return any(exists(self._storage, f"{group}/{name}") for name in names)
 
     def _view_metadata(
         self, store: StoreMetadata, group: str
@@ -276,7 +286,7 @@ class _Verification:
 def _folders(storage: Storage) -> list[str]:
     try:
         return storage.folders()
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return []
 
 

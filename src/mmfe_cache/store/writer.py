@@ -15,6 +15,8 @@ from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName
 from mmfe_cache.errors import CacheError
 from mmfe_cache.store import documents, files, shards, table
 from mmfe_cache.store.metadata import SAMPLES, StoreMetadata, ViewMetadata
+from mmfe_cache.store.origin import no_root
+from mmfe_cache.store.pixels import StoredPixels
 from mmfe_cache.store.storage import LocalStorage
 
 
@@ -48,12 +50,7 @@ class CacheWriter:
             CacheError: something else lies at the path.
             MmfeError: the place cannot be written or is full.
         """
-        if self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
-            raise CacheError(
-                f"{self.path} is in the way: it exists and is no mmfe cache",
-                expected="a path that does not exist yet, or a cache",
-                remedy="remove it, or choose another place with --out",
-            )
+        self.check_place()
         folder = self._fresh(self.path.name)
         contents: dict[str, bytes] = {
             documents.NAME: documents.serialise(self.metadata.document()),
@@ -68,6 +65,21 @@ class CacheWriter:
         if self.path.exists():
             self.path.rmdir()
         files.move_folder(folder, self.path)
+
+    def check_place(self) -> None:
+        """Refuse to begin a store where something else lies.
+
+        Raises:
+            CacheError: it is no cache, or one whose root is gone.
+        """
+        if (self.path / SAMPLES).is_dir():
+            raise no_root(LocalStorage(self.path), self.path)
+        if self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
+            raise CacheError(
+                f"{self.path} is in the way: it exists and is no mmfe cache",
+                expected="a path that does not exist yet, or a cache",
+                remedy="remove it, or choose another place with --out",
+            )
 
     def create_view(self, group: str, view: ViewMetadata) -> None:
         """Write a view's metadata and empty arrays, in one rename."""
@@ -140,14 +152,7 @@ class CacheWriter:
 
     def read_digests(self, number: int) -> NDArray[np.uint8] | None:
         """(n, 16) the pixel digests of one shard's samples; None where none were written yet."""
-        path = self.path / SAMPLES / "digests" / f"c.{number}.0"
-        try:
-            data = np.frombuffer(path.read_bytes(), np.uint8)
-        except FileNotFoundError:
-            return None
-        size = self.metadata.shard_samples
-        body = table.unsealed(data, str(path), size * table.DIGEST_BYTES)
-        return body.reshape(size, -1)[: self.metadata.count(number)]
+        return StoredPixels(LocalStorage(self.path), self.metadata).rows(number)
 
     def write_digests(self, number: int, digests: NDArray[np.uint8]) -> None:
         """Write the (n, 16) pixel digests of one shard's samples."""

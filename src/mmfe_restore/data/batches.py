@@ -164,7 +164,7 @@ class TrainingBatches:
 
     def _views(self, draws: list[Draw]) -> list[str]:
         train = self._recipe.train
-        name = f"{train.view}@{draws[0].resolution}"
+        name = self._recipe.view_at(draws[0].resolution)
         if not train.aligned_crops:
             return [name] * len(draws)
         return [

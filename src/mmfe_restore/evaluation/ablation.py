@@ -19,6 +19,10 @@ from mmfe_restore.evaluation.guidance import open_eval_cache
 from mmfe_restore.evaluation.report import METRICS
 
 
+MEASURED = ("protocol", "crop", "range", "rounding", "view", "guide")
+"""What a row says of how it was judged."""
+
+
 @dataclass
 class Counts:
     """How often a guide was called, and for what; training and evaluation must stay at 0."""
@@ -104,6 +108,7 @@ def _result(plan: Plan, counts: Counts) -> dict[str, Any]:
         entry["state"] = "evaluated"
         entry["average"] = about["average"]
         entry["interval"] = about["intervals"]["average"]["psnr"]
+        entry["measured"] = {name: about[name] for name in MEASURED}
         entry["guide_calls"] = counts.per_row[row.recipe.name]
     for cache in result["caches"]:
         cache["built"], cache["missing"] = cache["missing"], []

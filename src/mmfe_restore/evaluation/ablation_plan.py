@@ -14,6 +14,7 @@ import yaml
 from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.store import open_cache
 from mmfe_restore.data import find_store
+from mmfe_restore.evaluation.compare import read_report
 from mmfe_restore.evaluation.published import PublishedRow, PublishedTable, published_table
 from mmfe_restore.evaluation.report import METRICS
 from mmfe_restore.recipes import Recipe, load_recipe, recipe_from_dict, recipe_to_dict
@@ -129,7 +130,8 @@ def make_plan(
 
     Raises:
         UsageError: an unknown table or override, overrides that make two rows equal, or a run
-            of another recipe in a row's place.
+            of another recipe in a row's place, or one that was judged in another way.
+        DataError: a row's report is damaged.
     """
     if name not in ABLATIONS:
         raise UsageError("unknown ablation", got=name, expected=" | ".join(ABLATIONS))
@@ -169,8 +171,29 @@ def _state(folder: Path, report: Path, recipe: Recipe) -> str:
             remedy="choose another place with --out, or remove the folder",
         )
     if (report / METRICS).is_file():
+        _check_judged(folder, report, recipe)
         return "evaluated"
     return "trained" if (folder / "model" / "config.json").is_file() else "started"
+
+
+def _check_judged(folder: Path, report: Path, recipe: Recipe) -> None:
+    """One table, one way to measure: a row may have been judged by hand in between."""
+    about = read_report(report).about
+    guided = bool(recipe.model.reads)
+    expected = {
+        "protocol": recipe.eval.protocol,
+        "guide": recipe.guide.name if guided else None,
+        "view": recipe.eval.view if guided else None,
+    }
+    found = {name: about.get(name) for name in expected}
+    if found != expected:
+        raise UsageError(
+            f"{report} was judged in another way than this table's rows are",
+            got=", ".join(f"{name} {value}" for name, value in found.items()),
+            expected=", ".join(f"{name} {value}" for name, value in expected.items()),
+            remedy=f"mmfe eval --checkpoint {folder} --force, with the --root and --cache of this "
+            "command",
+        )
 
 
 def _check_distinct(rows: Sequence[Row], overrides: Sequence[str]) -> None:

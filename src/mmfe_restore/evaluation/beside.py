@@ -91,9 +91,12 @@ def ours_beside(report: EvalReport) -> dict[str, Any] | None:
 def caption(report: EvalReport, found: Beside) -> str:
     """What a reader must know before comparing the rows."""
     side = "7×7 uniform" if report.protocol.ssim_window == "uniform" else "11×11 Gaussian"
+    guide = f"guide {report.guide} at {report.view}" if report.guide else "no guide"
     return (
         f"{found.title}: {found.source}. PSNR in dB and SSIM; our SSIM is {side}, the published "
-        "rows mix both windows. A row of ours compares only if its test set is the published one."
+        f"rows mix both windows. Ours: protocol {report.protocol.name}, {report.crop}, range 0 to "
+        f"1, rounding {report.rounding}, {guide}. A row of ours compares only if its test set is "
+        "the published one."
     )
 
 

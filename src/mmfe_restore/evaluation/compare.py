@@ -110,6 +110,8 @@ def read_report(path: Path) -> SavedReport:
     folder = _report_folder(path)
     try:
         about = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        if not isinstance(about["classes"], dict):
+            raise ValueError("the classes are no table")
         with (folder / PER_IMAGE).open(encoding="utf-8", newline="") as stream:
             scores = tuple(_score(row) for row in csv.DictReader(stream))
     except (OSError, ValueError, KeyError, TypeError) as problem:

@@ -17,7 +17,10 @@
     node.append(...children);
     return node;
   }
-  const number = (value, digits) => value === null ? "∞" : value.toFixed(digits);
+  // Of what was left out, a PSNR was infinite and anything else could not be measured.
+  const number = (value, digits, absent = "–") => value === null ? absent : value.toFixed(digits);
+  const decibels = (value) => number(value, 2, "∞");
+  const hasLpips = "lpips" in data.average;
   const signed = (value) => value === null ? "–" : (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
   const gainOf = (row) => row.psnr === null || row.input_psnr === null ? null : row.psnr - row.input_psnr;
   const loss = (gain) => gain !== null && gain < -0.005 ? " loss" : "";
@@ -29,11 +32,12 @@
     const tile = (kind, value, ...rest) => make("div", { class: "tile " + kind }, value, ...rest);
     $("tiles").append(
       tile("main", make("b", { class: loss(gain).trim() }, signed(gain), small(" dB")), sub("gain over the degraded input")),
-      tile("", make("b", {}, number(a.psnr, 2), small(" dB")),
+      tile("", make("b", {}, decibels(a.psnr), small(" dB")),
         sub(`restored PSNR, ${data.level} interval ${number(range[0], 2)} to ${number(range[1], 2)}`)),
-      tile("", make("b", {}, number(a.input_psnr, 2), small(" dB")), sub("input PSNR")),
+      tile("", make("b", {}, decibels(a.input_psnr), small(" dB")), sub("input PSNR")),
       tile("", make("b", {}, number(a.ssim_gaussian, 4)), sub(`SSIM 11×11 Gaussian, input ${number(a.input_ssim_gaussian, 4)}`)),
       tile("", make("b", {}, number(a.ssim_uniform, 4)), sub(`SSIM 7×7 uniform, input ${number(a.input_ssim_uniform, 4)}`)),
+      ...(hasLpips ? [tile("", make("b", {}, number(a.lpips, 4)), sub(`LPIPS, lower is better, input ${number(a.input_lpips, 4)}`))] : []),
       tile("", make("b", {}, String(data.images.length)), sub(`images in ${data.classes.length} classes; averages are means of class means`)),
     );
   }
@@ -56,10 +60,10 @@
         make("em", { class: "in", style: `left:${from}%` }), make("em", { class: "out" + loss(gain), style: `left:${to}%` }));
       $("classes").append(make("button", {
         type: "button", class: "row", role: "listitem", "aria-pressed": "false", "data-label": entry.label,
-        title: `${entry.label}: ${number(entry.input_psnr, 2)} to ${number(entry.psnr, 2)} dB, ${entry.count} images`,
+        title: `${entry.label}: ${decibels(entry.input_psnr)} to ${decibels(entry.psnr)} dB, ${entry.count} images`,
         onclick: () => choose(state.label === entry.label ? "" : entry.label),
       }, make("span", { class: "name", text: entry.label.replaceAll("_", " + ") }), track,
-      make("span", { class: "value", text: number(entry.psnr, 2) }), make("span", { class: "gain" + loss(gain), text: signed(gain) })));
+      make("span", { class: "value", text: decibels(entry.psnr) }), make("span", { class: "gain" + loss(gain), text: signed(gain) })));
     }
   }
 
@@ -81,7 +85,7 @@
     cut();
     const node = make("figure", { class: "card", "data-label": row.label, "data-id": row.id }, frame,
       make("figcaption", {}, make("span", { class: "id", text: row.id }), make("span", { class: "gain" + loss(gain), text: signed(gain) + " dB" }),
-        make("span", { class: "detail", text: `PSNR ${number(row.input_psnr, 2)} → ${number(row.psnr, 2)} dB · SSIM ${number(row.input_ssim_gaussian, 3)} → ${number(row.ssim_gaussian, 3)}` })));
+        make("span", { class: "detail", text: `PSNR ${decibels(row.input_psnr)} → ${decibels(row.psnr)} dB · SSIM ${number(row.input_ssim_gaussian, 3)} → ${number(row.ssim_gaussian, 3)}` })));
     node.show = (mode) => {
       const [[a, nameA], [b, nameB]] = PAIRS[mode];
       left.src = `data:${picture.mime};base64,${picture[a]}`;
@@ -97,7 +101,7 @@
   function compare(key, down) {
     const worth = (row) => {
       const value = key === "gain" ? gainOf(row) : row[key];
-      return value === null ? Infinity : value;
+      return value === null ? (key.startsWith("ssim") ? -Infinity : Infinity) : value;
     };
     return (a, b) => {
       const x = worth(a), y = worth(b);
@@ -121,7 +125,7 @@
   }
 
   const COLUMNS = [["id", "image"], ["input_psnr", "input dB"], ["psnr", "restored dB"], ["gain", "gain dB"],
-    ["ssim_uniform", "SSIM 7×7"], ["ssim_gaussian", "SSIM 11×11"]];
+    ["ssim_uniform", "SSIM 7×7"], ["ssim_gaussian", "SSIM 11×11"], ...(hasLpips ? [["lpips", "LPIPS"]] : [])];
   function table() {
     let rows = data.images.filter((row) => (!state.label || row.label === state.label)
       && row.id.toLowerCase().includes(state.find.toLowerCase()));
@@ -133,7 +137,7 @@
       onclick: () => { state.down = state.key === key ? !state.down : key !== "id"; state.key = key; table(); },
     }))));
     const cells = (row) => COLUMNS.map(([key]) => make("td", {
-      text: key === "id" ? row.id : key === "gain" ? signed(gainOf(row)) : number(row[key], key.endsWith("psnr") ? 2 : 4),
+      text: key === "id" ? row.id : key === "gain" ? signed(gainOf(row)) : key.endsWith("psnr") ? decibels(row[key]) : number(row[key], 4),
       title: key === "id" ? row.id : null,
     }));
     const visible = rows.slice(0, state.rows);

@@ -87,11 +87,6 @@ def _page_data(report: EvalReport) -> dict[str, Any]:
 
 def facts(report: EvalReport) -> list[tuple[str, str]]:
     """How a report was measured, as names and values for people."""
-    crop = (
-        "none, whole images"
-        if report.crop_multiple == 1
-        else f"centre crop to a multiple of {report.crop_multiple}"
-    )
     return [
         ("dataset", f"{report.dataset}/{report.split}, {len(report.scores)} images"),
         ("recipe", report.recipe),
@@ -101,7 +96,7 @@ def facts(report: EvalReport) -> list[tuple[str, str]]:
         ("view", report.view or "none"),
         ("control", report.control),
         ("protocol", f"{report.protocol.name}: {report.protocol.description}"),
-        ("crop", crop),
+        ("crop", report.crop),
         ("range", "0 to 1, restored images clamped"),
         ("rounding", report.rounding),
         ("guide calls", str(report.guide_calls)),

@@ -86,6 +86,13 @@ class EvalReport:
         return bootstrap(self.scores)
 
     @property
+    def crop(self) -> str:
+        """What was judged of an image, for people."""
+        if self.crop_multiple == 1:
+            return "whole image"
+        return f"centre crop to a multiple of {self.crop_multiple}"
+
+    @property
     def rounding(self) -> str:
         """``"none"``, or ``"uint8"`` where the restored image is rounded to 8 bits first."""
         return "uint8" if self.protocol.rounded else "none"
@@ -101,9 +108,7 @@ class EvalReport:
             "parameters": self.parameters,
             "protocol": self.protocol.name,
             "protocol_details": self.protocol.to_json(),
-            "crop": "whole image"
-            if self.crop_multiple == 1
-            else f"centre crop to a multiple of {self.crop_multiple}",
+            "crop": self.crop,
             "range": 1.0,
             "rounding": self.rounding,
             "view": self.view,

@@ -117,31 +117,27 @@ def bootstrap(
 ) -> tuple[dict[str, dict[Figure, Interval]], dict[Figure, Interval]]:
     """Confidence intervals of the class means and of their mean, by the percentile bootstrap.
 
-    Scenes are drawn with replacement. Where every class shows the same scenes, as in CDD11,
-    one draw serves all classes, because their errors are not independent.
+    Scenes are drawn with replacement. Classes that show the same scenes, as all of CDD11's and
+    the noise levels of the three tasks do, share one draw, because their errors are not
+    independent.
 
     Returns:
         Intervals per label and figure, and of the average.
     """
     figures = figures_of(scores)
-    groups = by_label(scores)
-    scenes = {label: [s.scene for s in members] for label, members in groups.items()}
-    joint = len({frozenset(names) for names in scenes.values()}) == 1
-    order = sorted({name for names in scenes.values() for name in names})
-    shared = _draws("all classes", len(order), resamples) if joint else None
-
-    classes: dict[str, dict[Figure, Interval]] = {label: {} for label in groups}
+    classes: dict[str, dict[Figure, Interval]] = {}
     means: dict[Figure, list[NDArray[np.float64]]] = {name: [] for name in figures}
-    for label, members in groups.items():
-        if shared is not None:
-            place = {name: index for index, name in enumerate(order)}
-        else:
-            place = {name: index for index, name in enumerate(sorted(set(scenes[label])))}
-        weights = shared if shared is not None else _draws(label, len(place), resamples)
-        columns = weights[:, [place[name] for name in scenes[label]]]
+    drawn: dict[tuple[str, ...], NDArray[np.int64]] = {}
+    for label, members in by_label(scores).items():
+        scenes = tuple(sorted({s.scene for s in members}))
+        if scenes not in drawn:
+            drawn[scenes] = _draws(label, len(scenes), resamples)
+        place = {name: index for index, name in enumerate(scenes)}
+        weights = drawn[scenes][:, [place[s.scene] for s in members]]
+        classes[label] = {}
         for name in figures:
             values = np.array([s.values[name] for s in members])
-            resampled = _weighted_means(columns, values)
+            resampled = _weighted_means(weights, values)
             means[name].append(resampled)
             classes[label][name] = _interval(resampled)
     average: dict[Figure, Interval] = {

@@ -87,6 +87,8 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
             "axes.spines.right": False,
             "legend.frameon": False,
             "svg.fonttype": "none",
+            # A dollar sign in the name of a file, class or run is a dollar sign.
+            "text.parse_math": False,
             "svg.hashsalt": "mmfe",
         }
     )
@@ -108,8 +110,10 @@ def colour_of(label: str) -> tuple[float, float, float]:
 
 
 def marker_of(label: str) -> str:
-    """Circle, square or triangle for one, two or three degradations."""
-    return {1: "o", 2: "s"}.get(len(label.split("_")), "^")
+    """A class's marker: each of CDD11's eleven has its own, any other name has one."""
+    if label in COMPOSITIONS:
+        return MARKERS[list(COMPOSITIONS).index(label)]
+    return MARKERS[sum(label.encode()) % len(MARKERS)]
 
 
 def nice(label: str) -> str:

@@ -12,13 +12,12 @@ from mmfe_restore.figures.canvas import (
     Drawing,
     Table,
     check_targets,
-    colour_of,
     in_order,
-    marker_of,
     new_figure,
     save,
     short,
 )
+from mmfe_restore.figures.scatter import name_classes, scatter
 from mmfe_restore.figures.similarity import Matrix, cosine, plane, spread_sample
 
 if TYPE_CHECKING:
@@ -66,6 +65,7 @@ def plot_embeddings(
     left.set_xlabel(f"principal component 1 (both: {share:.0%} of the variance)")
     left.set_ylabel("principal component 2")
     draw_matrix(right, means, order, "mean cosine similarity of classes")
+    name_classes(left, coordinates, shown)
     rows = tuple(
         (cache.ids[i], label, *map(float, point))
         for i, label, point in zip(chosen, shown, coordinates, strict=True)
@@ -84,44 +84,16 @@ def answers_of(cache: CacheReader, chosen: Any, view: str) -> Matrix:
 
 
 def class_similarities(vectors: Matrix, labels: list[str], order: list[str]) -> Matrix:
-    """(K, K) mean cosine similarity of each two classes; no sample is paired with itself."""
+    """(K, K) mean cosine similarity of each two classes; no sample is paired with itself.
+
+    nan for a class of one sample with itself.
+    """
     similarity = cosine(vectors)
-    np.fill_diagonal(similarity, np.nan)
-    places = [np.flatnonzero(np.array(labels) == label) for label in order]
-    rows = [[float(np.nanmean(similarity[np.ix_(a, b)])) for b in places] for a in places]
-    return np.array(rows, dtype=np.float64)
-
-
-def scatter(axes: Axes, coordinates: Matrix, labels: list[str]) -> None:
-    """Draw samples in a plane, a colour and a marker per class, each class named at its middle."""
-    from matplotlib.patheffects import withStroke
-
-    for label in in_order(labels):
-        mine = np.array(labels) == label
-        axes.scatter(
-            *coordinates[mine].T,
-            s=14,
-            color=colour_of(label),
-            marker=marker_of(label),
-            edgecolors="white",
-            linewidths=0.3,
-            alpha=0.85,
-        )
-    for label in in_order(labels):
-        middle = np.median(coordinates[np.array(labels) == label], axis=0)
-        outline = [withStroke(linewidth=2, foreground="white")]
-        axes.annotate(
-            short(label),
-            (float(middle[0]), float(middle[1])),
-            (3, 3),
-            textcoords="offset points",
-            fontsize=7,
-            weight="bold",
-            color=tuple(0.6 * c for c in colour_of(label)),
-            path_effects=outline,
-        )
-    axes.set_xticks([])
-    axes.set_yticks([])
+    np.fill_diagonal(similarity, 0.0)
+    member = np.array([[label == name for label in labels] for name in order], dtype=np.float64)
+    pairs = member @ (1.0 - np.eye(len(labels))) @ member.T
+    with np.errstate(invalid="ignore"):
+        return (member @ similarity @ member.T) / pairs
 
 
 def draw_matrix(axes: Axes, matrix: Matrix, order: list[str], title: str) -> None:
@@ -129,8 +101,10 @@ def draw_matrix(axes: Axes, matrix: Matrix, order: list[str], title: str) -> Non
     low = float(np.nanmin(matrix))
     axes.imshow(matrix, cmap="cividis", vmin=low, vmax=1.0)
     for (row, column), value in np.ndenumerate(matrix):
+        if np.isnan(value):
+            continue
         ink = "black" if value > (low + 1) / 2 else "white"
-        axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=4.5, color=ink)
+        axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=5.2, color=ink)
     names = [short(label) for label in order]
     axes.set_xticks(range(len(order)), names, rotation=60, fontsize=6)
     axes.set_yticks(range(len(order)), names, fontsize=6)

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from mmfe_cache.errors import DataError
 from mmfe_cache.samples import ImageArray, Sample
 from mmfe_restore.evaluation.scores import to_tensor
-from mmfe_restore.figures.canvas import Drawing, Table, check_targets, new_figure, nice, save
+from mmfe_restore.figures.canvas import (
+    WIDTH,
+    Drawing,
+    Table,
+    check_targets,
+    new_figure,
+    nice,
+    save,
+)
 from mmfe_restore.figures.methods import Method
 from mmfe_restore.metrics.psnr import psnr_per_image
 
@@ -22,6 +30,9 @@ if TYPE_CHECKING:
 
 SCALE = 0.25
 """The mean absolute error over the channels that is drawn brightest."""
+
+# Inches: the classes at the left, between two pictures, the PSNR below a pair of rows.
+_MARGIN, _GAP, _LABEL = 0.16, 0.02, 0.2
 
 
 def plot_errors(
@@ -42,14 +53,15 @@ def plot_errors(
         force: write over figures that are there.
 
     Raises:
-        DataError: a method has no picture of a sample, or one of another size.
+        DataError: a sample has no ground truth, or a method no picture of it or one of another
+            size.
         UsageError: the figure exists.
     """
     check_targets(out, ["errors"], force=force)
     columns = ["input", *(method.name for method in methods), "ground truth"]
     first = samples[0].degraded.size()
-    cell = 6.9 / len(columns)
-    figure = new_figure(len(samples) * 2 * (cell * first[0] / first[1] + 0.14) + 0.35)
+    cell = (WIDTH - _MARGIN) / len(columns) - _GAP
+    figure = new_figure(len(samples) * (2 * cell * first[0] / first[1] + _LABEL + _GAP) + 0.2)
     grid = figure.subplots(2 * len(samples), len(columns), squeeze=False)
     engine = figure.get_layout_engine()
     if engine is not None:
@@ -57,8 +69,7 @@ def plot_errors(
     rows: list[tuple[str, str, float]] = []
     drawn: Any = None
     for index, sample in enumerate(samples):
-        assert sample.clean is not None
-        clean = sample.clean.read()
+        clean = _truth(sample)
         pictures = [sample.degraded.read(), *(method.restore(sample) for method in methods)]
         above, below = grid[2 * index], grid[2 * index + 1]
         for column, (name, picture) in enumerate(zip(columns[:-1], pictures, strict=True)):
@@ -77,14 +88,21 @@ def plot_errors(
     for axes in grid.flat:
         _bare(axes)
     if drawn is not None:
-        place = grid[1, -1].inset_axes((0.05, 0.62, 0.9, 0.1))
-        bar = figure.colorbar(drawn, cax=place, orientation="horizontal")
-        bar.set_label("mean absolute error", fontsize=6, labelpad=1)
+        place = grid[1, -1].inset_axes((0.08, 0.62, 0.84, 0.08))
+        bar = figure.colorbar(drawn, cax=place, orientation="horizontal", extend="max")
+        bar.set_label("mean absolute error\nof values from 0 to 1", fontsize=6, labelpad=1)
+        bar.set_ticks([0, 0.1, 0.2])
         bar.ax.tick_params(labelsize=6)
     files = save(figure, Table(("id", "method", "psnr"), tuple(rows)), out, "errors")
     return Drawing(
         files, {"psnr": [dict(zip(("id", "method", "psnr"), r, strict=True)) for r in rows]}
     )
+
+
+def _truth(sample: Sample) -> ImageArray:
+    if sample.clean is None:
+        raise DataError(f"{sample.id} has no ground truth", expected="a clean image beside it")
+    return sample.clean.read()
 
 
 def _error(picture: ImageArray, clean: ImageArray) -> NDArray[np.float32]:

@@ -19,6 +19,8 @@ from mmfe_restore.figures.spectrum import BINS, centroid, radial_spectrum
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
+    from matplotlib.gridspec import GridSpec
 
     from mmfe_restore.model import Restorer
 
@@ -26,6 +28,9 @@ DEFAULT_SITE = "encoder2"
 """The site with the largest maps."""
 
 _COLUMNS = 4
+_RATIOS = (*[1.0] * _COLUMNS, 1.5)
+_MAP_WIDTH = 1.15
+"""Inches, about."""
 
 
 @dataclass(frozen=True)
@@ -106,16 +111,17 @@ def plot_experts(
     runs = [(name, measure_experts(restorer, image, site)) for name, restorer in restorers]
     rows = [-(-len(experts) // _COLUMNS) for _, experts in runs]
     height, width = runs[0][1][0].change.shape
-    tall = min(1.6, 1.15 * height / width)
-    figure = new_figure(sum(max(1.7, count * (tall + 0.25) + 0.3) for count in rows))
-    blocks = figure.subfigures(len(runs), 1, height_ratios=rows, squeeze=False)
+    tall = min(1.6, _MAP_WIDTH * height / width)
+    heights = [max(1.9, count * (tall + 0.24) + 0.3) for count in rows]
+    figure = new_figure(sum(heights))
+    blocks = figure.subfigures(len(runs), 1, height_ratios=heights, squeeze=False)
     for (name, experts), count, block in zip(runs, rows, blocks[:, 0], strict=True):
-        title = f"{name}: MoFE at {site}, by spectral centroid in cycles per pixel"
-        block.suptitle(title, fontsize=9, x=0.01, ha="left")
-        grid = block.subplots(
-            count, _COLUMNS + 1, squeeze=False, width_ratios=[1] * _COLUMNS + [1.5]
+        title = (
+            f"{name}: MoFE at {site}, maps by rising spectral centroid (cycles per pixel); "
+            "frame = curve"
         )
-        _draw_run(grid, experts)
+        block.suptitle(title, fontsize=8, x=0.01, ha="left")
+        _draw_run(block.add_gridspec(count, _COLUMNS + 1, width_ratios=_RATIOS), block, experts)
     files = save(figure, _table(runs), out, "experts")
     facts = {
         "site": site,
@@ -124,31 +130,39 @@ def plot_experts(
     return Drawing(files, facts)
 
 
-def _draw_run(grid: Any, experts: list[Expert]) -> None:
+def _draw_run(grid: GridSpec, block: SubFigure, experts: list[Expert]) -> None:
     import matplotlib as mpl
 
     colours = mpl.colormaps["viridis"](np.linspace(0.0, 0.85, len(experts)))
-    maps: list[Axes] = [axes for row in grid for axes in row[:_COLUMNS]]
-    for axes in maps:
-        axes.set_axis_off()
-    for axes, expert, colour in zip(maps, experts, colours, strict=False):
-        # Each map is stretched by itself: its pattern counts here, not its size.
-        top = float(np.quantile(expert.change, 0.995)) or 1.0
-        axes.imshow(expert.change, cmap="inferno", vmin=0, vmax=top)
-        title = f"expert {expert.index} · {expert.centroid:.3f}"
-        axes.set_title(title, fontsize=7, color=colour, pad=2)
-    spectrum: Axes = grid[0][_COLUMNS]
-    for row in grid[1:]:
-        row[_COLUMNS].set_axis_off()
+    for index in range(grid.nrows * _COLUMNS):
+        axes = block.add_subplot(grid[index // _COLUMNS, index % _COLUMNS])
+        if index >= len(experts):
+            axes.set_axis_off()
+            continue
+        _draw_map(axes, experts[index], colours[index])
+    # Two rows at most: beside sixteen experts a taller curve would say no more.
+    spectrum = block.add_subplot(grid[: min(2, grid.nrows), _COLUMNS])
     for expert, colour in zip(experts, colours, strict=True):
-        label = f"{expert.index}"
-        spectrum.plot(expert.frequencies, expert.shares, color=colour, linewidth=1.2, label=label)
+        spectrum.plot(expert.frequencies, expert.shares, color=colour, linewidth=1.1)
         spectrum.axvline(expert.centroid, color=colour, linewidth=0.5, linestyle=":")
-    spectrum.set_box_aspect(0.75)
+    spectrum.set_box_aspect(0.8)
+    spectrum.set_anchor("N")
+    spectrum.set_xlim(0, 0.5**0.5)
     spectrum.set_ylim(bottom=0)
-    spectrum.set_xlabel("cycles per pixel")
-    spectrum.set_title("share of power", fontsize=8)
-    spectrum.legend(fontsize=6, ncols=2, title="expert", title_fontsize=6, handlelength=1)
+    spectrum.set_xticks([0, 0.25, 0.5])
+    spectrum.tick_params(labelsize=6)
+    spectrum.set_xlabel("cycles per pixel", fontsize=7)
+    spectrum.set_title("share of power", fontsize=7, pad=3)
+
+
+def _draw_map(axes: Axes, expert: Expert, colour: Any) -> None:
+    # Each map is stretched by itself: its pattern counts here, not its size.
+    top = float(np.quantile(expert.change, 0.995)) or 1.0
+    axes.imshow(expert.change, cmap="inferno", vmin=0, vmax=top)
+    axes.set_title(f"expert {expert.index} · {expert.centroid:.3f}", fontsize=7, pad=3)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set(visible=True, color=colour, linewidth=2)
 
 
 def _table(runs: Sequence[tuple[str, list[Expert]]]) -> Table:

@@ -25,14 +25,25 @@ class Method:
     restore: Callable[[Sample], ImageArray]
 
 
+def named_path(text: str) -> tuple[str, Path]:
+    """Read ``NAME=PATH`` or ``PATH``; the name is empty where none is given.
+
+    What lies on the disk is a path, whatever its name holds.
+    """
+    path = Path(text)
+    if "=" not in text or path.exists():
+        return "", path
+    name, _, given = text.partition("=")
+    return name, Path(given)
+
+
 def method_of(text: str, samples: SampleSet, cache: Path | None) -> Method:
     """Read ``NAME=PATH`` or ``PATH``: a run, a checkpoint, or a folder of another method's files.
 
     Raises:
         UsageError: there is nothing at PATH.
     """
-    name, _, given = text.rpartition("=")
-    path = Path(given)
+    name, path = named_path(text)
     if not path.is_dir():
         raise UsageError(
             f"there is no method at {path}",

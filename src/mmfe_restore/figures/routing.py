@@ -20,7 +20,8 @@ from mmfe_restore.figures.canvas import (
     save,
     short,
 )
-from mmfe_restore.figures.embeddings import answers_of, label_of, scatter
+from mmfe_restore.figures.embeddings import answers_of, label_of
+from mmfe_restore.figures.scatter import name_classes, scatter
 from mmfe_restore.figures.similarity import Matrix, alignment, cosine, plane, spread_sample
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def plot_routing(
         force: write over figures that are there.
 
     Raises:
-        UsageError: a network has no experts, or the figure exists.
+        UsageError: a network has no experts or takes embeddings of another width, or the
+            figure exists.
     """
     check_targets(out, ["routing"], force=force)
     labels = [label_of(name) for name in cache.ids]
@@ -91,16 +93,21 @@ def plot_routing(
 
     figure = new_figure(2.5 * (1 + len(runs)))
     grid = figure.subplots(1 + len(runs), 2, width_ratios=(1, 1.25), squeeze=False)
-    coordinates, _ = plane(answers)
-    scatter(grid[0][0], coordinates, shown)
-    grid[0][0].set_title(f"embedding space: E_Answer of {cache.guide}", loc="left")
+    planes = [plane(answers), *(plane(run.joined) for run in runs)]
+    titles = [f"embedding space\nE_Answer of {cache.guide}"] + [
+        f"router space of {run.name}\nalignment {_said(found[run.name]['all sites'])}"
+        for run in runs
+    ]
+    for axes, (coordinates, share), title in zip(grid[:, 0], planes, titles, strict=True):
+        scatter(axes, coordinates, shown)
+        axes.set_title(title, loc="left", fontsize=8)
+        axes.set_xlabel(f"principal component 1 (both: {share:.0%} of the variance)", fontsize=7)
+        axes.set_ylabel("principal component 2", fontsize=7)
     _bars(grid[0][1], found)
-    for axes, run in zip(grid[1:], runs, strict=True):
-        coordinates, _ = plane(run.joined)
-        scatter(axes[0], coordinates, shown)
-        r = found[run.name]["all sites"]
-        axes[0].set_title(f"router space: {run.name}, alignment {r:.2f}", loc="left")
-        _heat(axes[1], run, shown)
+    for axes, run in zip(grid[1:, 1], runs, strict=True):
+        _heat(axes, run, shown)
+    for axes, (coordinates, _) in zip(grid[:, 0], planes, strict=True):
+        name_classes(axes, coordinates, shown)
     files = save(figure, _table(runs, shown, cache, chosen), out, "routing")
     return Drawing(files, {"view": view, "samples": len(chosen), "alignment": found})
 
@@ -108,9 +115,20 @@ def plot_routing(
 def _route(name: str, restorer: Restorer, answers: Matrix) -> Routed:
     if restorer.config.experts == "none":
         raise UsageError(f"{name} has no experts to route", expected="a recipe with MoFE")
+    if restorer.config.guidance_dim != answers.shape[1]:
+        raise UsageError(
+            f"{name} was trained with another guide than the one whose embeddings are drawn",
+            got=f"embeddings of width {answers.shape[1]}",
+            expected=f"width {restorer.config.guidance_dim}",
+            remedy="draw runs of different guides one by one, or name a cache with --cache",
+        )
     with torch.no_grad():
         weights = restorer.cpu().router_weights(torch.from_numpy(answers).to(restorer.dtype))
     return Routed(name, {site: s.double().numpy() for site, s in weights.items()})
+
+
+def _said(alignment: float) -> str:
+    return "undefined: it tells nothing apart" if np.isnan(alignment) else f"{alignment:.2f}"
 
 
 def _bars(axes: Axes, found: dict[str, dict[str, float]]) -> None:
@@ -125,9 +143,9 @@ def _bars(axes: Axes, found: dict[str, dict[str, float]]) -> None:
     axes.axhline(0, color="black", linewidth=0.6)
     axes.set_xticks(range(len(sites)), sites, rotation=30, ha="right")
     axes.set_ylabel("correlation")
-    axes.set_ylim(min(0, *(v for row in found.values() for v in row.values())) - 0.05, 1.05)
-    axes.set_title("alignment of Sim(S) with Sim(E_Answer)", loc="left")
-    axes.legend(fontsize=7)
+    axes.set_ylim(min(0, *(v for row in found.values() for v in row.values())) - 0.05, 1.0 + 0.15 * (1 + (len(found) - 1) // 2))
+    axes.set_title("alignment of Sim(S) with Sim(E_Answer)", loc="left", fontsize=8)
+    axes.legend(fontsize=7, loc="upper left", ncols=2, borderaxespad=0)
 
 
 def _heat(axes: Axes, run: Routed, shown: list[str]) -> None:
@@ -142,7 +160,7 @@ def _heat(axes: Axes, run: Routed, shown: list[str]) -> None:
     axes.set_yticks(range(len(order)), [short(label) for label in order], fontsize=6)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title("mean expert weight S by class", loc="left")
+    axes.set_title("mean expert weight S by class", loc="left", fontsize=8)
     axes.figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02)  # pyright: ignore[reportAttributeAccessIssue]
 
 

@@ -9,14 +9,15 @@ from torchmetrics import Metric
 
 
 class AveragedMetric(Metric):
-    """Mean over images; values that are not finite are counted, not averaged.
+    """Mean over images; those of an infinite value are counted, not averaged.
 
-    Sums are kept in float64 and added over processes, so that uneven shares weigh right.
+    Sums are kept in float64 and added over processes, so that uneven shares weigh right. An
+    image with nan in it is never taken for a perfect one: it makes the mean nan.
 
     Attributes:
-        total: sum of the finite values.
-        count: how many images had a finite value.
-        infinite: how many had none that is finite (PSNR of two identical images).
+        total: sum of the values below infinity.
+        count: how many images had one.
+        infinite: how many had none (PSNR of two identical images).
     """
 
     is_differentiable = False
@@ -45,13 +46,13 @@ class AveragedMetric(Metric):
             clean: the ground truth, of the same shape.
         """
         values = self.per_image(restored, clean)
-        finite = values.isfinite()
-        self.total += values[finite].sum()
-        self.count += finite.sum()
-        self.infinite += (~finite).sum()
+        perfect = values == float("inf")
+        self.total += values[~perfect].sum()
+        self.count += (~perfect).sum()
+        self.infinite += perfect.sum()
 
     def compute(self) -> torch.Tensor:
-        """The mean of the finite values; inf where every image was perfect, nan for none."""
+        """The mean over images below infinity; inf where all were perfect, nan where there are none."""
         if self.count > 0:
             return self.total / self.count
         return torch.tensor(float("inf" if self.infinite > 0 else "nan"), dtype=torch.float64)

@@ -134,16 +134,17 @@ def read_config(folder: Path) -> tuple[ModelConfig, Recipe | None]:
         if "recipe" in values:
             recipe = recipe_from_dict(values["recipe"])
             return recipe.model, recipe
-        model = dict(values["model"])
-        for key in ("num_blocks", "num_heads"):
-            model[key] = tuple(model[key])
-        return ModelConfig(**model), None
+        return recipe_from_dict({"model": values["model"]}).model, None
     except ModelError:
         raise
-    except (MmfeError, ValueError, KeyError, TypeError) as problem:
+    except (MmfeError, ValueError, KeyError, TypeError, RecursionError) as problem:
         raise ModelError(
             f"{path} cannot be read as a restorer's configuration",
-            got=f"{type(problem).__name__}: {problem}",
+            got=(
+                f"{problem.problem}: {problem.got}"
+                if isinstance(problem, MmfeError)
+                else f"{type(problem).__name__}: {problem}"
+            ),
             expected="what Restorer.save_pretrained writes",
         ) from problem
 
@@ -278,6 +279,11 @@ def _check_fit(restorer: Restorer, state: dict[str, Tensor], path: Path) -> None
         for name, tensor in own.items()
         if name in state and state[name].shape != tensor.shape
     ]
+    shapes += [
+        f"{name} of {state[name].dtype}"
+        for name in own
+        if name in state and not state[name].is_floating_point()
+    ]
     if not (missing or foreign or shapes):
         return
     found = [
@@ -286,7 +292,7 @@ def _check_fit(restorer: Restorer, state: dict[str, Tensor], path: Path) -> None
             for what, names in (
                 ("missing", missing),
                 ("foreign", foreign),
-                ("of another shape", shapes),
+                ("of another shape or type", shapes),
             )
             if names
         )

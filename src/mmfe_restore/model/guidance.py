@@ -1,72 +1,13 @@
-"""What the network is guided by: checked embeddings, or the learned null guidance."""
+"""The learned null guidance, for samples without embeddings."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from mmfe_cache.embeddings import ArrayName, Embeddings
-from mmfe_cache.errors import ModelError
-
-if TYPE_CHECKING:
-    from mmfe_restore.recipes.schema import ModelConfig
-
-
-def check_embeddings(
-    embeddings: Embeddings, config: ModelConfig, batch: int, *, values: bool
-) -> None:
-    """Refuse embeddings that do not fit the network.
-
-    Args:
-        embeddings: what the caller gave.
-        config: which kinds the network reads, and D.
-        batch: B, the number of images.
-        values: also look for NaN and infinity, which costs a pass and, on CUDA, a wait.
-
-    Raises:
-        ModelError: a missing kind; another batch size, width, number of axes or a dtype that
-            is not floating-point; a non-finite value where ``values`` asks for it.
-    """
-    for name in config.reads:
-        tensor = getattr(embeddings, name)
-        tokens = "" if name == "answer" else "T, "
-        expected = f"{name} of shape ({batch}, {tokens}{config.guidance_dim})"
-        if tensor is None:
-            raise ModelError(
-                f"the network reads the embedding `{name}`, which is missing",
-                got=", ".join(embeddings.present()) or "no embedding at all",
-                expected=", ".join(config.reads),
-                remedy=f'ask the guide or the cache for arrays=("{name}", ...) too',
-            )
-        if not tensor.is_floating_point():
-            raise ModelError(
-                f"the embedding `{name}` is not floating-point",
-                got=tensor.dtype,
-                expected="float16, bfloat16, float32 or float64",
-            )
-        wanted = 2 if name == "answer" else 3
-        if tensor.dim() == wanted and tensor.shape[-1] != config.guidance_dim:
-            raise ModelError(
-                f"the embedding `{name}` has another width than this network was made for",
-                got=f"D = {tensor.shape[-1]}",
-                expected=f"D = {config.guidance_dim} (model.guidance_dim)",
-                remedy="use the guide of the network's recipe, or train with `--set guide=NAME`",
-            )
-        if tensor.dim() != wanted or len(tensor) != batch or 0 in tensor.shape:
-            raise ModelError(
-                f"the embedding `{name}` does not fit the batch of images",
-                got=tuple(tensor.shape),
-                expected=expected,
-            )
-        if values and not bool(tensor.isfinite().all()):
-            raise ModelError(
-                f"the embedding `{name}` holds NaN or infinity",
-                expected="finite numbers",
-                remedy="mmfe cache verify PATH",
-            )
 
 
 class NullGuidance(nn.Module):

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import ModelError
 from mmfe_restore.model.block import Downsample, TransformerBlock, Upsample
-from mmfe_restore.model.guidance import NullGuidance, check_embeddings
+from mmfe_restore.model.checks import check_config, check_embeddings, check_image, check_keep
+from mmfe_restore.model.guidance import NullGuidance
 from mmfe_restore.model.layers import conv1x1, convolve, to_nchw, to_nhwc
 from mmfe_restore.model.mgfb import MGFB
 from mmfe_restore.model.mofe import MoFE
@@ -56,12 +57,12 @@ class Restorer(nn.Module):
         config: the network; ``ModelConfig()`` is the paper's.
 
     Raises:
-        ModelError: heads that do not divide their level's channels.
+        ModelError: an odd width, or heads that do not divide their level's channels.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        _check(config)
+        check_config(config)
         self.config = config
         self.recipe: Recipe | None = None
         """The recipe that this network was made or trained by, where it is known."""
@@ -162,7 +163,8 @@ class Restorer(nn.Module):
         """Restore a batch of images.
 
         Args:
-            image: (B, 3, H, W) RGB in [0, 1], any H and W from 1.
+            image: (B, 3, H, W) RGB in [0, 1], any H and W from 1, of the network's `dtype` (under
+                autocast any floating one).
             embeddings: the guide's embeddings of the B images, any floating dtype; None takes
                 the null guidance, or is right for a network that reads none.
             keep: (B,) bool; False where the null guidance takes a sample's place. None keeps all.
@@ -176,7 +178,7 @@ class Restorer(nn.Module):
                 are looked for outside training only.
         """
         tracing = torch.compiler.is_compiling()
-        _check_image(image, values=not self.training and not tracing)
+        check_image(image, self.dtype, values=not self.training and not tracing)
         guidance = self._guidance(image, embeddings, keep, tracing)
         height, width = image.shape[-2:]
         padded = pad_to_multiple(image, self.size_multiple)
@@ -316,6 +318,8 @@ class Restorer(nn.Module):
                 expected=f"embeddings with {', '.join(reads)} of width {self.config.guidance_dim}",
                 remedy="pass embeddings, or train with --set model.guidance_dropout=0.1",
             )
+        if keep is not None:
+            check_keep(keep, len(image))
         if embeddings is not None:
             values = not self.training and not tracing
             check_embeddings(embeddings, self.config, len(image), values=values)
@@ -371,32 +375,3 @@ class Restorer(nn.Module):
         from mmfe_restore.model import checkpoints
 
         return checkpoints.load_restormer(path, config)
-
-
-def _check(config: ModelConfig) -> None:
-    for level, heads in enumerate(config.num_heads):
-        channels = config.width * 2**level
-        if heads < 1 or channels % heads or (level and channels % 2):
-            raise ModelError(
-                f"model.num_heads does not divide the channels of level {level + 1}",
-                got=f"{heads} heads for {channels} channels",
-                expected=f"a divisor of {channels}",
-            )
-
-
-def _check_image(image: Tensor, *, values: bool) -> None:
-    if image.dim() != 4 or image.shape[1] != 3 or 0 in image.shape:
-        raise ModelError(
-            "the restorer takes a batch of RGB images",
-            got=tuple(image.shape),
-            expected="(B, 3, H, W), each at least 1",
-        )
-    if not image.is_floating_point():
-        raise ModelError(
-            "the restorer takes floating-point pixels",
-            got=image.dtype,
-            expected="a floating dtype, values in [0, 1]",
-            remedy="divide uint8 pixels by 255",
-        )
-    if values and not bool(image.isfinite().all()):
-        raise ModelError("the image holds NaN or infinity", expected="finite pixels in [0, 1]")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mmfe_restore.model.block import Downsample, TransformerBlock, Upsample
 from mmfe_restore.model.experts import Experts
 from mmfe_restore.model.feedforward import GDFN
-from mmfe_restore.model.layers import LayerNorm, to_nchw, to_nhwc
+from mmfe_restore.model.layers import LayerNorm, to_nchw, to_nhwc, without_autocast
 from mmfe_restore.model.mdta import MDTA, attention_matrix, fold_output
 from mmfe_restore.model.mgfb import MGFB, CrossAttention
 from mmfe_restore.model.mofe import MoFE
@@ -25,7 +25,7 @@ from mmfe_restore.model.rolling import Fill, convolve_rows, rolling_rows, rows_w
 
 
 class Strips:
-    """Runs the parts in place; needs `torch.no_grad` and autocast switched off.
+    """Runs the parts in place; needs `torch.no_grad`.
 
     Args:
         budget: bytes of a strip's widest buffer.
@@ -144,7 +144,8 @@ class Strips:
             )
             if q.dtype == torch.float16:  # sums over pixels overflow float16
                 q, k = q.float(), k.float()
-            product += torch.bmm(q.permute(1, 2, 0), k.transpose(0, 1))
+            with without_autocast(x):  # which would cast the float32 back
+                product += torch.bmm(q.permute(1, 2, 0), k.transpose(0, 1))
             for index, values in enumerate((q, k)):
                 norm = torch.linalg.vector_norm(values, dim=0, dtype=precise)
                 squares[index] += norm.double().square_()

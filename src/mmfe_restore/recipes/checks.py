@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
+from math import inf
 from typing import Any, cast, get_args, get_type_hints
 
 from mmfe_cache.errors import UsageError
+from mmfe_cache.views import View
 from mmfe_restore.recipes.reading import suggestion
 from mmfe_restore.recipes.schema import Recipe, Stage
 
@@ -91,14 +93,14 @@ def check_recipe(recipe: Recipe) -> None:
         UsageError: names the key, its value and the range.
     """
     model, train, data = recipe.model, recipe.train, recipe.data
-    _at_least("model.width", model.width, 1)
+    _need("model.width", model.width, model.width >= 2 and model.width % 2 == 0, "an even number")
     _at_least("model.num_experts", model.num_experts, 1)
     _at_least("model.num_refinement_blocks", model.num_refinement_blocks, 0)
     _at_least("model.guidance_dim", model.guidance_dim, 1)
     _need(
         "model.guidance_dropout", model.guidance_dropout, 0 <= model.guidance_dropout < 1, "[0, 1)"
     )
-    _need("model.expansion", model.expansion, model.expansion > 0, "above 0")
+    _need("model.expansion", model.expansion, 0 < model.expansion < inf, "above 0, finite")
     for level, heads in enumerate(model.num_heads):
         channels = model.width * 2**level
         _need(
@@ -112,8 +114,8 @@ def check_recipe(recipe: Recipe) -> None:
     _at_least("data.validation_every", data.validation_every, 1)
     for label, times in data.repeats.items():
         _at_least(f"data.repeats.{label}", times, 0)
-    _need("loss.fourier", recipe.loss.fourier, recipe.loss.fourier >= 0, "0 or more")
-    _need("loss.mgl", recipe.loss.mgl, recipe.loss.mgl >= 0, "0 or more")
+    for key, weight in (("fourier", recipe.loss.fourier), ("mgl", recipe.loss.mgl)):
+        _need(f"loss.{key}", weight, 0 <= weight < inf, "0 or more, finite")
     _need("train.stages", train.stages, len(train.stages) > 0, "at least one stage")
     _at_least("train.accumulate", train.accumulate, 1)
     for stage in train.stages:
@@ -126,7 +128,8 @@ def check_recipe(recipe: Recipe) -> None:
             stage.batch_size % train.accumulate == 0,
             f"a multiple of train.accumulate, {train.accumulate}",
         )
-    _need("train.learning_rate", train.learning_rate, train.learning_rate > 0, "above 0")
+    rate = train.learning_rate
+    _need("train.learning_rate", rate, 0 < rate < inf, "above 0, finite")
     _need("train.betas", train.betas, all(0 <= b < 1 for b in train.betas), "[0, 1)")
     _need("train.seed", train.seed, train.seed >= 0, "0 or more")
     decay = train.ema_decay
@@ -145,6 +148,18 @@ def check_recipe(recipe: Recipe) -> None:
         "0, or the number of fixed crops together with train.view=crop",
     )
     _at_least("eval.crop_multiple", recipe.eval.crop_multiple, 1)
+    _view("eval.view", recipe.eval.view)
+    for view in recipe.training_views:
+        _view("train.stages.resolution, train.view or train.aligned_crops", view)
+
+
+def _view(key: str, name: str) -> None:
+    try:
+        View.parse(name)
+    except UsageError as problem:
+        raise UsageError(
+            f"{problem.problem} in the recipe: {key}", got=problem.got, expected=problem.expected
+        ) from None
 
 
 def _at_least(key: str, value: int, least: int) -> None:

@@ -44,7 +44,10 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
         UsageError: as for `load_recipe`.
     """
     check_keys(values)
-    filled = merge({"name": "unnamed", "guide": {}, "model": {}}, values)
+    filled = merge({"name": "unnamed", "guide": {}, "model": {}, "train": {}}, values)
+    precision = filled["train"].get("precision")
+    if isinstance(precision, int) and not isinstance(precision, bool):
+        filled["train"]["precision"] = str(precision)  # YAML reads `precision: 32` as a number
     if "guidance_dim" not in filled["model"]:
         filled["model"]["guidance_dim"] = _guide_dim(filled["guide"])
     try:

@@ -41,5 +41,11 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         place = values
         for part in path[:-1]:
             place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise UsageError(
+                    f"{key} is set inside what another override made a single value",
+                    got=repr(place),
+                    expected=f"a mapping of {part}, or one of the two overrides alone",
+                )
         place[path[-1]] = value
     return values

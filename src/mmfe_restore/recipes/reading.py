@@ -115,10 +115,10 @@ def _find(name_or_path: str | Path) -> tuple[str, str, str]:
 
 
 def lay_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`merge` two recipes: another guide brings its own width with it.
+    """`merge` two recipes: another guide brings its own width, another network no printed count.
 
     A ``model.guidance_dim`` from below belongs to the guide from below; it goes where ``over``
-    names a guide and no width.
+    names a guide and no width. ``published_parameters`` likewise belongs to the network below.
     """
     merged = merge(under, over)
     guide, model = over.get("guide"), over.get("model")
@@ -126,6 +126,8 @@ def lay_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any
     names_width = isinstance(model, Mapping) and "guidance_dim" in model
     if names_guide and not names_width and isinstance(merged.get("model"), Mapping):
         merged["model"] = {k: v for k, v in merged["model"].items() if k != "guidance_dim"}
+    if (names_guide or model) and "published_parameters" not in over:
+        merged.pop("published_parameters", None)
     return merged
 
 

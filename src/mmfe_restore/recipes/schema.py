@@ -9,7 +9,6 @@ from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName, Tokens
 
 Guidance = Literal["image", "joint", "none"]
 ExpertDomain = Literal["frequency", "spatial", "none"]
-ViewFamily = Literal["whole", "crop"]
 Precision = Literal["auto", "32", "64", "bf16", "16"]
 
 
@@ -130,7 +129,8 @@ class TrainConfig:
 
     Attributes:
         stages: the progressive schedule, in order.
-        view: the family of views that training reads; a stage reads ``<view>@<resolution>``.
+        view: the family of views that training reads, ``whole`` or ``crop``: a stage reads
+            ``<view>@<resolution>``; or one view, such as ``crop@224``, that every stage reads.
         aligned_crops: K; above 0 (``view: crop`` only) training draws one of the K fixed crops
             ``crop@<resolution>#k`` and cuts the network's input there too, so that guide and
             network see the same pixels.
@@ -156,7 +156,7 @@ class TrainConfig:
         Stage(40, 192, 16),
         Stage(20, 224, 16),
     )
-    view: ViewFamily = "whole"
+    view: str = "whole"
     aligned_crops: int = 0
     learning_rate: float = 2e-4
     betas: tuple[float, float] = (0.9, 0.999)
@@ -217,7 +217,12 @@ class Recipe:
 
     def stage_views(self, stage: Stage) -> tuple[str, ...]:
         """The views that ``stage`` reads: one, or K fixed crops."""
-        name = f"{self.train.view}@{stage.resolution}"
+        name = self.view_at(stage.resolution)
         if not self.train.aligned_crops:
             return (name,)
         return tuple(f"{name}#{k}" for k in range(self.train.aligned_crops))
+
+    def view_at(self, resolution: int) -> str:
+        """The view that a stage of ``resolution`` reads, without the number of a fixed crop."""
+        view = self.train.view
+        return f"{view}@{resolution}" if view in ("whole", "crop") else view

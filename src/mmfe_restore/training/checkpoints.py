@@ -159,11 +159,14 @@ def newest_readable(folder: Path, progress: Progress) -> tuple[Path, dict[str, A
 
     A damaged newer one is passed over with a warning.
     """
-    for path in list_checkpoints(folder):
+    found = list_checkpoints(folder)
+    for path in found:
         try:
             return path, read_checkpoint(path)
         except UsageError as problem:
-            progress.warn(f"{problem.problem} ({problem.got}); falling back to the one before")
+            last = path == found[-1]
+            then = "none is left: beginning anew" if last else "falling back to the one before"
+            progress.warn(f"{problem.problem} ({problem.got}); {then}")
     return None
 
 

@@ -28,6 +28,7 @@ VERSIONS = "versions.json"
 METRICS = "metrics.csv"
 CHECKPOINTS = "checkpoints"
 MODEL = "model"
+BEST = "best"
 
 _PACKAGES = ("mmfe", "torch", "lightning", "numpy", "zarr", "pytorch-wavelets", "torchmetrics")
 
@@ -45,7 +46,8 @@ def claim(out: Path, recipe: Recipe) -> None:
     """Make ``out`` the folder of a run of ``recipe``; a folder of the same run is taken up.
 
     Raises:
-        UsageError: the folder holds another recipe's run.
+        UsageError: the folder holds another recipe's run, or a folder of somebody else's that
+            the run would replace.
     """
     file = out / RECIPE
     if file.exists():
@@ -60,6 +62,14 @@ def claim(out: Path, recipe: Recipe) -> None:
                 remedy="choose another --out, or remove the folder",
             )
         return
+    strange = [name for name in (MODEL, BEST) if (out / name).exists()]
+    if strange:
+        raise UsageError(
+            f"{out} is no run's folder, and training would replace what is in it",
+            got=", ".join(str(out / name) for name in strange),
+            expected=f"a new folder, or a run's with its {RECIPE}",
+            remedy="choose another --out",
+        )
     (out / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False, allow_unicode=True)
     write_aside(file, text)
@@ -87,24 +97,33 @@ def clear(out: Path) -> None:
     """Remove what an earlier run left in ``out``; files of other makers stay."""
     if not (out / RECIPE).exists():
         return  # no run of ours: a folder "model" in it is somebody else's
-    for name in (CHECKPOINTS, MODEL, "best", "tensorboard"):
+    for name in (CHECKPOINTS, MODEL, BEST, "tensorboard"):
         shutil.rmtree(out / name, ignore_errors=True)
     for name in (RECIPE, VERSIONS, METRICS, "router.csv", "validation.csv"):
         (out / name).unlink(missing_ok=True)
 
 
 def record_versions(
-    out: Path, recipe: Recipe, cache: Mapping[str, Any] | None, world_size: int, *, resumed: bool
+    out: Path,
+    recipe: Recipe,
+    cache: Mapping[str, Any] | None,
+    world_size: int,
+    *,
+    init_from: Path | None,
+    resumed: bool,
 ) -> None:
     """Write what the run's result depends on; `versions` says what that is.
 
     Raises:
         CacheError: a resumed run would read other embeddings than it began with.
+        UsageError: a resumed run began with other weights than ``init_from``, or its record is
+            damaged.
     """
     file = out / VERSIONS
-    now = json.loads(json.dumps(versions(recipe, cache, world_size), default=str))
+    now = json.loads(json.dumps(versions(recipe, cache, world_size, init_from), default=str))
     if resumed and file.exists():
-        began = json.loads(file.read_text(encoding="utf-8")).get("cache") or {}
+        before = _read_versions(file)
+        began: dict[str, Any] = before.get("cache") or {}
         reads: dict[str, Any] = now["cache"] or {}
         other = sorted(k for k in {*began, *reads} if began.get(k) != reads.get(k))
         if other:
@@ -114,11 +133,38 @@ def record_versions(
                 expected=", ".join(f"{key}={began.get(key)!r}" for key in other[:4]),
                 remedy="give the run its cache back, or begin anew with --resume none",
             )
+        first = before.get("init_from")
+        # The weights are in the checkpoint by now: their file need not be there any more.
+        given = now["init_from"] or {}
+        if given.get("sha256") not in (None, (first or {}).get("sha256")):
+            raise UsageError(
+                "the run did not begin with the weights of --init-from",
+                got=given,
+                expected="random weights" if first is None else first,
+                remedy="leave --init-from out, choose another --out, or begin anew with "
+                "--resume none",
+            )
+        now["init_from"] = first
     write_json(file, now)
 
 
-def versions(recipe: Recipe, cache: Mapping[str, Any] | None, world_size: int) -> dict[str, Any]:
-    """What a result depends on besides the recipe: versions, seed, machine, the cache."""
+def _read_versions(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        _ = values.get("cache"), values.get("init_from")
+    except (ValueError, AttributeError) as problem:
+        raise UsageError(
+            f"{file} cannot be read, so nobody can tell whether the cache is still the run's",
+            got=f"{type(problem).__name__}: {problem}",
+            remedy=f"remove {file} to go on without that check",
+        ) from None
+    return values
+
+
+def versions(
+    recipe: Recipe, cache: Mapping[str, Any] | None, world_size: int, init_from: Path | None
+) -> dict[str, Any]:
+    """What a result depends on besides the recipe: versions, seed, machine, cache, weights."""
     import torch
 
     installed: dict[str, str | None] = {}
@@ -136,7 +182,15 @@ def versions(recipe: Recipe, cache: Mapping[str, Any] | None, world_size: int) -
         "world_size": world_size,
         "seed": recipe.train.seed,
         "cache": None if cache is None else dict(cache),
+        "init_from": None if init_from is None else _identity(init_from),
     }
+
+
+def _identity(weights: Path) -> dict[str, str | None]:
+    if not weights.is_file():
+        return {"file": str(weights), "sha256": None}
+    with weights.open("rb") as stream:
+        return {"file": str(weights), "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
 
 def write_model(

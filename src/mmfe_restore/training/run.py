@@ -20,11 +20,7 @@ from mmfe_restore.data import TrainingBatches, hold_in_memory
 from mmfe_restore.model import Restorer
 from mmfe_restore.recipes.schema import Recipe
 from mmfe_restore.training import folder, validation
-from mmfe_restore.training.checkpoints import (
-    SaveByClock,
-    find_start,
-    list_checkpoints,
-)
+from mmfe_restore.training.checkpoints import SaveByClock, find_start, list_checkpoints
 from mmfe_restore.training.inputs import Inputs, open_inputs
 from mmfe_restore.training.logs import loggers
 from mmfe_restore.training.machine import Machine
@@ -59,7 +55,8 @@ def train(
         out: the run's folder.
         resume: ``"auto"`` goes on from the newest readable checkpoint in ``out``, or starts; a
             path goes on from that checkpoint; None starts anew and removes what ``out`` holds.
-        init_from: a Restormer checkpoint that the backbone's weights are taken from.
+        init_from: a Restormer checkpoint that the backbone's weights are taken from when the run
+            begins; a run that goes on has them already.
         progress: is told what happens.
         stop_after: end after this many optimiser steps of the run, saved and resumable.
         wandb: log to this Weights & Biases project as well.
@@ -86,7 +83,9 @@ def train(
     checkpoint, start = find_start(out, recipe, resume, told)
     if machine.rank == 0:
         identity = None if inputs.cache is None else inputs.cache.fingerprint
-        folder.record_versions(out, recipe, identity, machine.world_size, resumed=start > 0)
+        folder.record_versions(
+            out, recipe, identity, machine.world_size, init_from=init_from, resumed=start > 0
+        )
     if start >= inputs.schedule.steps and (out / folder.MODEL / "config.json").exists():
         told.message(f"{out} is complete: {start:,} steps; nothing to do")
         return _report(recipe, inputs, out, start, start, calls_before)
@@ -261,7 +260,8 @@ def _report(
     images = 0 if watch is None else watch.images
     model = out / folder.MODEL
     newest = list_checkpoints(out / folder.CHECKPOINTS)
-    completed = model.exists() and done >= inputs.schedule.steps
+    # Not by looking for the folder, which another node may see late: SLURM would requeue the run.
+    completed = stopped_by is None and done >= inputs.schedule.steps
     return TrainReport(
         out=out,
         checkpoint=model if completed else (newest[0] if newest else None),

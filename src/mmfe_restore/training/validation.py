@@ -18,7 +18,7 @@ from mmfe_cache.samples import ImageArray, PixelSource, Sample
 from mmfe_cache.views import mirror_to
 from mmfe_restore.data import SampleGuidance
 from mmfe_restore.recipes.schema import Recipe
-from mmfe_restore.training.folder import write_model
+from mmfe_restore.training.folder import BEST, write_model
 from mmfe_restore.training.tables import CsvTable
 from mmfe_restore.training.task import RestorationTask
 
@@ -167,4 +167,4 @@ class Validate(Callback):
         for logger in trainer.loggers:
             logger.log_metrics({"validation_psnr": average}, step)
         if better:
-            write_model(self._out / "best", task.restorer, self._recipe, self._fingerprint)
+            write_model(self._out / BEST, task.restorer, self._recipe, self._fingerprint)

@@ -119,3 +119,13 @@ def test_a_jump_of_the_wall_clock_changes_nothing(tmp_path, monkeypatch):
     first = {file.name: file.read_bytes() for file in (tmp_path / "a.zarr").rglob("c.*")}
     second = {file.name: file.read_bytes() for file in (tmp_path / "b.zarr").rglob("c.*")}
     assert first == second
+
+
+@pytest.mark.parametrize("owner", [None, {"host": "elsewhere", "pid": 7, "since": 0}])
+def test_another_builds_lock_is_not_removed(tmp_path, owner):
+    file = lock_file(tmp_path / "a.zarr")
+    with locked(tmp_path / "a.zarr"):
+        if owner is None:
+            file.unlink()  # by hand; another build then makes its own
+        file.write_text(json.dumps(owner))
+    assert json.loads(file.read_text()) == owner

@@ -36,3 +36,19 @@ def test_nothing_is_an_error_that_names_what_would_be_right(tmp_path):
         load_dataset("folder", "train", tmp_path)
     assert "input/ + target/" in str(caught.value)
     assert "Input" in str(caught.value)
+
+
+def test_half_of_a_pair_of_folders_is_named(tmp_path, make):
+    make(tmp_path / "input/1.png")
+    with pytest.raises(DataError, match="no pairs and no images") as caught:
+        load_dataset("folder", "train", tmp_path)
+    assert "input, without target" in str(caught.value)
+
+
+def test_what_lies_beside_images_without_answers_is_named(tmp_path, make):
+    make(tmp_path / "1.jpg")
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "dead.png").symlink_to("nowhere")
+    text = "\n".join(load_dataset("folder", "test", tmp_path).warnings)
+    assert "left out: notes.txt" in text
+    assert "links that lead in a circle or nowhere, left out: dead.png" in text

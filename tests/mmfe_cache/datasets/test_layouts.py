@@ -231,3 +231,24 @@ def test_published_totals_are_the_papers():
     assert DATASETS["aio3"].pairs["train"] == 3 * 5144 + 200 + 72135
     assert DATASETS["aio5"].pairs["test"] == 68 + 100 + 500 + 1111 + 15
     assert DATASETS["gopro"].pairs["train"] == 8 * 2103
+
+
+def test_folders_that_a_pattern_misses_by_case_are_named(tmp_path, make):
+    for path in ("part1/1_0.8_0.1.jpg", "Part2/1_1_0.1.jpg", "clear/1.jpg"):
+        make(tmp_path / "OTS_BETA" / path)
+    for path in ("A/blur/1.png", "A/sharp/1.png", "B/Blur/1.png", "B/Sharp/1.png"):
+        make(tmp_path / "GoPro/train" / path)
+    for name, folders in (("reside", "Part2"), ("gopro", "Blur, Sharp")):
+        samples = load_dataset(name, "train", tmp_path)
+        assert any(line.endswith(f"left out: {folders}") for line in samples.warnings)
+
+
+def test_half_of_a_layout_is_named(tmp_path, make):
+    make(tmp_path / "our485/low/1.png")
+    with pytest.raises(DataError, match="low light") as caught:
+        load_dataset("lol-v1", "train", tmp_path)
+    assert "our485/low, without our485/high\n" in str(caught.value)
+    (tmp_path / "our485/high").mkdir()
+    with pytest.raises(DataError, match="low light") as caught:
+        load_dataset("lol-v1", "train", tmp_path)
+    assert "our485/low, without our485/high (without an image)" in str(caught.value)

@@ -1,3 +1,4 @@
+import os
 import unicodedata
 from pathlib import Path
 
@@ -108,3 +109,44 @@ def test_one_name_in_two_forms_of_unicode_is_one_name(tmp_path, make):
     assert drawn[0].ids == drawn[1].ids
     for one, other in zip(*drawn, strict=True):
         assert np.array_equal(one.degraded.read(), other.degraded.read())
+
+
+def test_what_lies_beside_rain_in_its_folder_is_named():
+    both = paths(
+        *(f"r/{name}.png" for name in ("Rain-2", "norain-1", "norain-2", "photo", "rain-1"))
+    )
+    found = by_rain_number(both, both)
+    assert stems(found) == [("rain-1.png", "norain-1.png")]
+    assert [path.name for path in found.unpaired_clean] == ["norain-2.png"]
+    assert found.notes == (
+        "2 images that are neither rain-N nor norain-N, left out: Rain-2.png, photo.png",
+    )
+
+
+def test_frames_of_different_sequences_do_not_differ_in_case_only():
+    found = by_sequence(paths("S1/blur/1.png", "s3/blur/1.png"), paths("S2/sharp/1.png"))
+    assert found.notes == ()
+    found = by_sequence(paths("s1/blur/1.png"), paths("S1/sharp/1.png"))
+    assert "differ in case only" in found.notes[0]
+
+
+def test_a_pipe_is_left_out_by_name(tmp_path, make):
+    make(tmp_path / "1.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    found = list_images(tmp_path)
+    assert [path.name for path in found.images] == ["1.png"]
+    assert found.left_out() == ("1 files that are no images, or folders, left out: pipe.png",)
+
+
+def test_a_name_that_is_no_text_is_refused_by_name(tmp_path, make):
+    for folder in ("low", "high"):
+        picture = make(tmp_path / "our485" / folder / "1.png")
+        odd = os.fsencode(picture.parent) + b"/\xff.png"
+        try:
+            os.link(picture, odd)
+        except OSError:
+            pytest.skip("this file system takes only names that are text")
+    with pytest.raises(DataError, match="name is no text") as caught:
+        load_dataset("lol-v1", "train", tmp_path)
+    assert r"\udcff.png" in str(caught.value)
+    str(caught.value).encode()

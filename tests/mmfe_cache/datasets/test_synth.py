@@ -246,3 +246,43 @@ def test_a_full_disk_leaves_no_half_picture(photos, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="not finished"):
         load_dataset("cdd11", "test", out)
     assert sum(write_synth(photos, out, compositions=["low"]).pairs.values()) == 6
+
+
+class Warned(SilentProgress):
+    """Keeps what it is warned of."""
+
+    def __init__(self):
+        self.lines = []
+
+    def warn(self, text):
+        self.lines.append(text)
+
+
+def test_what_is_no_photograph_is_named(photos, tmp_path):
+    (photos / "notes.txt").write_text("x")
+    (photos / "dead.png").symlink_to("nowhere")
+    (photos / "back").symlink_to(".")
+    told = Warned()
+    write_synth(photos, tmp_path / "out", compositions=["low"], progress=told)
+    loaded = load_dataset("synth", "train", photos).warnings
+    for text in ("\n".join(told.lines), "\n".join(loaded)):
+        assert "left out: notes.txt" in text
+        assert "2 links that lead in a circle or nowhere, left out: back, dead.png" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("severities.json", "[]"),
+        ("severities.json", '{"samples": {"low/one": {}}}'),
+        ("synth.json", "{}"),
+        ("synth.json", '{"compositions": ["low"], "scenes": {}}'),
+    ],
+)
+def test_records_of_another_schema_are_named(photos, tmp_path, name, text):
+    out = tmp_path / "out"
+    write_synth(photos, out, compositions=["low"])
+    for path in out.rglob(name):
+        path.write_text(text)
+    with pytest.raises(DataError, match=f"{name} cannot be read"):
+        load_dataset("cdd11", "train", out)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -265,6 +266,21 @@ def test_a_stopped_run_goes_on_and_ends_in_the_same_bytes(samples, compress, tmp
 
 def test_the_journal_is_used_and_a_torn_one_survived(samples, tmp_path, monkeypatch):
     path = tmp_path / "p.h5"
+    stopped_before_hdf5(samples, path, monkeypatch)
+    journal = tmp_path / "p.h5.part.journal"
+    lines = journal.read_text().splitlines()
+    assert len(lines) == 9
+    journal.write_text("\n".join(lines[:6]) + "\n" + lines[6][:20])
+    report = pack(samples, path)
+    assert report.reused == 5
+    assert PackReader(path).damaged() == ()
+    # The journal of other settings is of no use.
+    stopped_before_hdf5(samples, path, monkeypatch)
+    assert pack(samples, path, compress=True).reused == 0
+
+
+def stopped_before_hdf5(samples, path, monkeypatch, compress=False):
+    """Leave what a run leaves that is stopped once all tiles are written."""
 
     def refuse(self, about, samples):
         raise KeyboardInterrupt
@@ -272,20 +288,36 @@ def test_the_journal_is_used_and_a_torn_one_survived(samples, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr("mmfe_cache.packing.staging.Staging.assemble", refuse)
         with pytest.raises(KeyboardInterrupt):
-            pack(samples, path)
+            pack(samples, path, compress)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_tiles_that_the_disk_spoilt_do_not_spoil_every_further_run(
+    samples, tmp_path, monkeypatch, compress
+):
+    path = tmp_path / "p.h5"
+    stopped_before_hdf5(samples, path, monkeypatch, compress)
+    tiles = tmp_path / "p.h5.part.tiles"
+    content = bytearray(tiles.read_bytes())
+    content[100] ^= 0xFF
+    tiles.write_bytes(content)
+    with pytest.raises(DataError, match=r"1 pictures of .* read back differently") as caught:
+        pack(samples, path, compress)
+    assert Path(samples.samples[0].degraded.name).name in str(caught.value)
+    assert list(tmp_path.glob("p.h5*")) == []
+    assert pack(samples, path, compress).reused == 0
+    assert PackReader(path).damaged() == ()
+
+
+@pytest.mark.parametrize("torn", [b"\xff\xfe\x00", b"7", b"{}", b"null"])
+def test_a_journal_of_any_bytes_is_survived(samples, tmp_path, monkeypatch, torn):
+    path = tmp_path / "p.h5"
+    stopped_before_hdf5(samples, path, monkeypatch)
     journal = tmp_path / "p.h5.part.journal"
-    lines = journal.read_text().splitlines()
-    assert len(lines) == 9
-    journal.write_text("\n".join(lines[:6]) + "\n" + lines[6][:20])
-    report = pack(samples, path)
-    assert report.reused == 5
-    PackReader(path).verify()
-    # The journal of other settings is of no use.
-    with monkeypatch.context() as patch:
-        patch.setattr("mmfe_cache.packing.staging.Staging.assemble", refuse)
-        with pytest.raises(KeyboardInterrupt):
-            pack(samples, path)
-    assert pack(samples, path, compress=True).reused == 0
+    lines = journal.read_bytes().splitlines()
+    journal.write_bytes(b"\n".join([*lines[:3], torn]) + b"\n")
+    assert pack(samples, path).reused == 2
+    assert PackReader(path).damaged() == ()
 
 
 @pytest.fixture
@@ -361,7 +393,7 @@ def test_two_runs_never_write_one_pack(samples, tmp_path):
 
     both = replace(last, clean=Second(last.clean, False))
     pack(replace(samples, samples=(*samples.samples[:-1], both)), path, workers=1)
-    PackReader(path).verify()
+    assert PackReader(path).damaged() == ()
     assert pack(samples, path).reused == 0, "a finished run leaves no lock"
 
 
@@ -384,8 +416,7 @@ def test_damage_is_found(samples, compress, tmp_path):
     content[offset + 40] ^= 0xFF
     path.write_bytes(content)
     forget_packs()
-    with pytest.raises(DataError, match="1 pictures of pack"):
-        open_pack(path).verify()
+    assert len(open_pack(path).damaged()) == 1
     path.write_bytes(content[:-1])
     forget_packs()
     with pytest.raises(DataError, match="cannot be read"):
@@ -472,6 +503,37 @@ def test_an_index_that_cannot_be_true_is_refused(samples, tmp_path, compress, sp
     with pytest.raises(DataError) as caught:
         PackReader(path)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("spoil", [lambda p: p[:3], lambda p: p.astype(float)])
+def test_places_of_tiles_that_cannot_be_true_are_refused(samples, tmp_path, spoil):
+    path = tmp_path / "p.h5"
+    pack(samples, path, compress=True)
+    with h5py.File(path, "r+") as file:
+        change(file, "location", spoil(file["location"][...]))
+        file.attrs["file_bytes"] = 0
+    with h5py.File(path, "r+") as file:
+        file.attrs.modify("file_bytes", path.stat().st_size)
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        PackReader(path)
+    assert "places of tiles" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(b'"picture":1}', b'"picture":99}'), (b'"clean"', b'"dirty"'), (b'"id"', b"7")]
+)
+def test_a_list_of_samples_that_cannot_be_true_is_refused(samples, tmp_path, old, new):
+    path = tmp_path / "p.h5"
+    pack(samples, path)
+    with h5py.File(path, "r+") as file:
+        text = zlib.decompress(file["samples"][...].tobytes())
+        assert old in text
+        change(file, "samples", np.frombuffer(zlib.compress(text.replace(old, new)), np.uint8))
+        file.attrs["file_bytes"] = 0
+    with h5py.File(path, "r+") as file:
+        file.attrs.modify("file_bytes", path.stat().st_size)
+    with pytest.raises(DataError, match="list of samples is damaged"):
+        PackReader(path).samples(samples.root)
 
 
 def test_pairs_that_differ_in_size_stop_it_before_anything_is_written(samples, lol, tmp_path):

@@ -10,6 +10,7 @@ import zarr
 from benchmarks.cache_support import TinyGuide, sample_set
 from mmfe_cache import open_cache
 from mmfe_cache.build import build_cache
+from mmfe_cache.store.describe import describe
 
 ARRAYS = ("image", "joint", "answer")
 
@@ -80,3 +81,8 @@ def test_the_reader_in_the_documentation_reads_the_store(store):
     for array in ARRAYS:
         found = names["read"](store, "crop@8#3", array, 9)
         np.testing.assert_array_equal(found, getattr(ours, array)[0].numpy())
+
+
+def test_the_size_that_is_told_is_the_shards_own(store):
+    shards = [file for file in store.glob("*/*/c.*") if file.parts[-3] != "samples"]
+    assert describe(open_cache(store))["bytes"] == sum(file.stat().st_size for file in shards)

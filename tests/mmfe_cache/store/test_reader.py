@@ -62,7 +62,7 @@ def test_tensors_are_the_callers_own(store, everything):
     assert torch.equal(reader.gather([3], VIEW).image[0], everything.image[3, 1:])
 
 
-@pytest.mark.parametrize("indices", [[-1], [103], [[0]], [2**62]])
+@pytest.mark.parametrize("indices", [[-1], [103], [[0]], [2**62], [[1], [2, 3]]])
 def test_indices_out_of_range_are_usage_errors(store, indices):
     with pytest.raises(UsageError, match="out of range"):
         open_cache(store).gather(indices, VIEW)

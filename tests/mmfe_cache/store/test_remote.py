@@ -6,7 +6,7 @@ from benchmarks.cache_support import TinyGuide, sample_set, tree
 from mmfe_cache import open_cache
 from mmfe_cache.build import build_cache
 from mmfe_cache.errors import CacheError, UsageError
-from mmfe_cache.store.remote import pull
+from mmfe_cache.store.remote import RemoteStorage, pull
 from mmfe_cache.store.verify import verify
 
 VIEWS = ("whole@16", "crop@8")
@@ -65,21 +65,11 @@ def test_pull_copies_everything_or_the_views_asked_for(pair, tmp_path):
 
 def test_a_stopped_pull_goes_on(pair, tmp_path, monkeypatch):
     local, address = pair
-    from mmfe_cache.store.remote import RemoteStorage
-
-    original, left = RemoteStorage.read, [25]
-
-    def fail(self, name):
-        left[0] -= 1
-        if not left[0]:
-            raise CacheError("the network went away")
-        return original(self, name)
-
-    monkeypatch.setattr(RemoteStorage, "read", fail)
-    with pytest.raises(CacheError, match="network"):
-        pull(address, tmp_path / "b.zarr")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 35)
+        with pytest.raises(CacheError, match="network"):
+            pull(address, tmp_path / "b.zarr")
     assert not (tmp_path / "b.zarr").exists()
-    monkeypatch.setattr(RemoteStorage, "read", original)
     fetched = pull(address, tmp_path / "b.zarr")
     assert 0 < fetched < sum(map(len, tree(local).values()))
     assert tree(tmp_path / "b.zarr") == tree(local)
@@ -97,3 +87,55 @@ def test_unknown_addresses_are_said_clearly(pair):
         open_cache("memory://bucket/none.zarr")
     with pytest.raises(UsageError, match="cannot open"):
         open_cache("nosuchprotocol://bucket/a.zarr")
+
+
+def stop_after(monkeypatch, count):
+    """Let the network go away once ``count`` files were read."""
+    original, left = RemoteStorage.read, [count]
+
+    def fail(self, name):
+        left[0] -= 1
+        if left[0] < 0:
+            raise CacheError("the network went away")
+        return original(self, name)
+
+    monkeypatch.setattr(RemoteStorage, "read", fail)
+
+
+def test_a_stopped_pull_of_another_store_is_not_mixed_in(pair, tmp_path, monkeypatch):
+    _, address = pair
+    # Equal ids and guide, so equal store ids and file sizes; other pictures.
+    other = tmp_path / "other.zarr"
+    samples = sample_set(10, first=50, broken=[3])
+    build_cache(samples, TinyGuide(), VIEWS, other, shard_samples=4, on_error="skip")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 35)
+        with pytest.raises(CacheError, match="network"):
+            pull(address, tmp_path / "b.zarr")
+    pull(f"file://{other}", tmp_path / "b.zarr")
+    assert tree(tmp_path / "b.zarr") == tree(other)
+
+
+def test_a_stopped_pull_of_another_view_leaves_nothing_of_it(pair, tmp_path, monkeypatch):
+    _, address = pair
+    with monkeypatch.context() as patch:
+        stop_after(patch, 20)
+        with pytest.raises(CacheError, match="network"):
+            pull(address, tmp_path / "b.zarr", views=VIEWS[1:])
+    pull(address, tmp_path / "b.zarr", views=VIEWS[:1])
+    assert open_cache(tmp_path / "b.zarr").views == VIEWS[:1]
+    assert verify(tmp_path / "b.zarr").intact
+    assert {p.name for p in (tmp_path / "b.zarr").iterdir()} == {"zarr.json", "samples", "whole-16"}
+
+
+def test_a_file_that_arrives_in_part_is_no_file(pair, tmp_path, monkeypatch):
+    _, address = pair
+    original = RemoteStorage.read
+    monkeypatch.setattr(
+        RemoteStorage,
+        "read",
+        lambda self, name: original(self, name)[: -1 if name.endswith("c.1.0.0") else None],
+    )
+    with pytest.raises(CacheError, match="did not arrive whole"):
+        pull(address, tmp_path / "b.zarr")
+    assert not (tmp_path / "b.zarr").exists()

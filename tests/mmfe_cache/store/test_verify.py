@@ -7,7 +7,7 @@ from benchmarks.cache_support import Pattern, TinyGuide, sample_set, tree
 from mmfe_cache import open_cache
 from mmfe_cache.build import build_cache
 from mmfe_cache.build.repair import repair_cache
-from mmfe_cache.errors import CacheError
+from mmfe_cache.errors import CacheError, MmfeError
 from mmfe_cache.store.verify import verify
 
 VIEWS = ("whole@16", "crop@8")
@@ -114,6 +114,11 @@ def test_swapped_pixel_digests_are_found_and_repaired(store):
     expected = tree(store)
     swap(store / "samples/digests/c.0.0", store / "samples/digests/c.1.0")
     assert {d.kind for d in verify(store).damages} == {"pixels"}
+    with pytest.raises(CacheError, match="computed from other pixels"):
+        open_cache(store).gather([0], "whole@16")
+    (store / "samples/digests/c.1.0").unlink()
+    with pytest.raises(CacheError, match=r"digests/c\.1\.0 is missing"):
+        open_cache(store).gather([5], "whole@16")
     assert repaired(store, expected).encodings == 0
 
 
@@ -124,6 +129,11 @@ def test_a_stale_shard_of_the_same_place_is_found_and_repaired(store, tmp_path):
         file = next((tmp_path / "b.zarr/whole-16" / name).glob("c.1*"))
         shutil.copy(file, store / "whole-16" / name / file.name)
     assert {d.kind for d in verify(store).damages} == {"pixels"}
+    for check in ("first", "always", "never"):
+        reader = open_cache(store)
+        reader.gather([0, 9], "whole@16", check=check)
+        with pytest.raises(CacheError, match=r"c\.1\.0\.0 was computed from other pixels"):
+            reader.gather([5], "whole@16", check=check)
     assert repaired(store, expected).encodings == 4
 
 
@@ -197,3 +207,79 @@ def test_skipped_samples_survive_a_repair(tmp_path):
     for name in ("samples/digests/c.1.0", "whole-16/joint/c.1.0.0"):
         (tmp_path / "a.zarr" / name).unlink()
     repaired(tmp_path / "a.zarr", expected, samples=samples)
+
+
+def test_a_folder_that_is_no_view_is_no_damage(store):
+    (store / ".ipynb_checkpoints").mkdir()
+    (store / "notes").mkdir()
+    (store / "notes/a.txt").write_text("not ours")
+    assert verify(store).intact
+    assert open_cache(store).views == ("crop@8", "whole@16")
+
+
+def test_a_view_that_lost_all_its_metadata_is_damage(store):
+    for file in (store / "whole-16").rglob("zarr.json"):
+        file.unlink()
+    assert [d.file for d in verify(store).damages] == ["whole-16/zarr.json"]
+    with pytest.raises(CacheError, match="says any more which view it holds"):
+        repair_cache(store, sample_set(10), TinyGuide())
+
+
+def test_a_view_in_another_views_folder_is_refused_by_name(store):
+    # Stock readers go by the folder's name.
+    (store / "whole-16").rename(store / "aside")
+    (store / "crop-8").rename(store / "whole-16")
+    (store / "aside").rename(store / "crop-8")
+    assert [d.file for d in verify(store).damages] == ["crop-8/zarr.json", "whole-16/zarr.json"]
+    for attempt in (
+        lambda: open_cache(store),
+        lambda: build(store),
+        lambda: repair_cache(store, sample_set(10), TinyGuide()),
+    ):
+        with pytest.raises(CacheError, match="crop-8 is not the folder of the view") as caught:
+            attempt()
+        assert "whole@16 in whole-16" in str(caught.value)
+
+
+def test_a_copy_of_a_view_is_not_taken_for_it(store):
+    shutil.copytree(store / "whole-16", store / "whole-16 copy")
+    with pytest.raises(CacheError, match="whole-16 copy is not the folder"):
+        open_cache(store)
+    assert [d.file for d in verify(store).damages] == ["whole-16 copy/zarr.json"]
+
+
+def test_a_store_without_its_root_is_not_called_none(store):
+    expected = tree(store)
+    (store / "zarr.json").unlink()
+    for attempt in (lambda: open_cache(store), lambda: build(store)):
+        with pytest.raises(CacheError, match="lacks its root") as caught:
+            attempt()
+        assert f"mmfe cache repair {store}" in str(caught.value)
+    repaired(store, expected)
+
+
+def test_a_file_in_the_place_of_a_folder_and_a_folder_in_that_of_a_file(store):
+    shard = store / "crop-8/image/c.1.0.0"
+    shard.unlink()
+    shard.mkdir()
+    assert [d.file for d in verify(store).damages] == ["crop-8/image/c.1.0.0"]
+    with pytest.raises(MmfeError, match="cannot write"):
+        repair_cache(store, sample_set(10), TinyGuide())
+    shutil.rmtree(store / "whole-16/joint")
+    (store / "whole-16/joint").write_text("not a folder")
+    assert "whole-16/joint/c.0.0.0" in {d.file for d in verify(store).damages}
+    with pytest.raises(CacheError, match=r"joint/zarr\.json is missing"):
+        open_cache(store).gather([0], "whole@16")
+    with pytest.raises(MmfeError, match="cannot write"):
+        repair_cache(store, sample_set(10), TinyGuide())
+
+
+@pytest.mark.parametrize("content", [b"", b"null", b"\xff\x00", b"[" * 100_000])
+def test_a_root_of_any_bytes_is_named_and_repaired(store, content):
+    expected = tree(store)
+    (store / "zarr.json").write_bytes(content)
+    with pytest.raises(CacheError, match="no mmfe cache") as caught:
+        open_cache(store)
+    assert "mmfe cache repair" in str(caught.value)
+    assert [d.file for d in verify(store).damages] == ["zarr.json"]
+    repaired(store, expected)

@@ -86,8 +86,10 @@ def test_a_run_without_evaluation(tmp_path):
         read_report(tmp_path)
 
 
-def test_a_damaged_report(runs, tmp_path):
-    (tmp_path / "metrics.json").write_text("{")
-    (tmp_path / "per_image.csv").write_text("id\n")
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"classes": 1}'])
+def test_a_damaged_report(runs, tmp_path, text):
+    saved = runs / "a" / "eval" / "mine-test" / "per_image.csv"
+    (tmp_path / "metrics.json").write_text(text)
+    (tmp_path / "per_image.csv").write_bytes(saved.read_bytes())
     with pytest.raises(DataError, match="cannot be read"):
         read_report(tmp_path)

@@ -41,6 +41,17 @@ def test_shared_scenes_are_drawn_together():
     assert classes["a"]["psnr"].high - classes["a"]["psnr"].low > 0.5
 
 
+def test_classes_of_one_scene_set_are_drawn_together_beside_others():
+    # As in the three tasks: noise levels share their photographs, haze has its own.
+    random = np.random.default_rng(1)
+    noise = random.normal(0, 3, 100)
+    scores = [score("noise-15", str(i), 30 + e) for i, e in enumerate(noise)]
+    scores += [score("noise-25", str(i), 20 - e) for i, e in enumerate(noise)]
+    scores += [score("haze", f"haze-{i}", 25.0) for i in range(7)]
+    average = bootstrap(scores)[1]
+    assert average["psnr"].high - average["psnr"].low < 1e-9
+
+
 def test_classes_of_different_scenes_are_drawn_apart():
     scores = [score("a", f"a{i}", 30 + i % 5) for i in range(40)]
     scores += [score("b", f"b{i}", 20 + i % 5) for i in range(20)]

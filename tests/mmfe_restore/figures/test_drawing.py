@@ -123,6 +123,12 @@ def test_routing_needs_experts(cache, tmp_path):
         plot_routing([("a", network(experts="none"))], cache, "whole@32", tmp_path)
 
 
+def test_routing_of_another_guides_embeddings(cache, tmp_path):
+    with pytest.raises(UsageError, match="another guide"):
+        plot_routing([("a", network(guidance_dim=32))], cache, "whole@32", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("domain", ["frequency", "spatial"])
 def test_experts_are_ordered_by_their_centroid(samples, tmp_path, domain):
     image = samples.samples[0].degraded.read()
@@ -160,6 +166,12 @@ class TestErrors:
         assert float(rows[2]["psnr"]) == np.inf
         assert np.isfinite(float(rows[1]["psnr"]))
 
+    def test_names_are_no_formulas(self, samples, tmp_path):
+        outputs = self.folder(samples, tmp_path / "outputs")
+        method = method_of(f"$x^$={outputs}", samples, None)
+        svg = plot_errors(samples.samples[:1], [method], tmp_path / "out").files[1]
+        assert ">$x^$<" in svg.read_text()
+
     def test_a_missing_output_is_named(self, samples, tmp_path):
         (tmp_path / "outputs").mkdir()
         method = method_of(f"other={tmp_path / 'outputs'}", samples, None)
@@ -172,6 +184,22 @@ class TestErrors:
         Image.new("RGB", (9, 9)).save(outputs / "low" / "0.png")
         with pytest.raises(DataError, match="another size"):
             plot_errors(small.samples, [method_of(str(outputs), small, None)], tmp_path / "out")
+
+    def test_a_sample_without_ground_truth_is_named(self, samples, tmp_path):
+        blind = replace(samples.samples[0], clean=None)
+        with pytest.raises(DataError, match="low/0 has no ground truth"):
+            plot_errors([blind], [], tmp_path / "out")
+
+    @pytest.mark.parametrize(
+        ("text", "name", "folder"),
+        [("x=lr=1", "x", "lr=1"), ("lr=1", "lr=1", "lr=1"), ("x=plain", "x", "plain")],
+    )
+    def test_an_equals_sign_in_a_path(self, samples, tmp_path, monkeypatch, text, name, folder):
+        monkeypatch.chdir(tmp_path)
+        self.folder(samples, tmp_path / folder)
+        method = method_of(text, samples, None)
+        assert method.name == name
+        assert method.restore(samples.samples[0]).shape == (48, 64, 3)
 
     def test_no_such_method(self, samples, tmp_path):
         with pytest.raises(UsageError, match="no method at"):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mmfe_restore.figures.canvas import in_order, short
+from mmfe_restore.figures.embeddings import class_similarities
 from mmfe_restore.figures.similarity import alignment, cosine, plane, spread_sample
 from mmfe_restore.figures.spectrum import centroid, radial_spectrum
 
@@ -62,3 +63,15 @@ def test_names_and_order_are_the_papers():
     ]  # fmt: skip
     labels = ["snow", "noise-25", "low_haze", "low", "blur"]
     assert in_order(labels) == ["low", "snow", "low_haze", "blur", "noise-25"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_class_similarities_equal_a_plain_mean_and_pair_no_sample_with_itself():
+    vectors = np.random.default_rng(0).normal(size=(6, 5))
+    labels = ["a", "b", "a", "c", "b", "a"]
+    similarity = cosine(vectors)
+    found = class_similarities(vectors, labels, ["a", "b", "c"])
+    assert found[0, 0] == pytest.approx(np.mean([similarity[0, 2], similarity[0, 5], similarity[2, 5]]))
+    assert found[0, 1] == pytest.approx(similarity[np.ix_([0, 2, 5], [1, 4])].mean())
+    assert math.isnan(found[2, 2])
+    np.testing.assert_allclose(found, found.T)

@@ -65,6 +65,18 @@ def test_only_identical_images_give_inf():
     assert metric.compute() == math.inf
 
 
+@pytest.mark.parametrize("metric", METRICS, ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_broken_image_is_no_perfect_one(metric, bad):
+    restored, clean = images(2)
+    restored[1, :, 3, 4] = bad
+    metric = metric.clone()
+    metric.update(restored, clean)
+    assert metric.infinite == 0
+    assert not math.isfinite(metric.compute())
+    assert metric.compute() != math.inf
+
+
 def test_float16_and_float64_inputs():
     restored, clean = images(2)
     exact = psnr_per_image(restored.double(), clean.double())

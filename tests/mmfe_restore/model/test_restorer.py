@@ -14,7 +14,7 @@ from mmfe_cache.errors import ModelError
 from mmfe_restore import Restorer, load_recipe
 from mmfe_restore.model.experts import Experts
 from mmfe_restore.model.wavelet import haar
-from mmfe_restore.recipes import recipe_names
+from mmfe_restore.recipes import ModelConfig, recipe_names
 
 Make = Callable[..., Restorer]
 Guide = Callable[..., Embeddings]
@@ -175,6 +175,64 @@ def test_a_copy_is_a_network_of_its_own(tiny: Make, guidance: Guide) -> None:
     assert not torch.equal(restorer(image, guidance()), image)
 
 
+ORDER = """
+encoder1:image encoder_level1
+mofe:encoder2 encoder2:image encoder_level2
+mofe:encoder3 encoder3:image encoder_level3
+mofe:latent_in latent_in:image latent latent_out:joint mofe:latent_out
+decoder_level3 decoder3:joint mofe:decoder3
+decoder_level2 decoder2:joint mofe:decoder2
+decoder_level1 decoder1:joint refinement
+"""
+"""Figure 2 and Appendix A.1: MoFE after downsampling and before upsampling, MGFB before the
+encoder's blocks with E_Image and after the decoder's with E_Joint."""
+
+
+def test_the_parts_stand_in_the_papers_order_and_read_the_papers_embeddings(
+    tiny: Make, guidance: Guide
+) -> None:
+    restorer, embeddings, seen = tiny(), guidance(), []
+    kinds = {id(t): name for name, t in embeddings.present().items()}
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            seen.append(name.format(kind=kinds.get(id(inputs[-1]), "?")))
+
+        return hook
+
+    for site, mgfb in restorer.mgfb.items():
+        mgfb.register_forward_pre_hook(note(f"{site}:{{kind}}"))
+    for site, mofe in restorer.mofe.items():
+        mofe.register_forward_pre_hook(note(f"mofe:{site}"))
+    for name, stage in restorer.named_children():
+        if isinstance(stage, torch.nn.Sequential):
+            stage[0].register_forward_pre_hook(note(name))
+    restorer(torch.rand(1, 3, 16, 16).double(), embeddings)
+    assert seen == ORDER.split()
+
+
+def test_evaluation_gives_the_same_bits_twice(tiny: Make, guidance: Guide) -> None:
+    restorer, image = tiny(torch.float32), torch.rand(2, 3, 40, 24)
+    with torch.no_grad():
+        assert torch.equal(restorer(image, guidance(2)), restorer(image, guidance(2)))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [(torch.float32, 1e-3), (torch.float16, 0.02), (torch.bfloat16, 0.1)]
+)
+def test_cuda_agrees_with_the_cpu(
+    tiny: Make, guidance: Guide, dtype: torch.dtype, bound: float
+) -> None:
+    image = torch.rand(1, 3, 40, 24).double()
+    exact = tiny()(image, guidance()).detach()
+    there = tiny(dtype).cuda()
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients):
+            found = there(image.to("cuda", dtype), guidance())
+        assert (found.double().cpu() - exact).abs().max() < bound
+
+
 BAD = {
     "no embedding": (lambda e: None, "null guidance"),
     "a missing kind": (lambda e: replace(e, joint=None), "`joint`"),
@@ -193,12 +251,29 @@ def test_wrong_embeddings_are_named(tiny: Make, guidance: Guide, case: str) -> N
 
 
 @pytest.mark.parametrize(
+    "keep", [torch.tensor([True]), torch.tensor([1.0, 0.0]), torch.tensor([[True, False]])]
+)
+def test_a_wrong_keep_is_named(tiny: Make, guidance: Guide, keep: torch.Tensor) -> None:
+    with pytest.raises(ModelError, match="`keep`"):
+        tiny(guidance_dropout=0.1)(torch.rand(2, 3, 16, 16).double(), guidance(2), keep)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"), [({"width": 9}, "width"), ({"num_heads": (1, 2, 4, 7)}, "level 4")]
+)
+def test_a_network_that_cannot_be_is_refused(change: dict[str, object], word: str) -> None:
+    with pytest.raises(ModelError, match=word):
+        Restorer(replace(ModelConfig(), **change))
+
+
+@pytest.mark.parametrize(
     ("image", "word"),
     [
         (torch.rand(3, 16, 16), "batch"),
         (torch.rand(1, 4, 16, 16), "RGB"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "floating"),
         (torch.full((1, 3, 8, 8), float("nan")), "NaN"),
+        (torch.rand(1, 3, 8, 8).double(), "another type"),
     ],
 )
 def test_wrong_images_are_named(

@@ -66,6 +66,13 @@ def test_all_in_one_recipes_run_150_epochs_on_crops():
         assert recipe.eval.crop_multiple == 16
 
 
+@pytest.mark.parametrize("view", ["crop@224", "native"])
+def test_every_stage_may_read_one_view(view):
+    recipe = load_recipe("cdd11", [f"train.view={view}"])
+    assert recipe.training_views == (view,)
+    assert {recipe.view_at(stage.resolution) for stage in recipe.train.stages} == {view}
+
+
 def test_repeats_give_the_published_epochs():
     three = load_recipe("aio3").data.repeats
     sizes = {"noise-15": 5144, "noise-25": 5144, "noise-50": 5144, "rain": 200, "haze": 72135}
@@ -144,6 +151,13 @@ def test_overrides_are_typed_and_nested():
         ("train.accumulate=5", "train.accumulate"),
         ("train.aligned_crops=2", "train.view=crop"),
         ("guide=[", "not YAML"),
+        ("model.width=49", "an even number"),
+        ("train.learning_rate=.inf", "finite"),
+        ("loss.mgl=.inf", "finite"),
+        ("eval.view=whol@224", "eval.view"),
+        ("train.view=whol", "train.view"),
+        ("train.view=crop@0", "train.view"),
+        ("train.stages=[{epochs: 1, resolution: 5000, batch_size: 2}]", "whole@5000"),
     ],
 )
 def test_wrong_overrides_say_what_would_be_right(override, told):
@@ -151,6 +165,27 @@ def test_wrong_overrides_say_what_would_be_right(override, told):
         load_recipe("cdd11", [override])
     assert caught.value.exit_code == 2
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("first", ["data.repeats=3", "data.repeats=null"])
+def test_an_override_inside_a_single_value_is_refused(first):
+    with pytest.raises(UsageError, match=r"data\.repeats\.low is set inside"):
+        load_recipe("cdd11", [first, "data.repeats.low=2"])
+
+
+@pytest.mark.parametrize("precision", ["32", "16", "bf16", "'64'"])
+def test_a_precision_may_be_written_as_a_number(precision):
+    recipe = load_recipe("cdd11", [f"train.precision={precision}"])
+    assert recipe.train.precision == precision.strip("'")
+
+
+def test_a_printed_count_belongs_to_the_network_it_was_printed_for(tmp_path):
+    assert load_recipe("cdd11", ["model.num_experts=5"]).published_parameters is None
+    assert load_recipe("cdd11", ["guide=scene"]).published_parameters is None
+    assert load_recipe("cdd11", ["train.seed=3"]).published_parameters == 37.5
+    own = tmp_path / "own.yaml"
+    own.write_text("base: cdd11\nmodel: {num_experts: 5}\n")
+    assert load_recipe(own).published_parameters is None
 
 
 def test_an_unknown_recipe_names_its_neighbours():

@@ -1,8 +1,10 @@
 """A run that stops anywhere goes on exactly as if it had not: bit for bit on a CPU."""
 
 import csv
+import hashlib
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from safetensors.torch import load_file
 
 from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.progress import SilentProgress
+from mmfe_restore import Restorer
 from mmfe_restore.recipes import recipe_to_dict
 from mmfe_restore.training import train
 from mmfe_restore.training.checkpoints import list_checkpoints, read_checkpoint
@@ -38,6 +41,13 @@ def assert_same_run(one, two):
     ours, theirs = weights(one), weights(two)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+class Warnings(SilentProgress):
+    told = ()
+
+    def warn(self, text):
+        self.told = (*self.told, text)
 
 
 @pytest.fixture(scope="module")
@@ -107,18 +117,22 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(world, whole, tmp_p
     last, before = list_checkpoints(tmp_path / "checkpoints")
     last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
 
-    class Warnings(SilentProgress):
-        told = ()
-
-        def warn(self, text):
-            self.told = (*self.told, text)
-
     progress = Warnings()
     report = train(world.recipe(), **world.sources, out=tmp_path, progress=progress)
     assert report.resumed_from == 7
     assert any(last.name in text and "falling back" in text for text in progress.told)
     assert before.name == "step-00000007.ckpt"
     assert_same_run(whole, tmp_path)
+
+
+def test_where_no_checkpoint_can_be_read_the_run_says_that_it_begins_anew(world, tmp_path):
+    train(world.recipe(), **world.sources, out=tmp_path, stop_after=2)
+    for path in list_checkpoints(tmp_path / "checkpoints"):
+        path.write_bytes(b"")
+    progress = Warnings()
+    train(world.recipe(), **world.sources, out=tmp_path, stop_after=1, progress=progress)
+    assert ["falling back" in text for text in progress.told] == [True, False]
+    assert "beginning anew" in progress.told[-1]
 
 
 def test_a_named_damaged_checkpoint_is_an_error(world, tmp_path):
@@ -146,6 +160,48 @@ def test_a_cache_that_changed_under_the_run_is_stale(world, tmp_path):
     with pytest.raises(CacheError, match="not the one that this run began with") as caught:
         train(world.recipe(), **world.sources, out=tmp_path)
     assert caught.value.exit_code == 3
+
+
+def test_a_damaged_record_of_the_run_is_named(world, tmp_path):
+    train(world.recipe(), **world.sources, out=tmp_path, stop_after=2)
+    for text in ("{", "[]"):
+        (tmp_path / "versions.json").write_text(text)
+        with pytest.raises(UsageError, match=r"versions\.json cannot be read"):
+            train(world.recipe(), **world.sources, out=tmp_path)
+
+
+def test_first_weights_are_recorded_and_others_refused_later(world, tmp_path):
+    recipe, out = world.recipe("train.checkpoint_every=0"), tmp_path / "run"
+    unguided = {"encoder_guidance": "none", "decoder_guidance": "none", "experts": "none"}
+    for number in range(2):
+        torch.manual_seed(number)
+        plain = Restorer(replace(recipe.model, guidance_dropout=0.0, **unguided))
+        torch.save({"params": plain.state_dict()}, tmp_path / f"{number}.pth")
+    one, other = tmp_path / "0.pth", tmp_path / "1.pth"
+
+    def go(weights):
+        return train(recipe, **world.sources, out=out, stop_after=2, init_from=weights)
+
+    go(one)
+    recorded = json.loads((out / "versions.json").read_text())["init_from"]
+    assert recorded == {
+        "file": str(one),
+        "sha256": hashlib.sha256(one.read_bytes()).hexdigest(),
+    }
+    with pytest.raises(UsageError, match="did not begin with the weights"):
+        go(other)
+    # The same command, also once the file is gone, and without the option: all go on.
+    for weights in (one, None):
+        go(weights)
+    one.unlink()
+    go(one)
+    assert json.loads((out / "versions.json").read_text())["init_from"] == recorded
+
+
+def test_a_run_of_random_weights_refuses_others_later(world, whole):
+    weights = next((whole / "checkpoints").iterdir())
+    with pytest.raises(UsageError, match="did not begin with the weights"):
+        train(world.recipe(), **world.sources, out=whole, init_from=weights)
 
 
 def test_a_complete_run_is_left_alone(world, whole):

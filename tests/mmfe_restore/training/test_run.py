@@ -172,6 +172,45 @@ def test_metrics_follow_the_schedule(finished):
     assert report.images == 6 * 4 + 6 * 2
 
 
+def test_adam_runs_at_the_rate_that_the_schedule_says(world, tmp_path):
+    class Record(Callback):
+        def __init__(self):
+            self.rates = []
+
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            assert type(optimizer) is torch.optim.Adam
+            assert optimizer.defaults["betas"] == (0.9, 0.999)
+            assert optimizer.defaults["weight_decay"] == 0
+            self.rates.append(optimizer.param_groups[0]["lr"])
+
+    record = Record()
+    recipe = world.recipe("train.accumulate=2")
+    train(recipe, **world.sources, out=tmp_path, callbacks=[record])
+    logged = [float(row["learning_rate"]) for row in table(tmp_path / "metrics.csv")]
+    # 15 draws: 2 epochs of 3 steps and 1 of 7, one cosine over the 3 epochs.
+    epochs = [step / 3 for step in range(6)] + [2 + step / 7 for step in range(7)]
+    expected = [1e-3 * 0.5 * (1 + np.cos(np.pi * epoch / 3)) for epoch in epochs]
+    assert record.rates == pytest.approx(expected, rel=1e-12)
+    assert logged == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_finished_run_is_complete_where_the_model_is_not_seen_yet(world, tmp_path, monkeypatch):
+    # On another node the folder that rank 0 wrote may appear late.
+    monkeypatch.setattr("mmfe_restore.training.folder.write_model", lambda *arguments: None)
+    assert train(world.recipe("train.max_steps=1"), **world.sources, out=tmp_path).completed
+
+
+@pytest.mark.parametrize("name", ["model", "best"])
+@pytest.mark.parametrize("resume", ["auto", None])
+def test_what_somebody_else_keeps_in_the_folder_is_not_replaced(world, tmp_path, name, resume):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match="no run's folder"):
+        train(world.recipe("train.max_steps=1"), **world.sources, out=tmp_path, resume=resume)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name / "thesis.txt").exists()
+
+
 def test_routing_is_logged_for_every_site(finished):
     recipe, out, _, _ = finished
     rows = table(out / "router.csv")

@@ -1,0 +1,118 @@
+"""Samples in a plane, a colour and a marker per class, every class named where there is room."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmfe_restore.figures.canvas import colour_of, in_order, marker_of, short
+from mmfe_restore.figures.similarity import Matrix
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.transforms import Bbox
+
+_RADII = (5, 9, 14, 20, 27, 35, 44)
+"""Points from a class's middle to its name; the first that is free is taken."""
+
+_DIRECTIONS = tuple((np.cos(a), np.sin(a)) for a in np.pi / 12 * np.arange(1, 25, 2))
+
+
+def scatter(axes: Axes, coordinates: Matrix, labels: Sequence[str]) -> None:
+    """Draw samples in a plane, a colour and a marker per class.
+
+    Args:
+        axes: without units: the ticks are taken away.
+        coordinates: (N, 2).
+        labels: N classes.
+    """
+    for label in in_order(labels):
+        axes.scatter(
+            *coordinates[np.array(labels) == label].T,
+            s=18,
+            color=colour_of(label),
+            marker=marker_of(label),
+            edgecolors="white",
+            linewidths=0.3,
+            alpha=0.85,
+        )
+    axes.margins(0.08)
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def name_classes(axes: Axes, coordinates: Matrix, labels: Sequence[str]) -> None:
+    """Write each class's name near its middle, no name over another or out of the axes.
+
+    To be called when everything else is drawn: the layout decides where there is room. A name
+    that finds none near stands farther off, with a line to its class.
+    """
+    from matplotlib.patheffects import withStroke
+
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()
+    scale = figure.dpi / 72
+    inside = axes.get_window_extent()
+    points = axes.transData.transform(coordinates)
+    taken: list[Bbox] = []
+    for label in in_order(labels):
+        mine = np.array(labels) == label
+        middle = np.median(coordinates[mine], axis=0)
+        anchor = axes.transData.transform(middle)
+        outline = [withStroke(linewidth=2, foreground="white")]
+        text = axes.annotate(
+            short(label),
+            (float(middle[0]), float(middle[1])),
+            (0, 0),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=6.5,
+            weight="bold",
+            color=tuple(0.6 * c for c in colour_of(label)),
+            path_effects=outline,
+            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "0.4", "shrinkA": 0},
+        )
+        text.set_in_layout(False)
+        size = text.get_window_extent()
+        radius, offset, box = _place(anchor, (size.width, size.height), taken, inside, points, scale)
+        text.set_position(offset)
+        if text.arrow_patch is not None:
+            text.arrow_patch.set_visible(radius > _RADII[1])
+        taken.append(box)
+
+
+def _place(
+    anchor: NDArray[np.float64],
+    size: tuple[float, float],
+    taken: Sequence[Bbox],
+    inside: Bbox,
+    points: Matrix,
+    scale: float,
+) -> tuple[float, tuple[float, float], Bbox]:
+    """The radius and offset in points, and the box in pixels, of the cheapest place for a name."""
+    from matplotlib.transforms import Bbox
+
+    width, height = size
+    found: list[tuple[float, float, tuple[float, float], Bbox]] = []
+    for radius in _RADII:
+        for x, y in _DIRECTIONS:
+            # The name's nearest edge, not its middle, stands at the radius.
+            offset = (x * (radius + width / scale / 2), y * (radius + height / scale / 2))
+            centre = anchor + scale * np.array(offset)
+            box = Bbox.from_bounds(centre[0] - width / 2, centre[1] - height / 2, width, height)
+            outside = not (
+                inside.x0 <= box.x0
+                and box.x1 <= inside.x1
+                and inside.y0 <= box.y0
+                and box.y1 <= inside.y1
+            )
+            over = sum(box.overlaps(other) for other in taken)
+            hidden = np.all((points > box.min) & (points < box.max), axis=1).mean()
+            cost = 100 * (outside + over) + 20 * float(hidden) + 0.05 * radius
+            found.append((cost, radius, offset, box))
+    return min(found, key=lambda place: place[0])[1:]

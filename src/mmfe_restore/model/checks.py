@@ -1,0 +1,144 @@
+"""What the network refuses: settings, images and guidance that do not fit, each by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mmfe_cache.errors import ModelError
+
+if TYPE_CHECKING:
+    from mmfe_cache.embeddings import Embeddings
+    from mmfe_restore.recipes.schema import ModelConfig
+
+
+def check_config(config: ModelConfig) -> None:
+    """Refuse widths and heads that no network can have.
+
+    Raises:
+        ModelError: an odd width, or heads that do not divide their level's channels.
+    """
+    if config.width < 2 or config.width % 2:
+        raise ModelError(
+            "model.width cannot be halved before the pixels are regrouped",
+            got=config.width,
+            expected="an even number",
+        )
+    for level, heads in enumerate(config.num_heads):
+        channels = config.width * 2**level
+        if heads < 1 or channels % heads:
+            raise ModelError(
+                f"model.num_heads does not divide the channels of level {level + 1}",
+                got=f"{heads} heads for {channels} channels",
+                expected=f"a divisor of {channels}",
+            )
+
+
+def check_image(image: Tensor, dtype: torch.dtype, *, values: bool) -> None:
+    """Refuse what is no batch of images.
+
+    Args:
+        image: what the caller gave.
+        dtype: of the network's weights.
+        values: also look for NaN and infinity, which costs a pass and, on CUDA, a wait.
+
+    Raises:
+        ModelError: another shape than (B, 3, H, W), a wrong dtype, or a non-finite value where
+            ``values`` asks for it.
+    """
+    if image.dim() != 4 or image.shape[1] != 3 or 0 in image.shape:
+        raise ModelError(
+            "the restorer takes a batch of RGB images",
+            got=tuple(image.shape),
+            expected="(B, 3, H, W), each at least 1",
+        )
+    if not image.is_floating_point():
+        raise ModelError(
+            "the restorer takes floating-point pixels",
+            got=image.dtype,
+            expected="a floating dtype, values in [0, 1]",
+            remedy="divide uint8 pixels by 255",
+        )
+    if image.dtype != dtype and not _autocast(image):
+        raise ModelError(
+            "the image is of another type than the network's weights",
+            got=image.dtype,
+            expected=dtype,
+            remedy="image.to(restorer.dtype), or restorer.to(image.dtype)",
+        )
+    if values and not bool(image.isfinite().all()):
+        raise ModelError("the image holds NaN or infinity", expected="finite pixels in [0, 1]")
+
+
+def check_embeddings(
+    embeddings: Embeddings, config: ModelConfig, batch: int, *, values: bool
+) -> None:
+    """Refuse embeddings that do not fit the network.
+
+    Args:
+        embeddings: what the caller gave.
+        config: which kinds the network reads, and D.
+        batch: B, the number of images.
+        values: also look for NaN and infinity, which costs a pass and, on CUDA, a wait.
+
+    Raises:
+        ModelError: a missing kind; another batch size, width, number of axes or a dtype that
+            is not floating-point; a non-finite value where ``values`` asks for it.
+    """
+    for name in config.reads:
+        tensor = getattr(embeddings, name)
+        tokens = "" if name == "answer" else "T, "
+        expected = f"{name} of shape ({batch}, {tokens}{config.guidance_dim})"
+        if tensor is None:
+            raise ModelError(
+                f"the network reads the embedding `{name}`, which is missing",
+                got=", ".join(embeddings.present()) or "no embedding at all",
+                expected=", ".join(config.reads),
+                remedy=f'ask the guide or the cache for arrays=("{name}", ...) too',
+            )
+        if not tensor.is_floating_point():
+            raise ModelError(
+                f"the embedding `{name}` is not floating-point",
+                got=tensor.dtype,
+                expected="float16, bfloat16, float32 or float64",
+            )
+        wanted = 2 if name == "answer" else 3
+        if tensor.dim() == wanted and tensor.shape[-1] != config.guidance_dim:
+            raise ModelError(
+                f"the embedding `{name}` has another width than this network was made for",
+                got=f"D = {tensor.shape[-1]}",
+                expected=f"D = {config.guidance_dim} (model.guidance_dim)",
+                remedy="use the guide of the network's recipe, or train with `--set guide=NAME`",
+            )
+        if tensor.dim() != wanted or len(tensor) != batch or 0 in tensor.shape:
+            raise ModelError(
+                f"the embedding `{name}` does not fit the batch of images",
+                got=tuple(tensor.shape),
+                expected=expected,
+            )
+        if values and not bool(tensor.isfinite().all()):
+            raise ModelError(
+                f"the embedding `{name}` holds NaN or infinity",
+                expected="finite numbers",
+                remedy="mmfe cache verify PATH",
+            )
+
+
+def check_keep(keep: Tensor, batch: int) -> None:
+    """Refuse a ``keep`` that does not say yes or no for each of ``batch`` images.
+
+    Raises:
+        ModelError: another shape, or a dtype that is not bool.
+    """
+    if keep.dtype != torch.bool or keep.shape != (batch,):
+        raise ModelError(
+            "`keep` does not say for every image whether its guidance is kept",
+            got=f"{keep.dtype} of shape {tuple(keep.shape)}",
+            expected=f"torch.bool of shape ({batch},)",
+        )
+
+
+def _autocast(image: Tensor) -> bool:
+    return not image.is_meta and torch.is_autocast_enabled(image.device.type)
