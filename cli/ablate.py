@@ -22,9 +22,7 @@ def command(
     cache: Annotated[
         Path | None, typer.Option("--cache", help="The folder of the data set's caches.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Runs go to OUT/TABLE/ROW.")] = Path(
-        "runs"
-    ),
+    out: Annotated[Path, typer.Option("--out", help="Runs go to OUT/TABLE/ROW.")] = Path("runs"),
     device: Annotated[
         str, typer.Option("--device", help="For building and evaluation: auto, cpu, cuda …")
     ] = "auto",

@@ -56,7 +56,8 @@ class Pass:
         self.encodings = self.wasted = 0
         self.again = {view: set[int]() for view in todo}
         self._samples, self._writer, self._encoder, self._todo = samples, writer, encoder, todo
-        self._batch_size, self._on_error = batch_size, on_error
+        self._batch_size = batch_size
+        self._on_error: OnError = on_error
         self._shard_batches = shard_batches
         self._running: deque[Running] = deque()
 

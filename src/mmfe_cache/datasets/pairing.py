@@ -74,7 +74,7 @@ def by_rain_number(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
         prefix: [path for path in degraded if path.stem.startswith(prefix)]
         for prefix in ("rain-", "norain-")
     }
-    found = _by_keys(*kinds.values(), rain_key, rain_key)
+    found = _by_keys(kinds["rain-"], kinds["norain-"], rain_key, rain_key)
     others = [path.name for path in degraded if not any(path in kind for kind in kinds.values())]
     if not others:
         return found

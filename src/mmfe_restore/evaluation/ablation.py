@@ -18,7 +18,6 @@ from mmfe_restore.evaluation.evaluate import evaluate
 from mmfe_restore.evaluation.guidance import open_eval_cache
 from mmfe_restore.evaluation.report import METRICS
 
-
 MEASURED = ("protocol", "crop", "range", "rounding", "view", "guide")
 """What a row says of how it was judged."""
 

@@ -111,7 +111,7 @@ def read_report(path: Path) -> SavedReport:
     try:
         about = json.loads((folder / METRICS).read_text(encoding="utf-8"))
         if not isinstance(about["classes"], dict):
-            raise ValueError("the classes are no table")
+            raise ValueError("the classes are no table")  # noqa: TRY004, TRY301 (one handler names the folder)
         with (folder / PER_IMAGE).open(encoding="utf-8", newline="") as stream:
             scores = tuple(_score(row) for row in csv.DictReader(stream))
     except (OSError, ValueError, KeyError, TypeError) as problem:

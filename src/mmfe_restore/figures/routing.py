@@ -143,7 +143,10 @@ def _bars(axes: Axes, found: dict[str, dict[str, float]]) -> None:
     axes.axhline(0, color="black", linewidth=0.6)
     axes.set_xticks(range(len(sites)), sites, rotation=30, ha="right")
     axes.set_ylabel("correlation")
-    axes.set_ylim(min(0, *(v for row in found.values() for v in row.values())) - 0.05, 1.0 + 0.15 * (1 + (len(found) - 1) // 2))
+    axes.set_ylim(
+        min(0, *(v for row in found.values() for v in row.values())) - 0.05,
+        1.0 + 0.15 * (1 + (len(found) - 1) // 2),
+    )
     axes.set_title("alignment of Sim(S) with Sim(E_Answer)", loc="left", fontsize=8)
     axes.legend(fontsize=7, loc="upper left", ncols=2, borderaxespad=0)
 

@@ -79,7 +79,9 @@ def name_classes(axes: Axes, coordinates: Matrix, labels: Sequence[str]) -> None
         )
         text.set_in_layout(False)
         size = text.get_window_extent()
-        radius, offset, box = _place(anchor, (size.width, size.height), taken, inside, points, scale)
+        radius, offset, box = _place(
+            anchor, (size.width, size.height), taken, inside, points, scale
+        )
         text.set_position(offset)
         if text.arrow_patch is not None:
             text.arrow_patch.set_visible(radius > _RADII[1])

@@ -52,7 +52,7 @@ class AveragedMetric(Metric):
         self.infinite += perfect.sum()
 
     def compute(self) -> torch.Tensor:
-        """The mean over images below infinity; inf where all were perfect, nan where there are none."""
+        """The mean over images below infinity; inf where all were perfect, nan without images."""
         if self.count > 0:
             return self.total / self.count
         return torch.tensor(float("inf" if self.infinite > 0 else "nan"), dtype=torch.float64)

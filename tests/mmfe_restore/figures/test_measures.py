@@ -71,7 +71,9 @@ def test_class_similarities_equal_a_plain_mean_and_pair_no_sample_with_itself():
     labels = ["a", "b", "a", "c", "b", "a"]
     similarity = cosine(vectors)
     found = class_similarities(vectors, labels, ["a", "b", "c"])
-    assert found[0, 0] == pytest.approx(np.mean([similarity[0, 2], similarity[0, 5], similarity[2, 5]]))
+    assert found[0, 0] == pytest.approx(
+        np.mean([similarity[0, 2], similarity[0, 5], similarity[2, 5]])
+    )
     assert found[0, 1] == pytest.approx(similarity[np.ix_([0, 2, 5], [1, 4])].mean())
     assert math.isnan(found[2, 2])
     np.testing.assert_allclose(found, found.T)

@@ -26,9 +26,7 @@ def test_names_keep_apart_and_inside(spread):
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in axes.texts]
     # An extent counts the line to the class in: the words alone are compared.
-    words = [
-        super(type(text), text).get_window_extent() for text in axes.texts if text.get_text()
-    ]
+    words = [super(type(text), text).get_window_extent() for text in axes.texts if text.get_text()]
     assert len(boxes) == len(words) == len(COMPOSITIONS)
     assert not any(a.overlaps(b) for a, b in combinations(words, 2))
     inside = axes.get_window_extent().padded(0.5)
