@@ -59,8 +59,10 @@ def command(
         rows,
         caption="interval: bootstrap over scenes, of the paired differences",
     )
-    for title, extremes in (("largest gains", found.best), ("largest losses", found.worst)):
+    gains = [(name, value) for name, value in found.best if value > 0]
+    losses = [(name, value) for name, value in found.worst if value < 0]
+    for title, extremes in (("largest gains", gains), ("largest losses", losses)):
         named = ", ".join(f"{name} {value:+.{digits}f}" for name, value in extremes)
-        output.say(f"{title} of B: {named}")
+        output.say(f"{title} of B: {named or 'none'}")
     for note in found.notes:
         output.note(f"note: {note}")

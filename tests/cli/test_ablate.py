@@ -21,7 +21,7 @@ SET = [word for override in SMALL for word in ("--set", override)]
 
 @pytest.mark.parametrize(
     ("table", "rows"),
-    zip(ABLATIONS, (7, 3, 5, 2, 4, 2), strict=True),
+    list(zip(ABLATIONS, (7, 3, 5, 2, 4, 2), strict=True)),
 )
 def test_dry_run_shows_every_row_with_the_printed_parameters(
     table, rows, tmp_path, capsys, monkeypatch
@@ -72,6 +72,20 @@ def test_every_row_from_one_cache_and_nothing_twice(data, tmp_path, capsys):
     assert again["guide_calls"] == {"build": 0, "train": 0, "eval": 0}
     assert [row["average"] for row in again["rows"]] == [row["average"] for row in first["rows"]]
     assert [path.stat().st_mtime_ns for path in models] == before
+    measured = again["rows"][0]["measured"]
+    assert (measured["protocol"], measured["rounding"]) == ("mmfe", "none")
+    assert measured["guide"] == "scene"
+    # A row that was judged by hand in another way would mix two protocols in one table.
+    row = ["--checkpoint", str(tmp_path / "runs" / "table5b" / "spatial"), "--root", str(data),
+           "--cache", str(tmp_path / "cache"), "--force"]  # fmt: skip
+    assert run(["eval", *row, "--protocol", "onerestore"]) == 0
+    capsys.readouterr()
+    assert run(command) == 2
+    assert "judged in another way" in capsys.readouterr().err
+    assert run(["eval", *row]) == 0
+    capsys.readouterr()
+    assert run(command) == 0
+    assert "ours: protocol mmfe, whole image" in capsys.readouterr().out
     # Other overrides in the same place would mix two experiments.
     assert run([*command, "--set", "train.seed=1"]) == 2
     assert "another recipe" in capsys.readouterr().err

@@ -2,7 +2,30 @@
 
 from __future__ import annotations
 
+import json
+
 from mmfe_cli.app import run
+
+ABOUT = {"dataset": "d", "split": "test", "protocol": "mmfe", "crop": "whole image",
+         "rounding": "none", "classes": {"low": {}}}  # fmt: skip
+
+
+def report(folder, psnr):
+    folder.mkdir()
+    (folder / "metrics.json").write_text(json.dumps(ABOUT))
+    lines = [f"low/{i},low,{i},8,8,{value}" for i, value in enumerate(psnr)]
+    header = "id,label,scene,height,width,psnr"
+    (folder / "per_image.csv").write_text("\n".join([header, *lines]) + "\n")
+    return str(folder)
+
+
+def test_a_gain_is_no_loss(tmp_path, capsys):
+    a, b = report(tmp_path / "a", [20.0, 21.0]), report(tmp_path / "b", [20.5, 23.0])
+    assert run(["compare", a, b]) == 0
+    shown = capsys.readouterr()
+    assert "largest gains of B: low/1 +2.00, low/0 +0.50" in shown.out
+    assert "largest losses of B: none" in shown.out
+    assert "2 scenes only" in shown.err
 
 
 def test_a_folder_without_an_evaluation(tmp_path, capsys):

@@ -73,7 +73,7 @@ class Comparison:
         average: over all classes.
         best: the images on which B gains most, with the difference.
         worst: those on which it loses most.
-        notes: images left out.
+        notes: images left out, intervals that rest on few scenes.
     """
 
     a: Path
@@ -140,7 +140,7 @@ def compare(a: SavedReport, b: SavedReport, figure: Figure = "psnr", most: int =
         for x, y in pairs
         if math.isfinite(x.values[figure]) and math.isfinite(y.values[figure])
     ]
-    notes = []
+    notes: list[str] = []
     if len(used) < len(pairs):
         notes.append(f"{len(pairs) - len(used)} images left out: their {figure} is not finite")
     if not used:
@@ -152,13 +152,14 @@ def compare(a: SavedReport, b: SavedReport, figure: Figure = "psnr", most: int =
     rows = tuple(
         _row(label, groups[label], used, figure, classes[label][figure]) for label in groups
     )
-    means = summarise(differences).average[figure]
+    summary = summarise(differences)
+    notes += summary.notes
     average = Difference(
         "average",
         len(used),
         _mean([row.a for row in rows]),
         _mean([row.b for row in rows]),
-        means,
+        summary.average[figure],
         overall[figure].low,
         overall[figure].high,
         sum(row.wins for row in rows),

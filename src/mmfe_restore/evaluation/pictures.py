@@ -84,10 +84,9 @@ def choose(samples: SampleSet, most: int = MOST_SAMPLES) -> frozenset[int]:
     for label in labels:
         members = [i for i, sample in enumerate(samples) if sample.label == label]
         members.sort(key=lambda i: (samples.samples[i].scene, samples.samples[i].id))
-        places = np.linspace(0, len(members) - 1, min(each, len(members)) + 2)[1:-1]
-        if each >= len(members):
-            places = np.arange(len(members))
-        chosen += [members[round(float(place))] for place in places]
+        count = min(each, len(members))
+        # The middles of equal parts: never one twice.
+        chosen += [members[(2 * i + 1) * len(members) // (2 * count)] for i in range(count)]
     return frozenset(chosen[:most])
 
 

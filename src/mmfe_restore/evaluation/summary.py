@@ -18,7 +18,7 @@ RESAMPLES = 2000
 """Bootstrap resamples behind every interval."""
 
 FEW_SCENES = 20
-"""Below this many scenes a report warns of its intervals."""
+"""Below this many scenes of a class a report warns of its interval."""
 
 LEVEL = 0.95
 """Coverage of every interval."""
@@ -64,9 +64,7 @@ def summarise(scores: Sequence[ImageScore], order: Sequence[str] = ()) -> Summar
         classes[label] = {name: _mean(s.values[name] for s in members) for name in figures}
         notes += _omissions(label, members, figures)
     average: Means = {name: _mean(means[name] for means in classes.values()) for name in figures}
-    scenes = len({score.scene for score in scores})
-    if scores and scenes < FEW_SCENES:
-        notes.append(f"intervals rest on {scenes} scenes only: take them as too narrow")
+    notes += _thin(groups)
     counts = {label: len(members) for label, members in groups.items()}
     return Summary(classes, average, counts, tuple(notes))
 
@@ -110,6 +108,19 @@ def _omissions(label: str, members: Sequence[ImageScore], figures: Sequence[Figu
             f"{label}: {len(odd)} of {len(members)} images left out of the mean of {name} ({why})"
         )
     return notes
+
+
+def _thin(groups: Mapping[str, Sequence[ImageScore]]) -> list[str]:
+    """A class is resampled from its own scenes: many in another make it no surer."""
+    scenes = {label: len({s.scene for s in members}) for label, members in groups.items()}
+    few = {label: count for label, count in scenes.items() if count < FEW_SCENES}
+    if not few:
+        return []
+    if len(set(scenes.values())) == 1:
+        resting = str(next(iter(few.values())))
+    else:
+        resting = ", ".join(f"{count} ({label})" for label, count in few.items())
+    return [f"intervals rest on {resting} scenes only: take them as too narrow"]
 
 
 def bootstrap(

@@ -52,8 +52,16 @@ class Expert:
     centroid: float
 
 
-def measure_experts(restorer: Restorer, image: ImageArray, site: str) -> list[Expert]:
+def measure_experts(
+    restorer: Restorer, image: ImageArray, site: str, name: str = "the network"
+) -> list[Expert]:
     """Run every expert of a site by itself on one degraded image, lowest centroid first.
+
+    Args:
+        restorer: the network.
+        image: (H, W, 3) uint8, degraded.
+        site: which MoFE.
+        name: of the network, for the message.
 
     Raises:
         UsageError: the network has no such site.
@@ -64,7 +72,7 @@ def measure_experts(restorer: Restorer, image: ImageArray, site: str) -> list[Ex
 
     if site not in restorer.mofe:
         raise UsageError(
-            "the network has no experts there",
+            f"{name} has no experts there",
             got=site,
             expected=" | ".join(restorer.mofe) or "a recipe with MoFE",
         )
@@ -108,7 +116,7 @@ def plot_experts(
         UsageError: a network has no such site, or the figure exists.
     """
     check_targets(out, ["experts"], force=force)
-    runs = [(name, measure_experts(restorer, image, site)) for name, restorer in restorers]
+    runs = [(name, measure_experts(restorer, image, site, name)) for name, restorer in restorers]
     rows = [-(-len(experts) // _COLUMNS) for _, experts in runs]
     height, width = runs[0][1][0].change.shape
     tall = min(1.6, _MAP_WIDTH * height / width)

@@ -50,6 +50,7 @@ def test_differences_equal_a_plain_count(runs):
     ranked = sorted(differences, key=differences.__getitem__)
     assert [name for name, _ in found.worst] == ranked[:5]
     assert [name for name, _ in found.best] == ranked[::-1][:5]
+    assert found.notes == ("intervals rest on 3 scenes only: take them as too narrow",)
     json.dumps(found.to_json(), allow_nan=False)
 
 

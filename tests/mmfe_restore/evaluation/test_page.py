@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from mmfe_restore.evaluation.page import render_page
 from mmfe_restore.evaluation.pictures import BUDGET, choose, encode, error_map
 
 from .browser import chromium, pixels, resize
-from .conftest import make_samples, small_recipe, small_restorer
+from .conftest import ArraySource, make_samples, small_recipe, small_restorer
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +166,23 @@ class TestBrowser:
         assert shown == hostile.samples[0].id
 
 
+@pytest.mark.browser
+def test_what_could_not_be_measured_is_no_infinity(browser, tmp_path):
+    # Perfect images, too small for either window: the PSNR is infinite, an SSIM is not there.
+    found = make_samples(1, {"low": {}})
+    tiny = ArraySource("tiny.png", found.samples[0].clean.read()[:6, :6])
+    samples = replace(found, samples=(replace(found.samples[0], degraded=tiny, clean=tiny),))
+    recipe = small_recipe(experts="none", encoder_guidance="none", decoder_guidance="none")
+    evaluate(small_restorer(recipe), recipe, samples, None, out=tmp_path / "r", device="cpu")
+    browser.get((tmp_path / "r" / "report.html").as_uri())
+    cells = browser.find_elements(By.CSS_SELECTOR, "#images tbody td")
+    assert cells[1].text == "∞"
+    assert [cell.text for cell in cells[-2:]] == ["–", "–"]
+    tiles = browser.find_element(By.ID, "tiles").text
+    assert "input PSNR" in tiles
+    assert tiles.count("∞") == 1
+
+
 def test_the_page_refers_to_nothing_outside(page):
     text = page.read_text()
     assert text.startswith("<!doctype html>")
@@ -188,6 +206,11 @@ def test_shown_scenes_are_the_same_in_every_class():
         scenes.setdefault(sample.label, []).append(sample.scene)
     assert len(chosen) == 12
     assert len({tuple(found) for found in scenes.values()}) == 1
+
+
+@pytest.mark.parametrize("scenes", [1, 3, 4, 5, 6, 7, 200])
+def test_as_many_scenes_are_shown_as_there_is_room_for(scenes):
+    assert len(choose(make_samples(scenes, {"low": {"low": 0.5}}))) == min(4, scenes)
 
 
 def test_pictures_keep_to_their_budget():

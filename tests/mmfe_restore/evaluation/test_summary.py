@@ -65,6 +65,13 @@ def test_few_scenes_are_noted():
     assert notes == ("intervals rest on 3 scenes only: take them as too narrow",)
 
 
+def test_few_scenes_of_one_class_are_noted_beside_many_of_another():
+    scores = [score("haze", f"h{i}", 30.0 + i) for i in range(50)]
+    scores += [score("low", f"l{i}", 30.0 + i) for i in range(15)]
+    notes = summarise(scores).notes
+    assert notes == ("intervals rest on 15 (low) scenes only: take them as too narrow",)
+
+
 def test_order_of_the_classes():
     scores = [score(label, "1", 30.0) for label in ("low", "rain", "haze", "other")]
     assert list(summarise(scores, ("haze", "low", "snow")).classes) == [

@@ -141,7 +141,7 @@ def test_experts_are_ordered_by_their_centroid(samples, tmp_path, domain):
 
 
 def test_experts_at_an_unknown_site(samples, tmp_path):
-    with pytest.raises(UsageError, match="no experts there"):
+    with pytest.raises(UsageError, match="a has no experts there"):
         plot_experts([("a", network())], samples.samples[0].degraded.read(), tmp_path, site="nose")
 
 
