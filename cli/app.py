@@ -35,6 +35,7 @@ _REMEDIES = {
     errno.EROFS: _PLACE,
     errno.ENOTDIR: _FILE,
     errno.EEXIST: _FILE,
+    errno.EISDIR: "name a file; a folder has this name",
 }
 
 
@@ -117,7 +118,9 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _about_files(problem: OSError) -> str:
-    said = f"{problem.strerror or problem}: {problem.filename or ''}".rstrip(": ")
+    # Where a file written aside could not be renamed, the second name is the user's.
+    name = problem.filename2 or problem.filename or ""
+    said = f"{problem.strerror or problem}: {name}".rstrip(": ")
     remedy = _REMEDIES.get(problem.errno or 0)
     return said if remedy is None else f"{said}\n  to do:    {remedy}"
 

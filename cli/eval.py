@@ -79,6 +79,7 @@ def command(
     """
     from mmfe_cache.datasets import load_dataset
     from mmfe_cache.errors import UsageError
+    from mmfe_cache.views import View
     from mmfe_restore.evaluation import evaluate, load_checkpoint, open_eval_cache
     from mmfe_restore.evaluation.report import check_free
     from mmfe_restore.recipes import load_recipe
@@ -87,6 +88,8 @@ def command(
         raise UsageError(
             "unknown table format", got=table_format, expected="text | markdown | latex"
         )
+    if view is not None:
+        View.parse(view)  # a misspelt view is no view that a cache lacks
     opened = load_checkpoint(checkpoint, None if recipe is None else load_recipe(recipe))
     name = opened.recipe.data.dataset if dataset is None else dataset
     folder = _default_out(opened.path, name, split) if out is None else out

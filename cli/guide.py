@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,9 @@ app = typer.Typer(
     no_args_is_help=True,
     help="The frozen models that see degradations: list them, train and measure `scene`.",
 )
+
+MAX_SEED = 2**32 - 1
+"""The largest seed that every generator takes."""
 
 
 @app.command("list")
@@ -57,7 +61,9 @@ def train(
     photos: Annotated[Path, typer.Argument(help="Clean photographs, also in subfolders.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .safetensors file to write.")],
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 5000,
-    seed: Annotated[int, typer.Option(help="Of weights, pictures and views.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Of weights, pictures and views.")
+    ] = 0,
     hold_out: Annotated[int, typer.Option(min=0, help="Photographs set aside to measure on.")] = 40,
     workers: Annotated[int, typer.Option(min=0, help="Processes that render pictures.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -76,6 +82,9 @@ def train(
 
     if out.suffix != ".safetensors":
         raise UsageError("--out names no .safetensors file", got=out, expected="FILE.safetensors")
+    if out.is_dir():
+        raise UsageError("--out is a folder", got=out, expected="a new FILE.safetensors")
+    _check_place(out.parent)
     done = train_scene(
         photos,
         steps=steps,
@@ -152,7 +161,7 @@ def make_tiny(
         typer.Option("--files", help="Published processor and tokenizer files of Qwen2.5-VL."),
     ] = None,
     kind: Annotated[str, typer.Option("--kind", help="qwen2.5-vl or fastvlm.")] = "qwen2.5-vl",
-    seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the random weights.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Write a toy MLLM checkpoint: random weights, the real classes and file formats.
@@ -171,3 +180,10 @@ def make_tiny(
         output.print_json(facts)
     else:
         output.say(f"wrote {made} ({kind}, D = {facts['dim']}, random weights)")
+
+
+def _check_place(folder: Path) -> None:
+    """Find out now, not after minutes of training, whether a file can be written there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass

@@ -7,6 +7,8 @@ import io
 import os
 import tempfile
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,15 +59,21 @@ def read_rgb8(path: Path | str) -> ImageArray:
     Raises:
         DataError: the file is missing, truncated, no image, or larger than `MAX_PIXELS`.
     """
-    path = Path(path)
+    with _opened(Path(path)) as image:
+        turn = _TURNS.get(_orientation(image))
+        image.load()
+        return _to_rgb8(image if turn is None else image.transpose(turn))
+
+
+@contextmanager
+def _opened(path: Path) -> Generator[Image.Image, None, None]:
+    """Open an image file of an allowed size; what goes wrong in the block names the file."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 _check_size(path, image)
-                turn = _TURNS.get(_orientation(image))
-                image.load()
-                return _to_rgb8(image if turn is None else image.transpose(turn))
+                yield image
     except FileNotFoundError:
         raise DataError(f"image {path} does not exist") from None
     except PermissionError:
@@ -87,7 +95,7 @@ def read_rgb8(path: Path | str) -> ImageArray:
     except (OSError, SyntaxError, ValueError, EOFError) as problem:
         raise DataError(
             f"image {path} cannot be decoded",
-            got=f"{_describe_bytes(path)}: {problem}",
+            got=_describe(path, problem),
             expected="a whole image file",
             remedy="copy or download the file again",
         ) from problem
@@ -108,6 +116,12 @@ def _describe_bytes(path: Path) -> str:
         return f"{path.stat().st_size} bytes"
     except OSError as problem:
         return str(problem)
+
+
+def _describe(path: Path, problem: Exception) -> str:
+    if isinstance(problem, OSError) and problem.strerror:
+        return problem.strerror  # the system could not open it; there are no bytes to speak of
+    return f"{_describe_bytes(path)}: {problem}"
 
 
 def _to_rgb8(image: Image.Image) -> ImageArray:
@@ -147,16 +161,11 @@ def read_size(path: Path | str) -> tuple[int, int]:
     """(height, width) in pixels from the header, EXIF orientation applied.
 
     Raises:
-        DataError: the file is missing or no image.
+        DataError: the file is missing, no image, or larger than `MAX_PIXELS`.
     """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            orientation = _orientation(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as problem:
-        raise DataError(
-            f"image {path} cannot be read", got=f"{_describe_bytes(Path(path))}: {problem}"
-        ) from problem
+    with _opened(Path(path)) as image:
+        width, height = image.size
+        orientation = _orientation(image)
     return (width, height) if orientation >= 5 else (height, width)
 
 

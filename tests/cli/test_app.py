@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -127,3 +128,19 @@ def test_a_full_disk_says_what_to_do(monkeypatch, capsys):
     said = capsys.readouterr().err
     assert "No space left on device" in said
     assert "free some space" in said
+
+
+def test_help_loses_no_part_of_a_path():
+    # In markdown <dataset> is a tag, and tags are not shown.
+    for name in ("train", "eval", "ablate"):
+        shown = " ".join(mmfe(name, "--help", COLUMNS="200").stdout.split())
+        assert "TABLE/ROW" in shown or "DATASET" in shown
+        assert "<" not in re.sub(r"<(path|str|bool|int|int range|list\[str\])>", "", shown)
+
+
+def test_a_file_where_a_folder_should_be_says_what_to_do(tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert run(["guide", "make-tiny", str(tmp_path / "file" / "toy")]) == 1
+    said = capsys.readouterr().err
+    assert str(tmp_path / "file") in said
+    assert "a part of this one is a file" in said

@@ -139,6 +139,7 @@ def test_an_empty_class_is_an_error(place, tmp_path, capsys):
         (["--protocol", "psnr"], 2, "promptir"),
         (["--format", "word"], 2, "latex"),
         (["--dataset", "cdd12"], 2, "cdd11"),
+        (["--view", "foo"], 2, "whole@r"),
     ],
 )
 def test_wrong_options(place, tmp_path, capsys, more, code, said):

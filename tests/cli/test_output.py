@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import sys
+
+import pytest
 
 from mmfe_cli import output
 
@@ -40,3 +45,24 @@ def test_quiet_leaves_warnings(capsys, monkeypatch):
         progress.message("hello")
     progress.warn("slow disk")
     assert capsys.readouterr().err == "warning: slow disk\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
+def test_every_file_name_can_be_printed(monkeypatch, encoding):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding, errors="strict"))
+    output.write_any_name()
+    name = os.fsdecode(b"\xff\xfe") + "写真.png"
+    output.print_json({"path": name})
+    assert json.loads(raw.getvalue().decode("utf-8")) == {"path": name}
+    before = len(raw.getvalue())
+    output.say(name)
+    said = raw.getvalue()[before:]
+    assert said == (os.fsencode(name) if encoding == "utf-8" else b"????.png") + b"\n"
+
+
+def test_a_long_title_is_one_line_in_a_pipe(capsys):
+    title = "reading " + "a long folder/" * 20
+    with output.console_progress().task(title, total=1):
+        pass
+    assert capsys.readouterr().err.splitlines() == [title]

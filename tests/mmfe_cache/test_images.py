@@ -106,8 +106,13 @@ def test_bad_files_are_named(tmp_path, picture):
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
     names = ["cut.png", "cut.jpg", "empty.png", "text.png", "folder.png", "loop.png", "gone.png"]
     for name in names:
-        with pytest.raises(DataError, match=name):
+        with pytest.raises(DataError, match=name) as whole:
             read_rgb8(tmp_path / name)
+        assert str(whole.value).count(str(tmp_path)) == 1  # no system message that repeats it
+        if not name.startswith("cut"):
+            with pytest.raises(DataError) as size:
+                read_size(tmp_path / name)
+            assert str(size.value) == str(whole.value)
 
 
 def test_a_corrupt_chunk_is_not_an_image(tmp_path, picture):
@@ -126,8 +131,9 @@ def test_forged_sizes_are_refused(tmp_path):
         content[16:24] = struct.pack(">II", width, height)
         content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
         (tmp_path / "huge.png").write_bytes(content)
-        with pytest.raises(DataError, match="too large"):
-            read_rgb8(tmp_path / "huge.png")
+        for read in (read_rgb8, read_size):
+            with pytest.raises(DataError, match="too large"):
+                read(tmp_path / "huge.png")
 
 
 def test_digest_sees_shape_and_pixels(picture):

@@ -57,6 +57,7 @@ def load_network(directory: Path, kind: type[Any], dtype: torch.dtype, device: t
                 local_files_only=True,
                 output_loading_info=True,
                 attn_implementation="sdpa",
+                ignore_mismatched_sizes=True,  # they are reported, and refused below by name
             )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as problem:
         raise GuideError(
@@ -64,7 +65,7 @@ def load_network(directory: Path, kind: type[Any], dtype: torch.dtype, device: t
             got=f"{directory}: {_first_line(problem)}",
             expected=f"a whole {kind.__name__}",
         ) from problem
-    lacking = sorted(report["missing_keys"]) + [str(k) for k in report.get("mismatched_keys", ())]
+    lacking = sorted(report["missing_keys"]) + sorted(k[0] for k in report["mismatched_keys"])
     if lacking:
         raise GuideError(
             "the checkpoint lacks tensors that the model needs",

@@ -187,13 +187,14 @@ def _from_file(path: Path) -> GuideInfo:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length)) if length < 1 << 24 else {}
-        metadata = header.get("__metadata__", {})
-    except (OSError, ValueError, AttributeError) as problem:
+        metadata = dict(header.get("__metadata__", {}))
+    except (OSError, ValueError, TypeError, AttributeError) as problem:
         raise GuideError("this file cannot be read as safetensors", got=path) from problem
-    if metadata.get("format") != _SCENE_FORMAT:
+    width = str(metadata.get("dim"))
+    if metadata.get("format") != _SCENE_FORMAT or not width.isdecimal():
         raise GuideError(
             "this file holds no scene guide",
             got=path,
             expected="a file written by `mmfe guide train`",
         )
-    return GuideInfo(path.stem, "scene", int(metadata["dim"]), f"a scene guide: {path}", "its own")
+    return GuideInfo(path.stem, "scene", int(width), f"a scene guide: {path}", "its own")

@@ -60,7 +60,8 @@ def find_photos(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise DataError("no such folder of photographs", got=folder)
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    named = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    found = sorted(p for p in named if not p.is_dir())
     if not found:
         raise DataError(
             "no photographs in this folder",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmfe_cache.errors import GuideError
 from mmfe_cache.guides.scene_network import DIM, SceneNetwork
+from mmfe_cache.images import write_atomically
 
 FORMAT = "mmfe-scene"
 """What the file's metadata must say."""
@@ -44,16 +44,7 @@ def save_scene(network: SceneNetwork, path: Path, training: Mapping[str, Any]) -
     }
     metadata = {"format": FORMAT, "dim": str(DIM), "training": json.dumps(dict(training))}
     content = save_tensors(state, metadata)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_atomically(path, content)
     return hashlib.sha256(content).hexdigest()
 
 
@@ -83,7 +74,7 @@ def load_scene(path: Path | None = None) -> tuple[SceneNetwork, str]:
     except (SafetensorError, RuntimeError) as problem:
         raise GuideError(
             "these are no weights of the guide scene",
-            got=f"{path or SHIPPED}: {str(problem).splitlines()[0]}",
+            got=f"{path or SHIPPED}: {' '.join(str(problem).split())[:300]}",
             expected="a file written by `mmfe guide train` of this version",
             remedy="mmfe guide train PHOTOS --out FILE",
         ) from problem

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     CLIPImageProcessor,
     FastVlmConfig,
@@ -103,7 +104,7 @@ def make_tiny(
 
     Raises:
         UsageError: ``kind`` is unknown, ``out`` is taken, or ``files`` does not go with ``kind``.
-        GuideError: ``files`` is not complete.
+        GuideError: ``files`` is not complete or makes no sense, or the disk is full.
     """
     if kind not in ("qwen2.5-vl", "fastvlm"):
         raise UsageError("unknown kind of toy", got=repr(kind), expected="qwen2.5-vl or fastvlm")
@@ -119,10 +120,17 @@ def make_tiny(
         made = Path(scratch) / "checkpoint"
         with quiet_transformers(), torch.random.fork_rng(devices=()):
             torch.manual_seed(seed)
-            if kind == "fastvlm":
-                _write_fastvlm(made)
-            else:
-                _write_qwen(made, files)
+            try:
+                if kind == "fastvlm":
+                    _write_fastvlm(made)
+                else:
+                    _write_qwen(made, files)
+            except SafetensorError as problem:  # a full disk, and no OSError
+                raise GuideError(
+                    f"the toy checkpoint {out} cannot be written",
+                    got=str(problem),
+                    remedy="free some space there and give the same command again",
+                ) from problem
         if out.exists():
             out.rmdir()
         made.chmod(0o755)
@@ -184,17 +192,25 @@ def _copy_published(files: Path, made: Path) -> tuple[dict[str, int], int]:
     for name in (*_PUBLISHED, *_OPTIONAL):
         if (files / name).is_file():
             shutil.copyfile(files / name, made / name)
-    settings = json.loads((files / "tokenizer_config.json").read_text("utf-8"))
-    ids = {
-        entry["content"]: int(number) for number, entry in settings["added_tokens_decoder"].items()
-    }
+    try:
+        settings = json.loads((files / "tokenizer_config.json").read_text("utf-8"))
+        added = settings["added_tokens_decoder"].items()
+        ids = {entry["content"]: int(number) for number, entry in added}
+        vocabulary = int(json.loads((files / "config.json").read_text("utf-8"))["vocab_size"])
+    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise GuideError(
+            "the published files cannot be read",
+            got=f"{files}: {type(problem).__name__}: {problem}",
+            expected="tokenizer_config.json and config.json as Qwen publishes them",
+            remedy="fetch them again",
+        ) from problem
     absent = [token for token in SPECIAL_TOKENS if token not in ids]
     if absent:
         raise GuideError(
             "these are no files of a Qwen2.5-VL model",
             got=f"a vocabulary without {', '.join(absent)}",
         )
-    return ids, int(json.loads((files / "config.json").read_text("utf-8"))["vocab_size"])
+    return ids, vocabulary
 
 
 def _write_fastvlm(made: Path) -> None:

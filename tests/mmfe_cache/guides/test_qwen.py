@@ -157,6 +157,16 @@ def test_a_missing_tensor_is_named(copied):
     assert "down_proj" in str(caught.value)
 
 
+def test_a_misshapen_tensor_is_named(copied):
+    weights = load_file(copied / "model.safetensors")
+    cut = next(name for name in weights if name.endswith("layers.1.mlp.down_proj.weight"))
+    weights[cut] = weights[cut][:3].clone()
+    save_file(weights, copied / "model.safetensors", {"format": "pt"})
+    with pytest.raises(GuideError, match="misshapen") as caught:
+        load_guide(copied, device="cpu")
+    assert "down_proj" in str(caught.value)
+
+
 def test_a_damaged_weight_file_is_a_guide_error(copied):
     path = copied / "model.safetensors"
     path.write_bytes(path.read_bytes()[:2000])

@@ -83,6 +83,17 @@ def test_a_file_that_is_no_scene_guide_is_refused(tmp_path, tiny_qwen):
         guide_dim(tiny_qwen / "model.safetensors")
 
 
+@pytest.mark.parametrize(
+    "metadata", [[1], "mmfe", 7, {"format": "mmfe-scene"}, {"format": "mmfe-scene", "dim": "x"}]
+)
+def test_a_file_with_a_forged_header_is_refused(tmp_path, metadata):
+    header = json.dumps({"__metadata__": metadata}).encode()
+    forged = tmp_path / "forged.safetensors"
+    forged.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(GuideError, match="forged"):
+        guide_dim(forged)
+
+
 @pytest.mark.parametrize("name", ["scene", "oracle"])
 def test_guides_without_words_take_no_prompt(name):
     with pytest.raises(UsageError, match="takes no prompt"):

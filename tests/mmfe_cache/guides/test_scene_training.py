@@ -27,6 +27,7 @@ def folder(tmp_path_factory):
 
 
 def test_photographs_are_found_in_subfolders_and_split_once_and_for_all(folder):
+    (folder / "folder.png").mkdir()
     assert len(find_photos(folder)) == 6
     first, aside = split_photos(folder, 2)
     assert len(first) == 4

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mmfe_cache.errors import GuideError, UsageError
@@ -41,6 +42,42 @@ def test_incomplete_published_files_leave_nothing_behind(tmp_path):
     with pytest.raises(GuideError, match="not complete"):
         make_tiny(tmp_path / "toy", files=tmp_path / "files")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["files"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer_config.json", "{"),
+        ("tokenizer_config.json", "{}"),
+        ("tokenizer_config.json", '{"added_tokens_decoder": []}'),
+        ("config.json", "[]"),
+        ("config.json", '{"vocab_size": "many"}'),
+    ],
+)
+def test_published_files_that_make_no_sense_are_a_guide_error(tmp_path, name, content):
+    files = tmp_path / "files"
+    files.mkdir()
+    for each in ("tokenizer.json", "preprocessor_config.json"):
+        (files / each).write_text("{}")
+    (files / "tokenizer_config.json").write_text('{"added_tokens_decoder": {}}')
+    (files / "config.json").write_text('{"vocab_size": 9}')
+    (files / name).write_text(content)
+    with pytest.raises(GuideError, match="cannot be read"):
+        make_tiny(tmp_path / "toy", files=files)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["files"]
+
+
+def test_a_full_disk_names_the_checkpoint_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_arguments, **_options):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(
+        "mmfe_cache.guides.tiny.Qwen2_5_VLForConditionalGeneration.save_pretrained", full
+    )
+    with pytest.raises(GuideError, match="toy cannot be written") as caught:
+        make_tiny(tmp_path / "toy")
+    assert "No space left" in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_kinds_are_checked(tmp_path):
