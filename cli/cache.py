@@ -104,6 +104,8 @@ def repair(
 ) -> None:
     """Compute again exactly what is damaged or missing in a cache.
 
+    Samples that a build left out are taken in once their images can be read.
+
     Example: mmfe cache repair cache/cdd11/train/scene.zarr
     """
     from mmfe_cache.build.repair import RepairReport, repair_cache
@@ -151,6 +153,7 @@ def repair(
             {
                 "path": str(path),
                 "damages": [asdict(damage) for damage in report.damages],
+                "revived": list(report.revived),
                 "encodings": report.encodings,
                 "intact": report.after.intact,
             }
@@ -160,6 +163,8 @@ def repair(
             f"{path}: {len(report.damages) or 'nothing'} was damaged, "
             f"{report.encodings} embeddings computed again"
         )
+        for name in report.revived:
+            output.say(f"taken in, its image can be read now: {name}")
     if not report.after.intact:
         raise CacheError(
             f"{path} is still damaged",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import tempfile
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from .atomic import write_atomically
 from .errors import DataError
 from .samples import ImageArray
 
@@ -184,31 +183,6 @@ def write_png(path: Path | str, image: ImageArray) -> None:
         image: (H, W, 3) uint8.
     """
     write_atomically(Path(path), encode_png(image))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` aside, flush it to the disk, then rename it to ``path``.
-
-    Raises:
-        OSError: it cannot be written, such as on a full disk; ``filename`` is ``path``, and what
-            lay there before still does.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(aside).chmod(0o666 & ~umask)
-        Path(aside).replace(path)
-    except BaseException as problem:
-        Path(aside).unlink(missing_ok=True)
-        if isinstance(problem, OSError) and problem.filename is None:
-            problem.filename = str(path)  # the system names no file where a write fails
-        raise
 
 
 def pixel_digest(image: ImageArray) -> str:

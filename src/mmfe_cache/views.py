@@ -86,7 +86,7 @@ class View:
     @property
     def group(self) -> str:
         """The name of its group in a store, safe as a file name: ``crop-128-3``."""
-        return self.name.replace("@", "-").replace("#", "-")
+        return group_name(self.name)
 
     def box(self, height: int, width: int) -> tuple[int, int, int, int]:
         """The window of the image that is seen, (top, left, height, width) in pixels.
@@ -124,6 +124,11 @@ class View:
         """Where the crop lies, as fractions of the free play; number 0 is the centre too."""
         k = self.index or 0
         return (0.5 + k * _STEPS[0]) % 1.0, (0.5 + k * _STEPS[1]) % 1.0
+
+
+def group_name(view: str) -> str:
+    """The name of a view's folder in a store: ``crop-128-3`` for ``crop@128#3``."""
+    return view.replace("@", "-").replace("#", "-")
 
 
 def mirror_to(image: ImageArray, height: int, width: int) -> ImageArray:

@@ -19,8 +19,9 @@ from mmfe_cache.build.check import (
 )
 from mmfe_cache.build.encode import Encoder
 from mmfe_cache.build.lock import locked
-from mmfe_cache.build.passes import OnError, Pass
+from mmfe_cache.build.passes import Pass
 from mmfe_cache.build.ranks import Alone, Ranks
+from mmfe_cache.build.shard import OnError
 from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.guides.protocol import Guide
 from mmfe_cache.progress import Progress, SilentProgress
@@ -154,6 +155,11 @@ class _Build:
         encodings, wasted = (sum(column) for column in zip(*counts, strict=True))
         reader = open_cache(self.path)
         skipped = reader.skipped
+        if skipped and first:
+            self.progress.message(
+                f"{len(skipped)} samples are left out; once their images are mended: "
+                f"mmfe cache repair {self.path}"
+            )
         there = (len(self.samples) - len(skipped)) * len(self.views)
         return BuildReport(
             path=self.path,
@@ -229,6 +235,7 @@ class _Build:
                     batch_size=size,
                     on_error=self.on_error,
                     shard_batches=self.shard_batches,
+                    progress=self.progress,
                 )
                 total = sum(metadata.count(k) for numbers in todo.values() for k in numbers)
                 with self.progress.task(title, total, "embeddings") as task:

@@ -138,10 +138,10 @@ class Encoder:
                 index = int(np.flatnonzero(bad)[0])
                 kind = "too large for float16" if np.isfinite(values[index]).all() else "not finite"
                 raise GuideError(
-                    f"the guide {self.guide.name} gave a {name} embedding that is {kind}",
+                    f"the guide {self.guide.name} gave an embedding ({name}) that is {kind}",
                     got=f"sample {part[index].sample.id!r} at {view}",
                     expected="finite values below 65504",
-                    remedy="load the guide with precision 32, or leave the sample out",
+                    remedy="look at that image; with an MLLM, try --precision float32",
                 )
             rows[name] = cast
         if len(rows) != 3:

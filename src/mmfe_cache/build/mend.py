@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mmfe_cache.build.check import check_same, wanted_metadata
 from mmfe_cache.embeddings import ARRAY_NAMES
-from mmfe_cache.errors import CacheError
+from mmfe_cache.errors import CacheError, DataError
 from mmfe_cache.guides.protocol import Guide
 from mmfe_cache.images import pixel_digest
 from mmfe_cache.samples import SampleSet
@@ -104,25 +104,60 @@ class Mending:
         """
         doubtful = {d.shard for d in damages if d.shard is not None and d.group is None}
         doubtful |= {d.shard for d in damages if d.shard is not None and d.kind == "pixels"}
-        self._note_batches(damages)
+        for damage in damages:
+            if damage.shard is not None:
+                # Damaged pixel digests may spoil every view's shard.
+                groups = self._views if damage.group is None else [damage.group]
+                self._note_batches(damage.shard, groups)
         for damage in damages:
             if damage.group is not None and damage.shard is not None and damage.kind == "data":
                 self._remove(damage.file)
         for number in sorted(doubtful):
             self._digests(number)
 
-    def _note_batches(self, damages: Sequence[Damage]) -> None:
-        """Before its files go: the batches of each spoilt shard, so that its bytes come back."""
+    def revive(self) -> tuple[str, ...]:
+        """Take samples in whose images were skipped and can be read now.
+
+        A shard's files bear the digests of all its pixels, so every view's file of it goes, for
+        a build to compute again.
+
+        Returns:
+            the samples' ids.
+        """
         writer = CacheWriter(self._path, self._store)
-        for damage in damages:
-            if damage.shard is None:
+        revived: list[str] = []
+        for number in range(self._store.num_shards):
+            rows = writer.read_digests(number)
+            if rows is None:
                 continue
-            # Damaged pixel digests may spoil every view's shard.
-            for group in self._views if damage.group is None else [damage.group]:
-                view = self._views[group].view
-                known = writer.shard_batch(group, view, damage.shard)
-                if known is not None:
-                    self.shard_batches[view, damage.shard] = known
+            rows, first = rows.copy(), number * self._store.shard_samples
+            ids: list[str] = []
+            for slot in np.flatnonzero(table.absent_rows(rows)).tolist():
+                sample = self._samples.samples[first + slot]
+                try:
+                    digest = pixel_digest(sample.degraded.read())
+                except DataError:
+                    continue
+                rows[slot] = np.frombuffer(bytes.fromhex(digest), np.uint8)
+                ids.append(sample.id)
+            if ids:
+                self._note_batches(number, self._views)
+                for group, view in self._views.items():
+                    for name in ARRAY_NAMES:
+                        place = self._store.place(view.view, name, number)
+                        self._remove(f"{group}/{name}/{place.file}")
+                writer.write_digests(number, rows)
+                revived += ids
+        return tuple(revived)
+
+    def _note_batches(self, number: int, groups: Iterable[str]) -> None:
+        """Before its files go: the batches of a shard, so that its bytes come back."""
+        writer = CacheWriter(self._path, self._store)
+        for group in groups:
+            view = self._views[group].view
+            known = writer.shard_batch(group, view, number)
+            if known is not None:
+                self.shard_batches[view, number] = known
 
     def _digests(self, number: int) -> None:
         """Decide by the images themselves who is wrong: the table or a shard."""

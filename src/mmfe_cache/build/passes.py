@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Literal
 
 import numpy as np
 
 from mmfe_cache.build.encode import Encoder
 from mmfe_cache.build.prefetch import Batch, prefetched
-from mmfe_cache.build.shard import Running, ShardBuffer
-from mmfe_cache.progress import Task
+from mmfe_cache.build.shard import OnError, Running, ShardBuffer
+from mmfe_cache.errors import DataError
+from mmfe_cache.progress import Progress, Task
 from mmfe_cache.samples import SampleSet
 from mmfe_cache.store.table import absent_rows
 from mmfe_cache.store.writer import CacheWriter
 from mmfe_cache.views import View
-
-OnError = Literal["fail", "skip"]
 
 
 class Pass:
@@ -35,6 +33,7 @@ class Pass:
         on_error: what a sample that cannot be read does.
         shard_batches: how many samples were encoded together for shards that are computed again,
             by view and number, where no file of the shard is left to say so.
+        progress: is told of every sample that is left out.
 
     Attributes:
         encodings: sample-views that were encoded.
@@ -52,12 +51,14 @@ class Pass:
         batch_size: int,
         on_error: OnError,
         shard_batches: Mapping[tuple[str, int], int],
+        progress: Progress,
     ) -> None:
         self.encodings = self.wasted = 0
         self.again = {view: set[int]() for view in todo}
         self._samples, self._writer, self._encoder, self._todo = samples, writer, encoder, todo
         self._batch_size = batch_size
         self._on_error: OnError = on_error
+        self._progress = progress
         self._shard_batches = shard_batches
         self._running: deque[Running] = deque()
 
@@ -74,6 +75,9 @@ class Pass:
                 sizes = {view.name: self._size(view, batch.shard) for view in batch.views}
                 shard = ShardBuffer(self._writer, batch.shard, batch.views, self._on_error, sizes)
             self._running.extend(shard.start(batch, prepared, self._encoder))
+            for item in prepared:
+                if item is not None and item.problem is not None:
+                    self._progress.warn(f"{item.sample.id} is left out: {_line(item.problem)}")
             self._write_if_full(shard)
             self._settle(self._encoder.ahead, task)
         self._settle(0, task)
@@ -113,3 +117,7 @@ class Pass:
                     None if gone[start + place] else sample for place, sample in enumerate(part)
                 )
                 yield Batch(number, start, kept, views)
+
+
+def _line(problem: DataError) -> str:
+    return problem.problem if problem.got is None else f"{problem.problem} ({problem.got})"

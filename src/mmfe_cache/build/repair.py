@@ -13,6 +13,7 @@ from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import SampleSet
 from mmfe_cache.store.findings import Damage, VerifyReport
 from mmfe_cache.store.location import true_place
+from mmfe_cache.store.reader import open_cache
 from mmfe_cache.store.verify import verify
 
 
@@ -23,12 +24,14 @@ class RepairReport:
     Attributes:
         path: the store.
         damages: what was wrong.
+        revived: samples that were skipped and whose images can be read now.
         encodings: sample-views the guide computed again.
         after: what a verification found afterwards.
     """
 
     path: Path
     damages: tuple[Damage, ...]
+    revived: tuple[str, ...]
     encodings: int
     after: VerifyReport
 
@@ -42,6 +45,8 @@ def repair_cache(
     progress: Progress | None = None,
 ) -> RepairReport:
     """Verify the store at ``path`` and write again exactly what is damaged or missing.
+
+    Samples that were skipped are taken in where their images have been mended.
 
     Metadata and the sample table follow from the samples, the guide and what is left of the
     store; a damaged shard of a finished view is computed again. Unfinished views are left to
@@ -60,8 +65,8 @@ def repair_cache(
     """
     path, sink = true_place(path), progress or SilentProgress()
     before = verify(path, progress=sink)
-    if before.intact:
-        return RepairReport(path, (), 0, before)
+    if before.intact and not open_cache(path).skipped:
+        return RepairReport(path, (), (), 0, before)
     with locked(path):
         mending = Mending(path, samples, guide)
         mending.root()
@@ -69,6 +74,7 @@ def repair_cache(
         views = mending.views()
         # Only now can every shard be judged: some may have been hidden by damaged metadata.
         mending.data(verify(path, progress=sink).damages)
+        revived = mending.revive()
     # The lock is free again: the build takes it itself.
     encodings = 0
     for view in views:
@@ -84,4 +90,4 @@ def repair_cache(
             shard_batches=mending.shard_batches,
         )
         encodings += report.encodings
-    return RepairReport(path, before.damages, encodings, verify(path, progress=sink))
+    return RepairReport(path, before.damages, revived, encodings, verify(path, progress=sink))

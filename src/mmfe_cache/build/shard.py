@@ -18,6 +18,9 @@ from mmfe_cache.store.table import DIGEST_BYTES
 from mmfe_cache.store.writer import CacheWriter
 from mmfe_cache.views import View
 
+OnError = Literal["fail", "skip"]
+"""Whether a sample that cannot be read ends the build or is left out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Running:
@@ -55,7 +58,7 @@ class ShardBuffer:
         writer: CacheWriter,
         number: int,
         views: Sequence[View],
-        on_error: Literal["fail", "skip"],
+        on_error: OnError,
         sizes: Mapping[str, int],
     ) -> None:
         self.number = number

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mmfe_cache.atomic import write_atomically
 from mmfe_cache.degradations import COMPOSITIONS, degrade, kinds_of
 from mmfe_cache.errors import DataError, UsageError
-from mmfe_cache.images import pixel_digest, read_rgb8, write_atomically, write_png
+from mmfe_cache.images import pixel_digest, read_rgb8, write_png
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jinja2 import TemplateError
 from PIL import Image
 from torch import Tensor
 
@@ -127,14 +128,27 @@ class MllmGuide(PixelGuide):
         """Rotary positions, rows and columns of image tokens, for one image's inputs."""
 
     def conversation(self) -> str:
-        """The text that the model reads, by the checkpoint's own template; one image token."""
+        """The text that the model reads, by the checkpoint's own template; one image token.
+
+        Raises:
+            GuideError: the template is no valid one.
+        """
         turn = {
             "role": "user",
             "content": [{"type": "image"}, {"type": "text", "text": self.prompt}],
         }
-        return str(
-            self._processor.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
-        )
+        try:
+            text = self._processor.apply_chat_template(
+                [turn], tokenize=False, add_generation_prompt=True
+            )
+        except (TemplateError, TypeError, ValueError) as problem:
+            raise GuideError(
+                "the checkpoint's chat template cannot be used",
+                got=f"{self._directory}: {type(problem).__name__}: {problem}",
+                expected="the template as it was published",
+                remedy="fetch the checkpoint's chat_template.jinja or tokenizer_config.json again",
+            ) from problem
+        return str(text)
 
     def layout(self, shape: tuple[int, int]) -> Layout:
         """The sequence for images prepared to ``shape`` (height, width in pixels).

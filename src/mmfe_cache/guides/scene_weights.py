@@ -16,9 +16,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from mmfe_cache.atomic import write_atomically
 from mmfe_cache.errors import GuideError
 from mmfe_cache.guides.scene_network import DIM, SceneNetwork
-from mmfe_cache.images import write_atomically
 
 FORMAT = "mmfe-scene"
 """What the file's metadata must say."""

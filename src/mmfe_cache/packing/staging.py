@@ -13,8 +13,8 @@ from typing import Any, BinaryIO, cast
 import h5py
 import numpy as np
 
+from mmfe_cache.atomic import write_atomically
 from mmfe_cache.errors import DataError
-from mmfe_cache.images import write_atomically
 
 from .codec import LEVEL, PLAIN, STORED_AS
 from .reader import FORMAT, VERSION

@@ -12,6 +12,7 @@ from mmfe_cache.errors import CacheError
 from mmfe_cache.store import documents
 from mmfe_cache.store.documents import Json
 from mmfe_cache.store.shards import ShardPlace, ShardShape
+from mmfe_cache.views import group_name
 
 FORMAT = "mmfe-cache"
 SCHEMA = 1
@@ -223,11 +224,6 @@ class ViewMetadata:
             )
             for name in ARRAY_NAMES
         }
-
-
-def group_name(view: str) -> str:
-    """The name of a view's folder, such as ``crop-128-3``."""
-    return view.replace("@", "-").replace("#", "-")
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

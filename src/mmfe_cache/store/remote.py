@@ -39,7 +39,9 @@ class RemoteStorage:
             self._system, self._root = fsspec.core.url_to_fs(self._address)
         except (ImportError, ValueError) as problem:
             raise UsageError(
-                f"cannot open {address}", got=str(problem), remedy='pip install "mmfe[remote]"'
+                f"cannot open {address}",
+                got=str(problem),
+                remedy="in mmfe's checkout: pip install -c constraints.txt '.[remote]'",
             ) from problem
 
     @property

@@ -109,9 +109,7 @@ def read_report(path: Path) -> SavedReport:
     """
     folder = _report_folder(path)
     try:
-        about = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-        if not isinstance(about["classes"], dict):
-            raise ValueError("the classes are no table")  # noqa: TRY004, TRY301 (one handler names the folder)
+        about = _about(folder / METRICS)
         with (folder / PER_IMAGE).open(encoding="utf-8", newline="") as stream:
             scores = tuple(_score(row) for row in csv.DictReader(stream))
     except (OSError, ValueError, KeyError, TypeError) as problem:
@@ -243,6 +241,13 @@ def _report_folder(path: Path) -> Path:
         expected=f"a folder with {METRICS} and {PER_IMAGE}",
         remedy="name one of them" if found else f"mmfe eval --checkpoint {path}",
     )
+
+
+def _about(file: Path) -> dict[str, Any]:
+    about = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(about["classes"], dict):
+        raise TypeError("the classes are no table")
+    return about
 
 
 def _score(row: Mapping[str, str]) -> ImageScore:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmfe_cache.atomic import write_atomically
 from mmfe_cache.degradations import COMPOSITIONS
 from mmfe_cache.errors import MmfeError, UsageError
 
@@ -76,7 +76,8 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
         raise MmfeError(
-            "figures need matplotlib, which is an extra", remedy="pip install 'mmfe[plots]'"
+            "figures need matplotlib, which is an extra",
+            remedy="in mmfe's checkout: pip install -c constraints.txt '.[plots]'",
         ) from None
     mpl.rcParams.update(
         {
@@ -160,20 +161,12 @@ def save(figure: Figure, table: Table, out: Path, name: str) -> tuple[Path, ...]
         # No date in the file: the same data gives the same bytes.
         metadata = {"Date": None} if suffix == "svg" else {"Software": None}
         figure.savefig(stream, format=suffix, dpi=220, metadata=metadata)
-        written.append(_write(out / f"{name}.{suffix}", stream.getvalue()))
+        written.append(out / f"{name}.{suffix}")
+        write_atomically(written[-1], stream.getvalue())
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table.columns)
     writer.writerows(table.rows)
-    written.append(_write(out / f"{name}.csv", text.getvalue().encode()))
+    written.append(out / f"{name}.csv")
+    write_atomically(written[-1], text.getvalue().encode())
     return tuple(written)
-
-
-def _write(path: Path, data: bytes) -> Path:
-    aside = path.with_name(f".{path.name}.part-{os.getpid()}")
-    with aside.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    aside.replace(path)
-    return path

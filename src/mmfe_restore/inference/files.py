@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -155,7 +156,7 @@ def restore_files(
     """
     progress = progress or SilentProgress()
     jobs = plan(inputs, out)
-    sources = {job.source.resolve() for job in jobs}
+    sources = {os.path.realpath(job.source) for job in jobs}
     restored: list[Restored] = []
     failed: list[tuple[Path, MmfeError]] = []
     with progress.task("restoring", len(jobs), "photographs") as task:
@@ -178,8 +179,8 @@ def restore_files(
     return RestoreReport(tuple(restored), tuple(failed))
 
 
-def _check_target(job: Job, sources: set[Path], force: bool) -> None:
-    if job.target.resolve() in sources:
+def _check_target(job: Job, sources: set[str], force: bool) -> None:
+    if os.path.realpath(job.target) in sources:  # Path.resolve fails on links in a circle
         raise DataError(
             f"{job.target} is one of the inputs, which are never written over",
             remedy="choose another folder with -o",

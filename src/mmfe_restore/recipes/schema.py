@@ -84,6 +84,8 @@ class DataConfig:
         repeats: how often a sample of a label is drawn in one epoch; labels that are not
             listed are drawn once. ``"*"`` stands for every label.
         augment: draw one of the eight flips and rotations for every crop.
+        allow_skipped: train without the samples that the cache lacks because their images could
+            not be read; refused otherwise.
         validation_scenes: training scenes held out for validation; 0 switches it off.
         validation_every: optimiser steps between two validations.
     """
@@ -91,6 +93,7 @@ class DataConfig:
     dataset: str = "cdd11"
     repeats: dict[str, int] = field(default_factory=dict[str, int])
     augment: bool = True
+    allow_skipped: bool = False
     validation_scenes: int = 0
     validation_every: int = 5000
 

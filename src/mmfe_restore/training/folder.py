@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from mmfe_cache.atomic import write_atomically
 from mmfe_cache.errors import CacheError, UsageError
 from mmfe_restore.data import guide_fingerprint
 from mmfe_restore.recipes import recipe_from_dict, recipe_to_dict
@@ -72,7 +72,7 @@ def claim(out: Path, recipe: Recipe) -> None:
         )
     (out / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False, allow_unicode=True)
-    write_aside(file, text)
+    write_atomically(file, text.encode())
 
 
 def _difference(there: Recipe | None, recipe: Recipe) -> str:
@@ -209,25 +209,19 @@ def write_model(
     """
     aside = final.with_name(f"{final.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
-    restorer.save_pretrained(aside, recipe=recipe)
-    if cache is not None:
-        config = json.loads((aside / "config.json").read_text(encoding="utf-8"))
-        config["guide_fingerprint"] = guide_fingerprint(cache)
-        write_json(aside / "config.json", config)
-    shutil.rmtree(final, ignore_errors=True)
-    aside.replace(final)
+    try:
+        restorer.save_pretrained(aside, recipe=recipe)
+        if cache is not None:
+            config = json.loads((aside / "config.json").read_text(encoding="utf-8"))
+            config["guide_fingerprint"] = guide_fingerprint(cache)
+            write_json(aside / "config.json", config)
+        shutil.rmtree(final, ignore_errors=True)
+        aside.replace(final)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write JSON so that ``path`` is either the old file or the whole new one."""
-    write_aside(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
-
-
-def write_aside(path: Path, text: str) -> None:
-    """Write text beside ``path``, flush it to the disk, and rename."""
-    aside = path.with_name(f"{path.name}.part-{os.getpid()}")
-    with aside.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    aside.replace(path)
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
+    write_atomically(path, text.encode())

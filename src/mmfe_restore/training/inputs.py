@@ -68,6 +68,15 @@ def open_inputs(
         reader = _open_cache(recipe, root, cache)
         gone = set(reader.skipped)
         if gone:
+            if not recipe.data.allow_skipped:
+                raise CacheError(
+                    f"the cache {reader.path} lacks {len(gone)} samples whose images could not be "
+                    "read when it was built",
+                    got=", ".join(sorted(gone)[:3]) + (", ..." if len(gone) > 3 else ""),
+                    expected="every sample that training draws",
+                    remedy=f"mend their images, then: mmfe cache repair {reader.path}; or train "
+                    "without them: --set data.allow_skipped=true",
+                )
             samples = tuple(s for s in samples if s.id not in gone)
             progress.warn(
                 f"{len(gone)} samples were skipped when the cache was built and are not trained on"

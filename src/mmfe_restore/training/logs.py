@@ -39,7 +39,8 @@ def loggers(recipe: Recipe, out: Path, step: int, wandb: str | None) -> list[Log
             )
         except ModuleNotFoundError:
             raise UsageError(
-                "Weights & Biases is not installed", remedy="pip install 'mmfe[wandb]'"
+                "Weights & Biases is not installed",
+                remedy="in mmfe's checkout: pip install -c constraints.txt '.[wandb]'",
             ) from None
         logger.log_hyperparams(recipe_to_dict(recipe))
         chosen.append(logger)

@@ -5,9 +5,21 @@ from benchmarks.cache_support import Pattern, TinyGuide, sample_set, tree
 from mmfe_cache import open_cache
 from mmfe_cache.build import build_cache
 from mmfe_cache.errors import CacheError, DataError, GuideError, UsageError
+from mmfe_cache.progress import SilentProgress
 from mmfe_cache.views import View
 
 VIEWS = ("whole@16", "crop@8")
+
+
+class Heard(SilentProgress):
+    def __init__(self):
+        self.messages, self.warnings = [], []
+
+    def message(self, text):
+        self.messages.append(text)
+
+    def warn(self, text):
+        self.warnings.append(text)
 
 
 def build(path, count=10, *, views=VIEWS, guide=None, **options):
@@ -129,14 +141,22 @@ def test_an_unreadable_image_ends_the_build_with_its_name(tmp_path):
 def test_an_unreadable_image_can_be_left_out(tmp_path):
     samples = sample_set(10, broken=[5])
     options = {"shard_samples": 4, "batch_size": 2, "on_error": "skip"}
-    report = build_cache(samples, TinyGuide(), VIEWS[:1], tmp_path / "a.zarr", **options)
+    heard = Heard()
+    report = build_cache(
+        samples, TinyGuide(), VIEWS[:1], tmp_path / "a.zarr", progress=heard, **options
+    )
     assert report.skipped == ("haze/00005",)
+    assert heard.warnings == ["haze/00005 is left out: pattern-5 is truncated (half a picture)"]
+    assert heard.messages == [
+        "1 samples are left out; once their images are mended: "
+        f"mmfe cache repair {tmp_path / 'a.zarr'}"
+    ]
     assert (report.encodings, report.reused) == (9, 0)
     reader = open_cache(tmp_path / "a.zarr")
     assert reader.skipped == ("haze/00005",)
     with pytest.raises(CacheError, match="'haze/00005' was skipped"):
         reader.gather([4, 5], VIEWS[0])
-    # A later view leaves out the same sample, also once its image can be read.
+    # A later view leaves out the same sample; once its image can be read, a repair takes it in.
     report = build_cache(sample_set(10), TinyGuide(), VIEWS, tmp_path / "a.zarr", **options)
     assert (report.encodings, report.reused) == (9, 9)
     with pytest.raises(CacheError, match="was skipped"):

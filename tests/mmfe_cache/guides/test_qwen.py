@@ -188,6 +188,13 @@ def test_a_template_without_the_image_is_refused(copied):
         load_guide(copied, device="cpu").encode([np.zeros((64, 64, 3), np.uint8)])
 
 
+@pytest.mark.parametrize("template", ["{% if %}", "{{ messages.nothing.there }}"])
+def test_a_broken_template_is_a_guide_error(copied, template):
+    (copied / "chat_template.jinja").write_text(template)
+    with pytest.raises(GuideError, match="chat template cannot be used"):
+        load_guide(copied, device="cpu").encode([np.zeros((64, 64, 3), np.uint8)])
+
+
 @pytest.mark.parametrize("name", ["tokenizer.json", "processor_config.json"])
 def test_missing_processor_files_are_a_guide_error(copied, name):
     (copied / name).unlink()

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -36,6 +37,14 @@ def repaired(store, expected, **options):
     assert report.after.intact
     assert tree(store) == expected
     return report
+
+
+def changed(number):
+    """The samples, but one has other pixels."""
+    samples = sample_set(10)
+    other = list(samples.samples)
+    other[number] = replace(other[number], degraded=Pattern(999))
+    return replace(samples, samples=tuple(other))
 
 
 def test_an_intact_store_is_read_whole(store):
@@ -207,6 +216,32 @@ def test_skipped_samples_survive_a_repair(tmp_path):
     for name in ("samples/digests/c.1.0", "whole-16/joint/c.1.0.0"):
         (tmp_path / "a.zarr" / name).unlink()
     repaired(tmp_path / "a.zarr", expected, samples=samples)
+
+
+def test_a_repair_takes_in_skipped_samples_whose_images_were_mended(tmp_path):
+    store = tmp_path / "a.zarr"
+    build(store, samples=sample_set(10, broken=[2, 5, 9]), on_error="skip")
+    before = tree(store)
+    still = repair_cache(store, sample_set(10, broken=[2, 5, 9]), TinyGuide())
+    assert (still.revived, still.encodings, tree(store)) == ((), 0, before)
+    half = repair_cache(store, sample_set(10, broken=[2]), TinyGuide())
+    assert half.revived == ("haze/00005", "haze/00009")
+    # Shards 1 and 2 hold four and two samples; shard 0 is not touched.
+    assert half.encodings == len(VIEWS) * 6
+    after = tree(store)
+    kept = {name for name in before if after[name] == before[name]}
+    assert {"whole-16/image/c.0.0.0", "crop-8/answer/c.0.0", "samples/digests/c.0.0"} <= kept
+    assert not {"whole-16/image/c.1.0.0", "samples/digests/c.2.0"} & kept
+    assert open_cache(store).skipped == ("haze/00002",)
+    build(tmp_path / "whole.zarr")
+    repaired(store, tree(tmp_path / "whole.zarr"))
+    assert open_cache(store).skipped == ()
+
+
+def test_a_repair_that_takes_samples_in_still_refuses_other_pixels(tmp_path):
+    build(tmp_path / "a.zarr", samples=sample_set(10, broken=[5]), on_error="skip")
+    with pytest.raises(CacheError, match="have changed"):
+        repair_cache(tmp_path / "a.zarr", changed(6), TinyGuide())
 
 
 def test_a_folder_that_is_no_view_is_no_damage(store):

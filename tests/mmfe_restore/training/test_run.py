@@ -13,9 +13,11 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from mmfe_cache.build import build_cache
 from mmfe_cache.datasets import load_dataset
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import CacheError, MmfeError, UsageError
+from mmfe_cache.guides import load_guide
 from mmfe_cache.progress import SilentProgress
 from mmfe_cache.store import open_cache, store_path
 from mmfe_restore.data import SampleGuidance, Schedule, TrainingBatches
@@ -358,6 +360,21 @@ class TestRefusals:
                 shutil.copy(first, folder / "unseen.png")
         told = self.refused(world, tmp_path, root=more)
         assert "unseen" in told
+
+    def test_a_skipped_sample_unless_it_is_allowed(self, world, tmp_path):
+        root, cache = tmp_path / "set", tmp_path / "cache"
+        shutil.copytree(world.root, root)
+        spoilt = sorted((root / "train" / "haze").glob("*.png"))[0]
+        spoilt.write_bytes(spoilt.read_bytes()[:40])
+        store = store_path("cdd11", "train", "oracle", root=cache)
+        samples = load_dataset("cdd11", "train", root)
+        views = ("whole@16", "whole@32")
+        build_cache(samples, load_guide("oracle"), views, store, on_error="skip")
+        told = self.refused(world, tmp_path, root=root, cache=cache)
+        assert f"haze/{spoilt.stem}" in told
+        assert f"mmfe cache repair {store}" in told
+        allowed = world.recipe("data.allow_skipped=true", "train.max_steps=2")
+        assert train(allowed, root=root, cache=cache, out=tmp_path / "run").completed
 
     def test_scenes_held_out_leave_some_to_train_on(self, world, tmp_path):
         with pytest.raises(UsageError, match="nothing to train on"):
