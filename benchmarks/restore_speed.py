@@ -1,11 +1,13 @@
 """Inference of the full model beside an independent Restormer as its users run it.
 
     python -m benchmarks.restore_speed [--size 256] [--repeats 3] [--json]
+    python -m benchmarks.restore_speed --size 3840x2160 --ours-only --precision 32
 
 The reference (spandrel's Restormer, 26.1 M parameters) runs eagerly, in NCHW and float32; ours is
 the full model (37.5 M), as shipped, in float32 and under bf16 autocast (the reference then too).
 Memory is the peak allocated during the forward pass, without weights. `machine_gflops` is the
-rate of a large matrix product in the same precision: the arithmetic limit.
+rate of a large product in the same precision, by the faster of two kernels: the arithmetic limit.
+`--ours-only` restores one image once, for sizes at which the reference does not fit.
 """
 
 from __future__ import annotations
@@ -19,28 +21,31 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from benchmarks.peak_memory import PeakMemory
 
 Run = Callable[[], object]
+Size = tuple[int, int]
+"""Width and height in pixels."""
 
 
-def _reference(size: int, device: str, dtype: torch.dtype) -> tuple[Run, int]:
+def _reference(size: Size, device: str, dtype: torch.dtype) -> tuple[Run, int]:
     from spandrel_extra_arches.architectures.Restormer.__arch.restormer_arch import Restormer
 
     network = Restormer().eval().to(device)
-    image = torch.rand(1, 3, size, size, device=device)
+    image = torch.rand(1, 3, size[1], size[0], device=device)
     return _under(dtype, device, lambda: network(image)), 282
 
 
-def _ours(size: int, device: str, dtype: torch.dtype) -> tuple[Run, int]:
+def _ours(size: Size, device: str, dtype: torch.dtype) -> tuple[Run, int]:
     from mmfe_cache.embeddings import Embeddings
     from mmfe_restore import Restorer, load_recipe
     from mmfe_restore.model import count_macs
 
     recipe = load_recipe("cdd11")
     network = Restorer.from_recipe(recipe).eval().to(device)
-    image = torch.rand(1, 3, size, size, device=device)
+    image = torch.rand(1, 3, size[1], size[0], device=device)
     tokens = torch.randn(1, 16, recipe.model.guidance_dim, device=device)
     embeddings = Embeddings(tokens, tokens, tokens[:, 0])
     gflop = round(2 * count_macs(recipe.model) / 1e9)
@@ -61,9 +66,15 @@ def _under(dtype: torch.dtype, device: str, forward: Run) -> Run:
 
 def _machine_gflops(device: str, dtype: torch.dtype) -> float:
     a = torch.randn(2048, 2048, device=device, dtype=dtype)
-    product = _under(torch.float32, device, lambda: a @ a)
-    product()
-    return 2 * 2048**3 / min(_time(product) for _ in range(5)) / 1e9
+    # The same product as a 1×1 convolution of 64×32 pixels, which goes to another library.
+    pixels = a.view(1, 64, 32, 2048).permute(0, 3, 1, 2)
+    kernels: list[Run] = [lambda: a @ a, lambda: F.conv2d(pixels, a[:, :, None, None])]
+    seconds: list[float] = []
+    for kernel in kernels:
+        product = _under(torch.float32, device, kernel)
+        product()
+        seconds += [_time(product) for _ in range(5)]
+    return 2 * 2048**3 / min(seconds) / 1e9
 
 
 def _time(run: Run) -> float:
@@ -72,41 +83,61 @@ def _time(run: Run) -> float:
     return time.perf_counter() - started
 
 
-def _worker(which: str, size: int, device: str, precision: str, repeats: int) -> dict[str, Any]:
+def _worker(which: str, size: Size, device: str, precision: str, repeats: int) -> dict[str, Any]:
     dtype = torch.float32 if precision == "32" else torch.bfloat16
     run, gflop = (_ours if which == "ours" else _reference)(size, device, dtype)
     _touch_small(which, device, dtype)
     memory = PeakMemory(device)
     first = _time(run)
     peak = memory.megabytes()
-    times = [_time(run) for _ in range(repeats)]
+    times = [_time(run) for _ in range(repeats)] or [first]
     return {
         "ms": 1e3 * min(times),
         "first_ms": 1e3 * first,
         "peak_mb": peak,
-        "gflop": gflop * size * size / 256**2,
+        "gflop": gflop * size[0] * size[1] / 256**2,
         "machine_gflops": _machine_gflops(device, dtype),
     }
 
 
 def _touch_small(which: str, device: str, dtype: torch.dtype) -> None:
     """Load the libraries' own memory before memory is counted."""
-    (_ours if which == "ours" else _reference)(16, device, dtype)[0]()
+    (_ours if which == "ours" else _reference)((16, 16), device, dtype)[0]()
 
 
 def _measure(which: str, arguments: argparse.Namespace, precision: str) -> dict[str, Any]:
     """In a process of its own, so that neither finds the other's memory."""
     command = [sys.executable, "-m", "benchmarks.restore_speed", "--worker", which]
-    command += ["--size", str(arguments.size), "--repeats", str(arguments.repeats)]
+    command += ["--size", "x".join(map(str, arguments.size))]
+    command += ["--repeats", str(arguments.repeats)]
     command += ["--device", arguments.device, "--precision", precision]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def _size(text: str) -> Size:
+    width, _, height = text.partition("x")
+    return int(width), int(height or width)
+
+
+def _print_alone(arguments: argparse.Namespace, found: dict[str, dict[str, Any]]) -> None:
+    width, height = arguments.size
+    if arguments.json:
+        print(json.dumps({"size": [width, height], "precisions": found}, indent=2))
+        return
+    for name, one in found.items():
+        print(
+            f"{width}×{height} {name:>4}: {one['ms'] / 1e3:.1f} s "
+            f"(arithmetic alone {one['gflop'] / one['machine_gflops']:.1f} s), "
+            f"memory {one['peak_mb'] / 1024:.2f} GiB beside weights and image"
+        )
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--size", type=_size, default=(256, 256), help="such as 256 or 3840x2160")
+    parser.add_argument("--ours-only", action="store_true", help="once, without the reference")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=("32", "bf16"), action="append")
@@ -124,7 +155,11 @@ def main() -> None:
         )
         print(json.dumps(found))
         return
-    # The issue's limits compare every precision with the reference in float32.
+    if arguments.ours_only:
+        arguments.repeats = 0
+        _print_alone(arguments, {name: _measure("ours", arguments, name) for name in precisions})
+        return
+    # The limits compare every precision with the reference in float32.
     float32 = _measure("reference", arguments, "32")
     rows = []
     for precision in precisions:
@@ -132,7 +167,7 @@ def main() -> None:
         theirs = float32 if precision == "32" else _measure("reference", arguments, precision)
         rows.append(
             {
-                "size": arguments.size,
+                "size": arguments.size[0] if len({*arguments.size}) == 1 else arguments.size,
                 "precision": precision,
                 "ours_ms": ours["ms"],
                 "ours_first_ms": ours["first_ms"],
@@ -153,8 +188,9 @@ def main() -> None:
         return
     for row in rows:
         floor = row["gflop"] / row["machine_gflops"] * 1e3
+        size = "×".join(map(str, arguments.size))
         print(
-            f"{row['size']}² {row['precision']:>4}: ours {row['ours_ms']:.0f} ms "
+            f"{size} {row['precision']:>4}: ours {row['ours_ms']:.0f} ms "
             f"(arithmetic alone {floor:.0f} ms), reference {row['reference_ms']:.0f} ms; "
             f"ratio to its float32 {row['ratio_to_float32']:.2f} (limit {row['limit']}); memory "
             f"{row['ours_peak_mb']:.0f} of {row['reference_peak_mb']:.0f} MB "

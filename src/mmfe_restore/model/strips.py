@@ -21,6 +21,7 @@ from mmfe_restore.model.layers import LayerNorm, to_nchw, to_nhwc, without_autoc
 from mmfe_restore.model.mdta import MDTA, attention_matrix, fold_output
 from mmfe_restore.model.mgfb import MGFB, CrossAttention
 from mmfe_restore.model.mofe import MoFE
+from mmfe_restore.model.products import add_product, multiply_rows
 from mmfe_restore.model.rolling import Fill, convolve_rows, rolling_rows, rows_within
 
 
@@ -80,7 +81,10 @@ class Strips:
         out = skip.new_empty((batch, 2 * height, 2 * width, half if reduce else channels))
         weight = _cast(_conv(up.body).weight, x)
         # Reducing the joined channels is a sum of two products: nothing needs to be joined.
-        matrix = None if reduce is None else _cast(reduce.weight.flatten(1), x)
+        reduced: tuple[Tensor, ...] = ()
+        if reduce is not None:
+            matrix = _cast(reduce.weight.flatten(1), x)
+            reduced = matrix[:, :half].contiguous(), matrix[:, half:].contiguous()
         rows = rows_within(self._budget, width, 2 * channels, x)
         for one, kept, result in zip(x, skip, out, strict=True):
             for first in range(0, height, rows):
@@ -88,13 +92,12 @@ class Strips:
                 doubled = _convolve_slice(one, weight, first, last)
                 enlarged = to_nhwc(F.pixel_shuffle(doubled, 2))[0]
                 window = slice(2 * first, 2 * last)
-                if matrix is None:
+                if not reduced:
                     result[window, :, :half] = enlarged
                     result[window, :, half:] = kept[window]
                 else:
-                    flat = result[window].view(-1, half)
-                    torch.mm(enlarged.reshape(-1, half), matrix[:, :half].t(), out=flat)
-                    flat.addmm_(kept[window].reshape(-1, half), matrix[:, half:].t())
+                    multiply_rows(enlarged.contiguous(), reduced[0], result[window])
+                    add_product(result[window], kept[window], reduced[1])
         return out
 
     def _mdta(self, attn: MDTA, norm: LayerNorm, x: Tensor) -> None:
@@ -113,8 +116,8 @@ class Strips:
         query, query_kernel = _cast(attn.query.weight.flatten(1), x), attn.query_dwconv.weight
 
         def fill(first: int, last: int, outs: Sequence[Tensor]) -> None:
-            _multiply(x[first:last], query, outs[0])
-            _multiply(mixed[first:last], to_key, outs[1])
+            multiply_rows(x[first:last], query, outs[0])
+            multiply_rows(mixed[first:last], to_key, outs[1])
 
         kernels = (_cast(query_kernel, x), key_kernel)
         matrix = self._attention(x, fill, kernels, attn.temperature, attn.project_out)
@@ -161,25 +164,23 @@ class Strips:
         for window, (buffer,) in rolling_rows(
             (height, width), (channels,), fill, rows=rows, like=x
         ):
-            v = convolve_rows(buffer, kernel)
-            x[window].view(-1, channels).addmm_(v.reshape(-1, channels), matrix.t())
+            add_product(x[window], convolve_rows(buffer, kernel), matrix)
 
     def _gdfn(self, ffn: GDFN, norm: LayerNorm, x: Tensor) -> None:
         """In place: x += GDFN(norm(x)) for one image (H, W, C)."""
-        height, width, channels = x.shape
+        height, width, _ = x.shape
         # Odd hidden sizes (255) halve the speed of a product: zero channels change nothing.
         projections = [_padded(w, x) for w in ffn.project_in.weight.flatten(1).chunk(2)]
         kernels = [_padded(w, x) for w in ffn.dwconv.weight.chunk(2)]
         hidden = len(kernels[0])
-        output = _padded(ffn.project_out.weight.flatten(1).t(), x)
+        output = _padded(ffn.project_out.weight.flatten(1).t(), x).t().contiguous()
         fill = _project(x, norm, projections)
         rows = rows_within(self._budget, width, 2 * hidden, x)
         for window, buffers in rolling_rows(
             (height, width), (hidden, hidden), fill, rows=rows, like=x
         ):
             gate, value = (convolve_rows(b, k) for b, k in zip(buffers, kernels, strict=True))
-            gated = F.gelu(gate).mul_(value).reshape(-1, hidden)
-            x[window].view(-1, channels).addmm_(gated, output)
+            add_product(x[window], F.gelu(gate).mul_(value), output)
 
     def _cross_attention(
         self, attn: CrossAttention, norm: LayerNorm, x: Tensor, tokens: Tensor
@@ -238,16 +239,11 @@ def _padded(weight: Tensor, like: Tensor) -> Tensor:
     return _cast(torch.cat([weight, zeros]), like)
 
 
-def _multiply(rows: Tensor, matrix: Tensor, out: Tensor) -> None:
-    """Write the 1×1 convolution ``matrix`` (K, C) of ``rows`` (n, W, C) into ``out``."""
-    torch.mm(rows.reshape(-1, rows.shape[-1]), matrix.t(), out=out.view(-1, len(matrix)))
-
-
 def _project(x: Tensor, norm: LayerNorm | None, matrices: Sequence[Tensor]) -> Fill:
     def fill(first: int, last: int, outs: Sequence[Tensor]) -> None:
         rows = x[first:last] if norm is None else norm(x[first:last])
         for matrix, out in zip(matrices, outs, strict=True):
-            _multiply(rows, matrix, out)
+            multiply_rows(rows, matrix, out)
 
     return fill
 
