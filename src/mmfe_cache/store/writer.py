@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -107,7 +108,7 @@ class CacheWriter:
         there: set[int] | None = None
         for name in ARRAY_NAMES:
             folder = self.path / group / name
-            listed = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set[str]()
+            listed = _files(folder)
             suffix = self.metadata.place(view, name, 0).file.removeprefix("c.0")
             numbers = {k for k in range(count) if f"c.{k}{suffix}" in listed}
             there = numbers if there is None else there & numbers
@@ -179,3 +180,11 @@ class CacheWriter:
         except OSError as problem:
             shutil.rmtree(folder, ignore_errors=True)
             raise files.explain(problem, self.path) from problem
+
+
+def _files(folder: Path) -> set[str]:
+    """Names of the files of a folder; what else bears a shard's name is no shard."""
+    if not folder.is_dir():
+        return set()
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.is_file()}

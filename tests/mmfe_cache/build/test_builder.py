@@ -4,7 +4,7 @@ import pytest
 from benchmarks.cache_support import Pattern, TinyGuide, sample_set, tree
 from mmfe_cache import open_cache
 from mmfe_cache.build import build_cache
-from mmfe_cache.errors import CacheError, DataError, GuideError, UsageError
+from mmfe_cache.errors import CacheError, DataError, GuideError, MmfeError, UsageError
 from mmfe_cache.progress import SilentProgress
 from mmfe_cache.views import View
 
@@ -194,3 +194,16 @@ def test_nonsense_sizes_are_usage_errors(tmp_path, bad):
     with pytest.raises(UsageError):
         build(tmp_path / "a.zarr", **bad)
     assert not (tmp_path / "a.zarr").exists()
+
+
+def test_a_folder_in_a_shards_place_is_no_shard(tmp_path):
+    build(tmp_path / "a.zarr")
+    file = tmp_path / "a.zarr" / "whole-16" / "joint" / "c.1.0.0"
+    content = file.read_bytes()
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(MmfeError, match=r"c\.1\.0\.0"):
+        build(tmp_path / "a.zarr")
+    file.rmdir()
+    assert build(tmp_path / "a.zarr").encodings == 4
+    assert file.read_bytes() == content

@@ -86,7 +86,8 @@ def test_rank_0_killed_while_it_holds_the_lock(tmp_path):
     assert tree(path) == tree(tmp_path / "b.zarr")
 
 
-@pytest.mark.parametrize("since", [0, time.time() + 10 * 365 * 86400])
+# Named, because every test process has its own time.
+@pytest.mark.parametrize("since", [0, time.time() + 10 * 365 * 86400], ids=["1970", "to come"])
 def test_another_machines_lock_counts_while_it_gives_signs_of_life(tmp_path, since):
     path = tmp_path / "a.zarr"
     owner = {"host": "elsewhere", "pid": 1, "since": since}
