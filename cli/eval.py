@@ -81,6 +81,7 @@ def command(
     from mmfe_cache.errors import UsageError
     from mmfe_cache.views import View
     from mmfe_restore.evaluation import evaluate, load_checkpoint, open_eval_cache
+    from mmfe_restore.evaluation.protocols import protocol_named
     from mmfe_restore.evaluation.report import check_free
     from mmfe_restore.recipes import load_recipe
 
@@ -90,6 +91,8 @@ def command(
         )
     if view is not None:
         View.parse(view)  # a misspelt view is no view that a cache lacks
+    if protocol is not None:
+        protocol_named(protocol)
     opened = load_checkpoint(checkpoint, None if recipe is None else load_recipe(recipe))
     name = opened.recipe.data.dataset if dataset is None else dataset
     folder = _default_out(opened.path, name, split) if out is None else out

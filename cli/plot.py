@@ -43,7 +43,7 @@ FIGURES = Path("figures")
 
 @app.command()
 def embeddings(
-    path: Annotated[Path, typer.Argument(help="A cache: a .zarr folder.")],
+    path: Annotated[str, typer.Argument(help="A cache: a .zarr folder, or its address.")],
     view: Annotated[str | None, typer.Option("--view", help="Which view; its last.")] = None,
     most: Annotated[int, typer.Option("--most", min=4, help="Samples to draw.")] = 1100,
     out: Out = FIGURES,

@@ -60,7 +60,7 @@ def command(
         _print_config(recipe_to_dict(resolved), as_json)
         return
     if dry_run:
-        _dry_run(resolved, root, cache, as_json)
+        _dry_run(resolved, as_json, root=root, cache=cache, init_from=init_from, wandb=wandb)
         return
     from mmfe_restore.training import train
     from mmfe_restore.training.folder import default_folder
@@ -95,10 +95,18 @@ def _print_config(values: dict[str, object], as_json: bool) -> None:
     output.say(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip())
 
 
-def _dry_run(recipe: Recipe, root: Path | None, cache: Path | None, as_json: bool) -> None:
+def _dry_run(
+    recipe: Recipe,
+    as_json: bool,
+    *,
+    root: Path | None,
+    cache: Path | None,
+    init_from: Path | None,
+    wandb: str | None,
+) -> None:
     from mmfe_restore.training.plan import plan_run
 
-    plan = plan_run(recipe, root=root, cache=cache)
+    plan = plan_run(recipe, root=root, cache=cache, init_from=init_from, wandb=wandb)
     if as_json:
         output.print_json(plan.to_json())
     else:

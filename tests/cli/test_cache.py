@@ -111,6 +111,7 @@ def test_stores_that_fit_only_one_by_one_are_refused_before_anything_is_built(
         (["--shard-samples", "0"], 2, "--shard-samples"),
         (["--prompt", "a", "--prompt-file", "b"], 2, "not both"),
         (["--root", "/nowhere"], 1, "/nowhere"),
+        (["--root", __file__], 1, "no folder"),
     ],
 )
 def test_bad_input_gets_one_message_and_leaves_nothing(build, tmp_path, extra, code, words):

@@ -84,7 +84,9 @@ def made_splits(made: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def read_spec(root: Path) -> Mapping[str, Any] | None:
-    """What `write_synth` recorded under ``root``; None for the published set."""
+    """What `write_synth` recorded under ``root``; None for the published set, or no folder."""
+    if not root.is_dir():
+        return None
     spec = _read_json(root / SPEC_FILE, "compositions", "scenes")
     if spec is not None and not {"train", "test"} <= set(spec["scenes"]):
         raise _unreadable(root / SPEC_FILE, "no list of both splits' scenes")

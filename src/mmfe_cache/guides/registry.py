@@ -39,6 +39,11 @@ class GuideInfo:
     revision: str | None = None
 
     @property
+    def reads(self) -> Literal["pixels", "severities"]:
+        """What it looks at; only pixels can be had of a photograph."""
+        return "severities" if self.kind == "oracle" else "pixels"
+
+    @property
     def how_to_get(self) -> str:
         """The command that fetches the weights."""
         if self.repository is None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmfe_cache.errors import MmfeError
+from mmfe_cache.errors import MmfeError, UsageError
 from mmfe_cache.guides.registry import find_guide
 from mmfe_cache.store import store_path
 from mmfe_restore.recipes import Recipe
+
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/")
+"""The beginning of an address that fsspec knows, such as s3://bucket."""
 
 
 def is_store(path: Path) -> bool:
@@ -27,7 +31,19 @@ def find_store(recipe: Recipe, dataset: str, split: str, cache: Path | None) -> 
         split: ``"train"`` or ``"test"``.
         cache: the store itself, or the folder of the data set's stores; None for its default
             place.
+
+    Raises:
+        UsageError: ``cache`` is an address: stores are read here by memory map.
     """
+    if cache is not None and (address := _ADDRESS.match(str(cache))):
+        # As a path, an address has lost one of its two slashes.
+        there = f"{address[1]}://{str(cache)[address.end() :].lstrip('/')}"
+        raise UsageError(
+            "a cache at an address is not read in training or evaluation: every step would wait",
+            got=there,
+            expected="a local folder",
+            remedy=f"mmfe cache pull {there} cache/{dataset}/{split}/{recipe.guide.name}.zarr",
+        )
     if cache is not None and is_store(cache):
         return cache
     return store_path(dataset, split, recipe.guide.name, root=cache)

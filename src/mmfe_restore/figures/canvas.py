@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from mmfe_cache.atomic import write_atomically
 from mmfe_cache.degradations import COMPOSITIONS
@@ -15,6 +16,9 @@ from mmfe_cache.errors import MmfeError, UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # Okabe and Ito (2008): told apart by every common kind of colour vision, on paper too.
 COLOURS = (
@@ -64,35 +68,47 @@ class Drawing:
         return {"files": [str(path) for path in self.files], **self.facts}
 
 
-def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure in the look that all share; drawn without a display.
+STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    # A dollar sign in the name of a file, class or run is a dollar sign.
+    "text.parse_math": False,
+    "svg.hashsalt": "mmfe",
+}
+"""Matplotlib's settings of every figure here, and of no other."""
 
-    Raises:
-        MmfeError: matplotlib is not installed.
+
+def in_our_style(draw: Callable[P, R]) -> Callable[P, R]:
+    """Give a function that draws a figure our settings, and its caller's back afterwards.
+
+    The function raises MmfeError where matplotlib is not installed, before it computes anything.
     """
-    try:
-        import matplotlib as mpl
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise MmfeError(
-            "figures need matplotlib, which is an extra",
-            remedy="in mmfe's checkout: pip install -c constraints.txt '.[plots]'",
-        ) from None
-    mpl.rcParams.update(
-        {
-            "font.size": 8,
-            "axes.titlesize": 9,
-            "axes.labelsize": 8,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "legend.frameon": False,
-            "svg.fonttype": "none",
-            # A dollar sign in the name of a file, class or run is a dollar sign.
-            "text.parse_math": False,
-            "svg.hashsalt": "mmfe",
-        }
-    )
+
+    @wraps(draw)
+    def styled(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            import matplotlib as mpl
+        except ModuleNotFoundError:
+            raise MmfeError(
+                "figures need matplotlib, which is an extra",
+                remedy="in mmfe's checkout: pip install -c constraints.txt '.[plots]'",
+            ) from None
+        with mpl.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+def new_figure(height: float, width: float = WIDTH) -> Figure:
+    """An empty figure, drawn without a display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure

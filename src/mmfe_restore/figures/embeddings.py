@@ -13,6 +13,7 @@ from mmfe_restore.figures.canvas import (
     Table,
     check_targets,
     in_order,
+    in_our_style,
     new_figure,
     save,
     short,
@@ -22,8 +23,21 @@ from mmfe_restore.figures.similarity import Matrix, cosine, plane, spread_sample
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from numpy.typing import NDArray
 
     from mmfe_cache.store import CacheReader
+
+
+def choose_samples(cache: CacheReader, most: int) -> tuple[NDArray[np.int64], list[str]]:
+    """Places of at most ``most`` samples that the cache holds, evenly by class; and their classes.
+
+    Samples that were skipped when the cache was built are left out.
+    """
+    gone = set(cache.skipped)
+    held = [place for place, name in enumerate(cache.ids) if name not in gone]
+    chosen = spread_sample([label_of(cache.ids[place]) for place in held], most)
+    places = np.array(held, dtype=np.int64)[chosen]
+    return places, [label_of(cache.ids[place]) for place in places]
 
 
 def label_of(sample_id: str) -> str:
@@ -31,6 +45,7 @@ def label_of(sample_id: str) -> str:
     return sample_id.rsplit("/", 1)[0]
 
 
+@in_our_style
 def plot_embeddings(
     cache: CacheReader, view: str, out: Path, *, most: int = 1100, force: bool = False
 ) -> Drawing:
@@ -48,13 +63,11 @@ def plot_embeddings(
         UsageError: the figure exists.
     """
     check_targets(out, ["embeddings"], force=force)
-    labels = [label_of(name) for name in cache.ids]
-    chosen = spread_sample(labels, most)
-    answers = answers_of(cache, chosen, view)
-    shown = [labels[i] for i in chosen]
+    chosen, shown = choose_samples(cache, most)
     order = in_order(shown)
     if len(order) < 2:
         raise UsageError("this figure compares classes", got=f"{len(order)} class in {cache.path}")
+    answers = answers_of(cache, chosen, view)
     coordinates, share = plane(answers)
     means = class_similarities(answers, shown, order)
 

@@ -18,6 +18,7 @@ from mmfe_restore.figures.canvas import (
     Drawing,
     Table,
     check_targets,
+    in_our_style,
     new_figure,
     nice,
     save,
@@ -35,6 +36,7 @@ SCALE = 0.25
 _MARGIN, _GAP, _LABEL = 0.16, 0.02, 0.2
 
 
+@in_our_style
 def plot_errors(
     samples: Sequence[Sample],
     methods: Sequence[Method],

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from mmfe_cache.errors import UsageError
 from mmfe_cache.samples import ImageArray
 from mmfe_restore.evaluation.scores import to_tensor
-from mmfe_restore.figures.canvas import Drawing, Table, check_targets, new_figure, save
+from mmfe_restore.figures.canvas import (
+    Drawing,
+    Table,
+    check_targets,
+    in_our_style,
+    new_figure,
+    save,
+)
 from mmfe_restore.figures.spectrum import BINS, centroid, radial_spectrum
 
 if TYPE_CHECKING:
@@ -95,6 +102,7 @@ def _expert(index: int, difference: torch.Tensor) -> Expert:
     return Expert(index + 1, np.abs(maps).mean(axis=0), frequencies, shares, middle)
 
 
+@in_our_style
 def plot_experts(
     restorers: Sequence[tuple[str, Restorer]],
     image: ImageArray,

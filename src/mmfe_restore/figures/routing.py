@@ -16,13 +16,14 @@ from mmfe_restore.figures.canvas import (
     Table,
     check_targets,
     in_order,
+    in_our_style,
     new_figure,
     save,
     short,
 )
-from mmfe_restore.figures.embeddings import answers_of, label_of
+from mmfe_restore.figures.embeddings import answers_of, choose_samples
 from mmfe_restore.figures.scatter import name_classes, scatter
-from mmfe_restore.figures.similarity import Matrix, alignment, cosine, plane, spread_sample
+from mmfe_restore.figures.similarity import Matrix, alignment, cosine, plane
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,6 +50,7 @@ class Routed:
         return np.concatenate(list(self.sites.values()), axis=1)
 
 
+@in_our_style
 def plot_routing(
     restorers: Sequence[tuple[str, Restorer]],
     cache: CacheReader,
@@ -77,9 +79,7 @@ def plot_routing(
             figure exists.
     """
     check_targets(out, ["routing"], force=force)
-    labels = [label_of(name) for name in cache.ids]
-    chosen = spread_sample(labels, most)
-    shown = [labels[i] for i in chosen]
+    chosen, shown = choose_samples(cache, most)
     answers = answers_of(cache, chosen, view)
     reference = cosine(answers)
     runs = [_route(name, restorer, answers) for name, restorer in restorers]

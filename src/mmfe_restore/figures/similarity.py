@@ -49,7 +49,7 @@ def spread_sample(labels: list[str], most: int) -> NDArray[np.int64]:
     groups: dict[str, list[int]] = {}
     for index, label in enumerate(labels):
         groups.setdefault(label, []).append(index)
-    each = max(2, most // len(groups))
+    each = max(2, most // max(1, len(groups)))
     chosen: list[int] = []
     for label, members in groups.items():
         order = generator("figure", label).permutation(len(members))[:each]

@@ -121,15 +121,22 @@ def _flat(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def _load(restorer: Restorer, name: str, device: str) -> Guide:
-    from mmfe_cache.guides import guide_dim, load_guide
+    from mmfe_cache.guides import load_guide
+    from mmfe_cache.guides.registry import find_guide
 
     unguided = "or restore without it: --guide none" if restorer.has_null_guidance else None
     try:
-        width = guide_dim(name)
-        if width != restorer.config.guidance_dim:
+        found = find_guide(name)
+        if found.reads != "pixels":
+            raise UsageError(
+                f"the guide {name} reads recorded severities and cannot see a photograph",
+                expected="a guide that reads pixels",
+                remedy=unguided or "train the network with a guide that reads pixels",
+            )
+        if found.dim != restorer.config.guidance_dim:
             raise UsageError(
                 f"the guide {name} does not fit this network",
-                got=f"embeddings of width {width}",
+                got=f"embeddings of width {found.dim}",
                 expected=f"width {restorer.config.guidance_dim}",
                 remedy="leave --guide out, so that the network's own guide is used",
             )
@@ -141,10 +148,4 @@ def _load(restorer: Restorer, name: str, device: str) -> Guide:
             expected=problem.expected,
             remedy="; ".join(part for part in (problem.remedy, unguided) if part) or None,
         ) from problem
-    if guide.reads != "pixels":
-        raise UsageError(
-            f"the guide {name} reads recorded severities and cannot see a photograph",
-            expected="a guide that reads pixels",
-            remedy=unguided or "train the network with a guide that reads pixels",
-        )
     return guide

@@ -17,7 +17,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from mmfe_cache.errors import UsageError
 from mmfe_cache.progress import Progress
 from mmfe_restore.recipes import Recipe, recipe_to_dict
+from mmfe_restore.training.finite import require_finite_weights
 from mmfe_restore.training.folder import CHECKPOINTS
+from mmfe_restore.training.task import RestorationTask
 
 SUFFIX = ".ckpt"
 KEEP = 2
@@ -96,6 +98,8 @@ class SaveByClock(Checkpoint):
             stops = strategy.reduce_boolean_decision(stops, all=False)
             due = strategy.reduce_boolean_decision(due, all=False)
         if stops or due or ends:
+            assert isinstance(pl_module, RestorationTask)
+            require_finite_weights(trainer, pl_module)
             self._save(trainer, step)
         if stops and not ends:
             told = self._signal

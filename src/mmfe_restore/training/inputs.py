@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from mmfe_cache.datasets import load_dataset
@@ -13,6 +14,7 @@ from mmfe_cache.samples import Sample, SampleSet
 from mmfe_cache.seeds import generator
 from mmfe_cache.store import CacheReader, open_cache
 from mmfe_restore.data import SampleGuidance, Schedule, build_command, find_store, guide_name
+from mmfe_restore.model import Restorer
 from mmfe_restore.recipes.schema import Recipe
 
 
@@ -92,6 +94,41 @@ def open_inputs(
             None if reader is None or not validation else _guidance(recipe, reader, validation)
         ),
     )
+
+
+def require_options(init_from: Path | None, wandb: str | None) -> None:
+    """Refuse at once what would end a run only after its data and cache were opened.
+
+    Raises:
+        UsageError: there is no file ``init_from``, or Weights & Biases is asked for and not
+            installed.
+    """
+    if init_from is not None and not init_from.is_file():
+        raise UsageError(
+            "there are no weights to start from",
+            got=f"--init-from {init_from}",
+            expected="a .pth or .safetensors file of Restormer's weights",
+        )
+    if wandb is not None and find_spec("wandb") is None:
+        raise UsageError(
+            "Weights & Biases is not installed",
+            remedy="in mmfe's checkout: pip install -c constraints.txt '.[wandb]'",
+        )
+
+
+def new_restorer(recipe: Recipe, init_from: Path | None) -> Restorer:
+    """The network that a run begins with.
+
+    Args:
+        recipe: says which.
+        init_from: Restormer weights for its backbone; None draws all weights.
+
+    Raises:
+        ModelError: the weights are another network's, or damaged.
+    """
+    if init_from is None:
+        return Restorer(recipe.model)
+    return Restorer.from_restormer(init_from, recipe.model)
 
 
 def hold_out(

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
-from mmfe_cache.errors import UsageError
 from mmfe_restore.recipes import recipe_to_dict
 from mmfe_restore.recipes.schema import Recipe
 from mmfe_restore.training.folder import METRICS
@@ -23,9 +22,6 @@ def loggers(recipe: Recipe, out: Path, step: int, wandb: str | None) -> list[Log
         out: the run's folder; TensorBoard's events stand in ``tensorboard/`` below it.
         step: rows and events after it belong to a run that was lost, and go.
         wandb: the Weights & Biases project; None does without.
-
-    Raises:
-        UsageError: Weights & Biases is asked for and not installed.
     """
     # TensorBoard ends a purged range at the step it is given, that step included.
     board = TensorBoardLogger(out, name="", version="tensorboard", purge_step=step + 1)
@@ -33,15 +29,9 @@ def loggers(recipe: Recipe, out: Path, step: int, wandb: str | None) -> list[Log
     if wandb is not None:
         # The same folder is the same run, also after a resume.
         identity = hashlib.blake2b(str(out.resolve()).encode(), digest_size=8).hexdigest()
-        try:
-            logger = WandbLogger(
-                name=out.name, save_dir=out, project=wandb, id=identity, resume="allow"
-            )
-        except ModuleNotFoundError:
-            raise UsageError(
-                "Weights & Biases is not installed",
-                remedy="in mmfe's checkout: pip install -c constraints.txt '.[wandb]'",
-            ) from None
+        logger = WandbLogger(
+            name=out.name, save_dir=out, project=wandb, id=identity, resume="allow"
+        )
         logger.log_hyperparams(recipe_to_dict(recipe))
         chosen.append(logger)
     return chosen

@@ -12,7 +12,7 @@ from mmfe_cache.progress import SilentProgress
 from mmfe_restore.data import Schedule, build_command, find_store
 from mmfe_restore.model import Restorer
 from mmfe_restore.recipes.schema import Recipe
-from mmfe_restore.training.inputs import hold_out, open_inputs
+from mmfe_restore.training.inputs import hold_out, new_restorer, open_inputs, require_options
 from mmfe_restore.training.machine import Machine
 from mmfe_restore.training.memory import estimate
 
@@ -86,7 +86,14 @@ class Plan:
         return values
 
 
-def plan_run(recipe: Recipe, *, root: Path | None = None, cache: Path | None = None) -> Plan:
+def plan_run(
+    recipe: Recipe,
+    *,
+    root: Path | None = None,
+    cache: Path | None = None,
+    init_from: Path | None = None,
+    wandb: str | None = None,
+) -> Plan:
     """Work out stages, steps, images, views and memory, and find what would stop the run.
 
     Reads the data set's list and the cache's metadata; computes nothing on a GPU.
@@ -95,12 +102,19 @@ def plan_run(recipe: Recipe, *, root: Path | None = None, cache: Path | None = N
         recipe: what would be trained.
         root: as for `train`.
         cache: as for `train`.
+        init_from: likewise; the weights are read and must fit.
+        wandb: likewise; nothing is sent.
 
     Raises:
-        UsageError: the recipe does not fit the machine.
+        UsageError: the recipe does not fit the machine; for ``init_from`` and ``wandb`` as
+            `train`.
+        ModelError: ``init_from`` does not fit.
     """
     machine = Machine.detect()
     machine.check(recipe)
+    require_options(init_from, wandb)
+    if init_from is not None:
+        new_restorer(recipe, init_from)
     problem: MmfeError | None = None
     schedule: Schedule | None = None
     samples = held = None

@@ -17,11 +17,10 @@ from mmfe_cache.guides.calls import guide_calls
 from mmfe_cache.packing import unpacked_cost
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_restore.data import TrainingBatches, hold_in_memory
-from mmfe_restore.model import Restorer
 from mmfe_restore.recipes.schema import Recipe
 from mmfe_restore.training import folder, validation
 from mmfe_restore.training.checkpoints import SaveByClock, find_start, list_checkpoints
-from mmfe_restore.training.inputs import Inputs, open_inputs
+from mmfe_restore.training.inputs import Inputs, new_restorer, open_inputs, require_options
 from mmfe_restore.training.logs import loggers
 from mmfe_restore.training.machine import Machine
 from mmfe_restore.training.peers import NamePeers
@@ -67,7 +66,9 @@ def train(
 
     Raises:
         CacheError: see `open_inputs`; always before the first step.
-        UsageError: the recipe does not fit the data, the machine or what ``out`` holds.
+        UsageError: the recipe does not fit the data, the machine or what ``out`` holds; there is
+            no ``init_from``, or Weights & Biases is not installed.
+        ModelError: ``init_from`` holds another network's weights, or training diverged.
         DataError: the data set is missing or a picture cannot be read.
     """
     machine = Machine.detect()
@@ -75,6 +76,7 @@ def train(
     told: Progress = SilentProgress() if progress is None or machine.rank else progress
     machine.check(recipe)
     calls_before = guide_calls()
+    require_options(init_from, wandb)
     inputs = open_inputs(recipe, root=root, cache=cache, progress=told)
     if machine.rank == 0:
         if resume is None:
@@ -183,10 +185,7 @@ class _Run:
 
     def _task(self, init_from: Path | None) -> RestorationTask:
         torch.manual_seed(self.recipe.train.seed)
-        if init_from is None:
-            restorer = Restorer(self.recipe.model)
-        else:
-            restorer = Restorer.from_restormer(init_from, self.recipe.model)
+        restorer = new_restorer(self.recipe, init_from)
         restorer.activation_checkpointing = self.recipe.train.activation_checkpointing
         if self.machine.compiles(self.recipe):
             restorer.compile_core()

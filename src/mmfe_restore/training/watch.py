@@ -12,6 +12,7 @@ from torch import Tensor
 from mmfe_cache.progress import Task
 from mmfe_restore.data import Batch, TrainingBatches
 from mmfe_restore.recipes.schema import Recipe
+from mmfe_restore.training.finite import require_finite_loss
 from mmfe_restore.training.tables import CsvTable
 from mmfe_restore.training.task import RestorationTask
 
@@ -97,6 +98,7 @@ class Watch(Callback):
         plan = task.schedule.stage_at(step - 1)
         parts = task.micro_batches
         row = {name: float(_mean(trainer, value)) / parts for name, value in task.terms.items()}
+        require_finite_loss(trainer, row["loss"], task)
         now, waited = time.perf_counter(), self._batches.waited
         then, waited_then, images_then = self._window
         self._window = (now, waited, self.images)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+from functools import partial
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
@@ -104,6 +106,34 @@ def test_embeddings(cache, tmp_path):
     before = [path.read_bytes() for path in drawing.files]
     again = plot_embeddings(cache, "whole@32", tmp_path, force=True)
     assert [path.read_bytes() for path in again.files] == before
+
+
+def test_what_was_skipped_in_the_cache_is_left_out(samples, tmp_path):
+    class Unreadable(Source):
+        def read(self):
+            raise DataError("image cannot be read", got=self.name)
+
+    spoilt = samples.samples[4]
+    changed = tuple(
+        replace(one, degraded=Unreadable("x", one.degraded.pixels)) if one is spoilt else one
+        for one in samples.samples
+    )
+    path = tmp_path / "oracle.zarr"
+    with_a_gap = replace(samples, samples=changed)
+    build_cache(with_a_gap, load_guide("oracle"), ["whole@32"], path, on_error="skip")
+    cache = open_cache(path)
+    assert cache.skipped == (spoilt.id,)
+    for number, draw in enumerate((plot_embeddings, partial(plot_routing, [("n", network())]))):
+        drawing = draw(cache, "whole@32", tmp_path / str(number))
+        with drawing.files[-1].open() as stream:
+            drawn = {row["id"] for row in csv.DictReader(stream)}
+        assert drawn == set(cache.ids) - {spoilt.id}
+
+
+def test_the_callers_matplotlib_settings_stay(cache, tmp_path):
+    before = dict(mpl.rcParams)
+    plot_embeddings(cache, "whole@32", tmp_path)
+    assert dict(mpl.rcParams) == before
 
 
 def test_routing_holds_the_routers_own_weights(cache, tmp_path):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from itertools import combinations
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 
 from mmfe_cache.degradations import COMPOSITIONS
-from mmfe_restore.figures.canvas import marker_of, new_figure
+from mmfe_restore.figures.canvas import STYLE, marker_of, new_figure
 from mmfe_restore.figures.scatter import name_classes, scatter
 
 
@@ -19,11 +20,12 @@ def test_names_keep_apart_and_inside(spread):
     # All classes in one corner but one, which stretches the axes: the tightest case.
     coordinates = random.normal(0, spread + 1e-6, (len(labels), 2))
     coordinates[-1] = (9, 9)
-    figure = new_figure(3.0)
-    axes = figure.subplots()
-    scatter(axes, coordinates, labels)
-    name_classes(axes, coordinates, labels)
-    figure.draw_without_rendering()
+    with mpl.rc_context(STYLE):
+        figure = new_figure(3.0)
+        axes = figure.subplots()
+        scatter(axes, coordinates, labels)
+        name_classes(axes, coordinates, labels)
+        figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in axes.texts]
     # An extent counts the line to the class in: the words alone are compared.
     words = [super(type(text), text).get_window_extent() for text in axes.texts if text.get_text()]

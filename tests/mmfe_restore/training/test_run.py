@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from mmfe_cache.build import build_cache
 from mmfe_cache.datasets import load_dataset
 from mmfe_cache.embeddings import Embeddings
-from mmfe_cache.errors import CacheError, MmfeError, UsageError
+from mmfe_cache.errors import CacheError, MmfeError, ModelError, UsageError
 from mmfe_cache.guides import load_guide
 from mmfe_cache.progress import SilentProgress
 from mmfe_cache.store import open_cache, store_path
@@ -25,7 +27,9 @@ from mmfe_restore.losses import fourier_loss, l1_loss
 from mmfe_restore.model import Restorer
 from mmfe_restore.recipes import load_recipe, recipe_to_dict
 from mmfe_restore.recipes.reading import parse_yaml
+from mmfe_restore.training import inputs as training_inputs
 from mmfe_restore.training import plan_run, train
+from mmfe_restore.training.checkpoints import list_checkpoints, read_checkpoint
 from mmfe_restore.training.memory import estimate
 from mmfe_restore.training.task import RestorationTask
 
@@ -322,6 +326,13 @@ class TestRefusals:
         assert "--views whole@16,whole@32" in told
         assert f"--root {world.root}" in told
 
+    @pytest.mark.parametrize("call", [train, plan_run])
+    def test_a_cache_at_an_address(self, world, tmp_path, call):
+        out = {"out": tmp_path / "run"} if call is train else {}
+        told = "mmfe cache pull s3://bucket/a.zarr cache/cdd11/train/oracle.zarr"
+        with pytest.raises(UsageError, match=told):
+            call(world.recipe(), root=world.root, cache=Path("s3://bucket/a.zarr"), **out)
+
     def test_a_view_that_only_the_last_stage_needs(self, world, tmp_path):
         stages = (
             "[{epochs: 1, resolution: 16, batch_size: 4}, "
@@ -381,6 +392,35 @@ class TestRefusals:
             train(world.recipe("data.validation_scenes=5"), **world.sources, out=tmp_path / "run")
 
 
+def test_a_diverged_loss_ends_the_run_and_the_checkpoints_stay_finite(world, tmp_path):
+    class Diverge(Callback):
+        def on_after_backward(self, trainer, pl_module):
+            if trainer.global_step == 2:
+                pl_module.restorer.output.weight.grad.fill_(torch.nan)
+
+    with pytest.raises(MmfeError, match="diverged") as caught:
+        train(world.recipe(), **world.sources, out=tmp_path, callbacks=[Diverge()])
+    assert "train.learning_rate=0.001" in str(caught.value)
+    kept = list_checkpoints(tmp_path / "checkpoints")
+    assert [path.stem for path in kept] == ["step-00000002", "step-00000001"]
+    weights = read_checkpoint(kept[0])["state_dict"]
+    assert all(bool(torch.isfinite(value).all()) for value in weights.values())
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_loss_that_is_nan_is_refused_at_the_next_log(world, tmp_path):
+    class Poison(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step == 3:
+                with torch.no_grad():
+                    pl_module.restorer.output.weight.fill_(torch.inf)
+
+    recipe = world.recipe("train.checkpoint_every=600")
+    with pytest.raises(MmfeError, match=r"the loss is (nan|inf) at step 4"):
+        train(recipe, **world.sources, out=tmp_path, callbacks=[Poison()])
+    assert len(table(tmp_path / "metrics.csv")) == 3
+
+
 def test_out_of_memory_says_what_to_do(world, tmp_path):
     class Exhausted(Callback):
         def on_before_backward(self, trainer, pl_module, loss):
@@ -412,6 +452,22 @@ class TestPlan:
         assert [stage.views for stage in plan.stages] == [("whole@16",), ("whole@32",)]
         assert plan.problem is None
         assert plan.to_json()["exit_code"] == 0
+
+    def test_a_plan_reads_the_weights_it_would_start_from(self, world, tmp_path):
+        torch.save({"params": {"output.weight": torch.zeros(3)}}, tmp_path / "other.pth")
+        with pytest.raises(ModelError, match="another network"):
+            plan_run(world.recipe(), **world.sources, init_from=tmp_path / "other.pth")
+        for call in (plan_run, partial(train, out=tmp_path / "run")):
+            with pytest.raises(UsageError, match="no weights to start from"):
+                call(world.recipe(), **world.sources, init_from=tmp_path / "none.pth")
+        assert not (tmp_path / "run").exists()
+
+    def test_weights_and_biases_must_be_there(self, world, tmp_path, monkeypatch):
+        monkeypatch.setattr(training_inputs, "find_spec", lambda name: None)
+        for call in (plan_run, partial(train, out=tmp_path / "run")):
+            with pytest.raises(UsageError, match="Weights & Biases is not installed"):
+                call(world.recipe(), **world.sources, wandb="project")
+        assert not (tmp_path / "run").exists()
 
     def test_a_plan_says_what_is_missing(self, world, tmp_path):
         plan = plan_run(world.recipe(), root=world.root, cache=tmp_path)
