@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mmfe_restore.model.ledger import count_macs, count_parameters, info, parts
-from mmfe_restore.model.restorer import MGFB_SITES, MOFE_SITES, Restorer
+from mmfe_restore.model.network import MGFB_SITES, MOFE_SITES
+from mmfe_restore.model.restorer import Restorer
 
 __all__ = [
     "MGFB_SITES",

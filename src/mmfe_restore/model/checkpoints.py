@@ -7,20 +7,17 @@ import os
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 from mmfe_cache.errors import ModelError
 from mmfe_restore.model.card import model_card
+from mmfe_restore.model.weights import check_fit, read_weights
 from mmfe_restore.recipes.schema import ModelConfig
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from mmfe_restore.model.restorer import Restorer
     from mmfe_restore.recipes.schema import Recipe
 
@@ -101,8 +98,8 @@ def load(source: str | Path, *, device: torch.device | str = "cpu", **hub: Any) 
     config, recipe = read_config(folder)
     with torch.device("meta"):
         restorer = Restorer(config)
-    state = _read_weights(folder / WEIGHTS)
-    _check_fit(restorer, state, folder / WEIGHTS)
+    state = read_weights(folder / WEIGHTS)
+    check_fit(restorer, state, folder / WEIGHTS)
     restorer.load_state_dict(state, assign=True)
     restorer.requires_grad_(True)
     restorer.recipe = recipe
@@ -181,11 +178,11 @@ def load_restormer(path: str | Path, config: ModelConfig | None = None) -> Resto
     if config is None:
         config = ModelConfig(encoder_guidance="none", decoder_guidance="none", experts="none")
     restorer = Restorer(config)
-    state = _read_weights(Path(path))
+    state = read_weights(Path(path))
     own = restorer.state_dict()
     guided = ("mgfb.", "mofe.", "null_guidance.")
     complete = {**{k: v for k, v in own.items() if k.startswith(guided)}, **state}
-    _check_fit(restorer, complete, Path(path))
+    check_fit(restorer, complete, Path(path))
     restorer.load_state_dict(complete)
     return restorer
 
@@ -235,71 +232,3 @@ def _locate(source: str | Path, hub: dict[str, Any]) -> Path:
             got=str(problem).splitlines()[0] if str(problem) else type(problem).__name__,
             expected="a checkpoint folder, or owner/name on the Hugging Face Hub",
         ) from problem
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ModelError(
-            f"there are no weights at {path}", expected="a .safetensors or .pth file"
-        ) from None
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as problem:
-        raise ModelError(
-            f"{path} is damaged or not a file of weights",
-            got=str(problem).splitlines()[0] if str(problem) else type(problem).__name__,
-        ) from problem
-    except Exception as problem:  # pickle.UnpicklingError and whatever a hostile pickle raises
-        raise ModelError(
-            f"{path} holds more than tensors and is refused",
-            got=str(problem).splitlines()[0] if str(problem) else type(problem).__name__,
-            expected="tensors only, as torch.load(weights_only=True) reads them",
-            remedy="save its state dict alone, best as .safetensors",
-        ) from problem
-    for key in ("params", "state_dict"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    if not isinstance(loaded, dict) or not all(
-        isinstance(value, torch.Tensor) for value in loaded.values()
-    ):
-        raise ModelError(
-            f"{path} holds no state dict", got=type(loaded).__name__, expected="name to tensor"
-        )
-    return cast("dict[str, Tensor]", loaded)
-
-
-def _check_fit(restorer: Restorer, state: dict[str, Tensor], path: Path) -> None:
-    own = restorer.state_dict()
-    missing = sorted(own.keys() - state.keys())
-    foreign = sorted(state.keys() - own.keys())
-    shapes = [
-        f"{name} {tuple(state[name].shape)} where {tuple(tensor.shape)} belongs"
-        for name, tensor in own.items()
-        if name in state and state[name].shape != tensor.shape
-    ]
-    shapes += [
-        f"{name} of {state[name].dtype}"
-        for name in own
-        if name in state and not state[name].is_floating_point()
-    ]
-    if not (missing or foreign or shapes):
-        return
-    found = [
-        *(
-            f"{len(names)} {what}, such as {names[0]}"
-            for what, names in (
-                ("missing", missing),
-                ("foreign", foreign),
-                ("of another shape or type", shapes),
-            )
-            if names
-        )
-    ]
-    raise ModelError(
-        f"the weights in {path} are another network's",
-        got="; ".join(found),
-        expected=f"the {len(own)} tensors of its configuration",
-        remedy="use the config.json or the recipe that these weights were trained with",
-    )

@@ -1,4 +1,4 @@
-"""Restorer: the guided Restormer of the paper (Figure 2; Appendix A.1)."""
+"""Restorer: what users call, for images of any size and embeddings of any guide."""
 
 from __future__ import annotations
 
@@ -7,51 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import ModelError
-from mmfe_restore.model.block import Downsample, TransformerBlock, Upsample
-from mmfe_restore.model.checks import check_config, check_embeddings, check_image, check_keep
+from mmfe_restore.model.checks import check_embeddings, check_image, check_keep
 from mmfe_restore.model.guidance import NullGuidance
-from mmfe_restore.model.layers import conv1x1, convolve, to_nchw, to_nhwc
-from mmfe_restore.model.mgfb import MGFB
-from mmfe_restore.model.mofe import MoFE
+from mmfe_restore.model.network import Network
 from mmfe_restore.model.padding import pad_to_multiple
-from mmfe_restore.model.runners import Runner, WholeMaps
-from mmfe_restore.model.strips import Strips
-from mmfe_restore.model.wavelet import bands_at, num_bands
 from mmfe_restore.recipes.schema import ModelConfig
 
 if TYPE_CHECKING:
     from mmfe_restore.recipes.schema import Recipe
 
-MGFB_SITES = {
-    "encoder1": 0, "encoder2": 1, "encoder3": 2, "latent_in": 3,
-    "latent_out": 3, "decoder3": 2, "decoder2": 1, "decoder1": 0,
-}  # fmt: skip
-"""Where an MGFB sits, in the order of the forward pass, and its level counted from 0."""
 
-MOFE_SITES = {
-    "encoder2": 1, "encoder3": 2, "latent_in": 3, "latent_out": 3, "decoder3": 2, "decoder2": 1,
-}  # fmt: skip
-"""Where a MoFE sits, in the order of the forward pass, and its level counted from 0."""
+class Restorer(Network):
+    """Restores degraded images, guided by a multimodal LLM's embeddings (Appendix A.1).
 
-CPU_STRIP, GPU_STRIP = 4 << 20, 1 << 30
-"""Bytes of a strip's widest buffer: about a core's cache; a small part of a card's memory."""
-
-
-class _PatchEmbed(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(3, channels, 3, padding=1, bias=False)
-
-
-class Restorer(nn.Module):
-    """Restores degraded images, guided by a multimodal LLM's embeddings.
-
-    Modules outside ``mgfb``, ``mofe`` and ``null_guidance`` bear Restormer's names, so with
-    guidance off the state dict is Restormer's.
+    Pads and checks what it is given, puts the null guidance where embeddings are missing, and runs
+    `Network`. With guidance off the state dict is Restormer's.
 
     Args:
         config: the network; ``ModelConfig()`` is the paper's.
@@ -61,78 +35,17 @@ class Restorer(nn.Module):
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        check_config(config)
-        self.config = config
+        super().__init__(config)
         self.recipe: Recipe | None = None
         """The recipe that this network was made or trained by, where it is known."""
         self.guide_fingerprint: dict[str, Any] | None = None
         """How the guide saw in training (a store's ``guide.*`` keys), where a run recorded it."""
-        self.activation_checkpointing = False
-        """Whether training recomputes each block in the backward pass instead of storing it."""
-        self.strip_bytes: int | None = None
-        """Size of a strip's widest buffer without gradients; None picks by the device."""
         self._compiled: Callable[..., Tensor] | None = None
-        widths = [config.width * 2**level for level in range(4)]
-
-        def stage(channels: int, level: int, count: int) -> nn.Sequential:
-            heads = config.num_heads[level]
-            blocks = [TransformerBlock(channels, heads, config.expansion) for _ in range(count)]
-            return nn.Sequential(*blocks)
-
-        self.patch_embed = _PatchEmbed(widths[0])
-        self.encoder_level1 = stage(widths[0], 0, config.num_blocks[0])
-        self.down1_2 = Downsample(widths[0])
-        self.encoder_level2 = stage(widths[1], 1, config.num_blocks[1])
-        self.down2_3 = Downsample(widths[1])
-        self.encoder_level3 = stage(widths[2], 2, config.num_blocks[2])
-        self.down3_4 = Downsample(widths[2])
-        self.latent = stage(widths[3], 3, config.num_blocks[3])
-        self.up4_3 = Upsample(widths[3])
-        self.reduce_chan_level3 = conv1x1(widths[3], widths[2])
-        self.decoder_level3 = stage(widths[2], 2, config.num_blocks[2])
-        self.up3_2 = Upsample(widths[2])
-        self.reduce_chan_level2 = conv1x1(widths[2], widths[1])
-        self.decoder_level2 = stage(widths[1], 1, config.num_blocks[1])
-        self.up2_1 = Upsample(widths[1])
-        # Level 1 of the decoder keeps the concatenated 2C channels (Restormer).
-        self.decoder_level1 = stage(widths[1], 0, config.num_blocks[0])
-        self.refinement = stage(widths[1], 0, config.num_refinement_blocks)
-        self.output = nn.Conv2d(widths[1], 3, 3, padding=1, bias=False)
-        if config.identity_start:
-            nn.init.zeros_(self.output.weight)
-
-        def channels_at(site: str, level: int) -> int:
-            return widths[1] if site == "decoder1" else widths[level]
-
-        self.mgfb = nn.ModuleDict()
-        for site, level in MGFB_SITES.items():
-            if self._guidance_at(site) != "none":
-                self.mgfb[site] = MGFB(
-                    channels_at(site, level),
-                    config.num_heads[level],
-                    config.expansion,
-                    config.guidance_dim,
-                )
-        self.mofe = nn.ModuleDict()
-        if config.experts != "none":
-            for site, level in MOFE_SITES.items():
-                self.mofe[site] = MoFE(
-                    widths[level],
-                    config.num_heads[level],
-                    config.guidance_dim,
-                    config.num_experts,
-                    num_bands(config),
-                )
         self.null_guidance = (
             NullGuidance(config.reads, config.guidance_dim)
             if config.guidance_dropout > 0 and config.reads
             else None
         )
-
-    def _guidance_at(self, site: str) -> str:
-        encoder = site.startswith("encoder") or site == "latent_in"
-        return self.config.encoder_guidance if encoder else self.config.decoder_guidance
 
     # What users ask of it
 
@@ -140,12 +53,6 @@ class Restorer(nn.Module):
     def has_null_guidance(self) -> bool:
         """Whether it runs without embeddings: only where guidance dropout trained it to."""
         return self.null_guidance is not None
-
-    @property
-    def size_multiple(self) -> int:
-        """The multiple that `forward` pads both sides of an image to."""
-        # Three halvings, and a fourth in the wavelet transform at the latent level.
-        return 8 if self.config.experts == "none" else 16
 
     @property
     def dtype(self) -> torch.dtype:
@@ -185,32 +92,6 @@ class Restorer(nn.Module):
         restored = self._run(padded, self.bands(padded), guidance)
         return restored[..., :height, :width]
 
-    def router_weights(self, answer: Tensor) -> dict[str, Tensor]:
-        """S of every MoFE (Eq. 4), for the router's loss (Eq. 7).
-
-        Args:
-            answer: (B, D) E_Answer.
-
-        Returns:
-            Site name to (B, N); empty for a network without experts.
-        """
-        return {site: self._mofe(site).router(answer) for site in self.mofe}
-
-    def bands(self, padded: Tensor) -> tuple[Tensor, ...]:
-        """What the experts of levels 2, 3 and 4 see of I_deg (Eq. 3); empty without experts.
-
-        They have no parameters and are needed at three sizes only, so they are computed once
-        per image and outside the compiled network.
-
-        Args:
-            padded: (B, 3, H, W), H and W multiples of `size_multiple`.
-        """
-        if self.config.experts == "none":
-            return ()
-        height, width = padded.shape[-2:]
-        sizes = [(height >> level, width >> level) for level in (1, 2, 3)]
-        return tuple(bands_at(padded, size, self.config).to(padded.dtype) for size in sizes)
-
     def compile_core(self, **options: Any) -> None:
         """Compile the network between padding and cropping with `torch.compile`.
 
@@ -225,82 +106,6 @@ class Restorer(nn.Module):
     def _run(self, padded: Tensor, bands: tuple[Tensor, ...], guidance: Embeddings) -> Tensor:
         core = self._compiled or self.restore_padded
         return core(padded, bands, guidance.image, guidance.joint, guidance.answer)
-
-    # The network
-
-    def restore_padded(
-        self,
-        image: Tensor,
-        bands: tuple[Tensor, ...],
-        e_image: Tensor | None,
-        e_joint: Tensor | None,
-        e_answer: Tensor | None,
-    ) -> Tensor:
-        """Figure 2, for an image that needs no padding.
-
-        Args:
-            image: (B, 3, H, W), H and W multiples of `size_multiple`.
-            bands: as `bands` gives them.
-            e_image: (B, T, D), where a site reads it.
-            e_joint: (B, T, D), where a site reads it.
-            e_answer: (B, D), where MoFE is on.
-
-        Returns:
-            (B, 3, H, W).
-        """
-        run = self._runner(image)
-        kinds = {"image": e_image, "joint": e_joint}
-
-        def fuse(site: str, x: Tensor) -> Tensor:
-            guidance = kinds.get(self._guidance_at(site))
-            return x if guidance is None else run.fuse(self._mgfb(site), x, guidance)
-
-        def mix(site: str, x: Tensor) -> Tensor:
-            if site not in self.mofe or e_answer is None:
-                return x
-            return run.mix(self._mofe(site), x, bands[MOFE_SITES[site] - 1], e_answer)
-
-        def blocks(stage: nn.Sequential, x: Tensor) -> Tensor:
-            for block in stage:
-                assert isinstance(block, TransformerBlock)
-                x = run.block(block, x)
-            return x
-
-        x = convolve(to_nhwc(image), self.patch_embed.proj).contiguous()
-        level1 = blocks(self.encoder_level1, fuse("encoder1", x))
-        x = mix("encoder2", run.down(self.down1_2, level1))
-        level2 = blocks(self.encoder_level2, fuse("encoder2", x))
-        x = mix("encoder3", run.down(self.down2_3, level2))
-        level3 = blocks(self.encoder_level3, fuse("encoder3", x))
-        x = mix("latent_in", run.down(self.down3_4, level3))
-        x = blocks(self.latent, fuse("latent_in", x))
-        x = mix("latent_out", fuse("latent_out", x))
-
-        x = run.up(self.up4_3, x, level3, self.reduce_chan_level3)
-        x = fuse("decoder3", blocks(self.decoder_level3, x))
-        x = run.up(self.up3_2, mix("decoder3", x), level2, self.reduce_chan_level2)
-        x = fuse("decoder2", blocks(self.decoder_level2, x))
-        x = run.up(self.up2_1, mix("decoder2", x), level1, None)
-        del level1, level2, level3  # they are the largest maps of an image in strips
-        x = fuse("decoder1", blocks(self.decoder_level1, x))
-        x = blocks(self.refinement, x)
-        return to_nchw(convolve(x, self.output)) + image
-
-    def _runner(self, image: Tensor) -> Runner:
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or image.is_meta:
-            return WholeMaps(self.activation_checkpointing and self.training)
-        budget = self.strip_bytes or (CPU_STRIP if image.device.type == "cpu" else GPU_STRIP)
-        return Strips(budget)
-
-    def _mgfb(self, site: str) -> MGFB:
-        module = self.mgfb[site]
-        assert isinstance(module, MGFB)
-        return module
-
-    def _mofe(self, site: str) -> MoFE:
-        module = self.mofe[site]
-        assert isinstance(module, MoFE)
-        return module
 
     def _guidance(
         self, image: Tensor, embeddings: Embeddings | None, keep: Tensor | None, tracing: bool
