@@ -3,7 +3,15 @@ import pytest
 
 from mmfe_cache.datasets import load_dataset
 from mmfe_cache.images import write_png
+from mmfe_cache.packing import forget_packs
 from mmfe_cache.seeds import generator
+
+
+@pytest.fixture(autouse=True)
+def fresh_packs():
+    forget_packs()
+    yield
+    forget_packs()
 
 
 @pytest.fixture
