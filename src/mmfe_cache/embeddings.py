@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import torch
 
@@ -37,11 +37,19 @@ class Embeddings:
         image: (B, T, D) pooled image tokens of the guide's final decoder, for the encoder.
         joint: (B, T, D) pooled tokens of the whole sequence, for the decoder.
         answer: (B, D) the last token's hidden state, for the router.
+        view: the view that a cache gathered them from; None where nobody said. A network that
+            knows its recipe refuses others than the recipe's.
     """
 
     image: torch.Tensor | None = None
     joint: torch.Tensor | None = None
     answer: torch.Tensor | None = None
+    view: str | None = None
+
+    @classmethod
+    def of(cls, kinds: Mapping[str, torch.Tensor], view: str | None = None) -> Embeddings:
+        """From tensors by their names, as `present` gives them."""
+        return cls(kinds.get("image"), kinds.get("joint"), kinds.get("answer"), view)
 
     def __len__(self) -> int:
         """B, the number of samples; 0 when no kind is present."""

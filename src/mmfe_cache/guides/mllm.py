@@ -233,7 +233,8 @@ class MllmGuide(PixelGuide):
             self._read(layout, prepared[start : start + step])
             for start in range(0, len(prepared), step)
         ]
-        return Embeddings(*(torch.cat(kind) for kind in zip(*parts, strict=True)))
+        image, joint, answer = (torch.cat(kind) for kind in zip(*parts, strict=True))
+        return Embeddings(image, joint, answer)
 
     def _read(self, layout: Layout, prepared: Sequence[Any]) -> tuple[Tensor, Tensor, Tensor]:
         """``image``, ``joint`` and ``answer`` of one batch, on the device."""

@@ -107,7 +107,8 @@ class SceneGuide(PixelGuide):
             image = pool_grid(output.image.permute(0, 2, 3, 1))
             joint = pool_grid(output.joint.permute(0, 2, 3, 1))
             parts.append((image, joint, output.answer.float()))
-        return Embeddings(*(torch.cat(kind) for kind in zip(*parts, strict=True)))
+        image, joint, answer = (torch.cat(kind) for kind in zip(*parts, strict=True))
+        return Embeddings(image, joint, answer)
 
     def _to_tensor(self, prepared: Sequence[ImageArray]) -> Tensor:
         """(B, 3, H, W) float32 in [0, 1], channels last."""

@@ -165,7 +165,7 @@ class CacheReader:
 
         Returns:
             float16 CPU tensors ``image`` (B, T, D), ``joint`` (B, T, D), ``answer`` (B, D),
-            T = 16 for ``grid``, 1 for ``mean``, 17 for ``all``.
+            T = 16 for ``grid``, 1 for ``mean``, 17 for ``all``; and their ``view``.
 
         Raises:
             CacheError: the view is not (completely) there, a chunk is damaged, a sample was
@@ -184,7 +184,7 @@ class CacheReader:
         for name in arrays:
             array = self._arrays.get((view, name)) or self._array(view, name)
             result[name] = array.gather(where, tokens, check, pin)
-        return Embeddings(**result)
+        return Embeddings.of(result, view)
 
     def _array(self, view: str, name: ArrayName) -> ArrayReader:
         if name not in ARRAY_NAMES:

@@ -178,7 +178,7 @@ class TrainingBatches:
             return self._guidance.read([d.sample for d in draws], views[0])
         parts = [self._guidance.read([d.sample], v) for d, v in zip(draws, views, strict=True)]
         kinds = parts[0].present()
-        return Embeddings(**{k: torch.cat([p.present()[k] for p in parts]) for k in kinds})
+        return Embeddings.of({k: torch.cat([p.present()[k] for p in parts]) for k in kinds})
 
     def _answers(self, draws: list[Draw], views: list[str]) -> Tensor:
         assert self._guidance is not None

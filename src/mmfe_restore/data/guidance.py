@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -73,11 +74,13 @@ class SampleGuidance:
     ) -> Embeddings:
         chosen = self._indices[np.asarray(positions, dtype=np.int64)]
         if self._constant is None:
-            return self._cache.gather(chosen, view, arrays=arrays, tokens=self._tokens)
+            found = self._cache.gather(chosen, view, arrays=arrays, tokens=self._tokens)
+            # Whoever gives a view by name, such as `mmfe eval --view`, means it.
+            return replace(found, view=None)
         one = self._constant
         kinds = {name: t for name, t in one.present().items() if name in arrays}
-        return Embeddings(
-            **{name: t.expand(len(chosen), *t.shape[1:]).contiguous() for name, t in kinds.items()}
+        return Embeddings.of(
+            {name: t.expand(len(chosen), *t.shape[1:]).contiguous() for name, t in kinds.items()}
         )
 
 
@@ -88,4 +91,4 @@ def _constant(dim: int, arrays: Sequence[ArrayName], tokens: Tokens) -> Embeddin
         joint=torch.from_numpy(random.standard_normal((1, 17, dim))).half(),
         answer=torch.from_numpy(random.standard_normal((1, dim))).half(),
     ).select(tokens)
-    return Embeddings(**{name: t for name, t in full.present().items() if name in arrays})
+    return Embeddings.of({name: t for name, t in full.present().items() if name in arrays})

@@ -11,7 +11,7 @@ from mmfe_cache.errors import ModelError
 
 if TYPE_CHECKING:
     from mmfe_cache.embeddings import Embeddings
-    from mmfe_restore.recipes.schema import ModelConfig
+    from mmfe_restore.recipes.schema import ModelConfig, Recipe
 
 
 def check_config(config: ModelConfig) -> None:
@@ -124,6 +124,23 @@ def check_embeddings(
                 expected="finite numbers",
                 remedy="mmfe cache verify PATH",
             )
+
+
+def check_view(view: str, recipe: Recipe) -> None:
+    """Refuse embeddings of a view that the network never met.
+
+    Raises:
+        ModelError: ``view`` is neither one of the recipe's training views nor its test's.
+    """
+    known = dict.fromkeys((*recipe.training_views, recipe.eval.view))
+    if view not in known:
+        raise ModelError(
+            "the embeddings are of another view than this network was trained with",
+            got=view,
+            expected=", ".join(known),
+            remedy=f"cache.gather(..., view={recipe.eval.view!r}); or, to try it all the same, "
+            "dataclasses.replace(embeddings, view=None)",
+        )
 
 
 def check_keep(keep: Tensor, batch: int) -> None:

@@ -38,7 +38,7 @@ class NullGuidance(nn.Module):
         vectors = dict(self.named_parameters())
         if embeddings is None:
             shapes = {name: (batch, 1, -1) if name != "answer" else (batch, -1) for name in vectors}
-            return Embeddings(**{n: v.expand(shapes[n]) for n, v in vectors.items()})
+            return Embeddings.of({n: v.expand(shapes[n]) for n, v in vectors.items()})
         if keep is None:
             if not self.training:
                 return embeddings

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import ModelError
-from mmfe_restore.model.checks import check_embeddings, check_image, check_keep
+from mmfe_restore.model.checks import check_embeddings, check_image, check_keep, check_view
 from mmfe_restore.model.guidance import NullGuidance
 from mmfe_restore.model.network import Network
 from mmfe_restore.model.padding import pad_to_multiple
@@ -128,8 +128,10 @@ class Restorer(Network):
         if embeddings is not None:
             values = not self.training and not tracing
             check_embeddings(embeddings, self.config, len(image), values=values)
+            if embeddings.view is not None and self.recipe is not None:
+                check_view(embeddings.view, self.recipe)
             kept = {name: getattr(embeddings, name) for name in reads}
-            embeddings = Embeddings(**kept).to(self.device, self.dtype)
+            embeddings = Embeddings.of(kept).to(self.device, self.dtype)
         if self.null_guidance is not None:
             return self.null_guidance(embeddings, keep, len(image))
         assert embeddings is not None

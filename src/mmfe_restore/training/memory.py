@@ -81,7 +81,7 @@ def _kept_bytes(restorer: Restorer, recipe: Recipe, resolution: int, batch: int)
         "answer": (batch, recipe.model.guidance_dim),
     }
     present = {name: torch.empty(shapes[name], device="meta") for name in recipe.model.reads}
-    embeddings = Embeddings(**present) if present else None
+    embeddings = Embeddings.of(present) if present else None
     with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
         restored = restorer(image, embeddings)
         loss = l1_loss(restored, image)

@@ -46,6 +46,7 @@ def test_gather_returns_what_was_asked_in_that_order(store, everything, check, t
 
 def test_only_the_asked_arrays_are_read(store):
     found = open_cache(store).gather([1, 2], VIEW, arrays=["answer"])
+    assert found.view == VIEW
     assert found.image is None
     assert found.joint is None
     assert found.answer.shape == (2, 8)

@@ -250,6 +250,20 @@ def test_wrong_embeddings_are_named(tiny: Make, guidance: Guide, case: str) -> N
         tiny()(torch.rand(1, 3, 16, 16).double(), change(guidance()))
 
 
+def test_embeddings_of_a_view_that_the_recipe_does_not_know_are_refused(
+    tiny: Make, guidance: Guide
+) -> None:
+    restorer, image = tiny(), torch.rand(1, 3, 16, 16).double()
+    restorer.recipe = load_recipe("demo")
+    whole = restorer(image, guidance())
+    for view in (None, *restorer.recipe.training_views, restorer.recipe.eval.view):
+        torch.testing.assert_close(restorer(image, replace(guidance(), view=view)), whole)
+    with pytest.raises(ModelError, match="another view") as caught:
+        restorer(image, replace(guidance(), view="whole@512").to(dtype=torch.float32))
+    assert caught.value.got == "whole@512"
+    assert restorer.recipe.eval.view in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "keep", [torch.tensor([True]), torch.tensor([1.0, 0.0]), torch.tensor([[True, False]])]
 )
