@@ -60,7 +60,7 @@ def list_(
 def train(
     photos: Annotated[Path, typer.Argument(help="Clean photographs, also in subfolders.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .safetensors file to write.")],
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 5000,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 12000,
     seed: Annotated[
         int, typer.Option(min=0, max=MAX_SEED, help="Of weights, pictures and views.")
     ] = 0,

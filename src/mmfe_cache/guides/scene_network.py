@@ -29,6 +29,8 @@ MIN_SIDE = 4 * STRIDE
 CLEAN_STATISTICS = 6
 """Per cell: mean of R, G, B and of their spread in the clean picture."""
 
+LOCAL = DIM // 2
+"""Features of a token that are its own cells'; the rest say what the whole picture suffers from."""
 
 LEVELS = 16
 """Bins of the histograms of tones."""
@@ -39,7 +41,8 @@ class SceneOutput:
     """What the network says of B pictures.
 
     Attributes:
-        image: (B, D, h, w) features of the degraded picture.
+        image: (B, D, h, w) features of the degraded picture: of the cell itself, and of what the
+            whole picture suffers from, see `_Context`.
         joint: (B, D, h, w) the same after a second stage that knows the predicted composition.
         answer: (B, D) the global feature from which composition and severity are predicted.
         labels: (B, K) logits: is this degradation there?
@@ -77,6 +80,38 @@ class _Block(nn.Module):
         return F.relu(x + self.body(x))
 
 
+class _Context(nn.Module):
+    """What a picture suffers from, said to each of its cells in the cell's own way.
+
+    tanh(s W + p V + b), with s the severities, p the cell's place and W, V, b drawn once: random
+    features, from which a linear map reads any smooth function of the severities, and no two
+    places say the same. An MLLM's image tokens are like that: each has seen the whole picture and
+    knows its place. What reads tokens through attention (MGFB) gets no severity otherwise: a cell
+    alone says less than half of it.
+    """
+
+    weight: Tensor
+    place: Tensor
+    bias: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        features = DIM - LOCAL
+        self.register_buffer("weight", 2.0 * torch.randn(len(KINDS), features))
+        self.register_buffer("place", torch.randn(2, features))
+        self.register_buffer("bias", 0.7 * torch.randn(features))
+
+    def forward(self, severities_BK: Tensor, h: int, w: int) -> Tensor:
+        """(B, D - LOCAL, h, w) of a picture of h × w cells."""
+        severities = severities_BK.float() @ self.weight.float()
+        rows, columns = (
+            torch.linspace(-1 + 1 / n, 1 - 1 / n, n, device=severities.device) for n in (h, w)
+        )
+        place = self.place.float()
+        where = rows[:, None, None] * place[0] + columns[:, None] * place[1] + self.bias.float()
+        return torch.tanh(severities[:, None, None] + where).permute(0, 3, 1, 2)
+
+
 class SceneNetwork(nn.Module):
     """A small fully convolutional network; any height and width from `MIN_SIDE` on.
 
@@ -93,7 +128,8 @@ class SceneNetwork(nn.Module):
         self.fine = nn.Sequential(_Conv(32, 48, stride=2), _Block(48))
         self.middle = nn.Sequential(_Conv(48, 96, stride=2), _Block(96))
         self.coarse = nn.Sequential(_Conv(96, DIM, stride=2), _Block(DIM))
-        self.to_image = nn.Conv2d(DIM, DIM, 1, bias=False)
+        self.to_image = nn.Conv2d(DIM, LOCAL, 1, bias=False)
+        self.image_context = _Context()
         self.image_norm = nn.BatchNorm2d(DIM, affine=False)
         statistics = 2 * (48 + 96 + DIM) + 3 * LEVELS
         self.summary = nn.Sequential(
@@ -103,7 +139,8 @@ class SceneNetwork(nn.Module):
         self.label_head = nn.Linear(DIM, len(KINDS))
         self.severity_head = nn.Linear(DIM, len(KINDS))
         self.condition = nn.Linear(2 * len(KINDS), 2 * DIM)
-        self.second = nn.Sequential(_Conv(DIM, DIM), nn.Conv2d(DIM, DIM, 1, bias=False))
+        self.second = nn.Sequential(_Conv(DIM, DIM), nn.Conv2d(DIM, LOCAL, 1, bias=False))
+        self.joint_context = _Context()
         self.joint_norm = nn.BatchNorm2d(DIM, affine=False)
         self.clean_head = nn.Conv2d(DIM, CLEAN_STATISTICS, 1)
 
@@ -117,17 +154,21 @@ class SceneNetwork(nn.Module):
         fine = self.fine(self.stem(F.pixel_unshuffle(front, 2)))
         middle = self.middle(fine)
         coarse = self.coarse(middle)
-        image = self.image_norm(self.to_image(coarse))
         moments = [_moments(x) for x in (fine, middle, coarse)]
         pooled = torch.cat([*moments, _tones(picture_BCHW, front)], dim=1)
         answer = self.answer_norm(self.summary(pooled))
         labels = self.label_head(answer)
         severities = torch.sigmoid(self.severity_head(answer))
-        # The second stage reads what was predicted, as an MLLM's tokens read its prompt: the
-        # same cell means another thing under haze than in the dark.
-        said = torch.cat([torch.sigmoid(labels), severities], dim=1).detach()
+        # What follows reads what was predicted, as an MLLM's tokens read its prompt: the same
+        # cell means another thing under haze than in the dark.
+        present = torch.sigmoid(labels)
+        said = torch.cat([present, severities], dim=1).detach()
+        seen, cells = (present * severities).detach(), coarse.shape[2:]
+        image = torch.cat([self.to_image(coarse), self.image_context(seen, *cells)], dim=1)
         scale, shift = self.condition(said)[:, :, None, None].chunk(2, dim=1)
-        joint = self.joint_norm(_unit(self.second(coarse * (1 + scale) + shift)))
+        joint = _unit(self.second(coarse * (1 + scale) + shift))
+        joint = self.joint_norm(torch.cat([joint, self.joint_context(seen, *cells)], dim=1))
+        image = self.image_norm(image)
         return SceneOutput(image, joint, answer, labels, severities, self.clean_head(joint))
 
 

@@ -84,7 +84,7 @@ def split_photos(folder: Path, hold_out: int) -> tuple[list[Path], list[Path]]:
 def train_scene(
     folder: Path,
     *,
-    steps: int = 5000,
+    steps: int = 12000,
     seed: int = 0,
     hold_out: int = 40,
     workers: int = 1,
