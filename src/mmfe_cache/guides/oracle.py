@@ -13,8 +13,8 @@ from mmfe_cache.degradations import KINDS
 from mmfe_cache.embeddings import NUM_TOKENS, Embeddings
 from mmfe_cache.errors import GuideError
 from mmfe_cache.guides.calls import record_calls
+from mmfe_cache.guides.projection import Projection
 from mmfe_cache.samples import ImageArray, Sample
-from mmfe_cache.seeds import generator
 
 DIM = 64
 """D, the width of its embeddings."""
@@ -25,9 +25,8 @@ _VERSION = 1
 class OracleGuide:
     """Turns recorded severities into embeddings by fixed random nonlinear projections.
 
-    Each of the 17 tokens of ``image`` and ``joint``, and ``answer``, has its own: E = √2 ·
-    tanh(s W + b), s the four severities. It sees no picture, so it is refused for anything else
-    than a synthetic set.
+    Each of the 17 tokens of ``image`` and ``joint``, and ``answer``, has its own `Projection`. It
+    sees no picture, so it is refused for anything else than a synthetic set.
     """
 
     name = "oracle"
@@ -36,9 +35,10 @@ class OracleGuide:
 
     def __init__(self) -> None:
         self.calls = 0
-        self._joint = _Projection("joint", NUM_TOKENS)
-        self._image = _Projection("image", NUM_TOKENS)
-        self._answer = _Projection("answer", 1)
+        self._joint, self._image, self._answer = (
+            _Tokens(Projection(("oracle", _VERSION, kind), tokens, DIM))
+            for kind, tokens in (("joint", NUM_TOKENS), ("image", NUM_TOKENS), ("answer", 1))
+        )
 
     def encode(self, images: Sequence[ImageArray]) -> Embeddings:
         """Refused: the oracle does not look at pictures."""
@@ -85,19 +85,15 @@ class OracleGuide:
         }
 
 
-class _Projection:
-    """(B, K) severities to (B, T, D) tokens of about unit variance."""
+class _Tokens:
+    """(B, K) severities to (B, T, D) tokens; the bytes do not depend on the batch."""
 
-    def __init__(self, kind: str, tokens: int) -> None:
-        draw = generator("oracle", _VERSION, kind)
-        self._weights = draw.normal(0, 2.0, (len(KINDS), tokens * DIM))
-        self._bias = draw.normal(0, 0.7, tokens * DIM)
-        self._tokens = tokens
+    def __init__(self, projection: Projection) -> None:
+        self._projection = projection
 
     def __call__(self, truth_BK: NDArray[np.float64]) -> torch.Tensor:
-        # One sample at a time and in float64: the bytes do not depend on the batch.
-        rows = [np.tanh(row @ self._weights + self._bias) for row in truth_BK]
-        tokens = np.sqrt(2) * np.stack(rows).reshape(len(rows), self._tokens, DIM)
+        # One sample at a time and in float64.
+        tokens = np.stack([self._projection(row) for row in truth_BK])
         return torch.from_numpy(tokens.astype(np.float32))
 
 

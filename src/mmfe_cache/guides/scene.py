@@ -15,7 +15,6 @@ from torch import Tensor
 from mmfe_cache.degradations import KINDS
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.guides.base import PixelGuide, check_image
-from mmfe_cache.guides.pooling import pool_grid
 from mmfe_cache.guides.scene_network import DIM, MIN_SIDE
 from mmfe_cache.guides.scene_weights import load_scene
 from mmfe_cache.samples import ImageArray
@@ -77,7 +76,7 @@ class SceneGuide(PixelGuide):
         return {
             "guide": "scene",
             "weights": self._digest,
-            "pooling": "mean + 4x4 grid of 16-pixel cells",
+            "tokens": "severities, plus the mean + 4x4 grid of 16-pixel cells",
             "max_pixels": MAX_PIXELS,
             "dtype": "float32",
         }
@@ -104,9 +103,7 @@ class SceneGuide(PixelGuide):
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
         for start in range(0, len(prepared), step):
             output = self._network(self._to_tensor(prepared[start : start + step]))
-            image = pool_grid(output.image.permute(0, 2, 3, 1))
-            joint = pool_grid(output.joint.permute(0, 2, 3, 1))
-            parts.append((image, joint, output.answer.float()))
+            parts.append((*self._network.tokens(output), output.answer.float()))
         image, joint, answer = (torch.cat(kind) for kind in zip(*parts, strict=True))
         return Embeddings(image, joint, answer)
 

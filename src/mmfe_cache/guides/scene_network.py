@@ -9,6 +9,7 @@ Shape suffixes: B batch, C channels, H and W pixels, h and w cells of 16 pixels,
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmfe_cache.degradations import KINDS
+from mmfe_cache.guides.pooling import GRID, pool_grid
+from mmfe_cache.guides.projection import Projection
 
 DIM = 128
 """D, the width of its embeddings."""
@@ -30,7 +33,7 @@ CLEAN_STATISTICS = 6
 """Per cell: mean of R, G, B and of their spread in the clean picture."""
 
 LOCAL = DIM // 2
-"""Features of a token that are its own cells'; the rest say what the whole picture suffers from."""
+"""Features of each cell in the maps of ``image`` and ``joint``."""
 
 LEVELS = 16
 """Bins of the histograms of tones."""
@@ -41,9 +44,8 @@ class SceneOutput:
     """What the network says of B pictures.
 
     Attributes:
-        image: (B, D, h, w) features of the degraded picture: of the cell itself, and of what the
-            whole picture suffers from, see `_Context`.
-        joint: (B, D, h, w) the same after a second stage that knows the predicted composition.
+        image: (B, LOCAL, h, w) features of the degraded picture.
+        joint: (B, LOCAL, h, w) the same after a second stage that knows the predicted composition.
         answer: (B, D) the global feature from which composition and severity are predicted.
         labels: (B, K) logits: is this degradation there?
         severities: (B, K) in [0, 1], 0 absent, 1 the strongest published.
@@ -80,36 +82,22 @@ class _Block(nn.Module):
         return F.relu(x + self.body(x))
 
 
-class _Context(nn.Module):
-    """What a picture suffers from, said to each of its cells in the cell's own way.
+class _Said(nn.Module):
+    """The predicted severities, as the oracle says the true ones: (B, K) to (B, 16, D)."""
 
-    tanh(s W + p V + b), with s the severities, p the cell's place and W, V, b drawn once: random
-    features, from which a linear map reads any smooth function of the severities, and no two
-    places say the same. An MLLM's image tokens are like that: each has seen the whole picture and
-    knows its place. What reads tokens through attention (MGFB) gets no severity otherwise: a cell
-    alone says less than half of it.
-    """
-
-    weight: Tensor
-    place: Tensor
+    weights: Tensor
     bias: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
         super().__init__()
-        features = DIM - LOCAL
-        self.register_buffer("weight", 2.0 * torch.randn(len(KINDS), features))
-        self.register_buffer("place", torch.randn(2, features))
-        self.register_buffer("bias", 0.7 * torch.randn(features))
+        projection = Projection(("scene", kind), GRID * GRID, DIM)
+        # The same for every training, so they are no part of the file.
+        for name, values in (("weights", projection.weights), ("bias", projection.bias)):
+            self.register_buffer(name, torch.from_numpy(values).float(), persistent=False)
 
-    def forward(self, severities_BK: Tensor, h: int, w: int) -> Tensor:
-        """(B, D - LOCAL, h, w) of a picture of h × w cells."""
-        severities = severities_BK.float() @ self.weight.float()
-        rows, columns = (
-            torch.linspace(-1 + 1 / n, 1 - 1 / n, n, device=severities.device) for n in (h, w)
-        )
-        place = self.place.float()
-        where = rows[:, None, None] * place[0] + columns[:, None] * place[1] + self.bias.float()
-        return torch.tanh(severities[:, None, None] + where).permute(0, 3, 1, 2)
+    def forward(self, severities_BK: Tensor) -> Tensor:
+        features = math.sqrt(2) * torch.tanh(severities_BK.float() @ self.weights + self.bias)
+        return features.unflatten(1, (GRID * GRID, DIM))
 
 
 class SceneNetwork(nn.Module):
@@ -129,8 +117,8 @@ class SceneNetwork(nn.Module):
         self.middle = nn.Sequential(_Conv(48, 96, stride=2), _Block(96))
         self.coarse = nn.Sequential(_Conv(96, DIM, stride=2), _Block(DIM))
         self.to_image = nn.Conv2d(DIM, LOCAL, 1, bias=False)
-        self.image_context = _Context()
-        self.image_norm = nn.BatchNorm2d(DIM, affine=False)
+        self.image_norm = nn.BatchNorm2d(LOCAL, affine=False)
+        self.image_said = _Said("image")
         statistics = 2 * (48 + 96 + DIM) + 3 * LEVELS
         self.summary = nn.Sequential(
             nn.BatchNorm1d(statistics), nn.Linear(statistics, 192), nn.GELU(), nn.Linear(192, DIM)
@@ -140,9 +128,9 @@ class SceneNetwork(nn.Module):
         self.severity_head = nn.Linear(DIM, len(KINDS))
         self.condition = nn.Linear(2 * len(KINDS), 2 * DIM)
         self.second = nn.Sequential(_Conv(DIM, DIM), nn.Conv2d(DIM, LOCAL, 1, bias=False))
-        self.joint_context = _Context()
-        self.joint_norm = nn.BatchNorm2d(DIM, affine=False)
-        self.clean_head = nn.Conv2d(DIM, CLEAN_STATISTICS, 1)
+        self.joint_norm = nn.BatchNorm2d(LOCAL, affine=False)
+        self.joint_said = _Said("joint")
+        self.clean_head = nn.Conv2d(LOCAL, CLEAN_STATISTICS, 1)
 
     def forward(self, picture_BCHW: Tensor) -> SceneOutput:
         """Look at B pictures.
@@ -159,17 +147,32 @@ class SceneNetwork(nn.Module):
         answer = self.answer_norm(self.summary(pooled))
         labels = self.label_head(answer)
         severities = torch.sigmoid(self.severity_head(answer))
-        # What follows reads what was predicted, as an MLLM's tokens read its prompt: the same
-        # cell means another thing under haze than in the dark.
-        present = torch.sigmoid(labels)
-        said = torch.cat([present, severities], dim=1).detach()
-        seen, cells = (present * severities).detach(), coarse.shape[2:]
-        image = torch.cat([self.to_image(coarse), self.image_context(seen, *cells)], dim=1)
+        image = self.image_norm(self.to_image(coarse))
+        # The second stage reads what was predicted, as an MLLM's tokens read its prompt: the
+        # same cell means another thing under haze than in the dark.
+        said = torch.cat([torch.sigmoid(labels), severities], dim=1).detach()
         scale, shift = self.condition(said)[:, :, None, None].chunk(2, dim=1)
-        joint = _unit(self.second(coarse * (1 + scale) + shift))
-        joint = self.joint_norm(torch.cat([joint, self.joint_context(seen, *cells)], dim=1))
-        image = self.image_norm(image)
+        joint = self.joint_norm(_unit(self.second(coarse * (1 + scale) + shift)))
         return SceneOutput(image, joint, answer, labels, severities, self.clean_head(joint))
+
+    def tokens(self, output: SceneOutput) -> tuple[Tensor, Tensor]:
+        """The tokens of ``image`` and ``joint`` of B pictures, (B, 17, D) each.
+
+        Each says in its own way what the whole picture suffers from, and on top of that has the
+        features of its own cells: an MLLM's image tokens have seen the whole picture and know their
+        place too. Token 0 is the mean.
+        """
+        severities = torch.sigmoid(output.labels.float()) * output.severities.float()
+        return (
+            _tokens(output.image, self.image_said(severities)),
+            _tokens(output.joint, self.joint_said(severities)),
+        )
+
+
+def _tokens(map_BChw: Tensor, said_BTD: Tensor) -> Tensor:
+    own = pool_grid(map_BChw.permute(0, 2, 3, 1))
+    said = torch.cat([said_BTD.mean(dim=1, keepdim=True), said_BTD], dim=1)
+    return said + F.pad(own, (0, DIM - LOCAL))
 
 
 def _unit(map_BChw: Tensor) -> Tensor:

@@ -30,6 +30,14 @@ SETTLING = 80
 WEIGHTS = {"labels": 1.0, "severities": 2.0, "relations": 2.0, "clean": 1.0}
 """The share of each term in the loss."""
 
+LOCAL_SCALE = 0.25
+"""Standard deviation of a token's own cells' features; those of the severities have about 1."""
+
+COMMON = 1.0
+"""Added to each component of ``answer``. The relational term trains cosines between -1 and 1, but
+a router's sigmoids are positive, so L_MGL (Eq. 7) cannot follow negative ones. An MLLM's hidden
+states share a large common part; with one of the same size, a cosine c becomes (c + 1) / 2."""
+
 MEAN_SEVERITY = 0.2
 """About the average severity of a label, by which the relational term is centred."""
 
@@ -187,9 +195,10 @@ def losses(
 def settle(network: SceneNetwork, batches: Iterable[Tensor]) -> None:
     """Fix the statistics of a trained network, which then is in evaluation mode.
 
-    Batch norms get the average over many batches instead of the last ones', and the tokens of
-    ``image`` and ``joint`` unit variance per component *after* pooling, so that whatever is
-    trained on them is well conditioned; the heads are changed to match.
+    Batch norms get the average over many batches instead of the last ones', and the features of
+    ``image`` and ``joint`` a standard deviation of `LOCAL_SCALE` *after* pooling, so that
+    whatever is trained on them is well conditioned. ``answer`` gets its common part (`COMMON`).
+    The heads are changed to match.
 
     Args:
         network: trained.
@@ -214,6 +223,7 @@ def settle(network: SceneNetwork, batches: Iterable[Tensor]) -> None:
             tokens = [pool_grid(m.permute(0, 2, 3, 1))[:, 1:].flatten(0, 1) for m in maps]
             spread, mean = torch.std_mean(torch.cat(tokens), dim=0)
             spread = spread.clamp_min(0.05)
+            spread /= LOCAL_SCALE
             if norm is network.joint_norm:
                 head = network.clean_head
                 assert head.bias is not None
@@ -224,6 +234,16 @@ def settle(network: SceneNetwork, batches: Iterable[Tensor]) -> None:
             before = torch.sqrt(norm.running_var + norm.eps)
             norm.running_mean += mean * before
             norm.running_var.copy_((spread * before).square() - norm.eps)
+        _add_common_part(network)
+
+
+def _add_common_part(network: SceneNetwork) -> None:
+    norm = network.answer_norm
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    norm.running_mean -= COMMON * torch.sqrt(norm.running_var + norm.eps)
+    for head in (network.label_head, network.severity_head):
+        head.bias.sub_(COMMON * head.weight.sum(dim=1))
 
 
 def _rate(done: float) -> float:

@@ -26,6 +26,9 @@ FORMAT = "mmfe-scene"
 SHIPPED = "scene.safetensors"
 """The weights inside the package; ``scene.json`` beside them holds their hash."""
 
+_TRAINING_ONLY = "clean_head."
+"""Of the network's tensors, those that the guide never uses; they are no part of the file."""
+
 
 def save_scene(network: SceneNetwork, path: Path, training: Mapping[str, Any]) -> str:
     """Write a trained network; aside first, so that a file is there whole or not at all.
@@ -41,11 +44,20 @@ def save_scene(network: SceneNetwork, path: Path, training: Mapping[str, Any]) -
     state = {
         name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
         for name, tensor in network.state_dict().items()
+        if not name.startswith(_TRAINING_ONLY)
     }
     metadata = {"format": FORMAT, "dim": str(DIM), "training": json.dumps(dict(training))}
-    content = save_tensors(state, metadata)
+    content = _in_order(save_tensors(state, metadata))
     write_atomically(path, content)
     return hashlib.sha256(content).hexdigest()
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same file with its header's keys sorted: safetensors writes metadata in random order."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)  # tensors stay aligned
+    return len(header).to_bytes(8, "little") + header + content[8 + length :]
 
 
 def load_scene(path: Path | None = None) -> tuple[SceneNetwork, str]:
@@ -55,8 +67,8 @@ def load_scene(path: Path | None = None) -> tuple[SceneNetwork, str]:
         path: a file written by `save_scene`; None takes the one inside the package.
 
     Returns:
-        The network in evaluation mode, batch norms folded into its convolutions, channels last;
-        and the file's SHA-256.
+        The network in evaluation mode, batch norms folded into its convolutions, channels last,
+        its ``clean_head`` untrained; and the file's SHA-256.
 
     Raises:
         GuideError: the file is missing, damaged, or holds something else.
@@ -70,7 +82,8 @@ def load_scene(path: Path | None = None) -> tuple[SceneNetwork, str]:
         state: dict[str, Tensor] = load_tensors(content)
         # float16 on disk is exact in float32: what is shipped is what is computed with.
         full = {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
-        network.load_state_dict(full)
+        rest = {n: t for n, t in network.state_dict().items() if n.startswith(_TRAINING_ONLY)}
+        network.load_state_dict({**rest, **full})
     except (SafetensorError, RuntimeError) as problem:
         raise GuideError(
             "these are no weights of the guide scene",

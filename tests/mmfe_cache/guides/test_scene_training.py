@@ -1,5 +1,8 @@
 """Training `scene`: seeded to the bit, on the right truth, and it learns."""
 
+from copy import deepcopy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +10,19 @@ from PIL import Image
 
 from mmfe_cache.degradations import COMPOSITIONS, KINDS
 from mmfe_cache.errors import DataError
+from mmfe_cache.guides import scene_training
+from mmfe_cache.guides.pooling import pool_grid
 from mmfe_cache.guides.scene_batches import clean_statistics, training_batches
 from mmfe_cache.guides.scene_data import compose, find_photos, render, stream
-from mmfe_cache.guides.scene_network import SceneNetwork
-from mmfe_cache.guides.scene_training import losses, settle, split_photos, train_scene
+from mmfe_cache.guides.scene_network import DIM, LOCAL, SceneNetwork
+from mmfe_cache.guides.scene_training import (
+    COMMON,
+    LOCAL_SCALE,
+    losses,
+    settle,
+    split_photos,
+    train_scene,
+)
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +114,6 @@ def test_perfect_answers_cost_less_than_wrong_ones(folder):
         output = network(degraded)
     right = {"labels": (present.float() - 0.5) * 20, "severities": severities, "clean": clean}
     wrong = {"labels": (0.5 - present.float()) * 20, "severities": 1 - severities, "clean": -clean}
-    from dataclasses import replace
-
     good = losses(replace(output, **right), clean, severities, present)
     bad = losses(replace(output, **wrong), clean, severities, present)
     for name in ("labels", "severities", "clean"):
@@ -132,15 +142,60 @@ def test_training_learns_and_is_the_same_twice(folder):
     assert trained["clean"] < untrained["clean"]
 
 
-def test_settling_gives_pooled_tokens_unit_variance_and_keeps_the_heads(folder):
+def test_settling_scales_pooled_tokens_and_keeps_the_heads(folder, monkeypatch):
     torch.manual_seed(0)
     network = SceneNetwork()
     pictures = [batch[0] for batch in training_batches(find_photos(folder), 0, 6, 0, part=0)]
+    same, plain = deepcopy(network), deepcopy(network)
     settle(network, pictures)
     assert not network.training
-    from mmfe_cache.guides.pooling import pool_grid
-
     with torch.no_grad():
-        tokens = pool_grid(network(pictures[-1]).image.permute(0, 2, 3, 1))[:, 1:].flatten(0, 1)
-    assert tokens.std(dim=0).median() == pytest.approx(1, abs=0.1)
-    assert tokens.mean(dim=0).abs().median() < 0.1
+        output = network(pictures[-1])
+    for found in (output.image, output.joint):
+        tokens = pool_grid(found.permute(0, 2, 3, 1))[:, 1:].flatten(0, 1)
+        assert tokens.std(dim=0).median() == pytest.approx(LOCAL_SCALE, rel=0.1)
+        assert tokens.mean(dim=0).abs().median() < 0.1 * LOCAL_SCALE
+    settle(same, pictures)
+    ours, theirs = network.state_dict(), same.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    # What it says of a picture depends neither on the scale nor on the common part.
+    monkeypatch.setattr(scene_training, "LOCAL_SCALE", 1.0)
+    monkeypatch.setattr(scene_training, "COMMON", 0.0)
+    settle(plain, pictures)
+    with torch.no_grad():
+        before = plain(pictures[-1])
+    for name in ("labels", "severities", "clean"):
+        torch.testing.assert_close(
+            getattr(output, name), getattr(before, name), rtol=1e-3, atol=1e-4
+        )
+    torch.testing.assert_close(output.answer, before.answer + COMMON, rtol=1e-3, atol=1e-4)
+
+
+def test_every_token_says_what_the_picture_suffers_from_and_what_its_cells_show():
+    torch.manual_seed(0)
+    network = SceneNetwork().eval()
+    pictures = torch.rand(60, 3, 64, 128)  # each token of equally many cells
+    with torch.no_grad():
+        output = network(pictures)
+    severe = replace(
+        output, labels=torch.full((60, len(KINDS)), 20.0), severities=torch.rand(60, len(KINDS))
+    )
+    truth = (severe.severities - severe.severities.mean(0)).double()
+    for tokens, own in zip(network.tokens(severe), (output.image, output.joint), strict=True):
+        assert tokens.shape == (60, 17, DIM)
+        torch.testing.assert_close(tokens[:, 0], tokens[:, 1:].mean(1), rtol=0, atol=1e-5)
+        features = tokens[:, 7].double() - tokens[:, 7].double().mean(0)
+        left = truth - features @ torch.linalg.lstsq(features, truth).solution
+        assert left.square().sum() < 1e-3 * truth.square().sum()
+        # The same severities in all pictures: what is left is the cells' own.
+        same = replace(severe, severities=torch.full((60, len(KINDS)), 0.5))
+        index = 0 if own is output.image else 1
+        rest = network.tokens(same)[index]
+        pooled = pool_grid(own.permute(0, 2, 3, 1))
+        torch.testing.assert_close(
+            rest[:, :, :LOCAL] - rest[:1, :, :LOCAL],
+            pooled - pooled[:1],
+            rtol=0,
+            atol=1e-5,
+        )
+        assert (rest[:, 3, LOCAL:] - rest[:, 4, LOCAL:]).abs().mean() > 0.3
