@@ -76,7 +76,9 @@ def train(
     told: Progress = SilentProgress() if progress is None or machine.rank else progress
     machine.check(recipe)
     calls_before = guide_calls()
-    require_options(init_from, wandb)
+    # A run that goes on has its first weights already: their file need not be there any more.
+    begins = resume is None or (resume == "auto" and not list_checkpoints(out / folder.CHECKPOINTS))
+    require_options(init_from if begins else None, wandb)
     inputs = open_inputs(recipe, root=root, cache=cache, progress=told)
     if machine.rank == 0:
         if resume is None:
