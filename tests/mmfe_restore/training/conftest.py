@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mmfe_cache.build import build_cache
 from mmfe_cache.datasets import load_dataset, write_synth
@@ -76,6 +77,15 @@ def _other(folder, random):
     photos.mkdir()
     write_png(photos / "t.png", random.integers(0, 256, (40, 50, 3)).astype(np.uint8))
     return photos
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """As many as the processes of `run_python` have: sums in another order differ in last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
