@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 
 from mmfe_cache import Embeddings, open_cache
 from mmfe_cache.datasets import load_dataset
+from mmfe_cache.degradations import KINDS
 from mmfe_cache.store import CacheReader
 
-KINDS = ("low", "haze", "rain", "snow")
 RIDGE = 20.0
+"""The penalty, on inputs of unit variance."""
+
 Matrix = NDArray[np.float64]
 
 

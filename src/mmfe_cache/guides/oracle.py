@@ -36,7 +36,7 @@ class OracleGuide:
     def __init__(self) -> None:
         self.calls = 0
         self._joint, self._image, self._answer = (
-            _Tokens(Projection(("oracle", _VERSION, kind), tokens, DIM))
+            Projection(("oracle", _VERSION, kind), tokens, DIM)
             for kind, tokens in (("joint", NUM_TOKENS), ("image", NUM_TOKENS), ("answer", 1))
         )
 
@@ -67,7 +67,10 @@ class OracleGuide:
         truth = np.stack([_severities(sample) for sample in samples])
         self.calls += len(samples)
         record_calls(len(samples))
-        return Embeddings(self._image(truth), self._joint(truth), self._answer(truth).squeeze(1))
+        image, joint, answer = (
+            _tokens(projection, truth) for projection in (self._image, self._joint, self._answer)
+        )
+        return Embeddings(image, joint, answer.squeeze(1))
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Everything of this guide that changes its embeddings."""
@@ -85,16 +88,10 @@ class OracleGuide:
         }
 
 
-class _Tokens:
-    """(B, K) severities to (B, T, D) tokens; the bytes do not depend on the batch."""
-
-    def __init__(self, projection: Projection) -> None:
-        self._projection = projection
-
-    def __call__(self, truth_BK: NDArray[np.float64]) -> torch.Tensor:
-        # One sample at a time and in float64.
-        tokens = np.stack([self._projection(row) for row in truth_BK])
-        return torch.from_numpy(tokens.astype(np.float32))
+def _tokens(projection: Projection, truth_BK: NDArray[np.float64]) -> torch.Tensor:
+    """(B, T, D): one sample at a time and in float64, so the bytes do not depend on the batch."""
+    tokens = np.stack([projection(row) for row in truth_BK])
+    return torch.from_numpy(tokens.astype(np.float32))
 
 
 def _severities(sample: Sample) -> NDArray[np.float64]:

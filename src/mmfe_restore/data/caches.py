@@ -38,11 +38,12 @@ def find_store(recipe: Recipe, dataset: str, split: str, cache: Path | None) -> 
     if cache is not None and (address := _ADDRESS.match(str(cache))):
         # As a path, an address has lost one of its two slashes.
         there = f"{address[1]}://{str(cache)[address.end() :].lstrip('/')}"
+        store = there if there.endswith(".zarr") else f"{there}/{split}/{recipe.guide.name}.zarr"
         raise UsageError(
             "a cache at an address is not read in training or evaluation: every step would wait",
             got=there,
             expected="a local folder",
-            remedy=f"mmfe cache pull {there} cache/{dataset}/{split}/{recipe.guide.name}.zarr",
+            remedy=f"mmfe cache pull {store} cache/{dataset}/{split}/{recipe.guide.name}.zarr",
         )
     if cache is not None and is_store(cache):
         return cache

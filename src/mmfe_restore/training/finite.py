@@ -53,6 +53,6 @@ def _diverged(problem: str, task: RestorationTask) -> ModelError:
         f"train.gradient_clip={train.gradient_clip}",
         expected="finite losses and weights",
         remedy="begin another --out with --set train.gradient_clip=1 or a lower "
-        "train.learning_rate; --resume CHECKPOINT goes on there from this run's last checkpoint, "
-        "which is finite",
+        "train.learning_rate; --resume CHECKPOINT goes on there from one of this run's "
+        "checkpoints, which are finite",
     )

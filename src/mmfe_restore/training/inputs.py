@@ -108,6 +108,7 @@ def require_options(init_from: Path | None, wandb: str | None) -> None:
             "there are no weights to start from",
             got=f"--init-from {init_from}",
             expected="a .pth or .safetensors file of Restormer's weights",
+            remedy="name that file, or leave --init-from out",
         )
     if wandb is not None and find_spec("wandb") is None:
         raise UsageError(

@@ -38,11 +38,13 @@ class TestRefusals:
         assert f"--root {world.root}" in told
 
     @pytest.mark.parametrize("call", [train, plan_run])
-    def test_a_cache_at_an_address(self, world, tmp_path, call):
+    @pytest.mark.parametrize("address", ["s3://bucket/a.zarr", "s3://bucket/cdd11"])
+    def test_a_cache_at_an_address(self, world, tmp_path, call, address):
         out = {"out": tmp_path / "run"} if call is train else {}
-        told = "mmfe cache pull s3://bucket/a.zarr cache/cdd11/train/oracle.zarr"
+        store = address if address.endswith(".zarr") else f"{address}/train/oracle.zarr"
+        told = f"mmfe cache pull {store} cache/cdd11/train/oracle.zarr"
         with pytest.raises(UsageError, match=told):
-            call(world.recipe(), root=world.root, cache=Path("s3://bucket/a.zarr"), **out)
+            call(world.recipe(), root=world.root, cache=Path(address), **out)
 
     def test_a_view_that_only_the_last_stage_needs(self, world, tmp_path):
         stages = (
