@@ -13,6 +13,7 @@ from . import output
 
 if TYPE_CHECKING:
     from mmfe_cache.samples import Sample, SampleSet
+    from mmfe_cache.store import CacheReader
     from mmfe_restore.figures.canvas import Drawing
     from mmfe_restore.model import Restorer
 
@@ -46,13 +47,19 @@ def embeddings(
     path: Annotated[str, typer.Argument(help="A cache: a .zarr folder, or its address.")],
     view: Annotated[str | None, typer.Option("--view", help="Which view; its last.")] = None,
     most: Annotated[int, typer.Option("--most", min=4, help="Samples to draw.")] = 1100,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            "--root", help="The set, where it records severities: also draw which one dominates."
+        ),
+    ] = None,
     out: Out = FIGURES,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Figures 1 and 5: how a guide arranges degraded images.
+    """Figures 1 and 5: how a guide arranges degraded images, by PCA and t-SNE.
 
-    Example: mmfe plot embeddings cache/cdd11/test/scene.zarr
+    Example: mmfe plot embeddings cache/cdd11/test/scene.zarr --root data/cdd11
     """
     from mmfe_cache.errors import CacheError
     from mmfe_cache.store import open_cache
@@ -62,7 +69,9 @@ def embeddings(
     if view is None and not reader.views:
         raise CacheError(f"{path} has no finished view", remedy="mmfe cache build")
     used = reader.views[-1] if view is None else view
-    _tell(plot_embeddings(reader, used, out, most=most, force=force), as_json)
+    known = None if root is None else _severities(reader, root)
+    drawn = plot_embeddings(reader, used, out, severities=known, most=most, force=force)
+    _tell(drawn, as_json)
 
 
 @app.command()
@@ -191,6 +200,23 @@ def _numbers(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (0, part) for part in parts]
 
 
+def _severities(reader: CacheReader, root: Path) -> dict[str, dict[str, float]]:
+    from mmfe_cache.datasets import load_dataset
+    from mmfe_cache.errors import DataError
+
+    samples = load_dataset(reader.dataset, reader.split, root)
+    found = {one.id: dict(one.severities) for one in samples if one.severities is not None}
+    missing = set(reader.ids) - found.keys()
+    if missing:
+        raise DataError(
+            f"{root} does not record how strong the degradations are",
+            got=f"nothing of {len(missing)} of the cache's samples, such as {min(missing)}",
+            expected="the set that the cache was built from, made by `mmfe data synth`",
+            remedy="leave --root out: the figure is drawn without dominance",
+        )
+    return found
+
+
 def _choose(samples: SampleSet, names: Sequence[str] | None, count: int) -> list[Sample]:
     from mmfe_cache.errors import UsageError
 
@@ -217,5 +243,13 @@ def _tell(drawn: Drawing, as_json: bool) -> None:
         return
     for path in drawn.files:
         output.say(str(path))
+    if "variance" in drawn.facts:
+        output.say(f"two principal components: {drawn.facts['variance']:.1%} of the variance")
+    if drawn.facts.get("nearest") is not None:
+        output.say(
+            f"of {drawn.facts['dominated']} mixtures with a dominant part "
+            f"{drawn.facts['nearest']:.1%} lie nearest to its centroid, "
+            f"{drawn.facts['nearest_cosine']:.1%} by cosine (chance 25 %)"
+        )
     for run, values in drawn.facts.get("alignment", {}).items():
         output.say(f"alignment of {run}: {values['all sites']:.3f} over all sites")

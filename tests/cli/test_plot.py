@@ -1,12 +1,16 @@
-"""`mmfe plot`: bad input (the drawing is tested beside its library)."""
+"""`mmfe plot`: what it says and refuses (the drawing is tested beside its library)."""
 
 from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from mmfe_cache.build import build_cache
+from mmfe_cache.datasets import load_dataset, write_synth
+from mmfe_cache.guides import load_guide
 from mmfe_cli.app import run
 from mmfe_restore.model import Restorer
 from mmfe_restore.recipes import load_recipe
@@ -31,6 +35,27 @@ def test_what_is_not_there(tmp_path, monkeypatch, capsys, arguments, code):
     message = capsys.readouterr().err
     assert "none" in message or "table5a" in message
     assert not (tmp_path / "figures").exists()
+
+
+def test_dominance_needs_a_set_that_records_severities(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    for split in ("a", "b"):
+        (tmp_path / split).mkdir()
+        for number in range(2):
+            pixels = np.kron(random.integers(0, 256, (4, 4, 3)), np.ones((16, 16, 1)))
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / split / f"{number}.png")
+    write_synth(tmp_path / "a", tmp_path / "set", test_photos=tmp_path / "b")
+    samples = load_dataset("cdd11", "test", tmp_path / "set")
+    build_cache(samples, load_guide("oracle"), ["whole@32"], tmp_path / "oracle.zarr")
+    assert run(["plot", "embeddings", "oracle.zarr", "--root", "set"]) == 0
+    told = capsys.readouterr().out
+    assert "of the variance" in told
+    assert "mixtures with a dominant part" in told
+    (tmp_path / "set" / "test" / "severities.json").unlink()
+    assert run(["plot", "embeddings", "oracle.zarr", "--root", "set", "--out", "other"]) == 1
+    assert "leave --root out" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 def test_runs_in_the_papers_order_and_told_apart(tmp_path, monkeypatch, capsys):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from mmfe_cache.degradations import COMPOSITIONS, KINDS
+from mmfe_cache.guides.dominance import nearest_is_dominant
 from mmfe_cache.guides.protocol import Guide
 from mmfe_cache.guides.scene import SceneGuide
 from mmfe_cache.guides.scene_data import Rendered, compose
@@ -149,16 +150,7 @@ def dominant_share(singles: Seen, mixtures: Seen) -> tuple[float, float, int]:
     centroids = np.stack(
         [singles.answer[singles.composition == kind].mean(axis=0) for kind in KINDS]
     )
-    ordered = np.sort(mixtures.truth, axis=1)
-    chosen = ordered[:, -1] >= DOMINANCE * ordered[:, -2]
-    if not chosen.any():
-        return float("nan"), float("nan"), 0
-    answer, dominant = mixtures.answer[chosen], mixtures.truth[chosen].argmax(axis=1)
-    distance = np.linalg.norm(answer[:, None] - centroids, axis=2)
-    similarity = _unit(answer) @ _unit(centroids).T
-    by_distance = distance.argmin(axis=1) == dominant
-    by_cosine = similarity.argmax(axis=1) == dominant
-    return float(by_distance.mean()), float(by_cosine.mean()), len(dominant)
+    return nearest_is_dominant(mixtures.answer, mixtures.truth, centroids, ratio=DOMINANCE)
 
 
 def average_precision(present: NDArray[np.bool_], score: Array) -> float:
@@ -233,7 +225,3 @@ def _look(guide: Guide, pictures: Iterator[Rendered], view: View, task: Task) ->
         probability=np.concatenate([pair[0] for pair in said]) if said else None,
         predicted=np.concatenate([pair[1] for pair in said]) if said else None,
     )
-
-
-def _unit(rows: Array) -> Array:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)

@@ -31,8 +31,10 @@ KIND_COLOURS = {
     "haze": COLOURS[1],
     "rain": COLOURS[2],
     "snow": COLOURS[3],
+    "balanced": "#999999",
 }
-"""The single degradations; a composition is drawn in the mean of its parts' colours."""
+"""The single degradations, and none of them dominant; a composition is drawn in the mean of its
+parts' colours."""
 
 WIDTH = 6.9
 """Inches: a page of two columns."""

@@ -18,10 +18,13 @@ from mmfe_restore.figures.canvas import (
     save,
     short,
 )
+from mmfe_restore.figures.dominance import dominance_facts, dominant_names
 from mmfe_restore.figures.scatter import name_classes, scatter
-from mmfe_restore.figures.similarity import Matrix, cosine, plane, spread_sample
+from mmfe_restore.figures.similarity import Matrix, cosine, neighbours, plane, spread_sample
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
@@ -47,20 +50,37 @@ def label_of(sample_id: str) -> str:
 
 @in_our_style
 def plot_embeddings(
-    cache: CacheReader, view: str, out: Path, *, most: int = 1100, force: bool = False
+    cache: CacheReader,
+    view: str,
+    out: Path,
+    *,
+    severities: Mapping[str, Mapping[str, float]] | None = None,
+    most: int = 1100,
+    force: bool = False,
 ) -> Drawing:
-    """Draw E_Answer of a cache on its two principal components, and the classes' similarities.
+    """Draw E_Answer of a cache on its principal components and by t-SNE (Figures 1 and 5).
+
+    Coloured by composition and, where severities are known, by the dominant one; beside them the
+    classes' mean cosine similarities.
 
     Args:
         cache: an open cache.
         view: which of its views.
         out: folder for embeddings.png, .svg and .csv.
+        severities: sample id to degradation to severity in [0, 1]; None leaves dominance out.
         most: samples to draw, the same number of every class.
         force: write over figures that are there.
 
+    Returns:
+        The files; the share of variance of the two components; and, with severities, how many
+        mixtures have a dominant part (`DOMINANCE` times the next) and the share of them that lie
+        nearest to that one's centroid, by Euclidean distance and by cosine (None: no such
+        mixture, or a degradation never occurs alone).
+
     Raises:
         CacheError: the view is not there.
-        UsageError: the figure exists.
+        UsageError: the figure exists, or there is only one class.
+        MmfeError: matplotlib or scikit-learn is not installed.
     """
     check_targets(out, ["embeddings"], force=force)
     chosen, shown = choose_samples(cache, most)
@@ -68,25 +88,47 @@ def plot_embeddings(
     if len(order) < 2:
         raise UsageError("this figure compares classes", got=f"{len(order)} class in {cache.path}")
     answers = answers_of(cache, chosen, view)
-    coordinates, share = plane(answers)
-    means = class_similarities(answers, shown, order)
+    components, share = plane(answers)
+    near = neighbours(answers)
+    names = [cache.ids[place] for place in chosen]
+    strongest = None if severities is None else dominant_names(names, severities)
 
-    figure = new_figure(3.3)
-    left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
-    scatter(left, coordinates, shown)
-    left.set_title(f"E_Answer of {cache.guide}, {view}", loc="left")
-    left.set_xlabel(f"principal component 1 (both: {share:.0%} of the variance)")
-    left.set_ylabel("principal component 2")
-    draw_matrix(right, means, order, "mean cosine similarity of classes")
-    name_classes(left, coordinates, shown)
+    places: list[Any] = [["pca", "tsne"], ["matrix", "."]]
+    if strongest is not None:
+        places = [["pca", "pca dominant"], ["tsne", "tsne dominant"], ["matrix", "legend"]]
+    figure = new_figure(2.7 * len(places) + 0.3)
+    axes = figure.subplot_mosaic(places, height_ratios=[1.0] * (len(places) - 1) + [1.25])
+    spaces = {
+        "pca": (components, f"PCA ({share:.0%} of the variance)"),
+        "tsne": (near, "t-SNE"),
+    }
+    for place, (coordinates, title) in spaces.items():
+        scatter(axes[place], coordinates, shown)
+        axes[place].set_title(f"{title}, by composition", loc="left")
+        if strongest is not None:
+            scatter(axes[f"{place} dominant"], coordinates, strongest)
+            axes[f"{place} dominant"].set_title(f"{title}, by dominant severity", loc="left")
+    means = class_similarities(answers, shown, order)
+    draw_matrix(axes["matrix"], means, order, "mean cosine similarity of classes")
+    figure.suptitle(f"E_Answer of {cache.guide}, {view}", x=0.01, ha="left")
+    facts: dict[str, Any] = {"guide": cache.guide, "view": view, "samples": len(chosen)}
+    facts["variance"] = share
+    if severities is not None and strongest is not None:
+        handles = axes["pca dominant"].get_legend_handles_labels()
+        axes["legend"].set_axis_off()
+        axes["legend"].legend(*handles, loc="upper left", title="dominant severity")
+        facts |= dominance_facts(answers, names, shown, severities)
+    for place, (coordinates, _) in spaces.items():
+        name_classes(axes[place], coordinates, shown)
     rows = tuple(
-        (cache.ids[i], label, *map(float, point))
-        for i, label, point in zip(chosen, shown, coordinates, strict=True)
+        (name, label, "" if strongest is None else strongest[n], *map(float, (*pc, *place)))
+        for n, (name, label, pc, place) in enumerate(
+            zip(names, shown, components, near, strict=True)
+        )
     )
-    files = save(figure, Table(("id", "label", "pc1", "pc2"), rows), out, "embeddings")
-    return Drawing(
-        files, {"guide": cache.guide, "view": view, "samples": len(chosen), "variance": share}
-    )
+    columns = ("id", "label", "dominant", "pc1", "pc2", "tsne1", "tsne2")
+    files = save(figure, Table(columns, rows), out, "embeddings")
+    return Drawing(files, facts)
 
 
 def answers_of(cache: CacheReader, chosen: Any, view: str) -> Matrix:

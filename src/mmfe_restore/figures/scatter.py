@@ -35,6 +35,7 @@ def scatter(axes: Axes, coordinates: Matrix, labels: Sequence[str]) -> None:
             s=18,
             color=colour_of(label),
             marker=marker_of(label),
+            label=label,
             edgecolors="white",
             linewidths=0.3,
             alpha=0.85,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from mmfe_cache.errors import MmfeError
 from mmfe_cache.seeds import generator
 
 Matrix = NDArray[np.float64]
@@ -42,6 +43,29 @@ def plane(vectors: Matrix) -> tuple[Matrix, float]:
     total = float((values**2).sum())
     share = float((values[:2] ** 2).sum() / total) if total > 0 else 0.0
     return coordinates * np.where(signs == 0, 1, signs), share
+
+
+def neighbours(vectors: Matrix) -> Matrix:
+    """(N, 2) t-SNE of (N, D) vectors, N at least 4: near each other there are near here.
+
+    Begins at the principal components and draws nothing at random: the same every time.
+
+    Raises:
+        MmfeError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.manifold import TSNE
+    except ModuleNotFoundError:
+        raise MmfeError(
+            "t-SNE needs scikit-learn, which is an extra",
+            remedy="in mmfe's checkout: pip install -c constraints.txt '.[plots]'",
+        ) from None
+    start = plane(vectors)[0]
+    start = 1e-4 * start / max(float(start[:, 0].std()), 1e-12)
+    perplexity = min(30.0, (len(vectors) - 1) / 3)
+    # scikit-learn takes an array too; its annotation does not say so.
+    tsne = TSNE(perplexity=perplexity, init=start, random_state=0, n_jobs=1)  # pyright: ignore[reportArgumentType]
+    return np.asarray(tsne.fit_transform(vectors), dtype=np.float64)
 
 
 def spread_sample(labels: list[str], most: int) -> NDArray[np.int64]:

@@ -18,8 +18,10 @@ from mmfe_cache.guides import load_guide
 from mmfe_cache.samples import Sample, SampleSet
 from mmfe_cache.store import open_cache
 from mmfe_restore.figures import plot_embeddings, plot_errors, plot_experts, plot_routing
+from mmfe_restore.figures.dominance import dominance_facts
 from mmfe_restore.figures.experts import measure_experts
 from mmfe_restore.figures.methods import method_of
+from mmfe_restore.figures.similarity import neighbours
 from mmfe_restore.model import Restorer
 from mmfe_restore.recipes import recipe_from_dict
 
@@ -99,13 +101,58 @@ def check_files(drawing, columns):
 
 def test_embeddings(cache, tmp_path):
     drawing = plot_embeddings(cache, "whole@32", tmp_path)
-    rows = check_files(drawing, {"id", "label", "pc1", "pc2"})
+    rows = check_files(drawing, {"id", "label", "dominant", "pc1", "pc2", "tsne1", "tsne2"})
+    assert {row["dominant"] for row in rows} == {""}
+    assert "dominated" not in drawing.facts
     assert {row["id"] for row in rows} == set(cache.ids)
     with pytest.raises(UsageError, match="exists"):
         plot_embeddings(cache, "whole@32", tmp_path)
     before = [path.read_bytes() for path in drawing.files]
     again = plot_embeddings(cache, "whole@32", tmp_path, force=True)
     assert [path.read_bytes() for path in again.files] == before
+
+
+def test_embeddings_by_dominant_severity(samples, cache, tmp_path):
+    recorded = {one.id: one.severities for one in samples}
+    drawing = plot_embeddings(cache, "whole@32", tmp_path, severities=recorded)
+    with drawing.files[-1].open() as stream:
+        drawn = {row["id"]: row["dominant"] for row in csv.DictReader(stream)}
+    # 0.5 beside 0.4 is 1.25 times as much; 0.55 beside 0.45 is less.
+    assert drawn == {
+        "low/0": "low", "low/1": "low", "low/2": "low",
+        "rain/0": "rain", "rain/1": "rain", "rain/2": "rain",
+        "low_rain/0": "low", "low_rain/1": "balanced", "low_rain/2": "balanced",
+    }  # fmt: skip
+    # Haze and snow never occur alone here, so nothing has four centroids to lie near to.
+    assert (drawing.facts["dominated"], drawing.facts["nearest"]) == (0, None)
+
+
+def test_mixtures_are_counted_to_the_nearest_single():
+    recorded = {f"{kind}/0": {kind: 0.9} for kind in ("low", "haze", "rain", "snow")}
+    answers = [*np.eye(4)]
+    for name, strong, place in (("a", "low", 0), ("b", "low", 2), ("c", "rain", 2)):
+        recorded[f"low_rain/{name}"] = {"low": 0.5, "rain": 0.5} | {strong: 0.9}
+        answers.append(np.eye(4)[place] + 0.1)
+    recorded["low_rain/even"] = {"low": 0.5, "rain": 0.5}
+    answers.append(np.eye(4)[1])
+    names = list(recorded)
+    labels = [name.split("/")[0] for name in names]
+    facts = dominance_facts(np.array(answers), names, labels, recorded)
+    expected = {"dominated": 3, "nearest": 2 / 3, "nearest_cosine": 2 / 3}
+    assert facts == pytest.approx(expected)
+
+
+def test_neighbours_keep_groups_together_the_same_every_time():
+    random = np.random.default_rng(0)
+    middles = 10 * np.eye(3, 12)
+    vectors = np.concatenate([middle + random.normal(0, 0.1, (20, 12)) for middle in middles])
+    found = neighbours(vectors)
+    np.testing.assert_array_equal(found, neighbours(vectors))
+    groups = found.reshape(3, 20, 2)
+    within = np.linalg.norm(groups - groups.mean(1, keepdims=True), axis=2).max()
+    centres = groups.mean(1)
+    between = min(np.linalg.norm(centres[a] - centres[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
+    assert between > 2 * within
 
 
 def test_what_was_skipped_in_the_cache_is_left_out(samples, tmp_path):
