@@ -146,6 +146,9 @@ def evaluate(
             ],
             caption=f"mean average precision {scores.mean_average_precision:.4f}",
         )
+    if scores.spearman_traits:
+        said = ", ".join(f"{name} {value:.3f}" for name, value in scores.spearman_traits.items())
+        output.say(f"Spearman of what else it sees: {said}")
     output.say(
         f"nearest to the dominant degradation: {scores.dominant_share:.1%} of "
         f"{scores.dominant_samples} triple compositions (chance {scores.chance:.0%}; by cosine "

@@ -36,7 +36,7 @@ class OracleGuide:
     def __init__(self) -> None:
         self.calls = 0
         self._joint, self._image, self._answer = (
-            Projection(("oracle", _VERSION, kind), tokens, DIM)
+            Projection(("oracle", _VERSION, kind), len(KINDS), tokens, DIM)
             for kind, tokens in (("joint", NUM_TOKENS), ("image", NUM_TOKENS), ("answer", 1))
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,21 @@ MAX_PIXELS = 512 * 512
 
 _BATCH_PIXELS = 16 * 224 * 224
 """Pixels that run at once: more does not run faster, and takes more memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What ``scene`` says of B pictures.
+
+    Attributes:
+        present: (B, 4) probability that each of low, haze, rain, snow is there.
+        severities: (B, 4) in [0, 1].
+        traits: (B, 3) in [0, 1], see `TRAITS`; of meaning where what has the trait is there.
+    """
+
+    present: NDArray[np.float32]
+    severities: NDArray[np.float32]
+    traits: NDArray[np.float32]
 
 
 class SceneGuide(PixelGuide):
@@ -58,25 +74,20 @@ class SceneGuide(PixelGuide):
         rows, columns = (max(MIN_SIDE, side + side % 2) for side in (height, width))
         return mirror_to(image, rows, columns)
 
-    def judge(self, answer_BD: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Say what was done to B pictures, from their ``answer`` embeddings.
-
-        Returns:
-            (B, 4) probability that each of low, haze, rain, snow is there, and (B, 4) their
-            severities in [0, 1].
-        """
+    def judge(self, answer_BD: Tensor) -> Judgement:
+        """Say what was done to B pictures, from their ``answer`` embeddings."""
+        network = self._network
         with torch.inference_mode():
             answer = answer_BD.to(self.device, torch.float32)
-            labels = torch.sigmoid(self._network.label_head(answer))
-            severities = torch.sigmoid(self._network.severity_head(answer))
-        return labels.cpu().numpy(), severities.cpu().numpy()
+            heads = (network.label_head, network.severity_head, network.trait_head)
+            return Judgement(*(torch.sigmoid(head(answer)).cpu().numpy() for head in heads))
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Everything of this guide that changes its embeddings."""
         return {
             "guide": "scene",
             "weights": self._digest,
-            "tokens": "severities, plus the mean + 4x4 grid of 16-pixel cells",
+            "tokens": "severities and traits, plus the mean + 4x4 grid of 16-pixel cells",
             "max_pixels": MAX_PIXELS,
             "dtype": "float32",
         }

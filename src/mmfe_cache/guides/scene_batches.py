@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -38,10 +39,29 @@ FRESH = 0.1
 """New pictures per picture trained on: rendering one costs less than a step on it."""
 
 
+@dataclass(frozen=True, slots=True)
+class SceneBatch:
+    """B views of r × r pixels and their truth.
+
+    Attributes:
+        degraded: (B, 3, r, r) in [0, 1].
+        clean: (B, 6, h, w) statistics of the clean picture, see `clean_statistics`.
+        severities: (B, 4) in [0, 1], 0 where absent.
+        present: (B, 4) bool.
+        traits: (B, 3), see `TRAITS`; NaN where there is none.
+    """
+
+    degraded: Tensor
+    clean: Tensor
+    severities: Tensor
+    present: Tensor
+    traits: Tensor
+
+
 def training_batches(
     photos: Sequence[Path], seed: int, steps: int, workers: int, part: int | None = None
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """(degraded (B, 3, r, r), clean statistics (B, 6, h, w), severities, present) per step.
+) -> Iterator[SceneBatch]:
+    """One batch a step.
 
     Args:
         photos: to take pictures from.
@@ -76,7 +96,7 @@ def training_batches(
 
 def _collate(
     chosen: Sequence[Rendered], side: int, whole: float, draw: np.random.Generator
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> SceneBatch:
     degraded: list[Tensor] = []
     clean: list[Tensor] = []
     for item in chosen:
@@ -89,7 +109,10 @@ def _collate(
     truth = torch.from_numpy(np.stack([item.severities for item in chosen]))
     present = torch.from_numpy(np.stack([item.present for item in chosen]))
     statistics = clean_statistics(_to_float(clean))
-    return _to_float(degraded), statistics, truth, present
+    applied = torch.from_numpy(np.stack([item.traits for item in chosen]))
+    luminance = statistics[:, :3].mean(dim=(1, 2, 3))
+    traits = torch.cat([applied, luminance[:, None]], dim=1)
+    return SceneBatch(_to_float(degraded), statistics, truth, present, traits)
 
 
 def _to_float(images: Sequence[Tensor]) -> Tensor:

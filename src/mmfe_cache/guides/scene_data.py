@@ -15,6 +15,7 @@ from PIL import Image
 
 from mmfe_cache.degradations import COMPOSITIONS, KINDS, degrade
 from mmfe_cache.errors import DataError
+from mmfe_cache.guides.scene_traits import applied_traits
 from mmfe_cache.images import IMAGE_SUFFIXES, read_rgb8
 from mmfe_cache.samples import ImageArray
 from mmfe_cache.seeds import generator
@@ -41,6 +42,7 @@ class Rendered:
         degraded: (H, W, 3) uint8.
         clean: (H, W, 3) uint8.
         severities: (4,) float32 in the order of ``KINDS``, 0 where absent.
+        traits: (2,) float32, see `applied_traits`.
         present: (4,) bool.
         composition: its class, or ``"clear"``.
     """
@@ -48,6 +50,7 @@ class Rendered:
     degraded: ImageArray
     clean: ImageArray
     severities: NDArray[np.float32]
+    traits: NDArray[np.float32]
     present: NDArray[np.bool_]
     composition: str
 
@@ -84,14 +87,16 @@ def compose(
     """
     present = np.array([kind in composition.split("_") for kind in KINDS])
     if composition == "clear":
-        return Rendered(clean, clean, np.zeros(len(KINDS), np.float32), present, composition)
+        none = np.zeros(len(KINDS), np.float32)
+        return Rendered(clean, clean, none, applied_traits({}), present, composition)
     wanted = None
     if uniform:
         draw = generator("scene-severity", *seed_parts)
         wanted = {kind: float(draw.uniform()) for kind in composition.split("_")}
     made = degrade(clean, composition, seed_parts=seed_parts, severities=wanted)
     truth = np.array([made.severities.get(kind, 0.0) for kind in KINDS], np.float32)
-    return Rendered(made.image, clean, truth, present, composition)
+    traits = applied_traits(made.parameters)
+    return Rendered(made.image, clean, truth, traits, present, composition)
 
 
 def render(photo: Path, seed: int, number: int) -> Rendered:

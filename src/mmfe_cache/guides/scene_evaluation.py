@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,8 +15,9 @@ from scipy.stats import rankdata
 from mmfe_cache.degradations import COMPOSITIONS, KINDS
 from mmfe_cache.guides.dominance import nearest_is_dominant
 from mmfe_cache.guides.protocol import Guide
-from mmfe_cache.guides.scene import SceneGuide
+from mmfe_cache.guides.scene import Judgement, SceneGuide
 from mmfe_cache.guides.scene_data import Rendered, compose
+from mmfe_cache.guides.scene_traits import TRAITS
 from mmfe_cache.images import read_rgb8
 from mmfe_cache.progress import Progress, SilentProgress, Task
 from mmfe_cache.views import View
@@ -49,6 +50,7 @@ class GuideScores:
         spearman: per label, predicted against true severity over all eleven compositions, with
             severities drawn from U(0, 1); 0 where the degradation is not there (not predicted).
         spearman_present: the same over the pictures that hold it only, which is harder.
+        spearman_traits: per trait (`TRAITS`), over the pictures that have it.
         dominant_share: of the triple compositions whose strongest severity is at least twice the
             next, how many lie nearest to the centroid of the pictures that suffer from the
             strongest one alone, among the four such centroids (Euclidean, on ``answer``).
@@ -64,6 +66,7 @@ class GuideScores:
     mean_average_precision: float | None
     spearman: Mapping[str, float] | None
     spearman_present: Mapping[str, float] | None
+    spearman_traits: Mapping[str, float] | None
     dominant_share: float
     dominant_share_cosine: float
     dominant_samples: int
@@ -83,16 +86,20 @@ class Seen:
         truth: (N, 4) true severities, 0 where absent.
         present: (N, 4) whether each degradation is there.
         composition: (N,) names.
+        traits: (N, 3) true traits, NaN where there is none.
         probability: (N, 4) predicted presence; None where the guide predicts none.
         predicted: (N, 4) predicted severities; None likewise.
+        predicted_traits: (N, 3); None likewise.
     """
 
     answer: Array
     truth: Array
     present: NDArray[np.bool_]
     composition: NDArray[np.str_]
-    probability: Array | None
-    predicted: Array | None
+    traits: Array
+    probability: Array | None = None
+    predicted: Array | None = None
+    predicted_traits: Array | None = None
 
 
 def evaluate_guide(
@@ -134,6 +141,7 @@ def evaluate_guide(
         mean_average_precision=None if precision is None else float(np.mean([*precision.values()])),
         spearman=_rank_correlations(uniform, present_only=False),
         spearman_present=_rank_correlations(uniform, present_only=True),
+        spearman_traits=_trait_correlations(uniform),
         dominant_share=euclidean,
         dominant_share_cosine=cosine,
         dominant_samples=count,
@@ -193,6 +201,16 @@ def _rank_correlations(seen: Seen, *, present_only: bool) -> dict[str, float] | 
     return found
 
 
+def _trait_correlations(seen: Seen) -> dict[str, float] | None:
+    if seen.predicted_traits is None:
+        return None
+    found: dict[str, float] = {}
+    for k, trait in enumerate(TRAITS):
+        known = ~np.isnan(seen.traits[:, k])
+        found[trait] = spearman(seen.traits[known, k], seen.predicted_traits[known, k])
+    return found
+
+
 def _pictures(
     photos: Sequence[Path], names: Sequence[str], draws: int, seed: int, *, uniform: bool
 ) -> Iterator[Rendered]:
@@ -207,21 +225,29 @@ def _pictures(
 def _look(guide: Guide, pictures: Iterator[Rendered], view: View, task: Task) -> Seen:
     answers: list[Array] = []
     facts: list[Rendered] = []
-    said: list[tuple[Array, Array]] = []
+    luminances: list[float] = []
+    said: list[Judgement] = []
     while batch := list(islice(pictures, _BATCH)):
         answer = guide.encode([view.render(picture.degraded) for picture in batch]).answer
         assert answer is not None
         answers.append(answer.double().numpy())
         if isinstance(guide, SceneGuide):
-            probability, severity = guide.judge(answer)
-            said.append((probability.astype(float), severity.astype(float)))
+            said.append(guide.judge(answer))
         facts.extend(batch)
+        luminances.extend(float(view.render(picture.clean).mean()) / 255 for picture in batch)
         task.advance(len(batch))
     return Seen(
         answer=np.concatenate(answers),
         truth=np.stack([fact.severities for fact in facts]).astype(float),
         present=np.stack([fact.present for fact in facts]),
         composition=np.array([fact.composition for fact in facts]),
-        probability=np.concatenate([pair[0] for pair in said]) if said else None,
-        predicted=np.concatenate([pair[1] for pair in said]) if said else None,
+        traits=np.c_[np.stack([fact.traits for fact in facts]), luminances].astype(float),
+        probability=_joined(one.present for one in said),
+        predicted=_joined(one.severities for one in said),
+        predicted_traits=_joined(one.traits for one in said),
     )
+
+
+def _joined(parts: Iterable[NDArray[np.float32]]) -> Array | None:
+    found = list(parts)
+    return np.concatenate(found).astype(float) if found else None

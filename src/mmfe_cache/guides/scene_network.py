@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from mmfe_cache.degradations import KINDS
 from mmfe_cache.guides.pooling import GRID, pool_grid
 from mmfe_cache.guides.projection import Projection
+from mmfe_cache.guides.scene_traits import TRAITS
 
 DIM = 128
 """D, the width of its embeddings."""
@@ -49,6 +50,7 @@ class SceneOutput:
         answer: (B, D) the global feature from which composition and severity are predicted.
         labels: (B, K) logits: is this degradation there?
         severities: (B, K) in [0, 1], 0 absent, 1 the strongest published.
+        traits: (B, 3) in [0, 1], see `TRAITS`; of meaning where what has the trait is there.
         clean: (B, 6, h, w) guessed mean and spread of the clean picture in each cell.
     """
 
@@ -57,6 +59,7 @@ class SceneOutput:
     answer: Tensor
     labels: Tensor
     severities: Tensor
+    traits: Tensor
     clean: Tensor
 
 
@@ -83,20 +86,20 @@ class _Block(nn.Module):
 
 
 class _Said(nn.Module):
-    """The predicted severities, as the oracle says the true ones: (B, K) to (B, 16, D)."""
+    """What is wrong with a picture, as the oracle says the truth: (B, K + 3) to (B, 16, D)."""
 
     weights: Tensor
     bias: Tensor
 
     def __init__(self, kind: str) -> None:
         super().__init__()
-        projection = Projection(("scene", kind), GRID * GRID, DIM)
+        projection = Projection(("scene", kind), len(KINDS) + len(TRAITS), GRID * GRID, DIM)
         # The same for every training, so they are no part of the file.
         for name, values in (("weights", projection.weights), ("bias", projection.bias)):
             self.register_buffer(name, torch.from_numpy(values).float(), persistent=False)
 
-    def forward(self, severities_BK: Tensor) -> Tensor:
-        features = math.sqrt(2) * torch.tanh(severities_BK.float() @ self.weights + self.bias)
+    def forward(self, said: Tensor) -> Tensor:
+        features = math.sqrt(2) * torch.tanh(said @ self.weights + self.bias)
         return features.unflatten(1, (GRID * GRID, DIM))
 
 
@@ -126,6 +129,7 @@ class SceneNetwork(nn.Module):
         self.answer_norm = nn.BatchNorm1d(DIM, affine=False)
         self.label_head = nn.Linear(DIM, len(KINDS))
         self.severity_head = nn.Linear(DIM, len(KINDS))
+        self.trait_head = nn.Linear(DIM, len(TRAITS))
         self.condition = nn.Linear(2 * len(KINDS), 2 * DIM)
         self.second = nn.Sequential(_Conv(DIM, DIM), nn.Conv2d(DIM, LOCAL, 1, bias=False))
         self.joint_norm = nn.BatchNorm2d(LOCAL, affine=False)
@@ -147,13 +151,15 @@ class SceneNetwork(nn.Module):
         answer = self.answer_norm(self.summary(pooled))
         labels = self.label_head(answer)
         severities = torch.sigmoid(self.severity_head(answer))
+        traits = torch.sigmoid(self.trait_head(answer))
         image = self.image_norm(self.to_image(coarse))
         # The second stage reads what was predicted, as an MLLM's tokens read its prompt: the
         # same cell means another thing under haze than in the dark.
         said = torch.cat([torch.sigmoid(labels), severities], dim=1).detach()
         scale, shift = self.condition(said)[:, :, None, None].chunk(2, dim=1)
         joint = self.joint_norm(_unit(self.second(coarse * (1 + scale) + shift)))
-        return SceneOutput(image, joint, answer, labels, severities, self.clean_head(joint))
+        clean = self.clean_head(joint)
+        return SceneOutput(image, joint, answer, labels, severities, traits, clean)
 
     def tokens(self, output: SceneOutput) -> tuple[Tensor, Tensor]:
         """The tokens of ``image`` and ``joint`` of B pictures, (B, 17, D) each.
@@ -162,11 +168,21 @@ class SceneNetwork(nn.Module):
         features of its own cells: an MLLM's image tokens have seen the whole picture and know their
         place too. Token 0 is the mean.
         """
-        severities = torch.sigmoid(output.labels.float()) * output.severities.float()
+        said = _said(output)
         return (
-            _tokens(output.image, self.image_said(severities)),
-            _tokens(output.joint, self.joint_said(severities)),
+            _tokens(output.image, self.image_said(said)),
+            _tokens(output.joint, self.joint_said(said)),
         )
+
+
+def _said(output: SceneOutput) -> Tensor:
+    """(B, K + 3): severities and traits, 0 where the degradation that they belong to is absent."""
+    present = torch.sigmoid(output.labels.float())
+    low, haze = (present[:, KINDS.index(kind)] for kind in ("low", "haze"))
+    airlight, noise, luminance = output.traits.float().unbind(dim=1)
+    # On scales on which each of them spreads about as much as the severities do.
+    traits = [haze * (1 + airlight) / 2, low * noise, 2 * luminance]
+    return torch.cat([present * output.severities.float(), torch.stack(traits, dim=1)], dim=1)
 
 
 def _tokens(map_BChw: Tensor, said_BTD: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from mmfe_cache.errors import DataError
 from mmfe_cache.guides.pooling import pool_grid
-from mmfe_cache.guides.scene_batches import training_batches
+from mmfe_cache.guides.scene_batches import SceneBatch, training_batches
 from mmfe_cache.guides.scene_data import find_photos
 from mmfe_cache.guides.scene_network import SceneNetwork, SceneOutput
 from mmfe_cache.progress import Progress, SilentProgress
@@ -27,7 +27,7 @@ from mmfe_cache.seeds import generator
 SETTLING = 80
 """Batches over which the statistics of the trained network are fixed."""
 
-WEIGHTS = {"labels": 1.0, "severities": 2.0, "relations": 2.0, "clean": 1.0}
+WEIGHTS = {"labels": 1.0, "severities": 2.0, "traits": 1.0, "relations": 2.0, "clean": 1.0}
 """The share of each term in the loss."""
 
 LOCAL_SCALE = 0.25
@@ -121,14 +121,12 @@ def train_scene(
     started, pictures = time.perf_counter(), 0
     recent: dict[str, list[float]] = {name: [] for name in WEIGHTS}
     with report.task("training scene", steps, "steps") as task:
-        for step, (degraded, clean, severities, present) in enumerate(
-            training_batches(photos, seed, steps, workers)
-        ):
-            degraded = degraded.to(device, memory_format=torch.channels_last)
+        for step, batch in enumerate(training_batches(photos, seed, steps, workers)):
+            degraded = batch.degraded.to(device, memory_format=torch.channels_last)
             # The weights stay float32; products in bfloat16 nearly double the speed on a CPU.
             with torch.autocast(torch.device(device).type, torch.bfloat16):
                 output: SceneOutput = network(degraded)
-            terms = losses(output, clean.to(device), severities.to(device), present.to(device))
+            terms = losses(output, batch)
             loss = torch.stack([WEIGHTS[name] * term for name, term in terms.items()]).sum()
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -147,7 +145,7 @@ def train_scene(
     network = network.cpu()
     settle(
         network,
-        (batch[0] for batch in training_batches(photos, seed + 1, SETTLING, workers, part=1)),
+        (batch.degraded for batch in training_batches(photos, seed + 1, SETTLING, workers, part=1)),
     )
     return SceneTraining(
         network=network,
@@ -160,24 +158,26 @@ def train_scene(
     )
 
 
-def losses(
-    output: SceneOutput, clean: Tensor, severities: Tensor, present: Tensor
-) -> dict[str, Tensor]:
-    """The four terms, unweighted.
+def losses(output: SceneOutput, batch: SceneBatch) -> dict[str, Tensor]:
+    """The five terms, unweighted.
 
     Args:
-        output: the network's.
-        clean: (B, 6, h, w) true statistics of the clean picture, see `clean_statistics`.
-        severities: (B, 4) true severities in [0, 1].
-        present: (B, 4) bool.
+        output: the network's of ``batch.degraded``.
+        batch: the truth.
 
     Returns:
         ``labels``: binary cross-entropy, a present degradation counting by how visible it is;
-        ``severities``: L1; ``relations``: squared difference between the cosine similarities
-        of the answers and of the centred severities, so that a mixture lies between its parts and
-        nearest its strongest (the paper's Figure 1); ``clean``: L1 of the guessed statistics.
+        ``severities`` and ``traits``: binary cross-entropy of values in [0, 1], where there are
+        any; ``relations``: squared difference between the cosine similarities of the answers and of
+        the centred severities, so that a mixture lies between its parts and nearest its strongest
+        (the paper's Figure 1); ``clean``: L1 of the guessed statistics.
     """
-    answer, guessed = output.answer.float(), output.severities.float()
+    answer = output.answer.float()
+    clean, severities, present, traits = (
+        tensor.to(answer.device)
+        for tensor in (batch.clean, batch.severities, batch.present, batch.traits)
+    )
+    known = ~traits.isnan()
     weight = torch.where(present, (severities / 0.2).clamp(0.05, 1.0), 1.0)
     truth = severities - MEAN_SEVERITY
     wanted = F.normalize(truth, dim=1) @ F.normalize(truth, dim=1).T
@@ -186,10 +186,15 @@ def losses(
         "labels": F.binary_cross_entropy_with_logits(
             output.labels.float(), present.float(), weight
         ),
-        "severities": F.binary_cross_entropy(guessed.clamp(1e-4, 1 - 1e-4), severities),
+        "severities": _cross_entropy(output.severities, severities),
+        "traits": _cross_entropy(output.traits[known], traits[known]),
         "relations": F.mse_loss(seen @ seen.T, wanted),
         "clean": F.l1_loss(output.clean.float(), clean),
     }
+
+
+def _cross_entropy(guessed: Tensor, truth: Tensor) -> Tensor:
+    return F.binary_cross_entropy(guessed.float().clamp(1e-4, 1 - 1e-4), truth)
 
 
 def settle(network: SceneNetwork, batches: Iterable[Tensor]) -> None:
@@ -242,7 +247,7 @@ def _add_common_part(network: SceneNetwork) -> None:
     assert norm.running_mean is not None
     assert norm.running_var is not None
     norm.running_mean -= COMMON * torch.sqrt(norm.running_var + norm.eps)
-    for head in (network.label_head, network.severity_head):
+    for head in (network.label_head, network.severity_head, network.trait_head):
         head.bias.sub_(COMMON * head.weight.sum(dim=1))
 
 

@@ -114,12 +114,31 @@ def test_it_sees_what_was_done(guide, photos):
     names = ("clear", "low", "haze", "rain", "snow", "low_haze", "haze_rain", "low_snow")
     made = [compose(p, n, seed_parts=(n,), uniform=False) for p in photos for n in names]
     images = [View.parse("whole@224").render(picture.degraded) for picture in made]
-    probability, severity = guide.judge(guide.encode(images).answer)
+    said = guide.judge(guide.encode(images).answer)
     present = np.stack([picture.present for picture in made])
-    assert ((probability > 0.5) == present).mean() > 0.9
-    assert (severity[present] > 0.3).mean() > 0.9
-    assert severity.min() >= 0
-    assert severity.max() <= 1
+    assert ((said.present > 0.5) == present).mean() > 0.9
+    assert (said.severities[present] > 0.3).mean() > 0.9
+    for values in (said.severities, said.traits):
+        assert values.min() >= 0
+        assert values.max() <= 1
+
+
+def test_it_sees_what_undoing_the_damage_takes(guide, photos):
+    made = [
+        compose(photo, name, seed_parts=(name, number), uniform=False)
+        for photo in photos
+        for name in ("low", "haze")
+        for number in range(6)
+    ]
+    views = [(View.parse("crop@224").render(p.degraded), p) for p in made]
+    said = guide.judge(guide.encode([view for view, _ in views]).answer).traits
+    truth = np.stack([p.traits for p in made])
+    for index in range(2):
+        known = ~np.isnan(truth[:, index])
+        assert known.sum() == len(made) / 2
+        assert np.corrcoef(said[known, index], truth[known, index])[0, 1] > 0.5
+    bright = np.array([View.parse("crop@224").render(p.clean).mean() / 255 for p in made])
+    assert np.corrcoef(said[:, 2], bright)[0, 1] > 0.5
 
 
 def test_stronger_damage_is_called_stronger(guide, photos):
@@ -133,7 +152,7 @@ def test_stronger_damage_is_called_stronger(guide, photos):
                 for i, photo in enumerate(photos)
             ]
             views = [View.parse("whole@224").render(image) for image in images]
-            _, said = guide.judge(guide.encode(views).answer)
+            said = guide.judge(guide.encode(views).answer).severities
             answers.append(said[:, KINDS.index(kind)].mean())
         assert answers[0] < answers[1] < answers[2]
 

@@ -8,7 +8,8 @@ from mmfe_cache.guides.scene_evaluation import Seen, average_precision, dominant
 
 def seen(answer, truth, names):
     truth = np.array(truth, float)
-    return Seen(np.array(answer, float), truth, truth > 0, np.array(names), None, None)
+    none = np.full((len(truth), 3), np.nan)
+    return Seen(np.array(answer, float), truth, truth > 0, np.array(names), none)
 
 
 def test_average_precision_equals_scikit_learns():

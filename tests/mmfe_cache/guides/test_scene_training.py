@@ -23,6 +23,7 @@ from mmfe_cache.guides.scene_training import (
     split_photos,
     train_scene,
 )
+from mmfe_cache.guides.scene_traits import TRAITS
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +93,17 @@ def test_pictures_depend_on_their_number_alone(folder):
 
 
 def test_batches_hold_one_size_and_true_statistics(folder):
-    for degraded, clean, severities, present in training_batches(find_photos(folder), 0, 3, 0):
-        batch, _, side, _ = degraded.shape
-        assert clean.shape == (batch, 6, side // 16, side // 16)
-        assert severities.shape == present.shape == (batch, 4)
-        assert ((severities > 0) <= present).all()
+    for batch in training_batches(find_photos(folder), 0, 3, 0):
+        count, _, side, _ = batch.degraded.shape
+        assert batch.clean.shape == (count, 6, side // 16, side // 16)
+        assert batch.severities.shape == batch.present.shape == (count, 4)
+        assert ((batch.severities > 0) <= batch.present).all()
+        airlight, noise, luminance = batch.traits.unbind(dim=1)
+        assert torch.equal(~airlight.isnan(), batch.present[:, KINDS.index("haze")])
+        assert torch.equal(~noise.isnan(), batch.present[:, KINDS.index("low")])
+        known = batch.traits[~batch.traits.isnan()]
+        assert ((known >= 0) & (known <= 1)).all()
+        torch.testing.assert_close(luminance, batch.clean[:, :3].mean(dim=(1, 2, 3)))
 
 
 def test_clean_statistics_are_mean_and_spread():
@@ -109,14 +116,24 @@ def test_clean_statistics_are_mean_and_spread():
 
 def test_perfect_answers_cost_less_than_wrong_ones(folder):
     network = SceneNetwork().eval()
-    degraded, clean, severities, present = next(training_batches(find_photos(folder), 1, 1, 0))
+    batch = next(training_batches(find_photos(folder), 1, 1, 0))
     with torch.no_grad():
-        output = network(degraded)
-    right = {"labels": (present.float() - 0.5) * 20, "severities": severities, "clean": clean}
-    wrong = {"labels": (0.5 - present.float()) * 20, "severities": 1 - severities, "clean": -clean}
-    good = losses(replace(output, **right), clean, severities, present)
-    bad = losses(replace(output, **wrong), clean, severities, present)
-    for name in ("labels", "severities", "clean"):
+        output = network(batch.degraded)
+    right = {
+        "labels": (batch.present.float() - 0.5) * 20,
+        "severities": batch.severities,
+        "traits": batch.traits,
+        "clean": batch.clean,
+    }
+    wrong = {
+        "labels": -right["labels"],
+        "severities": 1 - batch.severities,
+        "traits": 1 - batch.traits,
+        "clean": -batch.clean,
+    }
+    good, bad = (losses(replace(output, **said), batch) for said in (right, wrong))
+    for name in right:
+        assert good[name].isfinite()
         assert good[name] < bad[name]
 
 
@@ -135,17 +152,18 @@ def test_training_learns_and_is_the_same_twice(folder):
     assert len(first.held_out) == 1
     fresh = SceneNetwork()
     batch = next(training_batches(first.photos, 9, 1, 0, part=0))
-    settle(fresh, [batch[0]])
+    settle(fresh, [batch.degraded])
     with torch.no_grad():
-        trained = losses(first.network(batch[0]), *batch[1:])
-        untrained = losses(fresh(batch[0]), *batch[1:])
+        trained = losses(first.network(batch.degraded), batch)
+        untrained = losses(fresh(batch.degraded), batch)
     assert trained["clean"] < untrained["clean"]
 
 
 def test_settling_scales_pooled_tokens_and_keeps_the_heads(folder, monkeypatch):
     torch.manual_seed(0)
     network = SceneNetwork()
-    pictures = [batch[0] for batch in training_batches(find_photos(folder), 0, 6, 0, part=0)]
+    batches = training_batches(find_photos(folder), 0, 6, 0, part=0)
+    pictures = [batch.degraded for batch in batches]
     same, plain = deepcopy(network), deepcopy(network)
     settle(network, pictures)
     assert not network.training
@@ -164,7 +182,7 @@ def test_settling_scales_pooled_tokens_and_keeps_the_heads(folder, monkeypatch):
     settle(plain, pictures)
     with torch.no_grad():
         before = plain(pictures[-1])
-    for name in ("labels", "severities", "clean"):
+    for name in ("labels", "severities", "traits", "clean"):
         torch.testing.assert_close(
             getattr(output, name), getattr(before, name), rtol=1e-3, atol=1e-4
         )
@@ -178,9 +196,13 @@ def test_every_token_says_what_the_picture_suffers_from_and_what_its_cells_show(
     with torch.no_grad():
         output = network(pictures)
     severe = replace(
-        output, labels=torch.full((60, len(KINDS)), 20.0), severities=torch.rand(60, len(KINDS))
+        output,
+        labels=torch.full((60, len(KINDS)), 20.0),
+        severities=torch.rand(60, len(KINDS)),
+        traits=torch.rand(60, len(TRAITS)),
     )
-    truth = (severe.severities - severe.severities.mean(0)).double()
+    truth = torch.cat([severe.severities, severe.traits], dim=1).double()
+    truth -= truth.mean(0)
     for tokens, own in zip(network.tokens(severe), (output.image, output.joint), strict=True):
         assert tokens.shape == (60, 17, DIM)
         torch.testing.assert_close(tokens[:, 0], tokens[:, 1:].mean(1), rtol=0, atol=1e-5)
@@ -188,7 +210,11 @@ def test_every_token_says_what_the_picture_suffers_from_and_what_its_cells_show(
         left = truth - features @ torch.linalg.lstsq(features, truth).solution
         assert left.square().sum() < 1e-3 * truth.square().sum()
         # The same severities in all pictures: what is left is the cells' own.
-        same = replace(severe, severities=torch.full((60, len(KINDS)), 0.5))
+        same = replace(
+            severe,
+            severities=torch.full((60, len(KINDS)), 0.5),
+            traits=torch.full((60, len(TRAITS)), 0.5),
+        )
         index = 0 if own is output.image else 1
         rest = network.tokens(same)[index]
         pooled = pool_grid(own.permute(0, 2, 3, 1))
