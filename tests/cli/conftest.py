@@ -1,0 +1,8 @@
+"""What the tests of the command line share."""
+
+import signal
+
+# A shell starts what runs in its background with SIGINT ignored, and programs inherit that: tests
+# that interrupt one would wait in vain.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
