@@ -55,6 +55,9 @@ ROWS: dict[str, tuple[str, ...]] = {
 MORE_SEEDS = ("baseline", "full", "shuffled")
 """Rows that run with every seed (`shuffled` with the first guide's only); the others run once."""
 
+MIDDLE = 0.75
+"""The middle of CDD11's severities, 0.5 to 1."""
+
 VIEW = "crop@224"
 """What the guide sees, in training and at the test: more than the network's own 64² crops."""
 
@@ -99,14 +102,14 @@ def parameters(recipe: Recipe) -> int:
     return sum(p.numel() for p in Restorer(recipe.model).parameters())
 
 
-def without(samples: SampleSet, kind: str | None) -> SampleSet:
-    """The same samples, each ``kind`` that is there recorded at the middle of CDD11's range."""
+def blurred(samples: SampleSet, kind: str | None) -> SampleSet:
+    """The same samples, each ``kind`` that is there recorded as of `MIDDLE` severity."""
     if kind is None:
         return samples
 
     def vague(sample: Sample) -> Sample:
         known = dict(sample.severities or {})
-        return replace(sample, severities={**known, kind: 0.75} if kind in known else known)
+        return replace(sample, severities={**known, kind: MIDDLE} if kind in known else known)
 
     return replace(samples, samples=tuple(vague(sample) for sample in samples))
 
@@ -124,7 +127,7 @@ def prepare(arguments: argparse.Namespace) -> tuple[Path, Path]:
     for name in arguments.guides:
         guide = load_guide(name)
         for split in ("train", "test"):
-            samples = without(load_dataset("cdd11", split, root), arguments.unknown)
+            samples = blurred(load_dataset("cdd11", split, root), arguments.unknown)
             build_cache(samples, guide, (VIEW,), store_path("cdd11", split, name, root=cache))
     return root, cache
 

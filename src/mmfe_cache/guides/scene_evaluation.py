@@ -50,6 +50,10 @@ class GuideScores:
         spearman: per label, predicted against true severity over all eleven compositions, with
             severities drawn from U(0, 1); 0 where the degradation is not there (not predicted).
         spearman_present: the same over the pictures that hold it only, which is harder.
+        severity_error: per label, root mean square error of the predicted severity at CDD11's
+            severities, over the pictures that hold it.
+        severity_spread: the true severities' standard deviation over the same pictures: the error
+            of a guide that always names their mean.
         spearman_traits: per trait (`TRAITS`), over the pictures that have it.
         dominant_share: of the triple compositions whose strongest severity is at least twice the
             next, how many lie nearest to the centroid of the pictures that suffer from the
@@ -66,6 +70,8 @@ class GuideScores:
     mean_average_precision: float | None
     spearman: Mapping[str, float] | None
     spearman_present: Mapping[str, float] | None
+    severity_error: Mapping[str, float] | None
+    severity_spread: Mapping[str, float]
     spearman_traits: Mapping[str, float] | None
     dominant_share: float
     dominant_share_cosine: float
@@ -141,6 +147,11 @@ def evaluate_guide(
         mean_average_precision=None if precision is None else float(np.mean([*precision.values()])),
         spearman=_rank_correlations(uniform, present_only=False),
         spearman_present=_rank_correlations(uniform, present_only=True),
+        severity_error=severity_errors(published),
+        severity_spread={
+            kind: float(published.truth[published.present[:, k], k].std())
+            for k, kind in enumerate(KINDS)
+        },
         spearman_traits=_trait_correlations(uniform),
         dominant_share=euclidean,
         dominant_share_cosine=cosine,
@@ -199,6 +210,14 @@ def _rank_correlations(seen: Seen, *, present_only: bool) -> dict[str, float] | 
         else:
             found[kind] = spearman(seen.truth[:, k], said[:, k])
     return found
+
+
+def severity_errors(seen: Seen) -> dict[str, float] | None:
+    """Per label, root mean square error of the severity where it is there; None: not predicted."""
+    if seen.predicted is None:
+        return None
+    wrong = np.where(seen.present, seen.predicted - seen.truth, np.nan)
+    return dict(zip(KINDS, np.sqrt(np.nanmean(wrong**2, axis=0)).tolist(), strict=True))
 
 
 def _trait_correlations(seen: Seen) -> dict[str, float] | None:

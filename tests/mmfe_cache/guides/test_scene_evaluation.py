@@ -1,9 +1,17 @@
 """The measurements themselves: checked on answers whose scores are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from mmfe_cache.guides.scene_evaluation import Seen, average_precision, dominant_share, spearman
+from mmfe_cache.guides.scene_evaluation import (
+    Seen,
+    average_precision,
+    dominant_share,
+    severity_errors,
+    spearman,
+)
 
 
 def seen(answer, truth, names):
@@ -50,3 +58,13 @@ def test_without_a_dominant_part_there_is_nothing_to_say():
     assert np.isnan(share)
     assert np.isnan(cosine)
     assert count == 0
+
+
+def test_errors_of_severity_count_only_what_is_there():
+    found = seen(np.zeros((5, 4)), [*np.eye(4) * 0.6, [0.8, 0, 0, 0]], ["x"] * 5)
+    assert severity_errors(found) is None
+    said = np.full((5, 4), 0.5)
+    errors = severity_errors(replace(found, predicted=said))
+    assert errors == pytest.approx(
+        {"low": np.sqrt((0.1**2 + 0.3**2) / 2), "haze": 0.1, "rain": 0.1, "snow": 0.1}
+    )
