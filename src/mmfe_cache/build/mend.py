@@ -227,7 +227,7 @@ class Mending:
         for file in self._path.rglob(documents.NAME):
             try:
                 document = documents.parse(file.read_bytes(), str(file))
-            except CacheError:
+            except (CacheError, OSError):  # From Python 3.12 on, links in a circle are listed too.
                 continue
             stores |= set(_values(document["attributes"], "store"))
             if document["node_type"] == "array" and file.parent.name in (*ARRAY_NAMES, "digests"):
