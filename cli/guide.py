@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import output
+from . import degradations, output
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -66,6 +66,13 @@ def train(
     ] = 0,
     hold_out: Annotated[int, typer.Option(min=0, help="Photographs set aside to measure on.")] = 40,
     workers: Annotated[int, typer.Option(min=0, help="Processes that render pictures.")] = 1,
+    rain_masks: degradations.RainMasks = None,
+    snow_masks: degradations.SnowMasks = None,
+    depth: degradations.Depth = None,
+    light_maps: degradations.LightMaps = None,
+    dark_photos: degradations.DarkPhotos = None,
+    mask_share: degradations.MaskShare = 1.0,
+    varied_share: degradations.VariedShare = 0.0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -84,6 +91,9 @@ def train(
         raise UsageError("--out names no .safetensors file", got=out, expected="FILE.safetensors")
     if out.is_dir():
         raise UsageError("--out is a folder", got=out, expected="a new FILE.safetensors")
+    config = degradations.open_config(
+        rain_masks, snow_masks, depth, light_maps, dark_photos, mask_share, varied_share
+    )
     _check_place(out.parent)
     done = train_scene(
         photos,
@@ -92,6 +102,7 @@ def train(
         hold_out=hold_out,
         workers=workers,
         device=str(pick_device(device)),
+        config=config,
         progress=output.console_progress(),
     )
     facts: dict[str, Any] = {
@@ -100,6 +111,7 @@ def train(
         "pictures": done.pictures,
         "photos": len(done.photos),
         "held_out": len(done.held_out),
+        "degradations": config.spec(),
         "losses": done.losses,
     }
     digest = save_scene(done.network, out, facts)
@@ -119,20 +131,34 @@ def evaluate(
         str, typer.Option(help="What the guide sees, such as whole@224.")
     ] = "whole@224",
     seed: Annotated[int, typer.Option(help="Of the degradations.")] = 0,
+    rain_masks: degradations.RainMasks = None,
+    snow_masks: degradations.SnowMasks = None,
+    depth: degradations.Depth = None,
+    light_maps: degradations.LightMaps = None,
+    dark_photos: degradations.DarkPhotos = None,
+    mask_share: degradations.MaskShare = 1.0,
+    varied_share: degradations.VariedShare = 0.0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Measure how well a guide sees composition, severity and dominance of degradations."""
+    from mmfe_cache.degradations import KINDS
     from mmfe_cache.errors import UsageError
     from mmfe_cache.guides import load_guide
     from mmfe_cache.guides.scene_data import find_photos
     from mmfe_cache.guides.scene_evaluation import evaluate_guide
 
     found = find_photos(photos)
+    config = degradations.open_config(
+        rain_masks, snow_masks, depth, light_maps, dark_photos, mask_share, varied_share
+    )
+    config.check((photo.stem for photo in found), KINDS)
     loaded = load_guide(guide, device=device)
     if loaded.reads != "pixels":
         raise UsageError(f"the guide {loaded.name} sees no pictures", expected="another guide")
-    scores = evaluate_guide(loaded, found, view=view, seed=seed, progress=output.console_progress())
+    scores = evaluate_guide(
+        loaded, found, view=view, seed=seed, config=config, progress=output.console_progress()
+    )
     if as_json:
         output.print_json(scores.to_json())
         return
@@ -149,6 +175,8 @@ def evaluate(
     if scores.spearman_traits:
         said = ", ".join(f"{name} {value:.3f}" for name, value in scores.spearman_traits.items())
         output.say(f"Spearman of what else it sees: {said}")
+    if scores.quiet_on_clear is not None:
+        output.say(f"no label above 0.5 on {scores.quiet_on_clear:.1%} of the clear photographs")
     output.say(
         f"nearest to the dominant degradation: {scores.dominant_share:.1%} of "
         f"{scores.dominant_samples} triple compositions (chance {scores.chance:.0%}; by cosine "

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from .draw import FloatImage
-from .model import COMPOSITIONS, KINDS, Degraded, degrade, drawn_severities, kinds_of
+from .fields import FloatImage
+from .maps import PROCEDURAL, DegradationConfig
+from .model import CLEAR, COMPOSITIONS, KINDS, Degraded, degrade, drawn_severities, kinds_of
 
 __all__ = [
+    "CLEAR",
     "COMPOSITIONS",
     "KINDS",
+    "PROCEDURAL",
+    "DegradationConfig",
     "Degraded",
     "FloatImage",
     "degrade",

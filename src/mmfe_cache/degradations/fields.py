@@ -18,6 +18,9 @@ from scipy import fft, ndimage
 Field = NDArray[np.float32]
 """(H, W) float32."""
 
+FloatImage = NDArray[np.float32]
+"""(H, W, 3) float32 RGB in [0, 1]: what every degradation takes and gives."""
+
 _GRID = 4096.0
 """Fields are rounded to multiples of 1/4096: finer than 8 bits, far coarser than float64."""
 
@@ -39,6 +42,15 @@ class Specks:
     across: float
     low: float
     high: float
+
+
+def size_factor(shape: tuple[int, ...]) -> float:
+    """How much larger a drop or flake is drawn than on a 512-pixel image.
+
+    It grows with the square root of the shorter side: a large photograph shows a wider scene and
+    more detail at once.
+    """
+    return float(np.clip((min(shape[:2]) / 512) ** 0.5, 0.6, 1.6))
 
 
 def smeared_specks(

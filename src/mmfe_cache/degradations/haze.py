@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .draw import Applied, FloatImage
-from .fields import Field, smooth_noise, upsample
+from .fields import Field, FloatImage, box_blur, smooth_noise, upsample
+from .maps import Choice, read_fitting
 
 BETA = (1.0, 2.0)
 """Published range of the scattering coefficient; 0 is clear air."""
@@ -20,6 +20,12 @@ FARTHEST = 0.7
 SEVERITY = tuple(beta / BETA[1] for beta in BETA)
 """The published range as severity: 0.5 to 1."""
 
+VARIED_SEVERITY = (0.15, 1.0)
+"""The range drawn for varied haze: a light mist too."""
+
+VARIED_AIRLIGHT = (0.5, 1.0)
+"""The airlight of varied haze, to which a slight tint is added."""
+
 _BLUR = 22
 """Published side of the blur of the depth, in pixels of a 720-line image."""
 
@@ -27,26 +33,48 @@ _LUT_SIZE = 4096
 
 
 def apply_haze(
-    image: FloatImage, severity: float, rng: np.random.Generator, clean: FloatImage
-) -> Applied:
+    image: FloatImage,
+    severity: float,
+    rng: np.random.Generator,
+    clean: FloatImage,
+    choice: Choice,
+) -> tuple[FloatImage, dict[str, float]]:
     """Veil: clip(I t + A (1 - t)), t = exp(-beta min(distance, 0.7)) (OneRestore, syn_data).
 
-    beta = 2 severity.
+    beta = 2 severity. Varied haze may be tinted, reach farther, and lie otherwise in depth.
 
     Args:
         image: (H, W, 3) float32 in [0, 1].
         severity: in [0, 1].
         rng: the stream.
-        clean: the picture before any degradation, where the distance comes from.
+        clean: the picture before any degradation, where the procedural distance comes from.
+        choice: a depth map, or standard or varied haze.
+
+    Returns:
+        The picture, and the raw parameters.
     """
     beta = BETA[1] * severity
-    airlight = float(rng.uniform(*AIRLIGHT))
-    distance = np.minimum(procedural_distance(clean, rng), np.float32(FARTHEST))
+    airlight = float(rng.uniform(*(VARIED_AIRLIGHT if choice.varied else AIRLIGHT)))
+    if choice.depth is not None:
+        distance = _measured_distance(image.shape, choice)
+    else:
+        distance = procedural_distance(clean, rng)
+    colour = np.full(3, airlight, np.float32)
+    if choice.varied:
+        distance = distance ** np.float32(rng.uniform(0.6, 1.6))
+        colour = np.clip(colour + rng.uniform(-0.04, 0.04, 3).astype(np.float32), 0, 1)
+    distance = np.minimum(distance, np.float32(FARTHEST))
     table = np.exp(-beta * np.linspace(0, 1, _LUT_SIZE)).astype(np.float32)
     through = table[np.rint(distance * (_LUT_SIZE - 1)).astype(np.intp)][:, :, None]
-    veil = np.float32(airlight) * (1 - through)
-    veiled = np.clip(image * through + veil, 0, 1).astype(np.float32, copy=False)
-    return Applied(veiled, {"beta": beta, "airlight": airlight})
+    veiled = np.clip(image * through + colour * (1 - through), 0, 1).astype(np.float32, copy=False)
+    return veiled, {"beta": beta, "airlight": airlight}
+
+
+def _measured_distance(shape: tuple[int, ...], choice: Choice) -> Field:
+    """1 minus the blurred depth map: the published maps are bright near."""
+    assert choice.depth is not None
+    blur = max(1, round(_BLUR * min(shape[:2]) / 720))
+    return 1 - box_blur(read_fitting(choice.depth, shape), blur)
 
 
 def procedural_distance(image: FloatImage, rng: np.random.Generator) -> Field:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,9 @@ from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.samples import ImageArray
 from mmfe_cache.seeds import generator
 
-from . import falling, haze, low, rain, snow
-from .draw import Applied, FloatImage
+from . import haze, low, weather
+from .fields import FloatImage
+from .maps import PROCEDURAL, Choice, DegradationConfig, mask_amount
 
 KINDS = ("low", "haze", "rain", "snow")
 """The single degradations, in the order of Table 1."""
@@ -31,13 +33,25 @@ COMPOSITIONS: tuple[str, ...] = (
 )
 """The 11 classes of CDD11, in the order of Table 1."""
 
+CLEAR = "clear"
+"""The class of pictures to which nothing was done."""
+
+
+class _Kind(NamedTuple):
+    """One degradation: how it is applied, and the severities that a set draws."""
+
+    apply: Callable[..., tuple[FloatImage, dict[str, float]]]
+    published: tuple[float, ...]
+    varied: tuple[float, ...]
+
+
 _IN_ORDER = {
-    "low": (low.apply_low, low.SEVERITY),
-    "rain": (rain.apply_rain, falling.SEVERITY),
-    "snow": (snow.apply_snow, falling.SEVERITY),
-    "haze": (haze.apply_haze, haze.SEVERITY),
+    "low": _Kind(low.apply_low, low.SEVERITY, low.VARIED_SEVERITY),
+    "rain": _Kind(weather.apply_rain, weather.SEVERITY, weather.VARIED_SEVERITY),
+    "snow": _Kind(weather.apply_snow, weather.SEVERITY, weather.VARIED_SEVERITY),
+    "haze": _Kind(haze.apply_haze, haze.SEVERITY, haze.VARIED_SEVERITY),
 }
-"""How each kind is applied and the severities a set draws, in the order of application."""
+"""The kinds in the order of application."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +63,13 @@ class Degraded:
         severities: each applied kind's severity in [0, 1], linear from absent (0) to the
             strongest published parameter (1).
         parameters: each applied kind's raw parameters, in published units.
+        files: each applied kind's mask, map or photograph, where a file was used.
     """
 
     image: NDArray[Any]
     severities: dict[str, float]
     parameters: dict[str, dict[str, float]]
+    files: dict[str, Path]
 
 
 def kinds_of(composition: str) -> tuple[str, ...]:
@@ -66,7 +82,7 @@ def kinds_of(composition: str) -> tuple[str, ...]:
     Raises:
         UsageError: a kind is unknown or named twice.
     """
-    named = [] if composition == "clear" else composition.split("_")
+    named = [] if composition == CLEAR else composition.split("_")
     if not set(named) <= set(_IN_ORDER) or len(set(named)) != len(named):
         raise UsageError(
             f"unknown composition {composition!r}",
@@ -82,6 +98,8 @@ def degrade(
     *,
     seed_parts: tuple[str | int, ...],
     severities: Mapping[str, float] | None = None,
+    config: DegradationConfig = PROCEDURAL,
+    photograph: str | None = None,
 ) -> Degraded:
     """Degrade a clean image as CDD11 does; a pure function of its arguments.
 
@@ -92,45 +110,65 @@ def degrade(
         composition: a class name, see `COMPOSITIONS`; any other combination works too.
         seed_parts: names the random streams: usually the sample's id and a seed.
         severities: kind to severity in [0, 1]; kinds left out are drawn from the published
-            range (0.5 to 1).
+            range (0.5 to 1), and a mask shows as it is.
+        config: masks and maps to use instead of procedural ones.
+        photograph: the name by which ``config`` finds its maps.
 
     Returns:
         The degraded image in the type of ``clean``: uint8 (rounded), or float32.
 
     Raises:
         UsageError: the composition or a severity makes no sense.
-        DataError: the image has another shape or type.
+        DataError: the image has another shape or type, or a mask or map cannot be read.
     """
     wanted = dict(severities or {})
     kinds = kinds_of(composition)
     _check_severities(wanted, kinds, composition)
     original = image = _to_float(clean)
-    used: dict[str, float] = {}
-    parameters: dict[str, dict[str, float]] = {}
+    done = Degraded(clean, {}, {}, {})
     for kind in kinds:
-        apply, _ = _IN_ORDER[kind]
-        rng, drawn = _open_stream(kind, composition, seed_parts)
-        used[kind] = float(wanted.get(kind, drawn))
-        applied: Applied = apply(image, used[kind], rng, original)
-        image = applied.image
-        parameters[kind] = dict(applied.parameters)
+        choice = config.choose(kind, photograph, (composition, *seed_parts))
+        rng, drawn = _open_stream(kind, composition, seed_parts, choice)
+        severity = float(wanted.get(kind, drawn))
+        if choice.dark is not None:
+            severity = drawn  # a photograph is as dark as it is
+        image, parameters = _IN_ORDER[kind].apply(image, severity, rng, original, choice)
+        done.severities[kind] = severity
+        done.parameters[kind] = parameters
+        if choice.file is not None:
+            done.files[kind] = choice.file
     if clean.dtype == np.uint8:
-        rounded = (image * np.float32(255) + np.float32(0.5)).astype(np.uint8)
-        return Degraded(rounded, used, parameters)
-    return Degraded(image, used, parameters)
+        image = (image * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    return replace(done, image=image)
 
 
-def drawn_severities(composition: str, *, seed_parts: tuple[str | int, ...]) -> dict[str, float]:
-    """The severities that `degrade` draws for these arguments, without touching a pixel."""
-    return {kind: _open_stream(kind, composition, seed_parts)[1] for kind in kinds_of(composition)}
+def drawn_severities(
+    composition: str,
+    *,
+    seed_parts: tuple[str | int, ...],
+    config: DegradationConfig = PROCEDURAL,
+    photograph: str | None = None,
+) -> dict[str, float]:
+    """The severities that `degrade` draws for these arguments, without touching the image."""
+    found: dict[str, float] = {}
+    for kind in kinds_of(composition):
+        choice = config.choose(kind, photograph, (composition, *seed_parts))
+        found[kind] = _open_stream(kind, composition, seed_parts, choice)[1]
+    return found
 
 
 def _open_stream(
-    kind: str, composition: str, seed_parts: tuple[str | int, ...]
+    kind: str, composition: str, seed_parts: tuple[str | int, ...], choice: Choice
 ) -> tuple[np.random.Generator, float]:
     rng = generator("degrade", kind, composition, *seed_parts)
-    weakest, strongest = _IN_ORDER[kind][1]
-    return rng, float(rng.uniform(weakest, strongest))
+    about = _IN_ORDER[kind]
+    weakest, strongest = about.varied if choice.varied else about.published
+    drawn = float(rng.uniform(weakest, strongest))
+    if choice.mask is not None:
+        drawn = weather.mask_severity(mask_amount(choice.mask))
+    if choice.dark is not None:
+        drawn = 1.0  # no exponent is known; real ones are darker than CDD11's darkest
+    return rng, drawn
 
 
 def _check_severities(

@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmfe_cache.degradations import PROCEDURAL, DegradationConfig
 from mmfe_cache.guides.scene_data import Rendered, stream
 from mmfe_cache.guides.scene_network import STRIDE
 from mmfe_cache.seeds import generator
 from mmfe_cache.views import View
 
-SIDES = (64, 96, 128, 160, 192, 224)
+SIDES = (64, 96, 128, 160, 192, 224, 320)
 """The sizes of view it learns at, in pixels."""
 
-SIDE_ODDS = ((0.8, 0.2, 0, 0, 0, 0), (0.3, 0.2, 0.2, 0.1, 0.1, 0.1))
+SIDE_ODDS = ((0.8, 0.2, 0, 0, 0, 0, 0), (0.25, 0.15, 0.15, 0.1, 0.1, 0.1, 0.15))
 """How often each occurs, at first and then: what streaks look like is learnt on small windows,
 many to the second; how they look in whole pictures of every size comes on top."""
 
@@ -30,7 +31,10 @@ FIRST_PART = 0.6
 """The share of the steps that counts as "at first"."""
 
 PIXELS = 12 * 128 * 128
-"""Pixels of one batch: the larger the view, the fewer pictures, but 12 at least."""
+"""Pixels of one batch: the larger the view, the fewer pictures, but `LEAST` at least."""
+
+LEAST = 8
+"""Pictures of one batch: the relations between them are learnt too."""
 
 MEMORY = 1536
 """How many pictures are kept at hand; each new one takes the oldest one's place."""
@@ -59,7 +63,12 @@ class SceneBatch:
 
 
 def training_batches(
-    photos: Sequence[Path], seed: int, steps: int, workers: int, part: int | None = None
+    photos: Sequence[Path],
+    seed: int,
+    steps: int,
+    workers: int,
+    part: int | None = None,
+    config: DegradationConfig = PROCEDURAL,
 ) -> Iterator[SceneBatch]:
     """One batch a step.
 
@@ -69,9 +78,10 @@ def training_batches(
         steps: how many batches.
         workers: rendering processes.
         part: take the first (0) or second (1) part's views throughout; None goes by the step.
+        config: masks and maps to use instead of procedural ones.
     """
     draw = generator("scene-batches", seed)
-    rendering = stream(photos, seed, workers)
+    rendering = stream(photos, seed, workers, config)
     # A short run needs no long memory to begin with.
     memory = [next(rendering) for _ in range(min(256, MEMORY, 16 * steps))]
     oldest, owed = 0, 0.0
@@ -79,7 +89,7 @@ def training_batches(
         for step in range(steps):
             now = int(step >= FIRST_PART * steps) if part is None else part
             side = int(draw.choice(SIDES, p=SIDE_ODDS[now]))
-            count = max(12, PIXELS // side**2)
+            count = max(LEAST, PIXELS // side**2)
             owed += FRESH * count
             while owed >= 1:
                 owed -= 1

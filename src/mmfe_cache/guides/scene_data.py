@@ -13,14 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmfe_cache.degradations import COMPOSITIONS, KINDS, degrade
+from mmfe_cache.degradations import (
+    CLEAR,
+    COMPOSITIONS,
+    KINDS,
+    PROCEDURAL,
+    DegradationConfig,
+    degrade,
+)
 from mmfe_cache.errors import DataError
 from mmfe_cache.guides.scene_traits import applied_traits
 from mmfe_cache.images import IMAGE_SUFFIXES, read_rgb8
 from mmfe_cache.samples import ImageArray
 from mmfe_cache.seeds import generator
 
-CLEAN_SHARE = 1 / 13
+CLEAN_SHARE = 1 / 6
 """How many training pictures stay clean; the eleven compositions share the rest evenly."""
 
 UNIFORM_SHARE = 0.5
@@ -75,7 +82,13 @@ def find_photos(folder: Path) -> list[Path]:
 
 
 def compose(
-    clean: ImageArray, composition: str, *, seed_parts: tuple[str | int, ...], uniform: bool
+    clean: ImageArray,
+    composition: str,
+    *,
+    seed_parts: tuple[str | int, ...],
+    uniform: bool,
+    config: DegradationConfig = PROCEDURAL,
+    photograph: str | None = None,
 ) -> Rendered:
     """Degrade ``clean`` by ``composition``.
 
@@ -84,22 +97,31 @@ def compose(
         composition: one of ``COMPOSITIONS``, or ``"clear"``.
         seed_parts: what the randomness is drawn from.
         uniform: draw each severity from U(0, 1) instead of CDD11's ranges.
+        config: masks and maps to use instead of procedural ones.
+        photograph: the name by which ``config`` finds its maps.
     """
     present = np.array([kind in composition.split("_") for kind in KINDS])
-    if composition == "clear":
+    if composition == CLEAR:
         none = np.zeros(len(KINDS), np.float32)
         return Rendered(clean, clean, none, applied_traits({}), present, composition)
     wanted = None
     if uniform:
         draw = generator("scene-severity", *seed_parts)
         wanted = {kind: float(draw.uniform()) for kind in composition.split("_")}
-    made = degrade(clean, composition, seed_parts=seed_parts, severities=wanted)
+    made = degrade(
+        clean,
+        composition,
+        seed_parts=seed_parts,
+        severities=wanted,
+        config=config,
+        photograph=photograph,
+    )
     truth = np.array([made.severities.get(kind, 0.0) for kind in KINDS], np.float32)
     traits = applied_traits(made.parameters)
     return Rendered(made.image, clean, truth, traits, present, composition)
 
 
-def render(photo: Path, seed: int, number: int) -> Rendered:
+def render(photo: Path, seed: int, number: int, config: DegradationConfig = PROCEDURAL) -> Rendered:
     """The ``number``-th training picture: a photograph at some size, degraded somehow."""
     draw = generator("scene", seed, number)
     # JPEG decoding at an eighth or a half of the size is what `draft` is for, but it changes the
@@ -121,27 +143,31 @@ def render(photo: Path, seed: int, number: int) -> Rendered:
     if draw.uniform() < 0.5:
         clean = clean[:, ::-1]
     clean = np.ascontiguousarray(clean)
-    composition = "clear"
+    composition = CLEAR
     if draw.uniform() >= CLEAN_SHARE:
         composition = COMPOSITIONS[int(draw.integers(len(COMPOSITIONS)))]
     uniform = bool(draw.uniform() < UNIFORM_SHARE)
-    return compose(clean, composition, seed_parts=("scene", seed, number), uniform=uniform)
+    return compose(
+        clean, composition, seed_parts=("scene", seed, number), uniform=uniform, config=config
+    )
 
 
-def stream(photos: Sequence[Path], seed: int, workers: int) -> Generator[Rendered, None, None]:
+def stream(
+    photos: Sequence[Path], seed: int, workers: int, config: DegradationConfig = PROCEDURAL
+) -> Generator[Rendered, None, None]:
     """Training pictures 0, 1, 2, … without end, rendered ahead by worker processes.
 
     The order and the pixels do not depend on the number of workers; 0 renders in this process.
     """
     if workers == 0:
         for number, photo in enumerate(_endless(photos, seed)):
-            yield render(photo, seed, number)
+            yield render(photo, seed, number, config)
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(max_workers=workers, mp_context=context)
     waiting: deque[Future[Rendered]] = deque()
     try:
         for number, photo in enumerate(_endless(photos, seed)):
-            waiting.append(pool.submit(render, photo, seed, number))
+            waiting.append(pool.submit(render, photo, seed, number, config))
             if len(waiting) > AHEAD:
                 yield waiting.popleft().result()
     finally:

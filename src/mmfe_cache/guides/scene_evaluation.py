@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from mmfe_cache.degradations import COMPOSITIONS, KINDS
+from mmfe_cache.degradations import CLEAR, COMPOSITIONS, KINDS, PROCEDURAL, DegradationConfig
 from mmfe_cache.guides.dominance import nearest_is_dominant
 from mmfe_cache.guides.protocol import Guide
 from mmfe_cache.guides.scene import Judgement, SceneGuide
@@ -55,6 +55,7 @@ class GuideScores:
         severity_spread: the true severities' standard deviation over the same pictures: the error
             of a guide that always names their mean.
         spearman_traits: per trait (`TRAITS`), over the pictures that have it.
+        quiet_on_clear: the share of clear photographs on which no label's probability is above 0.5.
         dominant_share: of the triple compositions whose strongest severity is at least twice the
             next, how many lie nearest to the centroid of the pictures that suffer from the
             strongest one alone, among the four such centroids (Euclidean, on ``answer``).
@@ -73,6 +74,7 @@ class GuideScores:
     severity_error: Mapping[str, float] | None
     severity_spread: Mapping[str, float]
     spearman_traits: Mapping[str, float] | None
+    quiet_on_clear: float | None
     dominant_share: float
     dominant_share_cosine: float
     dominant_samples: int
@@ -114,6 +116,7 @@ def evaluate_guide(
     *,
     view: str = "whole@224",
     seed: int = 0,
+    config: DegradationConfig = PROCEDURAL,
     progress: Progress | None = None,
 ) -> GuideScores:
     """Measure a guide on degraded photographs that it never saw.
@@ -123,6 +126,7 @@ def evaluate_guide(
         photos: clean photographs.
         view: what the guide sees of each.
         seed: of the degradations.
+        config: masks and maps to use instead of procedural ones.
         progress: where to report.
     """
     look = View.parse(view)
@@ -131,10 +135,10 @@ def evaluate_guide(
     with report.task(f"evaluating {guide.name}", total, "pictures") as task:
 
         def see(names: Sequence[str], draws: int, *, uniform: bool) -> Seen:
-            pictures = _pictures(photos, names, draws, seed, uniform=uniform)
+            pictures = _pictures(photos, names, draws, seed, config, uniform=uniform)
             return _look(guide, pictures, look, task)
 
-        published = see(("clear", *COMPOSITIONS), 1, uniform=False)
+        published = see((CLEAR, *COMPOSITIONS), 1, uniform=False)
         uniform = see(COMPOSITIONS, 1, uniform=True)
         triples = see(TRIPLES, TRIPLE_DRAWS, uniform=True)
     precision = _precisions(published)
@@ -153,6 +157,7 @@ def evaluate_guide(
             for k, kind in enumerate(KINDS)
         },
         spearman_traits=_trait_correlations(uniform),
+        quiet_on_clear=quiet_on_clear(published),
         dominant_share=euclidean,
         dominant_share_cosine=cosine,
         dominant_samples=count,
@@ -220,6 +225,14 @@ def severity_errors(seen: Seen) -> dict[str, float] | None:
     return dict(zip(KINDS, np.sqrt(np.nanmean(wrong**2, axis=0)).tolist(), strict=True))
 
 
+def quiet_on_clear(seen: Seen) -> float | None:
+    """The share of clear pictures on which no label is above 0.5; None: not predicted."""
+    if seen.probability is None:
+        return None
+    loudest = seen.probability[seen.composition == CLEAR].max(axis=1)
+    return float((loudest <= 0.5).mean())
+
+
 def _trait_correlations(seen: Seen) -> dict[str, float] | None:
     if seen.predicted_traits is None:
         return None
@@ -231,14 +244,27 @@ def _trait_correlations(seen: Seen) -> dict[str, float] | None:
 
 
 def _pictures(
-    photos: Sequence[Path], names: Sequence[str], draws: int, seed: int, *, uniform: bool
+    photos: Sequence[Path],
+    names: Sequence[str],
+    draws: int,
+    seed: int,
+    config: DegradationConfig,
+    *,
+    uniform: bool,
 ) -> Iterator[Rendered]:
     for index, photo in enumerate(photos):
         clean = read_rgb8(photo)
         for name in names:
             for draw in range(draws):
                 parts = ("scene-evaluation", seed, index, draws, draw, int(uniform))
-                yield compose(clean, name, seed_parts=parts, uniform=uniform)
+                yield compose(
+                    clean,
+                    name,
+                    seed_parts=parts,
+                    uniform=uniform,
+                    config=config,
+                    photograph=photo.stem,
+                )
 
 
 def _look(guide: Guide, pictures: Iterator[Rendered], view: View, task: Task) -> Seen:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmfe_cache.degradations import PROCEDURAL, DegradationConfig
 from mmfe_cache.errors import DataError
 from mmfe_cache.guides.pooling import pool_grid
 from mmfe_cache.guides.scene_batches import SceneBatch, training_batches
@@ -98,6 +99,7 @@ def train_scene(
     workers: int = 1,
     learning_rate: float = 2e-3,
     device: str = "cpu",
+    config: DegradationConfig = PROCEDURAL,
     progress: Progress | None = None,
 ) -> SceneTraining:
     """Train the network of ``scene`` on the photographs in ``folder``.
@@ -110,6 +112,7 @@ def train_scene(
         workers: processes that render pictures; the result does not depend on it.
         learning_rate: the peak of a one-cycle schedule (AdamW).
         device: where to train.
+        config: masks and maps to use instead of procedural ones.
         progress: where to report.
     """
     report = progress or SilentProgress()
@@ -121,7 +124,7 @@ def train_scene(
     started, pictures = time.perf_counter(), 0
     recent: dict[str, list[float]] = {name: [] for name in WEIGHTS}
     with report.task("training scene", steps, "steps") as task:
-        for step, batch in enumerate(training_batches(photos, seed, steps, workers)):
+        for step, batch in enumerate(training_batches(photos, seed, steps, workers, config=config)):
             degraded = batch.degraded.to(device, memory_format=torch.channels_last)
             # The weights stay float32; products in bfloat16 nearly double the speed on a CPU.
             with torch.autocast(torch.device(device).type, torch.bfloat16):
@@ -145,7 +148,10 @@ def train_scene(
     network = network.cpu()
     settle(
         network,
-        (batch.degraded for batch in training_batches(photos, seed + 1, SETTLING, workers, part=1)),
+        (
+            batch.degraded
+            for batch in training_batches(photos, seed + 1, SETTLING, workers, 1, config)
+        ),
     )
     return SceneTraining(
         network=network,

@@ -1,0 +1,264 @@
+"""Published masks, depth and light maps beside the procedural model, and how often they are used.
+
+The layout is that of CDD11's published ``syn_data``: folders of rain and of snow masks, of which
+each picture draws one by seed, and a depth and a light map for each photograph, by its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mmfe_cache.errors import DataError, UsageError
+from mmfe_cache.images import IMAGE_SUFFIXES, read_rgb8
+from mmfe_cache.seeds import generator
+
+from .fields import Field
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How one kind of degradation is drawn in one picture.
+
+    Attributes:
+        varied: draw from wide ranges instead of CDD11's; a mask is magnified.
+        mask: a mask of rain or snow.
+        depth: the photograph's depth map, bright near.
+        light: the photograph's illumination map.
+        dark: the same scene photographed in real low light, which takes the model's place.
+    """
+
+    varied: bool = False
+    mask: Path | None = None
+    depth: Path | None = None
+    light: Path | None = None
+    dark: Path | None = None
+
+    @property
+    def file(self) -> Path | None:
+        """The file that is used, if any; no kind of degradation uses two."""
+        return self.mask or self.depth or self.dark or self.light
+
+
+STANDARD = Choice()
+"""The procedural model in CDD11's ranges."""
+
+
+@dataclass(frozen=True)
+class DegradationConfig:
+    """Where masks and maps come from, and how often they and varied weather are drawn.
+
+    The default is the procedural model in CDD11's ranges.
+
+    Attributes:
+        rain_masks: files of streaks on black, one drawn for each picture.
+        snow_masks: files of flakes on black.
+        depth: depth maps by the photograph's name, bright near.
+        light_maps: illumination maps by the photograph's name.
+        dark: real low-light photographs of the same scenes by the photograph's name; photographs
+            without one get the model's low light.
+        mask_share: how often a mask is drawn where there are masks, in [0, 1].
+        varied_share: how often the rest is drawn from wide ranges instead of CDD11's, in [0, 1].
+    """
+
+    rain_masks: tuple[Path, ...] = ()
+    snow_masks: tuple[Path, ...] = ()
+    depth: Mapping[str, Path] = field(default_factory=dict[str, Path])
+    light_maps: Mapping[str, Path] = field(default_factory=dict[str, Path])
+    dark: Mapping[str, Path] = field(default_factory=dict[str, Path])
+    mask_share: float = 1.0
+    varied_share: float = 0.0
+
+    @classmethod
+    def open(
+        cls,
+        *,
+        rain_masks: Path | None = None,
+        snow_masks: Path | None = None,
+        depth: Path | None = None,
+        light_maps: Path | None = None,
+        dark: Path | None = None,
+        mask_share: float = 1.0,
+        varied_share: float = 0.0,
+    ) -> DegradationConfig:
+        """Find the files of each folder; None stands for the procedural model.
+
+        Raises:
+            DataError: a folder is missing or holds no image, a mask is unreadable or black, or two
+                maps claim one photograph.
+            UsageError: a share outside [0, 1].
+        """
+        for name, share in (("mask_share", mask_share), ("varied_share", varied_share)):
+            if not 0 <= share <= 1:
+                raise UsageError(f"{name} is out of range", got=share, expected="0 to 1")
+        found = cls(
+            tuple(_images(rain_masks, "rain masks")),
+            tuple(_images(snow_masks, "snow masks")),
+            _by_name(depth, "depth maps"),
+            _by_name(light_maps, "light maps"),
+            _by_name(dark, "low-light photographs"),
+            mask_share,
+            varied_share,
+        )
+        for mask in (*found.rain_masks, *found.snow_masks):
+            if mask_amount(mask) == 0:
+                raise DataError(
+                    f"the mask {mask} is black",
+                    expected="streaks or flakes, bright on black",
+                    remedy="remove the file from the folder of masks",
+                )
+        return found
+
+    def check(self, photographs: Iterable[str], kinds: Iterable[str]) -> None:
+        """Make sure that every photograph has its maps, and that they can be read.
+
+        Args:
+            photographs: names.
+            kinds: of degradation that will be drawn.
+
+        Raises:
+            DataError: maps are missing or unreadable; all of them are named.
+        """
+        names, kinds = list(photographs), set(kinds)
+        for what, maps, kind in (
+            ("depth map", self.depth, "haze"),
+            ("light map", self.light_maps, "low"),
+        ):
+            missing = [name for name in names if name not in maps]
+            if maps and kind in kinds and missing:
+                raise DataError(
+                    f"{len(missing)} of {len(names)} photographs have no {what}",
+                    got=", ".join(missing[:20]) + (" ..." if len(missing) > 20 else ""),
+                    expected="a file of each photograph's name, with any image ending",
+                    remedy="add the files, or leave these photographs out",
+                )
+        for name in names:
+            for maps, kind in ((self.depth, "haze"), (self.light_maps, "low"), (self.dark, "low")):
+                if kind in kinds and name in maps:
+                    _grey(maps[name])
+
+    def choose(
+        self, kind: str, photograph: str | None, seed_parts: tuple[str | int, ...]
+    ) -> Choice:
+        """Draw how ``kind`` is made in one picture; a pure function of its arguments.
+
+        Args:
+            kind: ``low``, ``haze``, ``rain`` or ``snow``.
+            photograph: its name, by which maps are found; None has none.
+            seed_parts: names the picture.
+        """
+        draw = generator("degrade-choice", kind, *seed_parts)
+        masked, varied = draw.uniform(size=2)
+        masks = {"rain": self.rain_masks, "snow": self.snow_masks}.get(kind, ())
+        if masks and masked < self.mask_share:
+            mask = masks[int(draw.integers(len(masks)))]
+            return Choice(varied=bool(varied < self.varied_share), mask=mask)
+        name = photograph or ""
+        if kind == "low" and name in self.dark:
+            return Choice(dark=self.dark[name])
+        return Choice(
+            varied=bool(varied < self.varied_share),
+            depth=self.depth.get(name) if kind == "haze" else None,
+            light=self.light_maps.get(name) if kind == "low" else None,
+        )
+
+    def spec(self) -> dict[str, Any]:
+        """What identifies it: shares, and the files' names and digests. Empty for the default."""
+        if self == DegradationConfig():
+            return {}
+        files: dict[str, Any] = {
+            "rain_masks": {path.name: _digest(path) for path in self.rain_masks},
+            "snow_masks": {path.name: _digest(path) for path in self.snow_masks},
+        }
+        for name in ("depth", "light_maps", "dark"):
+            maps: Mapping[str, Path] = getattr(self, name)
+            files[name] = {key: _digest(path) for key, path in sorted(maps.items())}
+        return {**files, "mask_share": self.mask_share, "varied_share": self.varied_share}
+
+
+PROCEDURAL = DegradationConfig()
+"""CDD11's ranges, no file."""
+
+
+def _images(folder: Path | None, what: str) -> list[Path]:
+    if folder is None:
+        return []
+    if not folder.is_dir():
+        raise DataError(f"the folder of {what} {folder} does not exist")
+    found = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    )
+    if not found:
+        raise DataError(
+            f"there are no {what} in {folder}",
+            expected=f"files ending in {', '.join(sorted(IMAGE_SUFFIXES))}",
+        )
+    return found
+
+
+def _by_name(folder: Path | None, what: str) -> dict[str, Path]:
+    maps: dict[str, Path] = {}
+    for path in _images(folder, what):
+        if path.stem in maps:
+            raise DataError(
+                f"two {what} claim the photograph {path.stem!r}",
+                got=f"{maps[path.stem]} and {path}",
+            )
+        maps[path.stem] = path
+    return maps
+
+
+def _digest(path: Path) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _grey(path: Path) -> Image.Image:
+    """A mask or map as 8-bit grey; Pillow resizes these in integers, the same on every machine."""
+    return Image.fromarray(read_rgb8(path).max(axis=2))
+
+
+@lru_cache(maxsize=65536)
+def mask_amount(path: Path) -> float:
+    """The mean of a mask, in [0, 1]."""
+    return float(np.asarray(_grey(path)).mean() / 255)
+
+
+def read_covering(
+    path: Path, shape: tuple[int, ...], rng: np.random.Generator, zoom: float = 1.0
+) -> Field:
+    """A mask scaled to cover a picture, cut out and mirrored by the stream.
+
+    Args:
+        path: the mask.
+        shape: (H, W, ...) of the picture.
+        rng: the stream.
+        zoom: how much larger than needed it becomes, at least 1: near drops are larger.
+
+    Returns:
+        (H, W) float32 in [0, 1].
+    """
+    mask = _grey(path)
+    height, width = shape[:2]
+    scale = max(height / mask.height, width / mask.width) * zoom
+    size = (max(width, round(mask.width * scale)), max(height, round(mask.height * scale)))
+    wide = mask.resize(size, Image.Resampling.BILINEAR)
+    left, top = int(rng.integers(size[0] - width + 1)), int(rng.integers(size[1] - height + 1))
+    box = (left, top, left + width, top + height)
+    cut = np.asarray(wide.crop(box), np.float32) / np.float32(255)
+    return np.ascontiguousarray(cut[:, ::-1]) if rng.uniform() < 0.5 else cut
+
+
+def read_fitting(path: Path, shape: tuple[int, ...]) -> Field:
+    """A map of a photograph at the photograph's size, (H, W) float32 in [0, 1]."""
+    fitted = _grey(path).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
+    return np.asarray(fitted, np.float32) / np.float32(255)
