@@ -31,4 +31,5 @@ def applied_traits(parameters: Mapping[str, Mapping[str, float]]) -> NDArray[np.
     darkest, brightest = AIRLIGHT
     airlight = parameters.get("haze", {}).get("airlight", np.nan)
     noise = parameters.get("low", {}).get("noise", np.nan)
-    return np.array([(airlight - darkest) / (brightest - darkest), noise / NOISE[1]], np.float32)
+    traits = np.array([(airlight - darkest) / (brightest - darkest), noise / NOISE[1]], np.float32)
+    return np.clip(traits, 0, 1)  # varied haze may be darker or brighter than published; NaN stays
