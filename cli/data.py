@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import data_pack, output
+from . import data_pack, degradations, output
 from .data_pack import Dataset, Json, Root, Splits
 
 if TYPE_CHECKING:
@@ -38,6 +38,17 @@ def synth(
         list[str] | None,
         typer.Option(help="Write this class only; may be given several times. Default: all 11."),
     ] = None,
+    clear: Annotated[
+        bool,
+        typer.Option("--clear", help="Add a class `clear`: photographs to which nothing was done."),
+    ] = False,
+    rain_masks: degradations.RainMasks = None,
+    snow_masks: degradations.SnowMasks = None,
+    depth: degradations.Depth = None,
+    light_maps: degradations.LightMaps = None,
+    dark_photos: degradations.DarkPhotos = None,
+    mask_share: degradations.MaskShare = 1.0,
+    varied_share: degradations.VariedShare = 0.0,
     workers: Annotated[
         int, typer.Option(min=1, help="Threads; the bytes do not depend on it.")
     ] = 2,
@@ -51,8 +62,12 @@ def synth(
     Example: mmfe data synth photos/ --out data/mine --max-side 512
     """
     from mmfe_cache.datasets import write_synth
-    from mmfe_cache.degradations import COMPOSITIONS
+    from mmfe_cache.degradations import CLEAR, COMPOSITIONS
 
+    classes = tuple(composition) if composition else COMPOSITIONS
+    config = degradations.open_config(
+        rain_masks, snow_masks, depth, light_maps, dark_photos, mask_share, varied_share
+    )
     report = write_synth(
         photos,
         out,
@@ -60,7 +75,8 @@ def synth(
         seed=seed,
         max_side=max_side,
         test_share=test_share,
-        compositions=tuple(composition) if composition else COMPOSITIONS,
+        compositions=(*classes, CLEAR) if clear else classes,
+        config=config,
         workers=workers,
         progress=output.console_progress(),
     )

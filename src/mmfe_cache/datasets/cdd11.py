@@ -7,13 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmfe_cache.degradations import COMPOSITIONS
+from mmfe_cache.degradations import CLEAR, COMPOSITIONS
 from mmfe_cache.errors import DataError
 
 from .parts import Layout, Part
-
-CLEAR = "clear"
-"""The folder of clean photographs."""
 
 SCENES = {"train": 1183, "test": 200}
 """Published number of photographs."""

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfe_cache.degradations import degrade
+from mmfe_cache.degradations import PROCEDURAL, DegradationConfig, degrade
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import crop
 from mmfe_cache.samples import ImageArray, PixelSource
@@ -144,11 +144,15 @@ class SyntheticSource:
         base: the clean photograph.
         composition: the class, such as ``"low_haze"``.
         seed_parts: names the random streams.
+        config: masks and maps to use instead of procedural ones.
+        photograph: the name by which ``config`` finds its maps.
     """
 
     base: PixelSource
     composition: str
     seed_parts: tuple[str | int, ...] = field(default=())
+    config: DegradationConfig = PROCEDURAL
+    photograph: str | None = None
 
     @property
     def name(self) -> str:
@@ -161,7 +165,13 @@ class SyntheticSource:
 
     def read(self) -> ImageArray:
         """The degraded picture, (H, W, 3) uint8."""
-        return degrade(self.base.read(), self.composition, seed_parts=self.seed_parts).image
+        return degrade(
+            self.base.read(),
+            self.composition,
+            seed_parts=self.seed_parts,
+            config=self.config,
+            photograph=self.photograph,
+        ).image
 
     def read_crop(self, top: int, left: int, height: int, width: int) -> ImageArray:
         """A window of `read`; it degrades the whole photograph."""

@@ -14,13 +14,20 @@ import numpy as np
 from PIL import Image
 
 from mmfe_cache.atomic import write_atomically
-from mmfe_cache.degradations import COMPOSITIONS, degrade, kinds_of
+from mmfe_cache.degradations import (
+    CLEAR,
+    COMPOSITIONS,
+    PROCEDURAL,
+    DegradationConfig,
+    degrade,
+    kinds_of,
+)
 from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.images import pixel_digest, read_rgb8, write_png
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray
 
-from .cdd11 import CLEAR, SEVERITIES_FILE, SPEC_FILE, UNFINISHED_FILE
+from .cdd11 import SEVERITIES_FILE, SPEC_FILE, UNFINISHED_FILE
 from .listing import some
 from .splits import (
     Photograph,
@@ -82,6 +89,7 @@ def write_synth(
     max_side: int | None = None,
     compositions: Sequence[str] = COMPOSITIONS,
     test_share: float = 0.2,
+    config: DegradationConfig = PROCEDURAL,
     workers: int = 2,
     progress: Progress | None = None,
 ) -> SynthReport:
@@ -96,15 +104,18 @@ def write_synth(
         test_photos: photographs of the test split; None splits ``photos`` by scene.
         seed: another seed draws other weather and another split.
         max_side: shrink photographs whose longer side is larger, in pixels.
-        compositions: the classes to write.
+        compositions: the classes to write; ``clear`` among them makes the photographs a class of
+            their own, to which nothing was done.
         test_share: part of the scenes that goes to test when ``test_photos`` is None; 0 and 1
             write one split only.
+        config: masks and maps to use instead of procedural ones.
         workers: threads; the bytes do not depend on it.
         progress: who is told.
 
     Raises:
         DataError: a photograph is unreadable or too small (all of them are named, and nothing is
-            written), too few scenes, or ``out`` holds something else.
+            written), too few scenes, a photograph without its map, or
+            ``out`` holds something else.
         UsageError: unknown composition, or a senseless number.
     """
     started = time.monotonic()
@@ -112,7 +123,7 @@ def write_synth(
     classes = tuple(compositions)
     for name in classes:
         kinds_of(name)
-    if not classes or len(set(classes)) != len(classes) or CLEAR in classes:
+    if not classes or len(set(classes)) != len(classes):
         raise UsageError("compositions must be distinct classes", got=", ".join(classes) or "none")
     if max_side is not None and max_side < MIN_SIDE:
         raise UsageError("max_side is too small", got=max_side, expected=f"at least {MIN_SIDE}")
@@ -120,6 +131,8 @@ def write_synth(
     for where in (photos, *([] if test_photos is None else [test_photos])):
         for line in not_photographs(where):
             progress.warn(line)
+    names = (photograph.name for photographs in chosen.values() for photograph in photographs)
+    config.check(names, {kind for name in classes for kind in kinds_of(name)})
     digests = _inspect(chosen, max_side, progress)
     spec: dict[str, Any] = {
         "format": FORMAT,
@@ -128,8 +141,13 @@ def write_synth(
         "compositions": list(classes),
         "scenes": digests,
     }
+    # Sets of the procedural model keep the file that they always had.
+    if config != PROCEDURAL:
+        spec["degradations"] = config.spec()
     resumed = _claim(out, spec)
-    written, reused = _write_all(out, chosen, classes, seed, max_side, workers, resumed, progress)
+    written, reused = _write_all(
+        out, chosen, classes, seed, max_side, config, workers, resumed, progress
+    )
     if (out / UNFINISHED_FILE).exists():
         (out / UNFINISHED_FILE).replace(out / SPEC_FILE)
     counts = {split: len(photographs) for split, photographs in chosen.items()}
@@ -241,12 +259,14 @@ def _write_all(
     classes: tuple[str, ...],
     seed: int,
     max_side: int | None,
+    config: DegradationConfig,
     workers: int,
     resumed: bool,
     progress: Progress,
 ) -> tuple[int, int]:
     written = reused = 0
-    total = sum(map(len, chosen.values())) * (len(classes) + 1)
+    each = len({*classes, CLEAR})
+    total = sum(map(len, chosen.values())) * each
     with (
         progress.task("writing pictures", total, "pictures") as task,
         ThreadPoolExecutor(max(1, workers)) as pool,
@@ -256,14 +276,16 @@ def _write_all(
                 continue
 
             def write(photograph: Photograph, split: Split = split) -> tuple[int, dict[str, Any]]:
-                return _write_scene(out, split, photograph, classes, seed, max_side, resumed)
+                return _write_scene(
+                    out, split, photograph, classes, seed, max_side, config, resumed
+                )
 
             records: dict[str, Any] = {}
             for count, entries in pool.map(write, photographs):
                 written += count
-                reused += len(classes) + 1 - count
+                reused += each - count
                 records.update(entries)
-                task.advance(len(classes) + 1)
+                task.advance(each)
             text = json.dumps({"format": FORMAT, "samples": records}, indent=1, sort_keys=True)
             write_atomically(out / split / SEVERITIES_FILE, text.encode())
     return written, reused
@@ -276,6 +298,7 @@ def _write_scene(
     classes: tuple[str, ...],
     seed: int,
     max_side: int | None,
+    config: DegradationConfig,
     resumed: bool,
 ) -> tuple[int, dict[str, Any]]:
     clean = prepare(read_rgb8(photograph.path), max_side)
@@ -283,9 +306,20 @@ def _write_scene(
     entries: dict[str, Any] = {}
     for composition in classes:
         name = f"{composition}/{photograph.name}"
-        done = degrade(clean, composition, seed_parts=seed_parts(name, split, seed))
+        if composition == CLEAR:
+            entries[name] = {"severities": {}, "parameters": {}}
+            continue
+        done = degrade(
+            clean,
+            composition,
+            seed_parts=seed_parts(name, split, seed),
+            config=config,
+            photograph=photograph.name,
+        )
         written += _write_missing(out / split / f"{name}.png", done.image, resumed)
         entries[name] = {"severities": done.severities, "parameters": done.parameters}
+        if done.files:
+            entries[name]["files"] = {kind: path.name for kind, path in done.files.items()}
     return written, entries
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from PIL import Image
 
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import read_rgb8
@@ -87,13 +88,17 @@ def apply_low(
 def _photographed(choice: Choice, clean: FloatImage) -> tuple[FloatImage, dict[str, float]]:
     assert choice.dark is not None
     dark = read_rgb8(choice.dark)
-    if dark.shape != clean.shape:
+    height, width = clean.shape[:2]
+    # A set may hold shrunk photographs; the real dark one then shrinks with its scene.
+    if abs(dark.shape[0] * width - dark.shape[1] * height) > max(dark.shape[:2]):
         raise DataError(
-            f"the low-light photograph {choice.dark} has another size than its scene",
+            f"the low-light photograph {choice.dark} has another shape than its scene",
             got=f"{dark.shape[1]}x{dark.shape[0]} pixels",
-            expected=f"{clean.shape[1]}x{clean.shape[0]}",
+            expected=f"{width}x{height}, or the same proportions",
         )
-    return dark.astype(np.float32) / np.float32(255), {}
+    if dark.shape != clean.shape:
+        dark = Image.fromarray(dark).resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(dark, np.float32) / np.float32(255), {}
 
 
 def illumination(image: FloatImage) -> Field:
