@@ -6,7 +6,7 @@ import importlib
 
 import typer
 
-COMMANDS = ("demo", "train", "eval", "compare", "ablate", "restore")
+COMMANDS = ("demo", "train", "eval", "compare", "ablate", "restore", "inspect")
 """Files that hold one command each: a function ``command``."""
 
 GROUPS = ("data", "guide", "cache", "model", "plot")

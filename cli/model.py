@@ -48,3 +48,37 @@ def info(
         rows,
         caption=f"{found['macs_256'] / 1e9:.1f} GMAC for one 256×256 image",
     )
+
+
+@app.command("list")
+def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the networks that come with the package, with licence and training data.
+
+    Example: mmfe restore photo.jpg -o restored/ --checkpoint mmfe-small
+    """
+    from mmfe_restore.model.shipped import DEFAULT, shipped_models
+
+    found = shipped_models()
+    if as_json:
+        output.print_json(
+            {
+                "models": [
+                    {
+                        "name": model.name,
+                        "description": model.description,
+                        "licence": model.licence,
+                        "training_data": model.training_data,
+                        "sha256": model.sha256,
+                        "default": model.name == DEFAULT,
+                    }
+                    for model in found.values()
+                ]
+            }
+        )
+        return
+    output.print_table(
+        "Networks in the package",
+        ("name", "licence", "what", "trained on"),
+        [(m.name, m.licence, m.description, m.training_data) for m in found.values()],
+        caption=f"mmfe restore uses {DEFAULT} unless --checkpoint names another",
+    )

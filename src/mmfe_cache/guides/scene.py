@@ -17,6 +17,7 @@ from mmfe_cache.degradations import KINDS
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.guides.base import PixelGuide, check_image
 from mmfe_cache.guides.scene_network import DIM, MIN_SIDE
+from mmfe_cache.guides.scene_traits import TRAITS
 from mmfe_cache.guides.scene_weights import load_scene
 from mmfe_cache.samples import ImageArray
 from mmfe_cache.views import mirror_to
@@ -81,6 +82,40 @@ class SceneGuide(PixelGuide):
             answer = answer_BD.to(self.device, torch.float32)
             heads = (network.label_head, network.severity_head, network.trait_head)
             return Judgement(*(torch.sigmoid(head(answer)).cpu().numpy() for head in heads))
+
+    def inspect(self, image: ImageArray) -> dict[str, dict[str, Any]]:
+        """Say in words and numbers what is wrong with one picture.
+
+        Args:
+            image: (H, W, 3) uint8, a view of a photograph.
+
+        Returns:
+            ``degradations``: each label's ``probability`` and ``severity`` in [0, 1], the severity
+            0 where the label is less likely than not; ``traits``: each of `TRAITS` in [0, 1], None
+            where what has it is not there.
+        """
+        answer = self.encode([image]).answer
+        assert answer is not None
+        judged = self.judge(answer)
+        present: dict[str, float] = dict(zip(KINDS, judged.present[0].tolist(), strict=True))
+        severities: dict[str, float] = dict(zip(KINDS, judged.severities[0].tolist(), strict=True))
+        traits: dict[str, float] = dict(zip(TRAITS, judged.traits[0].tolist(), strict=True))
+        needs = {"airlight": "haze", "noise": "low"}
+        return {
+            "degradations": {
+                kind: {
+                    "probability": round(present[kind], 4),
+                    "severity": round(severities[kind], 4) if present[kind] >= 0.5 else 0.0,
+                }
+                for kind in KINDS
+            },
+            "traits": {
+                trait: round(value, 4)
+                if trait not in needs or present[needs[trait]] >= 0.5
+                else None
+                for trait, value in traits.items()
+            },
+        }
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Everything of this guide that changes its embeddings."""

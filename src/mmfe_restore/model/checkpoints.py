@@ -14,6 +14,7 @@ from safetensors.torch import save as to_bytes
 
 from mmfe_cache.errors import ModelError
 from mmfe_restore.model.card import model_card
+from mmfe_restore.model.shipped import shipped_folder
 from mmfe_restore.model.weights import check_fit, read_weights
 from mmfe_restore.recipes.schema import ModelConfig
 
@@ -82,7 +83,8 @@ def load(source: str | Path, *, device: torch.device | str = "cpu", **hub: Any) 
     """Load a folder that `save` wrote, or a repository of the Hugging Face Hub.
 
     Args:
-        source: a folder, or ``"owner/name"``.
+        source: a folder, ``"owner/name"``, or the name of a network that comes with the package,
+            such as ``"mmfe-small"``.
         device: where the weights go.
         hub: options of `huggingface_hub.snapshot_download`, such as ``revision``.
 
@@ -94,11 +96,13 @@ def load(source: str | Path, *, device: torch.device | str = "cpu", **hub: Any) 
     """
     from mmfe_restore.model.restorer import Restorer
 
-    folder = _locate(source, hub)
+    folder = shipped_folder(source) or _locate(source, hub)
     config, recipe = read_config(folder)
     with torch.device("meta"):
         restorer = Restorer(config)
     state = read_weights(folder / WEIGHTS)
+    # Shipped weights are float16 to be small; every float16 is exact in float32.
+    state = {name: t.float() if t.dtype == torch.float16 else t for name, t in state.items()}
     check_fit(restorer, state, folder / WEIGHTS)
     restorer.load_state_dict(state, assign=True)
     restorer.requires_grad_(True)

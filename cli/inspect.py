@@ -1,0 +1,88 @@
+"""`mmfe inspect`: what the guide sees in photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import output
+
+
+def command(
+    photos: Annotated[
+        list[Path], typer.Argument(metavar="PHOTO...", help="Photographs, or folders of them.")
+    ],
+    guide: Annotated[
+        str, typer.Option("--guide", "-g", help="scene, or a FILE of `mmfe guide train`.")
+    ] = "scene",
+    view: Annotated[
+        str, typer.Option(help="What the guide sees: native, whole@r or crop@r.")
+    ] = "native",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Say what is wrong with photographs: low light, haze, rain and snow, and how strong.
+
+    A file that cannot be read is named, and the rest goes on; the exit code is then 1.
+
+    Example: mmfe inspect rainy.jpg --json
+    """
+    from mmfe_cache.datasets.splits import find_photographs
+    from mmfe_cache.errors import MmfeError, UsageError
+    from mmfe_cache.guides import load_guide
+    from mmfe_cache.guides.scene import SceneGuide
+    from mmfe_cache.images import read_rgb8
+    from mmfe_cache.views import View
+
+    look = View.parse(view)
+    found = find_photographs(photos)
+    loaded = load_guide(guide, device=device)
+    if not isinstance(loaded, SceneGuide):
+        raise UsageError(
+            f"the guide {loaded.name} names no degradations",
+            expected="scene, or a file of `mmfe guide train`",
+        )
+    seen: list[dict[str, object]] = []
+    failed: list[dict[str, str]] = []
+    for photograph in found:
+        try:
+            finding = loaded.inspect(look.render(read_rgb8(photograph.path)))
+        except MmfeError as error:
+            failed.append({"input": str(photograph.path), "error": str(error)})
+            output.note(f"{photograph.path} was not inspected: {error}")
+        else:
+            seen.append({"input": str(photograph.path), **finding})
+    if as_json:
+        output.print_json({"guide": loaded.name, "view": look.name, "seen": seen, "failed": failed})
+    elif seen:
+        _print(seen)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _print(seen: list[dict[str, object]]) -> None:
+    rows: list[tuple[object, ...]] = []
+    for one in seen:
+        degradations = one["degradations"]
+        traits = one["traits"]
+        assert isinstance(degradations, dict)
+        assert isinstance(traits, dict)
+        cells = [
+            f"{value['severity']:.2f} ({value['probability']:.0%})"
+            for value in degradations.values()
+        ]
+        rest = ["-" if value is None else f"{value:.2f}" for value in traits.values()]
+        rows.append((Path(str(one["input"])).name, *cells, *rest))
+    first = seen[0]
+    assert isinstance(first["degradations"], dict)
+    assert isinstance(first["traits"], dict)
+    output.print_table(
+        "What the guide sees",
+        ("photograph", *first["degradations"], *first["traits"]),
+        rows,
+        caption="severity from 0 (absent) to 1 (the strongest in CDD11), and how sure it is; "
+        "airlight (0 grey, 1 white) where there is haze, noise (0 to 1) where it is dark, "
+        "luminance: how bright the clean picture is expected to be",
+    )

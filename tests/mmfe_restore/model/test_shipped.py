@@ -1,0 +1,53 @@
+import json
+import shutil
+
+import pytest
+
+from mmfe_cache.errors import ModelError
+from mmfe_restore.model import shipped
+from mmfe_restore.model.shipped import DEFAULT, shipped_folder, shipped_models
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    """The package's networks, in a folder that may be damaged."""
+    folder = shipped_models()[DEFAULT].folder
+    shutil.copytree(folder.parent, tmp_path / "weights")
+    monkeypatch.setattr(shipped.resources, "files", lambda _: tmp_path)
+    return tmp_path / "weights"
+
+
+def test_other_names_are_left_to_others():
+    assert shipped_folder("runs/demo") is None
+    assert shipped_folder("no-such-model") is None
+    assert shipped_folder(f"./{DEFAULT}") is None
+
+
+def test_what_is_shipped_is_small_named_and_whole():
+    for name, model in shipped_models().items():
+        assert shipped_folder(name) == model.folder
+        assert model.licence
+        assert model.training_data
+        assert sum(f.stat().st_size for f in model.folder.iterdir()) <= 8 * 2**20
+
+
+def test_a_damaged_file_is_named_with_its_hash(copy):
+    weights = copy / DEFAULT / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ModelError, match="not the ones that were shipped") as problem:
+        shipped_folder(DEFAULT)
+    assert shipped_models()[DEFAULT].sha256 in str(problem.value)
+    weights.unlink()
+    with pytest.raises(ModelError, match="missing"):
+        shipped_folder(DEFAULT)
+
+
+def test_a_damaged_list_is_named(copy):
+    (copy / "index.json").write_text("{")
+    with pytest.raises(ModelError, match="cannot be read"):
+        shipped_models()
+    (copy / "index.json").write_text(json.dumps({DEFAULT: {"sha256": "0"}}))
+    with pytest.raises(ModelError, match="cannot be read"):
+        shipped_models()
