@@ -37,7 +37,7 @@ SWEEP_BYTES = 640 * 2**20
 
 def status(*names: str) -> list[float]:
     """Lines of this process's `/proc` status, in MiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     found = dict(line.split(":", 1) for line in lines)
     return [int(found[name].split()[0]) / 1024 for name in names]
 

@@ -28,7 +28,7 @@ class PeakMemory:
             self._before = torch.cuda.memory_allocated() / 2**20
             return
         ctypes.CDLL(None).malloc_trim(0)
-        _RESET.write_text("5")
+        _RESET.write_text("5", encoding="utf-8")
         self._before = _kilobytes("VmRSS") / 1024
 
     def megabytes(self) -> float:
@@ -39,6 +39,6 @@ class PeakMemory:
 
 
 def _kilobytes(name: str) -> int:
-    found = re.search(rf"^{name}:\s+(\d+) kB$", _STATUS.read_text(), re.M)
+    found = re.search(rf"^{name}:\s+(\d+) kB$", _STATUS.read_text(encoding="utf-8"), re.M)
     assert found is not None
     return int(found.group(1))

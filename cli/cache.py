@@ -184,7 +184,7 @@ def pull(
 
     Example: mmfe cache pull s3://bucket/cdd11/train/scene.zarr cache/cdd11/train/scene.zarr
     """
-    from mmfe_cache.store.files import human
+    from mmfe_cache.io import format_bytes
     from mmfe_cache.store.remote import pull as pull_store
 
     chosen = None if views is None else cache_build.named_views(views)
@@ -192,7 +192,7 @@ def pull(
     if as_json:
         output.print_json({"path": str(path), "bytes": count})
         return
-    output.say(f"{path}: {human(count)} fetched")
+    output.say(f"{path}: {format_bytes(count)} fetched")
 
 
 def _source_of(path: str, root: Path | None) -> SampleSet | None:

@@ -213,13 +213,13 @@ def _prompt(text: str | None, file: Path | None) -> str | None:
     if text is not None:
         raise UsageError("give --prompt or --prompt-file, not both")
     try:
-        return file.read_text(encoding="utf-8").strip()
+        return file.read_text(encoding="utf-8-sig").strip()  # Windows editors begin with a mark
     except (OSError, UnicodeDecodeError) as problem:
         raise UsageError(f"cannot read the prompt file {file}", got=str(problem)) from problem
 
 
 def _print_plans(plans: Sequence[BuildPlan], as_json: bool) -> None:
-    from mmfe_cache.store.files import human
+    from mmfe_cache.io import format_bytes
 
     total: dict[str, Any] = {
         "encodings": sum(plan.encodings for plan in plans),
@@ -245,24 +245,24 @@ def _print_plans(plans: Sequence[BuildPlan], as_json: bool) -> None:
                 plan.encodings,
                 plan.tokens,
                 plan.stored_vectors,
-                human(plan.bytes),
+                format_bytes(plan.bytes),
                 (plan.seconds or 0.0) / 3600,
             )
             for plan in plans
         ],
-        None if total["free"] is None else f"{human(total['free'])} free",
+        None if total["free"] is None else f"{format_bytes(total['free'])} free",
     )
 
 
 def _refuse_what_cannot_fit(plans: Sequence[BuildPlan]) -> None:
     from mmfe_cache.errors import MmfeError
-    from mmfe_cache.store.files import human
+    from mmfe_cache.io import format_bytes
 
     needed, free = sum(plan.bytes for plan in plans), plans[0].free
     if free is not None and needed > free:
         raise MmfeError(
             "the caches would not fit on the disk",
-            got=f"{human(free)} free",
-            expected=human(needed),
+            got=f"{format_bytes(free)} free",
+            expected=format_bytes(needed),
             remedy="free some space, choose another place with --out, or fewer --views",
         )

@@ -132,10 +132,11 @@ def command(
 def _claim(out: Path, settings: dict[str, object]) -> None:
     """Refuse a folder in which a demo with other settings was begun."""
     from mmfe_cache.errors import UsageError
+    from mmfe_cache.io import write_file
 
     marker = out / "demo.json"
     if marker.is_file():
-        found = json.loads(marker.read_text())
+        found = json.loads(marker.read_text(encoding="utf-8"))
         if found != settings:
             raise UsageError(
                 f"{out} holds a demo with other settings",
@@ -149,8 +150,7 @@ def _claim(out: Path, settings: dict[str, object]) -> None:
             expected="a new or empty folder",
             remedy="choose another folder with --out",
         )
-    out.mkdir(parents=True, exist_ok=True)
-    marker.write_text(json.dumps(settings))
+    write_file(marker, json.dumps(settings))
 
 
 def _choose(photos: Path | None) -> Photographs:

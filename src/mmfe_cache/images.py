@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .atomic import write_atomically
 from .errors import DataError
+from .io import write_file
 from .samples import ImageArray
 
 IMAGE_SUFFIXES: frozenset[str] = frozenset(
@@ -182,7 +182,7 @@ def write_png(path: Path | str, image: ImageArray) -> None:
         path: where; missing parent folders are made.
         image: (H, W, 3) uint8.
     """
-    write_atomically(Path(path), encode_png(image))
+    write_file(Path(path), encode_png(image))
 
 
 def pixel_digest(image: ImageArray) -> str:

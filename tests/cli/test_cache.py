@@ -263,3 +263,12 @@ def test_pull_of_no_view_is_a_usage_error(build, tmp_path, capsys):
     assert run(["cache", "pull", f"file://{path}", str(tmp_path / "b"), "--views", ", "]) == 2
     assert "names no view" in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
+
+
+def test_a_byte_order_mark_is_no_part_of_the_question(tmp_path):
+    from mmfe_cli.cache_build import _prompt
+
+    file = tmp_path / "prompt.txt"
+    for start in (b"", b"\xef\xbb\xbf"):
+        file.write_bytes(start + "Was stört dieses Bild?\n".encode())
+        assert _prompt(None, file) == "Was stört dieses Bild?"

@@ -64,7 +64,7 @@ class TestFastDemo:
     def test_leaves_every_product_where_it_says(self, demo):
         out, done = demo
         result = json.loads(done.stdout)
-        assert Path(result["report"]).read_text().startswith("<!doctype html>")
+        assert Path(result["report"]).read_text(encoding="utf-8").startswith("<!doctype html>")
         for name in ("degraded", "restored", "clean"):
             assert Path(result["restored"][name]).is_file()
         assert (out / "runs" / "demo" / "model" / "model.safetensors").is_file()

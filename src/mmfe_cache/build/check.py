@@ -10,9 +10,9 @@ from typing import Any
 
 from mmfe_cache.errors import CacheError, MmfeError
 from mmfe_cache.guides.protocol import Guide
+from mmfe_cache.io import format_bytes, free_bytes
 from mmfe_cache.samples import SampleSet
 from mmfe_cache.store import table
-from mmfe_cache.store.files import free_bytes, human
 from mmfe_cache.store.metadata import StoreMetadata, ViewMetadata
 from mmfe_cache.store.writer import CacheWriter
 from mmfe_cache.views import View
@@ -122,7 +122,7 @@ def check_space(writer: CacheWriter, views: Sequence[View], ids: Sequence[str]) 
     if free is not None and needed > free:
         raise MmfeError(
             f"the cache does not fit on the disk of {writer.path}",
-            got=f"{human(free)} free",
-            expected=f"{human(needed)} for {', '.join(view.name for view in views)}",
+            got=f"{format_bytes(free)} free",
+            expected=f"{format_bytes(needed)} for {', '.join(view.name for view in views)}",
             remedy="free some space, choose another place with --out, or fewer --views",
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mmfe_cache.errors import CacheError, MmfeError
-from mmfe_cache.store.files import explain
+from mmfe_cache.io import explain
 
 HEARTBEAT = 20.0
 """Seconds between two signs of life of a lock's holder."""
@@ -65,7 +65,7 @@ def _acquire(file: Path) -> tuple[int, str | None]:
     while True:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as problem:
             raise explain(problem, file) from problem
         try:

@@ -16,8 +16,9 @@ from mmfe_cache.embeddings import ARRAY_NAMES
 from mmfe_cache.errors import CacheError, DataError
 from mmfe_cache.guides.protocol import Guide
 from mmfe_cache.images import pixel_digest
+from mmfe_cache.io import explained, write_file
 from mmfe_cache.samples import SampleSet
-from mmfe_cache.store import documents, files, table
+from mmfe_cache.store import documents, table
 from mmfe_cache.store.findings import Damage
 from mmfe_cache.store.metadata import SAMPLES, OtherVersionError, StoreMetadata, ViewMetadata
 from mmfe_cache.store.shards import ShardIndex, decode_index
@@ -259,18 +260,14 @@ class Mending:
         except OSError:  # Missing, or on a bad sector: written anew.
             same = False
         if not same:
-            try:
+            with explained(file):
                 file.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as problem:
-                raise files.explain(problem, file) from problem
-            files.write_whole(file, [content], aside_folder(self._path))
+                write_file(file, content, drafts=aside_folder(self._path))
 
     def _remove(self, name: str) -> None:
         file = self._file(name)
-        try:
+        with explained(file):
             file.unlink(missing_ok=True)
-        except OSError as problem:
-            raise files.explain(problem, file) from problem
 
     def _file(self, name: str) -> Path:
         return self._path / name

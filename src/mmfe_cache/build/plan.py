@@ -12,8 +12,8 @@ from mmfe_cache.build.check import check_same, missing_bytes, wanted_metadata
 from mmfe_cache.build.prefetch import prepare
 from mmfe_cache.embeddings import NUM_TOKENS
 from mmfe_cache.guides.protocol import Guide
+from mmfe_cache.io import free_bytes
 from mmfe_cache.samples import SampleSet
-from mmfe_cache.store.files import free_bytes
 from mmfe_cache.store.reader import open_cache
 from mmfe_cache.store.writer import CacheWriter
 from mmfe_cache.views import View

@@ -104,7 +104,7 @@ def read_severities(split_folder: Path) -> Mapping[str, Mapping[str, float]]:
 
 def _read_json(path: Path, *keys: str) -> Mapping[str, Any] | None:
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = json.loads(path.read_text("utf-8-sig"))
     except FileNotFoundError:
         return None
     except (ValueError, OSError) as problem:

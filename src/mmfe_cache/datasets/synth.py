@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmfe_cache.atomic import write_atomically
 from mmfe_cache.degradations import (
     CLEAR,
     COMPOSITIONS,
@@ -24,6 +23,7 @@ from mmfe_cache.degradations import (
 )
 from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.images import pixel_digest, read_rgb8, write_png
+from mmfe_cache.io import write_file
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray
 
@@ -249,7 +249,7 @@ def _claim(out: Path, spec: Mapping[str, Any]) -> bool:
             expected="an empty or new folder",
             remedy="choose another --out",
         )
-    write_atomically(out / UNFINISHED_FILE, text.encode())
+    write_file(out / UNFINISHED_FILE, text)
     return False
 
 
@@ -287,7 +287,7 @@ def _write_all(
                 records.update(entries)
                 task.advance(each)
             text = json.dumps({"format": FORMAT, "samples": records}, indent=1, sort_keys=True)
-            write_atomically(out / split / SEVERITIES_FILE, text.encode())
+            write_file(out / split / SEVERITIES_FILE, text)
     return written, reused
 
 

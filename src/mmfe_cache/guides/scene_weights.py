@@ -16,9 +16,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mmfe_cache.atomic import write_atomically
 from mmfe_cache.errors import GuideError
 from mmfe_cache.guides.scene_network import DIM, SceneNetwork
+from mmfe_cache.io import write_file
 
 FORMAT = "mmfe-scene"
 """What the file's metadata must say."""
@@ -48,7 +48,7 @@ def save_scene(network: SceneNetwork, path: Path, training: Mapping[str, Any]) -
     }
     metadata = {"format": FORMAT, "dim": str(DIM), "training": json.dumps(dict(training))}
     content = _in_order(save_tensors(state, metadata))
-    write_atomically(path, content)
+    write_file(path, content)
     return hashlib.sha256(content).hexdigest()
 
 

@@ -7,9 +7,7 @@ tested and timed anywhere, without a download.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +35,7 @@ from mmfe_cache.guides.tiny_text import (
     byte_tokenizer,
     token_id,
 )
+from mmfe_cache.io import draft_folder, write_file
 
 TinyKind = Literal["qwen2.5-vl", "fastvlm"]
 
@@ -114,27 +113,22 @@ def make_tiny(
         raise UsageError(
             "the directory for the toy checkpoint is taken", got=out, expected="a new directory"
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # Written aside and renamed: a directory is a whole checkpoint or it is not there.
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
-        made = Path(scratch) / "checkpoint"
-        with quiet_transformers(), torch.random.fork_rng(devices=()):
-            torch.manual_seed(seed)
-            try:
-                if kind == "fastvlm":
-                    _write_fastvlm(made)
-                else:
-                    _write_qwen(made, files)
-            except SafetensorError as problem:  # a full disk, and no OSError
-                raise GuideError(
-                    f"the toy checkpoint {out} cannot be written",
-                    got=str(problem),
-                    remedy="free some space there and give the same command again",
-                ) from problem
-        if out.exists():
-            out.rmdir()
-        made.chmod(0o755)
-        os.replace(made, out)  # noqa: PTH105 -- a directory onto a free name
+    with draft_folder(out) as draft, quiet_transformers(), torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        try:
+            if kind == "fastvlm":
+                _write_fastvlm(draft)
+            else:
+                _write_qwen(draft, files)
+        except SafetensorError as problem:  # a full disk, and no OSError
+            raise GuideError(
+                f"the toy checkpoint {out} cannot be written",
+                got=str(problem),
+                remedy="free some space there and give the same command again",
+            ) from problem
+        for weights in draft.glob("*.safetensors"):
+            # safetensors makes its files for their owner alone, whatever the umask.
+            write_file(weights, weights.read_bytes())
     return out
 
 
@@ -164,7 +158,6 @@ def qwen_config(
 
 
 def _write_qwen(made: Path, files: Path | None) -> None:
-    made.mkdir()
     if files is None:
         tokenizer = byte_tokenizer(SPECIAL_TOKENS)
         Qwen2_5_VLProcessor(
@@ -214,7 +207,6 @@ def _copy_published(files: Path, made: Path) -> tuple[dict[str, int], int]:
 
 
 def _write_fastvlm(made: Path) -> None:
-    made.mkdir()
     tokenizer = byte_tokenizer((*SPECIAL_TOKENS, "<image>"))
     side, patch = 256, 64
     LlavaProcessor(

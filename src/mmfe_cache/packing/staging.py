@@ -13,8 +13,8 @@ from typing import Any, BinaryIO, cast
 import h5py
 import numpy as np
 
-from mmfe_cache.atomic import write_atomically
 from mmfe_cache.errors import DataError
+from mmfe_cache.io import write_file
 
 from .codec import LEVEL, PLAIN, STORED_AS
 from .reader import FORMAT, VERSION
@@ -73,7 +73,7 @@ class Staging:
         lines = text.decode(errors="replace").splitlines()
         if not lines or lines[0] != head:
             # Another set, other settings or other files: what lies there is of no use.
-            write_atomically(self._journal, (head + "\n").encode())
+            write_file(self._journal, head + "\n")
             return
         length = self._tiles.stat().st_size
         whole = [head]
@@ -86,7 +86,7 @@ class Staging:
             except (ValueError, TypeError, KeyError):
                 break
             whole.append(line)
-        write_atomically(self._journal, ("\n".join(whole) + "\n").encode())
+        write_file(self._journal, "\n".join(whole) + "\n")
 
     def add(self, record: Record) -> None:
         """Append one picture's tiles."""

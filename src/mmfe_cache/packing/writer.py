@@ -171,12 +171,12 @@ def _check_room(path: Path, sizes: Sequence[tuple[int, int]], todo: Sequence[int
     needed = sum(tiles) + sum(tiles[number] for number in todo)
     free = shutil.disk_usage(path.parent).free
     if needed > free:
-        from mmfe_cache.store.files import human
+        from mmfe_cache.io import format_bytes
 
         raise DataError(
             f"there is no room for the pack {path}",
-            got=f"{human(free)} free",
-            expected=f"{human(needed)}: its tiles are written aside before the file is made",
+            got=f"{format_bytes(free)} free",
+            expected=f"{format_bytes(needed)}: its tiles are written aside before the file is made",
             remedy="free some space, name another folder with --out, or take --compress",
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mmfe_cache.store.files import human
+from mmfe_cache.io import format_bytes
 from mmfe_cache.store.reader import CacheReader
 
 
@@ -46,7 +46,7 @@ def sentences(about: Mapping[str, Any]) -> list[str]:
         f"{about['path']}: what {about['guide']} sees in the {about['split']} split of "
         f"{about['dataset']}",
         f"  {about['samples']:,} samples, embeddings of width {about['dim']}, "
-        f"{human(about['bytes'])} in {about['shards']:,} shards of {about['shard_samples']}",
+        f"{format_bytes(about['bytes'])} in {about['shards']:,} shards of {about['shard_samples']}",
         f"  views: {', '.join(finished) or 'none is finished'}",
     ]
     if unfinished:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfe_cache.errors import CacheError, UsageError
+from mmfe_cache.io import explained, move_folder, write_file
 from mmfe_cache.progress import Progress, SilentProgress
-from mmfe_cache.store import documents, files
+from mmfe_cache.store import documents
 from mmfe_cache.store.metadata import SAMPLES
 
 Bytes = NDArray[np.uint8]
@@ -163,7 +164,8 @@ def pull(
                 fetched += size
             task.advance(size)
     shutil.rmtree(draft / ".aside", ignore_errors=True)
-    files.move_folder(draft, path)
+    with explained(path):
+        move_folder(draft, path)
     return fetched
 
 
@@ -186,11 +188,9 @@ def _fetch(storage: RemoteStorage, name: str, size: int) -> bytes:
 
 def _put(draft: Path, name: str, data: bytes) -> None:
     file = draft / name
-    try:
+    with explained(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise files.explain(problem, file) from problem
-    files.write_whole(file, [data], draft / ".aside")
+        write_file(file, data, drafts=draft / ".aside")
 
 
 def _clear_foreign(draft: Path, told: Mapping[str, bytes], wanted: Mapping[str, int]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName
 from mmfe_cache.errors import CacheError
-from mmfe_cache.store import documents, files, shards, table
+from mmfe_cache.io import Buffer, explain, explained, move_folder, write_file
+from mmfe_cache.store import documents, shards, table
 from mmfe_cache.store.metadata import SAMPLES, StoreMetadata, ViewMetadata
 from mmfe_cache.store.origin import no_root
 from mmfe_cache.store.pixels import StoredPixels
@@ -65,7 +66,8 @@ class CacheWriter:
         self._fill(folder, contents)
         if self.path.exists():
             self.path.rmdir()
-        files.move_folder(folder, self.path)
+        with explained(self.path):
+            move_folder(folder, self.path)
 
     def check_place(self) -> None:
         """Refuse to begin a store where something else lies.
@@ -89,12 +91,13 @@ class CacheWriter:
         for name, document in view.array_documents(self.metadata).items():
             contents[f"{name}/{documents.NAME}"] = documents.serialise(document)
         self._fill(folder, contents)
-        files.move_folder(folder, self.path / group)
+        with explained(self.path / group):
+            move_folder(folder, self.path / group)
 
     def update_view(self, group: str, view: ViewMetadata) -> None:
         """Replace a view's metadata."""
         data = documents.serialise(view.document())
-        files.write_whole(self.path / group / documents.NAME, [data], self._aside)
+        self._write(self.path / group / documents.NAME, [data])
 
     def finish_view(self, group: str, view: ViewMetadata) -> ViewMetadata:
         """Say that every shard of a view is there."""
@@ -140,7 +143,7 @@ class CacheWriter:
             parts = shards.encode(
                 shape, place, rows[name], present, table.pixels_digest(digests), batch
             )
-            files.write_whole(self.path / group / name / place.file, parts, self._aside)
+            self._write(self.path / group / name / place.file, parts)
 
     def shard_batch(self, group: str, view: str, number: int) -> int | None:
         """How many samples were encoded together for a shard, as any of its files tells."""
@@ -160,11 +163,15 @@ class CacheWriter:
         whole = np.zeros((self.metadata.shard_samples, table.DIGEST_BYTES), np.uint8)
         whole[: len(digests)] = digests
         path = self.path / SAMPLES / "digests" / f"c.{number}.0"
-        files.write_whole(path, [table.sealed(whole.tobytes())], self._aside)
+        self._write(path, [table.sealed(whole.tobytes())])
 
     def clear_aside(self) -> None:
         """Remove what a killed build left unfinished."""
         shutil.rmtree(self._aside, ignore_errors=True)
+
+    def _write(self, path: Path, parts: Iterable[Buffer]) -> None:
+        with explained(path):
+            write_file(path, parts, drafts=self._aside)
 
     def _fresh(self, name: str) -> Path:
         folder = self._aside / f"{name}.new"
@@ -179,7 +186,7 @@ class CacheWriter:
                 file.write_bytes(data)
         except OSError as problem:
             shutil.rmtree(folder, ignore_errors=True)
-            raise files.explain(problem, self.path) from problem
+            raise explain(problem, self.path) from problem
 
 
 def _files(folder: Path) -> set[str]:

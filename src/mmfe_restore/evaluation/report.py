@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmfe_cache.errors import UsageError
+from mmfe_cache.io import draft_folder, write_file, write_json
 from mmfe_restore.evaluation.pictures import Pictures
 from mmfe_restore.evaluation.protocols import Protocol
 from mmfe_restore.evaluation.published import comparison_for
@@ -161,20 +159,10 @@ class EvalReport:
         from mmfe_restore.evaluation.page import render_page
 
         check_free(out, force=force)
-        aside = out.with_name(f".{out.name}.part-{os.getpid()}")
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        try:
-            text = json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
-            _write(aside / METRICS, text)
-            _write(aside / PER_IMAGE, self.csv())
-            _write(aside / PAGE, render_page(self))
-            if out.exists():
-                _replace(out, aside)
-            else:
-                aside.replace(out)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+        with draft_folder(out) as draft:
+            write_json(draft / METRICS, self.to_json())
+            write_file(draft / PER_IMAGE, self.csv())
+            write_file(draft / PAGE, render_page(self))
 
 
 def check_free(out: Path, *, force: bool) -> None:
@@ -206,20 +194,6 @@ def check_free(out: Path, *, force: bool) -> None:
         if is_report
         else "choose another folder with --out",
     )
-
-
-def _replace(out: Path, aside: Path) -> None:
-    old = out.with_name(f".{out.name}.old-{os.getpid()}")
-    out.replace(old)
-    aside.replace(out)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _write(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def _finite(values: Mapping[Any, float]) -> dict[str, float | None]:

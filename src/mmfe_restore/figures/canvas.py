@@ -10,9 +10,9 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from mmfe_cache.atomic import write_atomically
 from mmfe_cache.degradations import COMPOSITIONS
 from mmfe_cache.errors import MmfeError, UsageError
+from mmfe_cache.io import write_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -180,11 +180,11 @@ def save(figure: Figure, table: Table, out: Path, name: str) -> tuple[Path, ...]
         metadata = {"Date": None} if suffix == "svg" else {"Software": None}
         figure.savefig(stream, format=suffix, dpi=220, metadata=metadata)
         written.append(out / f"{name}.{suffix}")
-        write_atomically(written[-1], stream.getvalue())
+        write_file(written[-1], stream.getvalue())
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table.columns)
     writer.writerows(table.rows)
     written.append(out / f"{name}.csv")
-    write_atomically(written[-1], text.getvalue().encode())
+    write_file(written[-1], text.getvalue())
     return tuple(written)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from safetensors.torch import save as to_bytes
 
 from mmfe_cache.errors import ModelError
+from mmfe_cache.io import write_file
 from mmfe_restore.model.card import model_card
 from mmfe_restore.model.shipped import shipped_folder
 from mmfe_restore.model.weights import check_fit, read_weights
@@ -48,35 +48,11 @@ def save(restorer: Restorer, folder: str | Path, recipe: Recipe | None = None) -
     state = {
         name: tensor.detach().cpu().contiguous() for name, tensor in restorer.state_dict().items()
     }
-    with _aside(folder / WEIGHTS) as path:
-        # Not safetensors' save_file: its error on a full disk is no OSError and names no file.
-        path.write_bytes(to_bytes(state, metadata={"format": "pt"}))
-    with _aside(folder / CARD) as path:
-        path.write_text(model_card(restorer, recipe))
+    # Not safetensors' save_file: its error on a full disk is no OSError and names no file.
+    write_file(folder / WEIGHTS, to_bytes(state, metadata={"format": "pt"}))
+    write_file(folder / CARD, model_card(restorer, recipe))
     # config.json is last: a folder without it is not taken for a checkpoint.
-    with _aside(folder / CONFIG) as path:
-        path.write_text(json.dumps(config, indent=2) + "\n")
-
-
-class _aside:  # noqa: N801 (a context manager reads as a verb)
-    """A path beside ``target``, renamed onto it when the block ends well."""
-
-    def __init__(self, target: Path) -> None:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        os.close(handle)
-        self._target, self._path = target, Path(name)
-
-    def __enter__(self) -> Path:
-        return self._path
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is not None:
-            self._path.unlink(missing_ok=True)
-            return
-        with self._path.open("rb+") as file:
-            os.fsync(file.fileno())
-        self._path.chmod(0o644)
-        self._path.replace(self._target)
+    write_file(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
 def load(source: str | Path, *, device: torch.device | str = "cpu", **hub: Any) -> Restorer:
@@ -107,7 +83,7 @@ def load(source: str | Path, *, device: torch.device | str = "cpu", **hub: Any) 
     restorer.load_state_dict(state, assign=True)
     restorer.requires_grad_(True)
     restorer.recipe = recipe
-    recorded = json.loads((folder / CONFIG).read_text()).get("guide_fingerprint")
+    recorded = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("guide_fingerprint")
     restorer.guide_fingerprint = recorded if isinstance(recorded, dict) else None
     return restorer.to(device).eval()
 
@@ -130,7 +106,7 @@ def read_config(folder: Path) -> tuple[ModelConfig, Recipe | None]:
             remedy="mmfe train --recipe demo, or `mmfe demo` for the whole job",
         )
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
         _check_config(values, path)
         if "recipe" in values:
             recipe = recipe_from_dict(values["recipe"])

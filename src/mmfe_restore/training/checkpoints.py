@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -15,6 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from mmfe_cache.errors import UsageError
+from mmfe_cache.io import draft_file, remove_drafts
 from mmfe_cache.progress import Progress
 from mmfe_restore.recipes import Recipe, recipe_to_dict
 from mmfe_restore.training.finite import require_finite_weights
@@ -113,6 +113,7 @@ class SaveByClock(Checkpoint):
         save_checkpoint(trainer, path)
         self._saved_at, self._saved_step = time.monotonic(), step
         if trainer.is_global_zero:
+            remove_drafts(self._folder)  # a process that was killed while it saved leaves one
             for old in list_checkpoints(self._folder)[KEEP:]:
                 with suppress(FileNotFoundError):
                     old.unlink()
@@ -120,16 +121,11 @@ class SaveByClock(Checkpoint):
 
 def save_checkpoint(trainer: Trainer, path: Path) -> None:
     """Save the run's whole state so that ``path`` is whole or absent; every process calls it."""
-    aside = path.with_suffix(".part")
-    try:
-        trainer.save_checkpoint(aside)
-    except OSError:
-        aside.unlink(missing_ok=True)  # on a full disk it would take what space is left
-        raise
     if trainer.is_global_zero:
-        with aside.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        aside.replace(path)
+        with draft_file(path) as draft:
+            trainer.save_checkpoint(draft)
+    else:
+        trainer.save_checkpoint(path)  # writes nothing, but takes part in gathering the state
     trainer.strategy.barrier("checkpoint")
 
 

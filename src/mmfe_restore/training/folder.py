@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from mmfe_cache.atomic import write_atomically
 from mmfe_cache.errors import CacheError, UsageError
+from mmfe_cache.io import draft_folder, remove_drafts, write_file, write_json
 from mmfe_restore.data import guide_fingerprint
 from mmfe_restore.recipes import recipe_from_dict, recipe_to_dict
 from mmfe_restore.recipes.reading import parse_yaml
@@ -72,7 +72,7 @@ def claim(out: Path, recipe: Recipe) -> None:
         )
     (out / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False, allow_unicode=True)
-    write_atomically(file, text.encode())
+    write_file(file, text)
 
 
 def _difference(there: Recipe | None, recipe: Recipe) -> str:
@@ -207,21 +207,10 @@ def write_model(
         recipe: that it was trained by.
         cache: the training store's fingerprint; None for an unguided network.
     """
-    aside = final.with_name(f"{final.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        restorer.save_pretrained(aside, recipe=recipe)
+    remove_drafts(final.parent)  # a training that was killed while it wrote leaves one
+    with draft_folder(final) as draft:
+        restorer.save_pretrained(draft, recipe=recipe)
         if cache is not None:
-            config = json.loads((aside / "config.json").read_text(encoding="utf-8"))
+            config = json.loads((draft / "config.json").read_text(encoding="utf-8"))
             config["guide_fingerprint"] = guide_fingerprint(cache)
-            write_json(aside / "config.json", config)
-        shutil.rmtree(final, ignore_errors=True)
-        aside.replace(final)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON so that ``path`` is either the old file or the whole new one."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
-    write_atomically(path, text.encode())
+            write_json(draft / "config.json", config)

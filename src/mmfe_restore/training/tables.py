@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from mmfe_cache.atomic import write_atomically
+from mmfe_cache.io import write_file
 
 
 class CsvTable(Logger):
@@ -65,7 +65,7 @@ class CsvTable(Logger):
                 # A killed process may have left half a line.
                 rows = [r for r in read[1:] if len(r) == len(self._columns) and self._stays(r[0])]
         lines = [",".join(row) for row in (list(self._columns), *rows)]
-        write_atomically(self._path, ("\r\n".join(lines) + "\r\n").encode())
+        write_file(self._path, "\r\n".join(lines) + "\r\n")
         self._ready = True
 
     def _stays(self, step: str) -> bool:

@@ -125,7 +125,7 @@ def test_no_file_handle_stays_open(store):
 
 def test_maps_end_with_their_reader(store):
     def maps():
-        return Path("/proc/self/maps").read_text().count(str(store))
+        return Path("/proc/self/maps").read_text(encoding="utf-8").count(str(store))
 
     before = maps()
     reader = open_cache(store)
