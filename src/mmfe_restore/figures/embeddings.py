@@ -267,7 +267,8 @@ def _draw(shown: Arrangement) -> Figure:
     handles, labels = axes["pca"].get_legend_handles_labels()
     said = [f"{short(label)}:  {in_words(label)}" for label in labels]
     axes["legend"].set_axis_off()
-    small: dict[str, Any] = {"fontsize": 6.5, "labelspacing": 0.25}
+    # Two legends stand one above the other.
+    small: dict[str, Any] = {"fontsize": 6.5, "labelspacing": 0.25} if strongest else {}
     first = axes["legend"].legend(
         handles,
         said,

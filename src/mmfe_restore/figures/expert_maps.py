@@ -50,7 +50,7 @@ _TALLEST = 8.8
 """Inches: a page of text. More experts are drawn in more columns instead."""
 
 # Inches: between two cells, of the line above a map, of a run's name, below and beside a curve.
-_GAP, _LINE, _NAME, _BELOW, _BESIDE = 0.08, 0.17, 0.24, 0.36, 0.45
+_GAP, _LINE, _NAME, _BELOW, _BESIDE = 0.08, 0.17, 0.2, 0.36, 0.45
 
 _TOP, _FOOT = 0.26, 0.5
 """Inches above the input and the spectra, and below the maps."""
@@ -333,7 +333,8 @@ def _draw(runs: Sequence[tuple[str, list[Expert]]], subject: Subject, site: str)
         else:
             axes.set_title("spectrum of each expert's change", fontsize=8, pad=4, loc="left")
         if last:
-            axes.set_xlabel("spatial frequency (cycles/pixel)", fontsize=7, labelpad=1)
+            said = "spatial frequency (cycles/pixel)" if side > 1.7 else "cycles/pixel"
+            axes.set_xlabel(said, fontsize=7, labelpad=1)
     _draw_maps(figure, runs, layout, header)
     figure.text(0.003, 0.06 / figure.get_figheight(), _said(site, runs), fontsize=6.5, va="bottom")
     return figure
@@ -346,8 +347,9 @@ def _said(site: str, runs: Sequence[tuple[str, list[Expert]]]) -> str:
         f"Experts of MoFE at {site}, by rising spectral centroid: the number above each map, and "
         "the triangle below its spectrum (cycles/pixel).\n"
         "Map: the expert's absolute change of the input, from 0 (dark) to the map's 99.5th "
-        f"percentile (bright). A pixel is {pixel}×{pixel} pixels of the input."
-        + ("\nS: the router's weight of the expert for this input." if weighed else "")
+        "percentile (bright); its frame has its spectrum's colour.\n"
+        f"A pixel is {pixel}×{pixel} pixels of the input."
+        + (" S: the router's weight of the expert for this input." if weighed else "")
     )
 
 
@@ -382,12 +384,14 @@ def _draw_spectra(axes: Axes, experts: list[Expert], *, first: bool) -> None:
     else:
         axes.tick_params(labelleft=False)
     wide = axes.get_position().width * WIDTH
+    if wide < 1.7:
+        return  # Too narrow for a legend: the maps' frames have the curves' colours.
     columns = 1 if len(experts) <= 4 else 2 if wide < 2.5 else 4
     axes.legend(
         title="expert",
         title_fontsize=6.5,
         fontsize=6,
-        loc="upper left",
+        loc="best",
         ncols=columns,
         handlelength=0.9,
         handletextpad=0.3,
@@ -405,7 +409,7 @@ def _draw_maps(
         top = header + row * layout.row + names_above * layout.name
         if len(runs) > 1:
             left = column * (layout.width + _GAP) / WIDTH
-            height = 1 - (top - 0.08) / figure.get_figheight()
+            height = 1 - (top - 0.01) / figure.get_figheight()
             figure.text(left, height, name, fontsize=8, weight="bold", va="bottom")
         colours = _colours(len(experts))
         for number, (expert, colour) in enumerate(zip(experts, colours, strict=True)):

@@ -215,7 +215,8 @@ def _draw_alignment(axes: Axes, found: dict[str, dict[str, float]]) -> None:
             said = ["" if np.isnan(height) else f"{height:.2f}" for height in heights]
             axes.bar_label(bars, said, fontsize=5.5, padding=1)
     axes.axhline(0, color="black", linewidth=0.6)
-    axes.set_xticks(range(len(sites)), ["all sites, joined", *sites[1:]])
+    axes.tick_params(labelsize=7)
+    axes.set_xticks(range(len(sites)), ["all sites,\njoined", *sites[1:]])
     axes.set_ylabel("Pearson's r")
     lowest = np.nanmin([0.0, *(v for row in found.values() for v in row.values())])
     axes.set_ylim(lowest * 1.15, 1.12)
