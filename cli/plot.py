@@ -115,26 +115,48 @@ def experts(
         str | None, typer.Option("--sample", help="A test sample's id, such as low_haze_rain/0001.")
     ] = None,
     site: Annotated[str, typer.Option("--site", help="Which MoFE.")] = "encoder2",
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache",
+            help="Also say how the router weighs each expert for the sample: the folder of the "
+            "data set's caches, or one cache.",
+        ),
+    ] = None,
     out: Out = FIGURES,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Figures 6, 7 and 8: what every expert changes, by rising frequency, with its spectrum.
 
-    Example: mmfe plot experts --recipes table5a (7), --recipes table5b (8)
+    Figure 6 is one run, 7 the table of numbers of experts, 8 that of domains.
+
+    Example: mmfe plot experts --recipes table5a --out figures/7
     """
     from mmfe_cache.datasets import load_dataset
+    from mmfe_cache.errors import UsageError
     from mmfe_cache.images import read_rgb8
-    from mmfe_restore.figures import plot_experts
+    from mmfe_cache.store import open_cache
+    from mmfe_restore.data import find_store
+    from mmfe_restore.figures import Subject, plot_experts
 
+    if image is not None and (sample is not None or cache is not None):
+        raise UsageError(
+            f"--image and {'--sample' if sample is not None else '--cache'} exclude each other",
+            got=f"--image {image}",
+            expected="a picture of your own, or a test sample, whose embedding a cache holds",
+        )
     opened, recipe = _open(checkpoint, recipes, runs)
     if image is not None:
-        pixels = read_rgb8(image)
+        subject = Subject(read_rgb8(image), image.name)
     else:
         samples = load_dataset(recipe.data.dataset, "test", root)
-        chosen = _choose(samples, None if sample is None else [sample], 1)
-        pixels = chosen[0].degraded.read()
-    _tell(plot_experts(opened, pixels, out, site=site, force=force), as_json)
+        chosen = _choose(samples, None if sample is None else [sample], 1)[0]
+        reader = None
+        if cache is not None:
+            reader = open_cache(find_store(recipe, samples.dataset, samples.split, cache))
+        subject = Subject(chosen.degraded.read(), chosen.id, reader)
+    _tell(plot_experts(opened, subject, out, site=site, force=force), as_json)
 
 
 @app.command()
@@ -163,8 +185,7 @@ def errors(
     Example: mmfe plot errors --methods ours=runs/cdd11 --methods OneRestore=outputs/onerestore
     """
     from mmfe_cache.datasets import load_dataset
-    from mmfe_restore.figures import plot_errors
-    from mmfe_restore.figures.methods import method_of
+    from mmfe_restore.figures import method_of, plot_errors
 
     samples = load_dataset(dataset, "test", root)
     chosen = _choose(samples, sample, count)
@@ -177,7 +198,7 @@ def _open(
 ) -> tuple[list[tuple[str, Restorer]], Any]:
     """Name and network of each run that was asked for, and the first one's recipe."""
     from mmfe_restore.evaluation import load_checkpoint
-    from mmfe_restore.figures.methods import named_path
+    from mmfe_restore.figures import named_path
     from mmfe_restore.recipes import recipe_names
 
     wanted: list[tuple[str, Path | None]] = [named_path(str(c)) for c in checkpoints or ()]
@@ -249,7 +270,10 @@ def _tell(drawn: Drawing, as_json: bool) -> None:
         output.say(
             f"of {drawn.facts['dominated']} mixtures with a dominant part "
             f"{drawn.facts['nearest']:.1%} lie nearest to its centroid, "
-            f"{drawn.facts['nearest_cosine']:.1%} by cosine (chance 25 %)"
+            f"{drawn.facts['nearest_cosine']:.1%} by cosine "
+            f"(chance 25.0%; composition alone at most {drawn.facts['composition_alone']:.1%})"
         )
+    if "sample" in drawn.facts:
+        output.say(f"drawn of {drawn.facts['sample']}")
     for run, values in drawn.facts.get("alignment", {}).items():
         output.say(f"alignment of {run}: {values['all sites']:.3f} over all sites")

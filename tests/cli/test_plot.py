@@ -52,10 +52,35 @@ def test_dominance_needs_a_set_that_records_severities(tmp_path, monkeypatch, ca
     told = capsys.readouterr().out
     assert "of the variance" in told
     assert "mixtures with a dominant part" in told
+    assert "composition alone at most" in told
     (tmp_path / "set" / "test" / "severities.json").unlink()
     assert run(["plot", "embeddings", "oracle.zarr", "--root", "set", "--out", "other"]) == 1
     assert "leave --root out" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("command", ["embeddings", "routing", "experts", "errors"])
+def test_the_example_in_the_help_is_a_command(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(["plot", command, "--help"]) == 0
+    # Without the frame around options and the breaks of lines.
+    text = " ".join(capsys.readouterr().out.split("╭")[0].split())
+    example = text.split("Example: mmfe plot ")[1].split()
+    code = run(["plot", *example])
+    # It is understood, and ends at the first thing that is not there.
+    message = capsys.readouterr().err
+    assert "there is no" in message or "is not there" in message
+    assert "No such option" not in message
+    assert "unexpected" not in message
+    assert code in {1, 2, 3}
+
+
+def test_a_picture_of_ones_own_has_no_embedding_in_a_cache(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(["plot", "experts", "--image", "x.png", "--cache", "cache"]) == 2
+    assert "--image and --cache exclude each other" in capsys.readouterr().err
+    assert run(["plot", "experts", "--image", "x.png", "--sample", "low/1"]) == 2
+    assert "--image and --sample exclude each other" in capsys.readouterr().err
 
 
 def test_runs_in_the_papers_order_and_told_apart(tmp_path, monkeypatch, capsys):
@@ -71,7 +96,9 @@ def test_runs_in_the_papers_order_and_told_apart(tmp_path, monkeypatch, capsys):
         finished(tmp_path / name, "cdd11", 2)
     Image.new("RGB", (48, 32), "gray").save("gray.png")
     assert run(["plot", "experts", "--recipes", "table5a", "--image", "gray.png", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["centroids"]
+    drawn = json.loads(capsys.readouterr().out)
+    found = drawn["centroids"]
+    assert drawn["sample"] == "gray.png"
     assert [len(of_run) for of_run in found.values()] == [1, 2, 4, 8, 16]
     two = ["--checkpoint", "a", "--checkpoint", "b", "--out", "two"]
     assert run(["plot", "experts", *two, "--image", "gray.png", "--json"]) == 0

@@ -10,11 +10,12 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from mmfe_cache.degradations import COMPOSITIONS
+from mmfe_cache.degradations import COMPOSITIONS, KINDS
 from mmfe_cache.errors import MmfeError, UsageError
 from mmfe_cache.io import write_file
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 P = ParamSpec("P")
@@ -26,15 +27,14 @@ COLOURS = (
 )  # fmt: skip
 MARKERS = "osD^vPX*<>h"
 
-KIND_COLOURS = {
-    "low": COLOURS[0],
-    "haze": COLOURS[1],
-    "rain": COLOURS[2],
-    "snow": COLOURS[3],
-    "balanced": "#999999",
-}
-"""The single degradations, and none of them dominant; a composition is drawn in the mean of its
-parts' colours."""
+KIND_COLOURS: dict[str, str] = dict(zip(KINDS, COLOURS, strict=False))
+"""The single degradations; a composition is drawn in the mean of its parts' colours."""
+
+KIND_NAMES = {"low": "low light", "haze": "haze", "rain": "rain", "snow": "snow"}
+"""The single degradations in words."""
+
+BALANCED = "balanced"
+"""What a sample without a dominant degradation is called."""
 
 WIDTH = 6.9
 """Inches: a page of two columns."""
@@ -68,6 +68,19 @@ class Drawing:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {"files": [str(path) for path in self.files], **self.facts}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a class is drawn.
+
+    Attributes:
+        colour: red, green and blue in [0, 1].
+        marker: Matplotlib's letter.
+    """
+
+    colour: tuple[float, float, float]
+    marker: str
 
 
 STYLE: dict[Any, Any] = {
@@ -106,33 +119,54 @@ def in_our_style(draw: Callable[P, R]) -> Callable[P, R]:
     return styled
 
 
-def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure, drawn without a display."""
+def new_figure(height: float, width: float = WIDTH, *, placed: bool = False) -> Figure:
+    """An empty figure, drawn without a display; ``placed``: `axes_at` says what stands where."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=None if placed else "constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def colour_of(label: str) -> tuple[float, float, float]:
-    """A class's colour: its degradation's, or the mean of its parts'; any other name has one."""
+def axes_at(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Axes at a place in inches from the figure's upper left corner, which no layout moves."""
+    across, down = figure.get_size_inches()
+    return figure.add_axes(
+        (left / across, 1 - (top + height) / down, width / across, height / down)
+    )
+
+
+def bare(axes: Axes) -> None:
+    """Take ticks and frame away: what is drawn is a picture."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+def looks(labels: Iterable[str]) -> dict[str, Look]:
+    """A colour and a marker for each distinct label, in order; no two of 88 are the same.
+
+    CDD11's classes have theirs in every figure: the colour of the degradation, or the mean of the
+    parts' colours. Other names take theirs in their order.
+    """
     from matplotlib.colors import to_rgb
 
-    parts = [KIND_COLOURS[part] for part in label.split("_") if part in KIND_COLOURS]
-    if not parts:
-        parts = [COLOURS[sum(label.encode()) % len(COLOURS)]]
-    channels = zip(*(to_rgb(part) for part in parts), strict=True)
-    red, green, blue = (sum(values) / len(parts) for values in channels)
-    return red, green, blue
-
-
-def marker_of(label: str) -> str:
-    """A class's marker: each of CDD11's eleven has its own, any other name has one."""
-    if label in COMPOSITIONS:
-        return MARKERS[list(COMPOSITIONS).index(label)]
-    return MARKERS[sum(label.encode()) % len(MARKERS)]
+    found: dict[str, Look] = {}
+    # 88 pairs: a colour comes again eight names later, and then with another marker.
+    pairs = range(len(COLOURS) * len(MARKERS))
+    free = (Look(to_rgb(COLOURS[k % len(COLOURS)]), MARKERS[k % len(MARKERS)]) for k in pairs)
+    for label in in_order(labels):
+        if label == BALANCED:
+            found[label] = Look(to_rgb("#777777"), "1")
+        elif label in COMPOSITIONS:
+            parts = [to_rgb(KIND_COLOURS[part]) for part in label.split("_")]
+            red, green, blue = (sum(values) / len(parts) for values in zip(*parts, strict=True))
+            marker = MARKERS[list(COMPOSITIONS).index(label)]
+            found[label] = Look((red, green, blue), marker)
+        else:
+            found[label] = next(look for look in free if look not in found.values())
+    return found
 
 
 def nice(label: str) -> str:
@@ -143,9 +177,16 @@ def nice(label: str) -> str:
 def short(label: str) -> str:
     """A class's name as the paper abbreviates it: ``L+H+R`` for low, haze and rain."""
     parts = label.split("_")
-    if all(part in KIND_COLOURS for part in parts):
+    if all(part in KIND_NAMES for part in parts):
         return "+".join(part[0].upper() for part in parts)
     return nice(label)
+
+
+def letters(labels: Iterable[str]) -> str:
+    """What the letters of `short` stand for, those that occur among ``labels``; else nothing."""
+    parts = {part for label in labels for part in label.split("_")}
+    said = [f"{kind[0].upper()}: {name}" for kind, name in KIND_NAMES.items() if kind in parts]
+    return ", ".join(said)
 
 
 def in_order(labels: Iterable[str]) -> list[str]:

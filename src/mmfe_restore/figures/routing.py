@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from mmfe_cache.errors import UsageError
+from mmfe_cache.errors import CacheError, UsageError
+from mmfe_restore.data import guide_name
+from mmfe_restore.evaluation.guidance import differing_guide
 from mmfe_restore.figures.canvas import (
+    COLOURS,
     Drawing,
     Table,
     check_targets,
     in_order,
     in_our_style,
+    letters,
     new_figure,
     save,
     short,
@@ -27,9 +31,13 @@ from mmfe_restore.figures.similarity import Matrix, alignment, cosine, plane
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from mmfe_cache.store import CacheReader
     from mmfe_restore.model import Restorer
+
+_ACROSS = 3
+"""Spaces in a row."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +85,13 @@ def plot_routing(
     Raises:
         UsageError: a network has no experts or takes embeddings of another width, or the
             figure exists.
+        CacheError: the cache is of another guide than a network was trained with.
     """
     check_targets(out, ["routing"], force=force)
     chosen, shown = choose_samples(cache, most)
     answers = answers_of(cache, chosen, view)
     reference = cosine(answers)
-    runs = [_route(name, restorer, answers) for name, restorer in restorers]
+    runs = [Routed(name, expert_weights(name, net, cache, answers)) for name, net in restorers]
     found = {
         run.name: {
             "all sites": alignment(reference, cosine(run.joined)),
@@ -90,86 +99,163 @@ def plot_routing(
         }
         for run in runs
     }
-
-    figure = new_figure(2.5 * (1 + len(runs)))
-    grid = figure.subplots(1 + len(runs), 2, width_ratios=(1, 1.25), squeeze=False)
-    planes = [plane(answers), *(plane(run.joined) for run in runs)]
-    titles = [f"embedding space\nE_Answer of {cache.guide}"] + [
-        f"router space of {run.name}\nalignment {_said(found[run.name]['all sites'])}"
-        for run in runs
-    ]
-    for axes, (coordinates, share), title in zip(grid[:, 0], planes, titles, strict=True):
-        scatter(axes, coordinates, shown)
-        axes.set_title(title, loc="left", fontsize=8)
-        axes.set_xlabel(f"principal component 1 (both: {share:.0%} of the variance)", fontsize=7)
-        axes.set_ylabel("principal component 2", fontsize=7)
-    _bars(grid[0][1], found)
-    for axes, run in zip(grid[1:, 1], runs, strict=True):
-        _heat(axes, run, shown)
-    for axes, (coordinates, _) in zip(grid[:, 0], planes, strict=True):
-        name_classes(axes, coordinates, shown)
+    spaces = [(f"embedding space\nE_Answer of {cache.guide}", answers)]
+    for run in runs:
+        said = _said(found[run.name]["all sites"])
+        spaces.append((f"router space of {run.name}\nr = {said}", run.joined))
+    figure = _draw(spaces, runs, found, shown)
     files = save(figure, _table(runs, shown, cache, chosen), out, "routing")
     return Drawing(files, {"view": view, "samples": len(chosen), "alignment": found})
 
 
-def _route(name: str, restorer: Restorer, answers: Matrix) -> Routed:
+def expert_weights(
+    name: str, restorer: Restorer, cache: CacheReader, answers: Matrix
+) -> dict[str, Matrix]:
+    """S of Eq. 4 at every site.
+
+    Args:
+        name: of the network's run, for the message.
+        restorer: the network.
+        cache: where the answers come from.
+        answers: (N, D) E_Answer.
+
+    Returns:
+        Site to (N, num_experts).
+
+    Raises:
+        UsageError: the network has no experts, or takes embeddings of another width.
+        CacheError: the cache is of another guide than the one it was trained with.
+    """
     if restorer.config.experts == "none":
         raise UsageError(f"{name} has no experts to route", expected="a recipe with MoFE")
+    one_by_one = "draw runs of different guides one by one, or name a cache with --cache"
     if restorer.config.guidance_dim != answers.shape[1]:
         raise UsageError(
             f"{name} was trained with another guide than the one whose embeddings are drawn",
             got=f"embeddings of width {answers.shape[1]}",
             expected=f"width {restorer.config.guidance_dim}",
-            remedy="draw runs of different guides one by one, or name a cache with --cache",
+            remedy=one_by_one,
+        )
+    recipe, trained = restorer.recipe, restorer.guide_fingerprint
+    if recipe is not None and guide_name(recipe) != cache.guide:
+        raise CacheError(
+            f"{name} was trained with another guide than the one whose embeddings are drawn",
+            got=f"{cache.guide} ({cache.path})",
+            expected=guide_name(recipe),
+            remedy=one_by_one,
+        )
+    other = [] if trained is None else differing_guide(trained, cache)
+    if any(not line.startswith("dtype:") for line in other):
+        raise CacheError(
+            f"{cache.path} was built by another state of the guide than {name} was trained "
+            "with (trained / cache)",
+            got="; ".join(other),
+            expected="the same weights, prompt and pooling",
+            remedy="build it with the guide of the training cache",
         )
     with torch.no_grad():
         weights = restorer.cpu().router_weights(torch.from_numpy(answers).to(restorer.dtype))
-    return Routed(name, {site: s.double().numpy() for site, s in weights.items()})
+    return {site: s.double().numpy() for site, s in weights.items()}
+
+
+def class_weights(weights: Matrix, labels: Sequence[str], order: Sequence[str]) -> Matrix:
+    """(K, M) the mean over each class's samples of (N, M) weights."""
+    return np.stack([weights[np.array(labels) == label].mean(axis=0) for label in order])
 
 
 def _said(alignment: float) -> str:
     return "undefined: it tells nothing apart" if np.isnan(alignment) else f"{alignment:.2f}"
 
 
-def _bars(axes: Axes, found: dict[str, dict[str, float]]) -> None:
-    from mmfe_restore.figures.canvas import COLOURS
+def _draw(
+    spaces: Sequence[tuple[str, Matrix]],
+    runs: Sequence[Routed],
+    found: dict[str, dict[str, float]],
+    shown: list[str],
+) -> Figure:
+    lines = -(-len(spaces) // _ACROSS)
+    across = -(-len(spaces) // lines)
+    classes = len(set(shown))
+    tall = 2.5 if across == 2 else 2.3
+    heat = 0.75 + 0.13 * classes
+    heights = [tall * lines, 1.55, *[heat] * len(runs)]
+    figure = new_figure(sum(heights) + 0.2)
+    blocks = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    drawn = blocks[0].subplots(lines, across, squeeze=False).flat
+    coordinates: list[Matrix] = []
+    for axes, (title, vectors) in zip(drawn, spaces, strict=False):
+        places, share = plane(vectors)
+        coordinates.append(places)
+        scatter(axes, places, shown)
+        axes.set_title(title, loc="left", fontsize=8)
+        axes.set_xlabel(f"component 1 (1 and 2: {share:.0%} of the variance)", fontsize=7)
+        axes.set_ylabel("principal component 2", fontsize=7)
+    for axes in drawn[len(spaces) :]:
+        axes.set_axis_off()
+    _draw_alignment(blocks[1].subplots(), found)
+    for block, run in zip(blocks[2:], runs, strict=True):
+        _draw_weights(block.subplots(), run, shown)
+    if letters(shown):
+        figure.supxlabel(letters(shown), fontsize=7, x=0.01, ha="left")
+    for axes, places in zip(drawn, coordinates, strict=False):
+        name_classes(axes, places, shown)
+    return figure
 
+
+def _draw_alignment(axes: Axes, found: dict[str, dict[str, float]]) -> None:
     sites = list(next(iter(found.values())))
     width = 0.8 / len(found)
     for index, (name, values) in enumerate(found.items()):
         places = np.arange(len(sites)) + (index - (len(found) - 1) / 2) * width
         heights = [values[site] for site in sites]
-        axes.bar(places, heights, width * 0.92, color=COLOURS[index % 8], label=name)
+        colour = COLOURS[index % len(COLOURS)]
+        bars = axes.bar(places, heights, width * 0.92, color=colour, label=name)
+        if len(found) <= 4:
+            # Numbers that are undefined have no bar and no label.
+            said = ["" if np.isnan(height) else f"{height:.2f}" for height in heights]
+            axes.bar_label(bars, said, fontsize=5.5, padding=1)
     axes.axhline(0, color="black", linewidth=0.6)
-    axes.set_xticks(range(len(sites)), sites, rotation=30, ha="right")
-    axes.set_ylabel("correlation")
-    axes.set_ylim(
-        min(0, *(v for row in found.values() for v in row.values())) - 0.05,
-        1.0 + 0.15 * (1 + (len(found) - 1) // 2),
+    axes.tick_params(labelsize=7)
+    axes.set_xticks(range(len(sites)), ["all sites,\njoined", *sites[1:]])
+    axes.set_ylabel("Pearson's r")
+    lowest = np.nanmin([0.0, *(v for row in found.values() for v in row.values())])
+    axes.set_ylim(lowest * 1.15, 1.12)
+    axes.set_title(
+        "r of Sim(S) and Sim(E_Answer), over all pairs of samples", loc="left", fontsize=8
     )
-    axes.set_title("alignment of Sim(S) with Sim(E_Answer)", loc="left", fontsize=8)
-    axes.legend(fontsize=7, loc="upper left", ncols=2, borderaxespad=0)
+    if len(found) > 1:
+        axes.legend(fontsize=7, loc="lower left", bbox_to_anchor=(1, 0), borderaxespad=0.3)
 
 
-def _heat(axes: Axes, run: Routed, shown: list[str]) -> None:
+def _draw_weights(axes: Axes, run: Routed, shown: list[str]) -> None:
     order = in_order(shown)
-    weights = np.stack([run.joined[np.array(shown) == label].mean(axis=0) for label in order])
+    weights = class_weights(run.joined, shown, order)
     image = axes.imshow(weights, cmap="cividis", vmin=0, vmax=1, aspect="auto")
-    edges = np.cumsum([s.shape[1] for s in run.sites.values()])
+    counts = [s.shape[1] for s in run.sites.values()]
+    edges = np.cumsum(counts)
     for edge in edges[:-1]:
-        axes.axvline(edge - 0.5, color="white", linewidth=1)
-    centres = [e - s.shape[1] / 2 - 0.5 for e, s in zip(edges, run.sites.values(), strict=True)]
-    axes.set_xticks(centres, list(run.sites), rotation=30, ha="right")
-    axes.set_yticks(range(len(order)), [short(label) for label in order], fontsize=6)
-    axes.tick_params(length=0)
+        axes.axvline(edge - 0.5, color="white", linewidth=1.5)
+    # Counted from 1 at every site, as in the figures of experts; every second of many.
+    step = -(-sum(counts) // 60)
+    numbers = [n if n % step == 0 or step == 1 else "" for c in counts for n in range(1, c + 1)]
+    axes.set_xticks(range(len(numbers)), [str(n) for n in numbers], fontsize=6)
+    for edge, count, site in zip(edges, counts, run.sites, strict=True):
+        place = (edge - count / 2) / edges[-1]
+        axes.text(place, 1.02, site, transform=axes.transAxes, ha="center", va="bottom", fontsize=7)
+    axes.set_yticks(range(len(order)), [short(label) for label in order], fontsize=6.5)
+    axes.set_xlabel("expert", fontsize=7, labelpad=1)
+    axes.tick_params(length=0, pad=2)
     axes.spines[:].set_visible(False)
-    axes.set_title("mean expert weight S by class", loc="left", fontsize=8)
-    axes.figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02)  # pyright: ignore[reportAttributeAccessIssue]
+    axes.set_title(f"{run.name}: mean weight S of each expert by class", loc="left", pad=14)
+    figure = axes.get_figure()
+    assert figure is not None
+    bar = figure.colorbar(image, ax=axes, pad=0.01, aspect=12)
+    bar.ax.tick_params(labelsize=6.5)
 
 
 def _table(runs: Sequence[Routed], shown: list[str], cache: CacheReader, chosen: object) -> Table:
     rows = [
-        (run.name, cache.ids[int(place)], label, site, expert, float(s[index, expert]))
+        (run.name, cache.ids[int(place)], label, site, expert + 1, float(s[index, expert]))
         for run in runs
         for index, (place, label) in enumerate(zip(np.asarray(chosen), shown, strict=True))
         for site, s in run.sites.items()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfe_restore.figures.canvas import colour_of, in_order, marker_of, short
+from mmfe_restore.figures.canvas import in_order, looks, short
 from mmfe_restore.figures.similarity import Matrix
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 _RADII = (5, 9, 14, 20, 27, 35, 44)
 """Points from a class's middle to its name; the first that is free is taken."""
+
+_REACH = 2.2
+"""Points from a marker's middle to its edge."""
 
 _DIRECTIONS = tuple((np.cos(a), np.sin(a)) for a in np.pi / 12 * np.arange(1, 25, 2))
 
@@ -29,16 +32,18 @@ def scatter(axes: Axes, coordinates: Matrix, labels: Sequence[str]) -> None:
         coordinates: (N, 2).
         labels: N classes.
     """
-    for label in in_order(labels):
+    for label, look in looks(labels).items():
+        # White edges part markers that touch; a marker of lines alone has none.
+        edge = {} if look.marker in "1234+x" else {"edgecolors": "white"}
         axes.scatter(
             *coordinates[np.array(labels) == label].T,
             s=18,
-            color=colour_of(label),
-            marker=marker_of(label),
+            color=look.colour,
+            marker=look.marker,
             label=label,
-            edgecolors="white",
-            linewidths=0.3,
+            linewidths=0.3 if edge else 0.9,
             alpha=0.85,
+            **edge,
         )
     axes.margins(0.08)
     axes.set_xticks([])
@@ -49,7 +54,8 @@ def name_classes(axes: Axes, coordinates: Matrix, labels: Sequence[str]) -> None
     """Write each class's name near its middle, no name over another or out of the axes.
 
     To be called when everything else is drawn: the layout decides where there is room. A name
-    that finds none near stands farther off, with a line to its class.
+    that finds none near stands farther off, with a line to its class. One that must stand on
+    markers lets them shine through.
     """
     from matplotlib.patheffects import withStroke
 
@@ -60,11 +66,11 @@ def name_classes(axes: Axes, coordinates: Matrix, labels: Sequence[str]) -> None
     inside = axes.get_window_extent()
     points = axes.transData.transform(coordinates)
     taken: list[Bbox] = []
+    colours = {label: look.colour for label, look in looks(labels).items()}
     for label in in_order(labels):
         mine = np.array(labels) == label
         middle = np.median(coordinates[mine], axis=0)
         anchor = axes.transData.transform(middle)
-        outline = [withStroke(linewidth=2, foreground="white")]
         text = axes.annotate(
             short(label),
             (float(middle[0]), float(middle[1])),
@@ -74,9 +80,9 @@ def name_classes(axes: Axes, coordinates: Matrix, labels: Sequence[str]) -> None
             va="center",
             fontsize=6.5,
             weight="bold",
-            color=tuple(0.6 * c for c in colour_of(label)),
-            path_effects=outline,
+            color=tuple(0.6 * c for c in colours[label]),
             arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "0.4", "shrinkA": 0},
+            zorder=4,
         )
         text.set_in_layout(False)
         size = text.get_window_extent()
@@ -86,7 +92,16 @@ def name_classes(axes: Axes, coordinates: Matrix, labels: Sequence[str]) -> None
         text.set_position(offset)
         if text.arrow_patch is not None:
             text.arrow_patch.set_visible(radius > _RADII[1])
+            text.arrow_patch.set_zorder(0.5)
+        if _covered(box, points, scale).any():
+            text.set_path_effects([withStroke(linewidth=1.5, foreground="white", alpha=0.7)])
         taken.append(box)
+
+
+def _covered(box: Bbox, points: Matrix, scale: float) -> NDArray[np.bool_]:
+    """(N,) whether a marker at a point, in pixels, is touched by a box."""
+    reach = _REACH * scale
+    return np.all((points + reach > box.min) & (points - reach < box.max), axis=1)
 
 
 def _place(
@@ -115,7 +130,8 @@ def _place(
                 and box.y1 <= inside.y1
             )
             over = sum(box.overlaps(other) for other in taken)
-            hidden = np.all((points > box.min) & (points < box.max), axis=1).mean()
-            cost = 100 * (outside + over) + 20 * float(hidden) + 0.05 * radius
+            hidden = _covered(box, points, scale)
+            # One marker under a name costs more than the longest line to a free place.
+            cost = 100 * (outside + over) + 3 * hidden.any() + 20 * hidden.mean() + 0.05 * radius
             found.append((cost, radius, offset, box))
     return min(found, key=lambda place: place[0])[1:]

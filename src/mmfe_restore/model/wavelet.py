@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmfe_restore.model.layers import to_nhwc, without_autocast
+from mmfe_restore.model.layers import to_nchw, to_nhwc, without_autocast
 
 if TYPE_CHECKING:
     from mmfe_restore.recipes.schema import ModelConfig
@@ -23,6 +23,15 @@ def _transform(device: str, dtype: torch.dtype) -> Any:
         from pytorch_wavelets import DWTForward
 
         return DWTForward(J=1, wave="haar", mode="zero").to(device=device, dtype=dtype)
+
+
+@cache
+def _inverse(device: str, dtype: torch.dtype) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as above
+        from pytorch_wavelets import DWTInverse
+
+        return DWTInverse(wave="haar", mode="zero").to(device=device, dtype=dtype)
 
 
 def haar(image: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,6 +51,20 @@ def haar(image: Tensor) -> tuple[Tensor, Tensor]:
         return (a + b + c + d) / 2, torch.stack(bands, dim=2) / 2
     low, high = _transform(str(image.device), image.dtype)(image)
     return low, high[0]
+
+
+def inverse_haar(low: Tensor, high: Tensor) -> Tensor:
+    """The picture that `haar` takes apart.
+
+    Args:
+        low: (B, 3, H/2, W/2) LL.
+        high: (B, 3, 3, H/2, W/2): channel, then LH, HL, HH.
+
+    Returns:
+        (B, 3, H, W), of their dtype.
+    """
+    inverse: Tensor = _inverse(str(low.device), low.dtype)((low, [high]))
+    return inverse
 
 
 def num_bands(config: ModelConfig) -> int:
@@ -73,3 +96,23 @@ def bands_at(image: Tensor, size: tuple[int, int], config: ModelConfig) -> Tenso
         if config.low_band:
             bands = torch.cat([low, bands], dim=1)
         return to_nhwc(bands).contiguous()
+
+
+def picture_of(bands: Tensor, config: ModelConfig) -> Tensor:
+    """The picture whose `bands_at` are ``bands``, on its own grid; LL is 0 where they lack it.
+
+    Linear: of a difference of two pictures' bands it makes the pictures' difference.
+
+    Args:
+        bands: (B, H/2, W/2, 9 or 12), or (B, H, W, 3) in the spatial domain.
+        config: says which bands these are.
+
+    Returns:
+        (B, 3, H, W).
+    """
+    channels = to_nchw(bands)
+    if config.experts == "spatial":
+        return channels
+    high = channels[:, -9:].unflatten(1, (3, 3)).transpose(1, 2)
+    low = channels[:, :3] if config.low_band else torch.zeros_like(channels[:, :3])
+    return inverse_haar(low.contiguous(), high.contiguous())

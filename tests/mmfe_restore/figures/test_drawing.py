@@ -13,14 +13,20 @@ import torch
 from PIL import Image
 
 from mmfe_cache.build import build_cache
-from mmfe_cache.errors import DataError, UsageError
+from mmfe_cache.errors import CacheError, DataError, UsageError
 from mmfe_cache.guides import load_guide
 from mmfe_cache.samples import Sample, SampleSet
 from mmfe_cache.store import open_cache
-from mmfe_restore.figures import plot_embeddings, plot_errors, plot_experts, plot_routing
-from mmfe_restore.figures.dominance import dominance_facts
-from mmfe_restore.figures.experts import measure_experts
-from mmfe_restore.figures.methods import method_of
+from mmfe_restore.figures import (
+    Subject,
+    method_of,
+    plot_embeddings,
+    plot_errors,
+    plot_experts,
+    plot_routing,
+)
+from mmfe_restore.figures.embeddings import dominance_facts
+from mmfe_restore.figures.expert_maps import measure_experts
 from mmfe_restore.figures.similarity import neighbours
 from mmfe_restore.model import Restorer
 from mmfe_restore.recipes import recipe_from_dict
@@ -138,8 +144,9 @@ def test_mixtures_are_counted_to_the_nearest_single():
     names = list(recorded)
     labels = [name.split("/")[0] for name in names]
     facts = dominance_facts(np.array(answers), names, labels, recorded)
+    # Two of the three are darker than they are rainy: "low" said of all is right of two.
     expected = {"dominated": 3, "nearest": 2 / 3, "nearest_cosine": 2 / 3}
-    assert facts == pytest.approx(expected)
+    assert facts == pytest.approx({**expected, "composition_alone": 2 / 3})
 
 
 def test_neighbours_keep_groups_together_the_same_every_time():
@@ -191,6 +198,7 @@ def test_routing_holds_the_routers_own_weights(cache, tmp_path):
     with torch.no_grad():
         weights = restorer.router_weights(answer.float())["latent_in"][0]
     mine = [r for r in rows if r["id"] == "rain/1" and r["site"] == "latent_in"]
+    assert [r["expert"] for r in mine] == ["1", "2", "3"]
     assert [float(r["weight"]) for r in mine] == pytest.approx(weights.tolist(), abs=1e-5)
     assert -1 <= drawing.facts["alignment"]["a"]["all sites"] <= 1
 
@@ -198,6 +206,16 @@ def test_routing_holds_the_routers_own_weights(cache, tmp_path):
 def test_routing_needs_experts(cache, tmp_path):
     with pytest.raises(UsageError, match="no experts"):
         plot_routing([("a", network(experts="none"))], cache, "whole@32", tmp_path)
+
+
+def test_routing_of_another_state_of_the_guide(cache, tmp_path):
+    restorer = network()
+    trained = {k: v for k, v in cache.fingerprint.items() if k.startswith("guide.")}
+    restorer.guide_fingerprint = {**trained, "guide.weights": "others"}
+    with pytest.raises(CacheError, match="another state of the guide than a was trained"):
+        plot_routing([("a", restorer)], cache, "whole@32", tmp_path)
+    restorer.guide_fingerprint = trained
+    assert plot_routing([("a", restorer)], cache, "whole@32", tmp_path).files
 
 
 def test_routing_of_another_guides_embeddings(cache, tmp_path):
@@ -208,18 +226,46 @@ def test_routing_of_another_guides_embeddings(cache, tmp_path):
 
 @pytest.mark.parametrize("domain", ["frequency", "spatial"])
 def test_experts_are_ordered_by_their_centroid(samples, tmp_path, domain):
-    image = samples.samples[0].degraded.read()
+    one_of_them = samples.samples[0]
+    image = one_of_them.degraded.read()
     many, one = network(experts=domain), network(num_experts=1, experts=domain)
-    drawing = plot_experts([("three", many), ("one", one)], image, tmp_path)
-    rows = check_files(drawing, {"run", "expert", "centroid", "frequency", "share"})
+    subject = Subject(image, one_of_them.id)
+    drawing = plot_experts([("three", many), ("one", one)], subject, tmp_path)
+    columns = {"run", "expert", "centroid", "mean_change", "weight", "frequency", "share"}
+    rows = check_files(drawing, columns)
     order = [e.centroid for e in measure_experts(many, image, "encoder2")]
     assert order == sorted(order)
     assert len({row["expert"] for row in rows if row["run"] == "three"}) == 3
+    said = drawing.files[1].read_text()
+    assert f"input: {one_of_them.id}" in said
+    assert "cycles/pixel" in said
+    assert drawing.facts["pixel"] == 2
+
+
+def test_experts_of_a_cached_sample_have_the_routers_weights(samples, cache, tmp_path):
+    restorer = network()
+    subject = Subject(samples.samples[-1].degraded.read(), "rain/1", cache, "whole@32")
+    drawing = plot_experts([("a", restorer)], subject, tmp_path)
+    with drawing.files[-1].open() as stream:
+        drawn = {row["expert"]: float(row["weight"]) for row in csv.DictReader(stream)}
+    answer = cache.gather(cache.index_of(["rain/1"]), "whole@32", arrays=("answer",)).answer
+    with torch.no_grad():
+        weights = restorer.router_weights(answer.float())["encoder2"][0].tolist()
+    assert drawn == pytest.approx({"1": weights[0], "2": weights[1], "3": weights[2]}, abs=1e-5)
 
 
 def test_experts_at_an_unknown_site(samples, tmp_path):
+    subject = Subject(samples.samples[0].degraded.read(), "x")
     with pytest.raises(UsageError, match="a has no experts there"):
-        plot_experts([("a", network())], samples.samples[0].degraded.read(), tmp_path, site="nose")
+        plot_experts([("a", network())], subject, tmp_path, site="nose")
+
+
+@pytest.mark.parametrize("domain", ["frequency", "spatial"])
+def test_every_map_covers_the_picture_and_not_its_padding(domain):
+    image = np.random.default_rng(0).integers(0, 256, (37, 51, 3), dtype=np.uint8)
+    for site, shape in (("encoder2", (19, 26)), ("encoder3", (10, 13)), ("latent_in", (5, 7))):
+        found = measure_experts(network(experts=domain), image, site)
+        assert {expert.change.shape for expert in found} == {shape}
 
 
 class TestErrors:

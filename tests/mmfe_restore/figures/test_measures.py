@@ -6,11 +6,14 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from mmfe_restore.figures.canvas import in_order, short
 from mmfe_restore.figures.embeddings import class_similarities
+from mmfe_restore.figures.expert_maps import centroid, measure_change, radial_spectrum
 from mmfe_restore.figures.similarity import alignment, cosine, plane, spread_sample
-from mmfe_restore.figures.spectrum import centroid, radial_spectrum
+from mmfe_restore.model.wavelet import bands_at, picture_of
+from mmfe_restore.recipes.schema import ModelConfig
 
 
 @pytest.mark.parametrize("frequency", [0.0625, 0.125, 0.25, 0.375])
@@ -24,6 +27,83 @@ def test_the_centroid_of_a_wave_is_its_frequency(frequency):
 
 def test_a_constant_map_has_no_centroid():
     assert math.isnan(centroid(*radial_spectrum(np.full((1, 8, 8), 3.0))))
+
+
+SLOW = np.cos(2 * np.pi * np.arange(32) / 32)[:, None] * np.ones((1, 32))
+"""One wave along the rows of a band."""
+FAST = np.cos(2 * np.pi * 10 * np.arange(32) / 32)[:, None] * np.ones((1, 32))
+
+
+def by_slices(lh, hl, hh):
+    """The picture of three Haar bands, LL = 0, written from the definition (Eq. 3)."""
+    picture = np.empty((2 * lh.shape[0], 2 * lh.shape[1]))
+    picture[0::2, 0::2] = lh + hl + hh
+    picture[0::2, 1::2] = lh - hl - hh
+    picture[1::2, 0::2] = -lh + hl - hh
+    picture[1::2, 1::2] = -lh - hl + hh
+    return picture / 2
+
+
+def by_definition(picture):
+    """The centroid of a picture's radial spectrum from the double sum, step by step."""
+    height, width = picture.shape
+    rows, columns = np.arange(height), np.arange(width)
+    up = np.exp(-2j * np.pi * np.outer(rows, rows) / height)
+    across = np.exp(-2j * np.pi * np.outer(columns, columns) / width)
+    power = np.abs(up @ (picture - picture.mean()) @ across) ** 2
+    total = weighed = 0.0
+    step = 0.5**0.5 / 32
+    for u in range(height):
+        for v in range(width):
+            radius = math.hypot(min(u, height - u) / height, min(v, width - v) / width)
+            weighed += (min(int(radius / step), 31) + 0.5) * step * power[u, v]
+            total += power[u, v]
+    return weighed / total
+
+
+@pytest.mark.parametrize(
+    ("band", "wave", "expected"),
+    [("HH", SLOW, 0.696), ("HL", FAST, 0.539), ("LH", SLOW, 0.474), ("HH", SLOW * 0 + 1, 0.696)],
+    ids=["slow HH", "fast HL", "slow LH", "constant HH"],
+)
+@pytest.mark.parametrize("low_band", [False, True])
+def test_a_change_of_a_subband_is_measured_on_the_pictures_grid(band, wave, expected, low_band):
+    bands = dict.fromkeys(("LH", "HL", "HH"), np.zeros((32, 32))) | {band: wave}
+    # LH, HL, HH, three colours each; with the LL band in front where the experts see it.
+    channels = [[*bands.values()][n // 3] for n in range(9)]
+    channels = [np.zeros((32, 32))] * 3 * low_band + channels
+    change = picture_of(
+        torch.from_numpy(np.stack(channels, axis=-1))[None], ModelConfig(low_band=low_band)
+    )
+    picture = by_slices(*bands.values())
+    np.testing.assert_allclose(change[0], np.stack([picture] * 3), atol=1e-12)
+    found = measure_change(1, change[0].numpy())
+    assert found.centroid == pytest.approx(expected, abs=5e-4)
+    assert found.centroid == pytest.approx(by_definition(picture), abs=1e-9)
+    np.testing.assert_allclose(found.change, np.abs(picture), atol=1e-12)
+
+
+def test_a_change_of_the_ll_band_reaches_the_picture_where_experts_see_it():
+    bands = torch.zeros(1, 2, 2, 12, dtype=torch.float64)
+    bands[0, 0, 1, 2] = 4.0  # blue
+    picture = picture_of(bands, ModelConfig(low_band=True))
+    expected = torch.zeros(1, 3, 4, 4, dtype=torch.float64)
+    expected[0, 2, :2, 2:] = 2.0
+    torch.testing.assert_close(picture, expected)
+
+
+@pytest.mark.parametrize(
+    ("experts", "low_band"), [("frequency", False), ("frequency", True), ("spatial", False)]
+)
+def test_the_picture_of_an_images_bands_is_the_image(experts, low_band):
+    config = ModelConfig(experts=experts, low_band=low_band)
+    image = torch.rand(1, 3, 12, 8, dtype=torch.float64, generator=torch.manual_seed(0))
+    found = picture_of(bands_at(image, (12, 8), config), config)
+    if experts == "frequency" and not low_band:
+        # What is missing is LL: the mean of each block of 2 × 2.
+        mean = image.unflatten(2, (6, 2)).unflatten(4, (4, 2)).mean((3, 5), keepdim=True)
+        image = image - mean.expand(1, 3, 6, 2, 4, 2).flatten(4, 5).flatten(2, 3)
+    torch.testing.assert_close(found, image, atol=1e-6, rtol=0)  # its filters are float32
 
 
 def test_alignment_of_a_space_with_itself_its_rotation_and_noise():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmfe_cache.degradations import COMPOSITIONS
-from mmfe_restore.figures.canvas import STYLE, marker_of, new_figure
+from mmfe_restore.figures.canvas import BALANCED, STYLE, looks, new_figure
 from mmfe_restore.figures.scatter import name_classes, scatter
 
 
@@ -35,5 +35,32 @@ def test_names_keep_apart_and_inside(spread):
     assert all(inside.contains(*box.min) and inside.contains(*box.max) for box in words)
 
 
-def test_every_composition_has_its_marker():
-    assert len({marker_of(label) for label in COMPOSITIONS}) == len(COMPOSITIONS)
+def test_a_name_hides_no_marker_where_there_is_room():
+    coordinates = np.array([(0, 0), (0, 0.1), (1, 0), (1, 0.1), (0.5, 1), (0.5, 0.9)], dtype=float)
+    labels = ["low", "low", "snow", "snow", "haze", "haze"]
+    with mpl.rc_context(STYLE):
+        figure = new_figure(3.0)
+        axes = figure.subplots()
+        scatter(axes, coordinates, labels)
+        name_classes(axes, coordinates, labels)
+        figure.draw_without_rendering()
+        # A marker of 18 square points is about 4.2 points wide.
+        reach = 2.1 * figure.dpi / 72
+        points = axes.transData.transform(coordinates)
+        boxes = [super(type(text), text).get_window_extent() for text in axes.texts]
+    touched = [
+        (box.min < point + reach).all() and (box.max > point - reach).all()
+        for box in boxes
+        for point in points
+    ]
+    assert not any(touched)
+
+
+def test_every_class_has_a_marker_that_means_nothing_else():
+    many = [*COMPOSITIONS, BALANCED, "blur", "noise-15", "noise-25", "noise-50"]
+    found = looks(many)
+    assert len({(look.colour, look.marker) for look in found.values()}) == len(many)
+    of_cdd11 = [found[label].marker for label in (*COMPOSITIONS, BALANCED)]
+    assert len(set(of_cdd11)) == len(of_cdd11)
+    # A class looks alike in every figure.
+    assert looks(["snow", "low"])["snow"] == found["snow"]

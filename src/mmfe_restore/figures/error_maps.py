@@ -3,37 +3,110 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from mmfe_cache.errors import DataError
-from mmfe_cache.samples import ImageArray, Sample
+from mmfe_cache.errors import DataError, UsageError
+from mmfe_cache.images import IMAGE_SUFFIXES, read_rgb8
+from mmfe_cache.samples import ImageArray, Sample, SampleSet
+from mmfe_restore.evaluation.checkpoint import load_checkpoint
+from mmfe_restore.evaluation.guidance import check_guidance, open_eval_cache, trained_guide
 from mmfe_restore.evaluation.scores import to_tensor
 from mmfe_restore.figures.canvas import (
     WIDTH,
     Drawing,
     Table,
+    bare,
     check_targets,
     in_our_style,
     new_figure,
     nice,
     save,
 )
-from mmfe_restore.figures.methods import Method
 from mmfe_restore.metrics.psnr import psnr_per_image
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 SCALE = 0.25
 """The mean absolute error over the channels that is drawn brightest."""
 
 # Inches: the classes at the left, between two pictures, the PSNR below a pair of rows.
 _MARGIN, _GAP, _LABEL = 0.16, 0.02, 0.2
+
+
+@dataclass(frozen=True)
+class Method:
+    """A named way to get a sample's restored picture."""
+
+    name: str
+    restore: Callable[[Sample], ImageArray]
+
+
+def named_path(text: str) -> tuple[str, Path]:
+    """Read ``NAME=PATH`` or ``PATH``; the name is empty where none is given.
+
+    What lies on the disk is a path, whatever its name holds.
+    """
+    path = Path(text)
+    if "=" not in text or path.exists():
+        return "", path
+    name, _, given = text.partition("=")
+    return name, Path(given)
+
+
+def method_of(text: str, samples: SampleSet, cache: Path | None) -> Method:
+    """Read ``NAME=PATH`` or ``PATH``: a run, a checkpoint, or a folder of another method's files.
+
+    Raises:
+        UsageError: there is nothing at PATH.
+    """
+    name, path = named_path(text)
+    if not path.is_dir():
+        raise UsageError(
+            f"there is no method at {path}",
+            got=repr(text),
+            expected="NAME=RUN or NAME=FOLDER, a folder of restored images",
+        )
+    if (path / "config.json").is_file() or (path / "model" / "config.json").is_file():
+        return _run(name or path.name, path, samples, cache)
+    return Method(name or path.name, lambda sample: _from_folder(path, sample))
+
+
+def _run(name: str, path: Path, samples: SampleSet, cache: Path | None) -> Method:
+    opened = load_checkpoint(path)
+    view = opened.recipe.eval.view
+    store = open_eval_cache(opened.recipe, samples, view, cache)
+    guidance = check_guidance(
+        opened.restorer, opened.recipe, samples, store, view, trained_guide(opened.path)
+    )
+    place = {sample.id: index for index, sample in enumerate(samples)}
+
+    def restore(sample: Sample) -> ImageArray:
+        embeddings = None if guidance is None else guidance.read([place[sample.id]], view)
+        with torch.inference_mode():
+            image = opened.restorer(to_tensor(sample.degraded.read()), embeddings)
+        rounded = (image[0].clamp(0, 1) * 255).round().byte()
+        return np.ascontiguousarray(rounded.permute(1, 2, 0).numpy())
+
+    return Method(name, restore)
+
+
+def _from_folder(folder: Path, sample: Sample) -> ImageArray:
+    stem = sample.id.rsplit("/", 1)[-1]
+    wanted = [f"{sample.label}/{stem}", f"{sample.label}_{stem}", stem]
+    for name in wanted:
+        for suffix in IMAGE_SUFFIXES:
+            path = folder / f"{name}{suffix}"
+            if path.is_file():
+                return read_rgb8(path)
+    raise DataError(
+        f"{folder} holds no output for {sample.id}",
+        expected=" or ".join(f"{name}.png" for name in wanted),
+    )
 
 
 @in_our_style
@@ -80,7 +153,7 @@ def plot_errors(
             rows.append((sample.id, name, psnr))
             above[column].imshow(picture)
             drawn = below[column].imshow(_error(picture, clean), cmap="inferno", vmin=0, vmax=SCALE)
-            said = f"{psnr:.2f} dB" if math.isfinite(psnr) else "identical"
+            said = f"PSNR {psnr:.2f} dB" if math.isfinite(psnr) else "identical"
             below[column].set_xlabel(said, fontsize=7, labelpad=1)
         above[-1].imshow(clean)
         below[-1].set_axis_off()
@@ -88,7 +161,7 @@ def plot_errors(
     for axes, name in zip(grid[0], columns, strict=True):
         axes.set_title(name, fontsize=8, pad=3)
     for axes in grid.flat:
-        _bare(axes)
+        bare(axes)
     if drawn is not None:
         place = grid[1, -1].inset_axes((0.08, 0.62, 0.84, 0.08))
         bar = figure.colorbar(drawn, cax=place, orientation="horizontal", extend="max")
@@ -110,12 +183,6 @@ def _truth(sample: Sample) -> ImageArray:
 def _error(picture: ImageArray, clean: ImageArray) -> NDArray[np.float32]:
     difference = np.abs(picture.astype(np.float32) - clean.astype(np.float32))
     return difference.mean(axis=2, dtype=np.float32) / np.float32(255)
-
-
-def _bare(axes: Axes) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
 
 
 def _check_size(name: str, sample: Sample, picture: ImageArray, clean: ImageArray) -> None:
