@@ -26,7 +26,7 @@ MOFE_SITES = {
 }  # fmt: skip
 """Where a MoFE sits, in the order of the forward pass, and its level counted from 0."""
 
-CPU_STRIP, GPU_STRIP = 4 << 20, 1 << 30
+CPU_STRIP, GPU_STRIP = 2 << 20, 1 << 30
 """Bytes of a strip's widest buffer: about a core's cache; a small part of a card's memory."""
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmfe_restore.model.layers import to_nchw, to_nhwc
 
-Fill = Callable[[int, int, Sequence[Tensor]], None]
-"""``fill(first, last, outs)`` writes rows first..last of the input, (last - first, W, K) each."""
+Fill = Callable[[int, int, Tensor], None]
+"""``fill(first, last, out)`` writes rows first..last of the input, (last - first, W, K)."""
 
 
 def rolling_rows(
-    size: tuple[int, int], channels: Sequence[int], fill: Fill, *, rows: int, like: Tensor
-) -> Iterator[tuple[slice, tuple[Tensor, ...]]]:
+    size: tuple[int, int], channels: int, fill: Fill, *, rows: int, like: Tensor
+) -> Iterator[tuple[slice, Tensor]]:
     """Walk down an image in strips, with the one row above and below that a 3×3 kernel needs.
 
     Rows outside the image are zero, as zero padding wants them. Row r + 1 is filled before
@@ -24,33 +24,29 @@ def rolling_rows(
 
     Args:
         size: (H, W).
-        channels: K of each buffer; one ``fill`` may write several.
+        channels: K.
         fill: computes rows of the convolution's input.
         rows: height of a strip, at least 2.
         like: gives device and dtype.
 
     Yields:
-        The strip's rows, and a (rows + 2, W, K) buffer per entry of ``channels``, valid until
-        the next step.
+        The strip's rows, and a (rows + 2, W, K) buffer that is valid until the next step.
     """
     height, width = size
-    buffers = [like.new_empty((rows + 2, width, count)) for count in channels]
-    for buffer in buffers:
-        buffer[0].zero_()
+    buffer = like.new_empty((rows + 2, width, channels))
+    buffer[0].zero_()
     ready = 0
     for first in range(0, height, rows):
         last = min(first + rows, height)
         if first:
-            for buffer in buffers:
-                buffer[:2].copy_(buffer[rows : rows + 2])
+            buffer[:2].copy_(buffer[rows : rows + 2])
         wanted = min(last + 1, height)
         if wanted > ready:
-            fill(ready, wanted, [b[ready - first + 1 : wanted - first + 1] for b in buffers])
+            fill(ready, wanted, buffer[ready - first + 1 : wanted - first + 1])
             ready = wanted
         if last == height:
-            for buffer in buffers:
-                buffer[last - first + 1].zero_()
-        yield slice(first, last), tuple(buffer[: last - first + 2] for buffer in buffers)
+            buffer[last - first + 1].zero_()
+        yield slice(first, last), buffer[: last - first + 2]
 
 
 def rows_within(budget: int, width: int, channels: int, like: Tensor) -> int:

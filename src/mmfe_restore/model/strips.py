@@ -8,8 +8,6 @@ make this the fastest way on a CPU, and only one full-size map is alive beside t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,10 +16,10 @@ from mmfe_restore.model.block import Downsample, TransformerBlock, Upsample
 from mmfe_restore.model.experts import Experts
 from mmfe_restore.model.feedforward import GDFN
 from mmfe_restore.model.layers import LayerNorm, to_nchw, to_nhwc, without_autocast
-from mmfe_restore.model.mdta import MDTA, attention_matrix, fold_output
+from mmfe_restore.model.mdta import MDTA, CrossMDTA, attention_matrix, fold_output
 from mmfe_restore.model.mgfb import MGFB, CrossAttention
 from mmfe_restore.model.mofe import MoFE
-from mmfe_restore.model.products import add_product, multiply_rows
+from mmfe_restore.model.products import add_product, product, write_product
 from mmfe_restore.model.rolling import Fill, convolve_rows, rolling_rows, rows_within
 
 
@@ -96,90 +94,79 @@ class Strips:
                     result[window, :, :half] = enlarged
                     result[window, :, half:] = kept[window]
                 else:
-                    multiply_rows(enlarged.contiguous(), reduced[0], result[window])
+                    write_product(result[window], enlarged.contiguous(), reduced[0])
                     add_product(result[window], kept[window], reduced[1])
         return out
 
     def _mdta(self, attn: MDTA, norm: LayerNorm, x: Tensor) -> None:
         """In place: x += MDTA(norm(x)) for one image (H, W, C)."""
-        projections = _cast(attn.qkv.weight.flatten(1), x).chunk(3)
-        kernels = _cast(attn.qkv_dwconv.weight, x).chunk(3)
-        fill = _project(x, norm, projections[:2])
-        matrix = self._attention(x, fill, kernels[:2], attn.temperature, attn.project_out)
-        self._apply(x, _project(x, norm, projections[2:]), kernels[2], matrix)
+        channels = x.shape[-1]
+        matrix, kernel = attn.qkv.weight.flatten(1), _cast(attn.qkv_dwconv.weight, x)
+        asked, answered = matrix.split((2 * channels, channels))
+        fill = _project(x, norm, asked)
+        folded = self._attention(x, fill, kernel[: 2 * channels], attn)
+        self._apply(x, _project(x, norm, answered), kernel[2 * channels :], folded)
 
     def _cross_mdta(self, mofe: MoFE, x: Tensor, mixed: Tensor) -> None:
         """Eqs. 5 and 6 for one image (H, W, C)."""
-        attn = mofe.attn
-        to_key, to_value = _cast(attn.key_value_matrix(mofe.project), x).chunk(2)
+        attn, channels = mofe.attn, x.shape[-1]
+        to_key, to_value = attn.key_value_matrix(mofe.project).chunk(2)
         key_kernel, value_kernel = _cast(attn.key_value_dwconv.weight, x).chunk(2)
-        query, query_kernel = _cast(attn.query.weight.flatten(1), x), attn.query_dwconv.weight
+        ask = _project(x, None, attn.query.weight.flatten(1))
+        answer = _project(mixed, None, to_key)
 
-        def fill(first: int, last: int, outs: Sequence[Tensor]) -> None:
-            multiply_rows(x[first:last], query, outs[0])
-            multiply_rows(mixed[first:last], to_key, outs[1])
+        def fill(first: int, last: int, out: Tensor) -> None:
+            ask(first, last, out[..., :channels])
+            answer(first, last, out[..., channels:])
 
-        kernels = (_cast(query_kernel, x), key_kernel)
-        matrix = self._attention(x, fill, kernels, attn.temperature, attn.project_out)
-        self._apply(x, _project(mixed, None, (to_value,)), value_kernel, matrix)
+        kernel = torch.cat([_cast(attn.query_dwconv.weight, x), key_kernel])
+        folded = self._attention(x, fill, kernel, attn)
+        self._apply(x, _project(mixed, None, to_value), value_kernel, folded)
 
     def _attention(
-        self,
-        x: Tensor,
-        fill: Fill,
-        kernels: Sequence[Tensor],
-        temperature: Tensor,
-        output: nn.Conv2d,
+        self, x: Tensor, fill: Fill, kernel: Tensor, attn: MDTA | CrossMDTA
     ) -> Tensor:
-        """The first pass: W_O · blockdiag(attention), (C, C), from sums over all pixels."""
+        """The first pass: W_O · blockdiag(attention), (C, C), from sums over all pixels.
+
+        ``fill`` writes Q and K side by side, 2C channels before their depthwise ``kernel``.
+        """
         height, width, channels = x.shape
-        heads = temperature.shape[0]
+        heads = attn.temperature.shape[0]
         shape = (heads, channels // heads)
-        product = torch.zeros((*shape, shape[1]), dtype=torch.float64, device=x.device)
-        squares = torch.zeros((2, *shape), dtype=torch.float64, device=x.device)
+        products = torch.zeros((*shape, shape[1]), dtype=torch.float64, device=x.device)
+        squares = torch.zeros(2 * channels, dtype=torch.float64, device=x.device)
         rows = rows_within(self._budget, width, 2 * channels, x)
-        precise = torch.promote_types(x.dtype, torch.float32)
-        strips = rolling_rows((height, width), (channels, channels), fill, rows=rows, like=x)
-        for _, buffers in strips:
-            q, k = (
-                convolve_rows(buffer, kernel).reshape(-1, *shape)
-                for buffer, kernel in zip(buffers, kernels, strict=True)
-            )
-            if q.dtype == torch.float16:  # sums over pixels overflow float16
-                q, k = q.float(), k.float()
+        for _, buffer in rolling_rows((height, width), 2 * channels, fill, rows=rows, like=x):
+            both = convolve_rows(buffer, kernel).flatten(0, 1)
+            if both.dtype == torch.float16:  # sums over pixels overflow float16
+                both = both.float()
+            q, k = both.unflatten(-1, (2, *shape)).unbind(1)  # (P, h, d)
             with without_autocast(x):  # which would cast the float32 back
-                product += torch.bmm(q.permute(1, 2, 0), k.transpose(0, 1))
-            for index, values in enumerate((q, k)):
-                norm = torch.linalg.vector_norm(values, dim=0, dtype=precise)
-                squares[index] += norm.double().square_()
-        norms = squares.sqrt_()
-        attention = attention_matrix(product[None], norms[0, None], norms[1, None], temperature)
-        weight = output.weight.flatten(1).to(torch.float64)
+                products += torch.bmm(q.permute(1, 2, 0), k.transpose(0, 1))
+            squares += _squares(both)
+        norms = squares.sqrt_().view(2, 1, *shape)
+        attention = attention_matrix(products[None], norms[0], norms[1], attn.temperature)
+        weight = attn.project_out.weight.flatten(1).to(torch.float64)
         return fold_output(attention, weight)[0].to(x.dtype)
 
     def _apply(self, x: Tensor, fill: Fill, kernel: Tensor, matrix: Tensor) -> None:
         """The second pass: x += V · matrixᵀ."""
         height, width, channels = x.shape
         rows = rows_within(self._budget, width, channels, x)
-        for window, (buffer,) in rolling_rows(
-            (height, width), (channels,), fill, rows=rows, like=x
-        ):
+        for window, buffer in rolling_rows((height, width), channels, fill, rows=rows, like=x):
             add_product(x[window], convolve_rows(buffer, kernel), matrix)
 
     def _gdfn(self, ffn: GDFN, norm: LayerNorm, x: Tensor) -> None:
         """In place: x += GDFN(norm(x)) for one image (H, W, C)."""
         height, width, _ = x.shape
         # Odd hidden sizes (255) halve the speed of a product: zero channels change nothing.
-        projections = [_padded(w, x) for w in ffn.project_in.weight.flatten(1).chunk(2)]
-        kernels = [_padded(w, x) for w in ffn.dwconv.weight.chunk(2)]
-        hidden = len(kernels[0])
-        output = _padded(ffn.project_out.weight.flatten(1).t(), x).t().contiguous()
-        fill = _project(x, norm, projections)
-        rows = rows_within(self._budget, width, 2 * hidden, x)
-        for window, buffers in rolling_rows(
-            (height, width), (hidden, hidden), fill, rows=rows, like=x
-        ):
-            gate, value = (convolve_rows(b, k) for b, k in zip(buffers, kernels, strict=True))
+        matrix = torch.cat([_padded(w) for w in ffn.project_in.weight.flatten(1).chunk(2)])
+        kernel = torch.cat([_padded(w) for w in ffn.dwconv.weight.chunk(2)])
+        output = _cast(_padded(ffn.project_out.weight.flatten(1).t()).t().contiguous(), x)
+        fill, kernel = _project(x, norm, matrix), _cast(kernel, x)
+        rows = rows_within(self._budget, width, len(kernel), x)
+        for window, buffer in rolling_rows((height, width), len(kernel), fill, rows=rows, like=x):
+            gate, value = convolve_rows(buffer, kernel).chunk(2, dim=-1)
             add_product(x[window], F.gelu(gate).mul_(value), output)
 
     def _cross_attention(
@@ -188,15 +175,16 @@ class Strips:
         """Eq. 2 for one image (H, W, C) and its tokens (T, D)."""
         height, width, channels = x.shape
         keys, values = attn.keys_values(tokens[None])
-        keys, values = _cast(keys, x), _cast(values, x)
+        # All heads in one product: the zeros between them cost less than h small products.
+        ask, answer = _cast(torch.block_diag(*keys[0]).t(), x), _cast(values[0].t(), x)
+        ask, answer = ask.contiguous(), answer.contiguous()
         kernel = _cast(attn.query_dwconv.weight, x)
-        fill = _project(x, norm, (_cast(attn.query.weight.flatten(1), x),))
+        fill = _project(x, norm, attn.query.weight.flatten(1))
         rows = rows_within(self._budget, width, channels, x)
-        for window, (buffer,) in rolling_rows(
-            (height, width), (channels,), fill, rows=rows, like=x
-        ):
-            q = convolve_rows(buffer, kernel).reshape(1, -1, channels)
-            x[window].view(-1, channels).add_(attn.attend(q, keys, values)[0])
+        for window, buffer in rolling_rows((height, width), channels, fill, rows=rows, like=x):
+            logits = product(convolve_rows(buffer, kernel), ask)  # (n, W, h * T)
+            weights = logits.unflatten(-1, (attn.heads, -1)).softmax(dim=-1).flatten(-2)
+            add_product(x[window], _cast(weights, x), answer)
 
     def _experts(self, experts: Experts, bands: Tensor, weights: Tensor) -> Tensor:
         """Σ S_i · M_i for one image (H, W, K)."""
@@ -208,16 +196,14 @@ class Strips:
         contract = _cast(experts.contract.weight, bands)
         bias = _cast(weights @ experts.bias.to(weights.dtype), bands)
 
-        def fill(first: int, last: int, outs: Sequence[Tensor]) -> None:
+        def fill(first: int, last: int, out: Tensor) -> None:
             hidden = _convolve_slice(bands, expand, first, last, expand_bias)
-            torch.mul(to_nhwc(F.gelu(hidden))[0], scale, out=outs[0])
+            torch.mul(to_nhwc(F.gelu(hidden))[0], scale, out=out)
 
         out = torch.empty_like(bands)
         hidden = len(scale)
         rows = rows_within(self._budget, width, hidden, bands)
-        for window, (buffer,) in rolling_rows(
-            (height, width), (hidden,), fill, rows=rows, like=bands
-        ):
+        for window, buffer in rolling_rows((height, width), hidden, fill, rows=rows, like=bands):
             out[window] = convolve_rows(buffer, contract, bias)
         return out
 
@@ -232,18 +218,29 @@ def _cast(tensor: Tensor, like: Tensor) -> Tensor:
     return tensor.to(like.dtype)
 
 
-def _padded(weight: Tensor, like: Tensor) -> Tensor:
+def _padded(weight: Tensor) -> Tensor:
     """``weight`` with zeros appended along the first axis, to a multiple of 16."""
     missing = -len(weight) % 16
-    zeros = weight.new_zeros((missing, *weight.shape[1:]))
-    return _cast(torch.cat([weight, zeros]), like)
+    return torch.cat([weight, weight.new_zeros((missing, *weight.shape[1:]))])
 
 
-def _project(x: Tensor, norm: LayerNorm | None, matrices: Sequence[Tensor]) -> Fill:
-    def fill(first: int, last: int, outs: Sequence[Tensor]) -> None:
-        rows = x[first:last] if norm is None else norm(x[first:last])
-        for matrix, out in zip(matrices, outs, strict=True):
-            multiply_rows(rows, matrix, out)
+def _squares(pixels: Tensor) -> Tensor:
+    """Sums of the squares of (P, C) over the pixels, (C,) in float32 or better."""
+    precise = torch.promote_types(pixels.dtype, torch.float32)
+    if pixels.device.type == "cpu" and pixels.dtype == precise:
+        # A quarter of `vector_norm`'s time, which does not use that channels lie together.
+        return (pixels * pixels).sum(dim=0)
+    return torch.linalg.vector_norm(pixels, dim=0, dtype=precise).square_()
+
+
+def _project(x: Tensor, norm: LayerNorm | None, matrix: Tensor) -> Fill:
+    """Fill rows with the 1×1 convolution ``matrix`` of the rows of ``x``, normalised by ``norm``."""
+    matrix, bias = (matrix, None) if norm is None else norm.folded(matrix)
+    matrix, bias = _cast(matrix, x).contiguous(), None if bias is None else _cast(bias, x)
+
+    def fill(first: int, last: int, out: Tensor) -> None:
+        rows = x[first:last] if norm is None else norm.standardise(x[first:last])
+        write_product(out, rows, matrix, bias)
 
     return fill
 
