@@ -45,6 +45,7 @@ def command(
         [
             row.label,
             row.images,
+            *([row.omission or "none"] if found.average.left_out else []),
             f"{row.a:.{digits}f}",
             f"{row.b:.{digits}f}",
             f"{row.mean:+.{digits}f}",
@@ -53,9 +54,10 @@ def command(
         ]
         for row in (*found.classes, found.average)
     ]
+    left_out = ["left out"] if found.average.left_out else []
     output.print_table(
         f"{figure}: B {found.b} less A {found.a}",
-        ["class", "images", "A", "B", "B − A", "95 % interval", "B wins : A wins"],
+        ["class", "images", *left_out, "A", "B", "B − A", "95 % interval", "B wins : A wins"],
         rows,
         caption="interval: bootstrap over scenes, of the paired differences",
     )

@@ -187,12 +187,14 @@ def _restore_own(steps: _Steps, out: Path, model: Path) -> dict[str, Any]:
 
 def _tell(result: dict[str, Any]) -> None:
     """State the result plainly: the gain over the input, per composition."""
+    partial = result["average"]["gain_left_out"] > 0
     rows = [
         [
             label,
             row["input_psnr"],
             row["psnr"],
-            f"{row['psnr'] - row['input_psnr']:+.2f}",
+            output.signed(row["gain"]),
+            *([_omission(row) or "none"] if partial else []),
             f"{row['ssim_uniform']:.4f}",
             f"{row['ssim_gaussian']:.4f}",
         ]
@@ -200,15 +202,17 @@ def _tell(result: dict[str, Any]) -> None:
     ]
     output.print_table(
         "Restored by the demo's small model, on photographs it was not trained on",
-        ["composition", "input dB", "restored dB", "gain dB", "SSIM 7×7", "SSIM 11×11"],
+        ["composition", "input dB", "restored dB", "gain dB"]
+        + (["gain leaves out"] if partial else [])
+        + ["SSIM 7×7", "SSIM 11×11"],
         rows,
     )
     average = result["average"]
-    gain = average["psnr"] - average["input_psnr"]
     calls = result["guide_calls"]
     output.say(
-        f"\nThe restored photographs are {gain:+.2f} dB from their degraded inputs on average "
-        f"(mean of {len(result['classes'])} class means)."
+        f"\nThe restored photographs gain {output.signed(average['gain'])} dB over their degraded "
+        f"inputs on average (mean of {len(result['classes'])} class means"
+        + (f"; {_omission(average)} images left out)." if _omission(average) else ").")
     )
     output.say(
         f"Guide calls: {calls['build']} while building the cache, {calls['train']} in training, "
@@ -217,3 +221,8 @@ def _tell(result: dict[str, Any]) -> None:
     output.say(f"Before and after, with error maps: {result['report']}")
     output.say(f"A photograph of neither set, restored: {result['restored']['restored']}")
     output.say(f"{result['seconds']['total']:.0f} seconds in all.")
+
+
+def _omission(row: dict[str, Any]) -> str:
+    left_out = row["gain_left_out"]
+    return f"{left_out} of {row['gain_images'] + left_out}" if left_out else ""

@@ -11,6 +11,7 @@ from . import output
 
 if TYPE_CHECKING:
     from mmfe_restore.evaluation import EvalReport
+    from mmfe_restore.evaluation.summary import Gain
 
 
 def command(
@@ -137,11 +138,26 @@ def show(report: EvalReport) -> None:
 
     summary = report.summary
     intervals, overall = report.intervals
+    partial = summary.gain.left_out > 0
     rows = [
-        _row(label, means, intervals[label]["psnr"], summary.counts[label])
+        _row(
+            label,
+            means,
+            intervals[label]["psnr"],
+            summary.counts[label],
+            summary.gains[label],
+            partial=partial,
+        )
         for label, means in summary.classes.items()
     ]
-    average = _row("average", summary.average, overall["psnr"], len(report.scores))
+    average = _row(
+        "average",
+        summary.average,
+        overall["psnr"],
+        len(report.scores),
+        summary.gain,
+        partial=partial,
+    )
     measured = dict(facts(report))
     guide = "no guide" if report.guide is None else f"guide {report.guide}, {report.view}"
     output.print_table(
@@ -149,26 +165,29 @@ def show(report: EvalReport) -> None:
         f"{report.protocol.name}",
         [
             "class", "images", "input dB", "restored dB", "95 % interval", "gain dB",
+            *(["gain leaves out"] if partial else []),
             "SSIM 7×7 in", "SSIM 7×7", "SSIM 11×11 in", "SSIM 11×11",
             *(["LPIPS in", "LPIPS"] if "lpips" in summary.average else []),
         ],
         [*rows, average],
-        caption="average: mean of the class means; "
+        caption="average: mean of the class means; gain: mean of the images' own gains; "
         + "; ".join(f"{name}: {measured[name]}" for name in ("crop", "range", "rounding")),
     )  # fmt: skip
     for note in (*report.notes, *summary.notes):
         output.note(f"note: {note}")
 
 
-def _row(label: str, means: Any, interval: Any, count: int) -> list[object]:
-    gain = means["psnr"] - means["input_psnr"]
+def _row(
+    label: str, means: Any, interval: Any, count: int, gain: Gain, *, partial: bool
+) -> list[object]:
     return [
         label,
         count,
         means["input_psnr"],
         means["psnr"],
         f"{interval.low:.2f}–{interval.high:.2f}",
-        f"{gain:+.2f}",
+        output.signed(gain.mean),
+        *([gain.omission or "none"] if partial else []),
         f"{means['input_ssim_uniform']:.4f}",
         f"{means['ssim_uniform']:.4f}",
         f"{means['input_ssim_gaussian']:.4f}",
@@ -196,7 +215,7 @@ def show_beside(report: EvalReport, table_format: str) -> None:
             [
                 [
                     row.method,
-                    *("–" if c is None else f"{c.psnr:.2f} {c.ssim:.3f}"[:11] for c in row.cells),
+                    *(None if c is None else f"{c.psnr:.2f} {c.ssim:.3f}" for c in row.cells),
                 ]
                 for row in found.rows
             ],

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from .tables import print_table as print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,9 +47,6 @@ def write_any_name() -> None:
             stream.reconfigure(errors="surrogateescape" if unicode else "replace")
 
 
-_PIPE_WIDTH = 200
-
-
 def print_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
     """Write one JSON document to stdout; non-finite numbers become null."""
     text = json.dumps(_finite(value), indent=2, ensure_ascii=False)
@@ -67,33 +67,9 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def print_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str | None = None
-) -> None:
-    """Write a table to stdout; numbers align right, the first column left."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table()
-    for index, column in enumerate(columns):
-        table.add_column(escape(column), justify="left" if index == 0 else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(escape(_cell(value)) for value in row))
-    # A pipe or file is no screen: never fold a table that scripts or people will read there.
-    width = None if sys.stdout.isatty() else _PIPE_WIDTH
-    console = Console(file=sys.stdout, width=width)
-    # As lines of their own: rich folds a title to the width of its table.
-    console.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
-    console.print(table)
-    if caption is not None:
-        console.print(caption, markup=False, highlight=False, soft_wrap=True)
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+def signed(value: float | None, digits: int = 2) -> str | None:
+    """A difference with its sign; None, an empty cell, where there is none."""
+    return None if value is None or not math.isfinite(value) else f"{value:+.{digits}f}"
 
 
 def say(text: str) -> None:

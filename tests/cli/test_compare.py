@@ -31,3 +31,14 @@ def test_a_gain_is_no_loss(tmp_path, capsys):
 def test_a_folder_without_an_evaluation(tmp_path, capsys):
     assert run(["compare", str(tmp_path), str(tmp_path)]) == 2
     assert "mmfe eval" in capsys.readouterr().err
+
+
+def test_what_is_left_out_stands_beside_the_figure(tmp_path, capsys):
+    a = report(tmp_path / "a", ["inf"] * 9 + [20.0])
+    b = report(tmp_path / "b", [30.0] * 9 + [20.3])
+    assert run(["compare", a, b]) == 0
+    shown = capsys.readouterr()
+    row = next(line for line in shown.out.splitlines() if line.startswith("│ average"))
+    assert "+0.30" in row
+    assert "9 of 10" in row
+    assert "low: 9 of 10 images left out" in shown.err

@@ -138,3 +138,25 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path, capsys):
     assert run(["demo", "--out", str(tmp_path)]) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     assert "holds no demo" in capsys.readouterr().err
+
+
+def test_what_the_demo_tells_of_its_gain(capsys):
+    from mmfe_cli.demo import _tell
+
+    # Means over different images: their difference would read +12.63 dB.
+    row = {"input_psnr": 20.0, "psnr": 32.63, "ssim_uniform": 0.9, "ssim_gaussian": 0.9,
+           "gain": 0.3, "gain_images": 1, "gain_left_out": 9}  # fmt: skip
+    _tell(
+        {
+            "classes": {"low": row},
+            "average": row,
+            "guide_calls": {"build": 1, "train": 0, "ablation": 0},
+            "report": "report.html",
+            "restored": {"restored": "own.png"},
+            "seconds": {"total": 1.0},
+        }
+    )
+    shown = capsys.readouterr().out
+    assert "gain +0.30 dB" in shown
+    assert shown.count("9 of 10") == 3
+    assert "12.63" not in shown

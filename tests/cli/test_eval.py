@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -89,6 +90,36 @@ def test_json_table_and_files(place, tmp_path, capsys):
     assert first["images"] == second["images"]
     assert run(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["average"]["mean"] == 0
+
+
+def test_the_gain_and_what_it_leaves_out_are_printed(place, tmp_path, capsys):
+    shutil.copytree(place / "data", tmp_path / "data")
+    low = tmp_path / "data" / "test" / "low" / "00000.png"
+    shutil.copyfile(tmp_path / "data" / "test" / "clear" / "00000.png", low)
+    command = arguments(place, "--out", str(tmp_path / "r"))
+    command[command.index("--root") + 1] = str(tmp_path / "data")
+    assert run(command) == 0
+    shown = capsys.readouterr()
+    lines = [line for line in shown.out.splitlines() if line.startswith("│")]
+    rows = {line.split("│")[1].strip(): line for line in lines}
+    about = json.loads((tmp_path / "r" / "metrics.json").read_text())
+    assert f" {about['average']['gain']:+.2f} │ 1 of 11 " in rows["average"]
+    assert " – │ 1 of 1 " in rows["low"]
+    assert "low: 1 of 1 images left out of the gain" in shown.err
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_no_figure_is_cut_on_a_narrow_terminal(place, tmp_path, capsys, monkeypatch, width):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert run(arguments(place, "--out", str(tmp_path / "a"), "--report")) == 0
+    whole = re.findall(r"[\d.]*\d", capsys.readouterr().out)
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert run(arguments(place, "--out", str(tmp_path / "b"), "--report")) == 0
+    shown = capsys.readouterr().out
+    assert set(whole) <= set(re.findall(r"[\d.]*\d", shown))
+    table = [line for line in shown.splitlines() if line.startswith(("┃", "│"))]
+    assert max(map(len, table)) <= width
+    assert "…" not in "".join(table)
 
 
 def test_a_report_that_exists_is_kept_without_force(place, capsys):

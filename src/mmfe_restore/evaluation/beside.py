@@ -60,7 +60,8 @@ def _our_row(report: EvalReport, table: PublishedTable) -> BesideRow:
         _score(summary.classes[c], window) if c in summary.classes else None for c in table.columns
     ]
     complete = set(table.columns) == set(summary.classes)
-    average = _score(summary.average, window) if complete else None
+    # A class without a mean is missing from the average: that is none of all classes.
+    average = _score(summary.average, window) if complete and all(cells) else None
     return BesideRow(f"ours: {report.recipe}", (*cells, average), True)
 
 

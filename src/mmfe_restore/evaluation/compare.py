@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from mmfe_cache.errors import DataError, UsageError
 from mmfe_restore.evaluation.report import METRICS, PER_IMAGE
 from mmfe_restore.evaluation.scores import FIGURES, Figure, ImageScore
-from mmfe_restore.evaluation.summary import LEVEL, bootstrap, by_label, summarise
+from mmfe_restore.evaluation.summary import LEVEL, Interval, bootstrap, by_label, summarise
 
 _SAME = ("dataset", "split", "protocol", "crop", "rounding")
 """What must agree for two evaluations to be comparable."""
@@ -40,7 +41,8 @@ class Difference:
 
     Attributes:
         label: the class, or ``"average"``.
-        images: compared.
+        images: compared: those that have a finite value in both.
+        left_out: that lack one.
         a: mean of A.
         b: mean of B.
         mean: mean of the per-image differences; of class means for the average.
@@ -59,6 +61,12 @@ class Difference:
     high: float
     wins: int
     losses: int
+    left_out: int = 0
+
+    @property
+    def omission(self) -> str:
+        """Such as ``"9 of 10"``; empty where nothing is left out."""
+        return f"{self.left_out} of {self.images + self.left_out}" if self.left_out else ""
 
 
 @dataclass(frozen=True)
@@ -138,9 +146,12 @@ def compare(a: SavedReport, b: SavedReport, figure: Figure = "psnr", most: int =
         for x, y in pairs
         if math.isfinite(x.values[figure]) and math.isfinite(y.values[figure])
     ]
-    notes: list[str] = []
-    if len(used) < len(pairs):
-        notes.append(f"{len(pairs) - len(used)} images left out: their {figure} is not finite")
+    left_out = Counter(x.label for x, _ in pairs) - Counter(x.label for x, _ in used)
+    notes = [
+        f"{label}: {count} of {sum(x.label == label for x, _ in pairs)} images left out: no finite "
+        f"{figure} in {_lacking(label, pairs, figure)}"
+        for label, count in left_out.items()
+    ]
     if not used:
         raise DataError(f"no image has a finite {figure} in both reports")
     differences = [_difference(x, y, figure) for x, y in used]
@@ -148,7 +159,8 @@ def compare(a: SavedReport, b: SavedReport, figure: Figure = "psnr", most: int =
     labels = [label for label in a.about["classes"] if label in classes]
     groups = by_label(differences, labels)
     rows = tuple(
-        _row(label, groups[label], used, figure, classes[label][figure]) for label in groups
+        _row(label, groups[label], used, figure, classes[label][figure], left_out[label])
+        for label in groups
     )
     summary = summarise(differences)
     notes += summary.notes
@@ -162,6 +174,7 @@ def compare(a: SavedReport, b: SavedReport, figure: Figure = "psnr", most: int =
         overall[figure].high,
         sum(row.wins for row in rows),
         sum(row.losses for row in rows),
+        left_out.total(),
     )
     ranked = sorted(((d.id, d.values[figure]) for d in differences), key=lambda item: item[1])
     return Comparison(
@@ -181,7 +194,8 @@ def _row(
     members: Sequence[ImageScore],
     used: Sequence[tuple[ImageScore, ImageScore]],
     figure: Figure,
-    interval: Any,
+    interval: Interval,
+    left_out: int,
 ) -> Difference:
     values = [d.values[figure] for d in members]
     mine = [(x, y) for x, y in used if x.label == label]
@@ -195,7 +209,19 @@ def _row(
         interval.high,
         sum(value > 0 for value in values),
         sum(value < 0 for value in values),
+        left_out,
     )
+
+
+def _lacking(label: str, pairs: Sequence[tuple[ImageScore, ImageScore]], figure: Figure) -> str:
+    """On which side the images of a class lack a value, such as ``"A 2, B 1"``."""
+    sides = [
+        sum(
+            not math.isfinite(pair[side].values[figure]) for pair in pairs if pair[0].label == label
+        )
+        for side in (0, 1)
+    ]
+    return ", ".join(f"{name} {count}" for name, count in zip("AB", sides, strict=True) if count)
 
 
 def _mean(values: Sequence[float]) -> float:

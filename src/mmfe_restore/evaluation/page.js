@@ -22,7 +22,9 @@
   const decibels = (value) => number(value, 2, "∞");
   const hasLpips = "lpips" in data.average;
   const signed = (value) => value === null ? "–" : (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
-  const gainOf = (row) => row.psnr === null || row.input_psnr === null ? null : row.psnr - row.input_psnr;
+  // Of the images that have both figures; what it leaves out is said wherever it stands.
+  const gainOf = (row) => row.gain;
+  const leftOut = (row) => row.omission ? `, ${row.omission} images left out` : "";
   const loss = (gain) => gain !== null && gain < -0.005 ? " loss" : "";
 
   function tiles() {
@@ -31,7 +33,7 @@
     const small = (text) => make("small", { text });
     const tile = (kind, value, ...rest) => make("div", { class: "tile " + kind }, value, ...rest);
     $("tiles").append(
-      tile("main", make("b", { class: loss(gain).trim() }, signed(gain), small(" dB")), sub("gain over the degraded input")),
+      tile("main", make("b", { class: loss(gain).trim() }, signed(gain), small(" dB")), sub("gain over the degraded input" + leftOut(a))),
       tile("", make("b", {}, decibels(a.psnr), small(" dB")),
         sub(`restored PSNR, ${data.level} interval ${number(range[0], 2)} to ${number(range[1], 2)}`)),
       tile("", make("b", {}, decibels(a.input_psnr), small(" dB")), sub("input PSNR")),
@@ -63,7 +65,8 @@
         title: `${entry.label}: ${decibels(entry.input_psnr)} to ${decibels(entry.psnr)} dB, ${entry.count} images`,
         onclick: () => choose(state.label === entry.label ? "" : entry.label),
       }, make("span", { class: "name", text: entry.label.replaceAll("_", " + ") }), track,
-      make("span", { class: "value", text: decibels(entry.psnr) }), make("span", { class: "gain" + loss(gain), text: signed(gain) })));
+      make("span", { class: "value", text: decibels(entry.psnr) }), make("span", { class: "gain" + loss(gain), text: signed(gain) },
+        ...(entry.omission ? [make("small", { text: `${entry.omission} left out` })] : []))));
     }
   }
 
@@ -100,11 +103,13 @@
 
   function compare(key, down) {
     const worth = (row) => {
-      const value = key === "gain" ? gainOf(row) : row[key];
-      return value === null ? (key.startsWith("ssim") ? -Infinity : Infinity) : value;
+      const value = row[key];
+      return value === null && key.endsWith("psnr") ? Infinity : value;
     };
     return (a, b) => {
       const x = worth(a), y = worth(b);
+      // What has no value stands last, whichever way the rest is sorted.
+      if (x === null || y === null) return x === y ? 0 : x === null ? 1 : -1;
       const order = typeof x === "string" ? x.localeCompare(y) : x === y ? 0 : x - y;
       return down ? -order : order;
     };
@@ -137,7 +142,7 @@
       onclick: () => { state.down = state.key === key ? !state.down : key !== "id"; state.key = key; table(); },
     }))));
     const cells = (row) => COLUMNS.map(([key]) => make("td", {
-      text: key === "id" ? row.id : key === "gain" ? signed(gainOf(row)) : key.endsWith("psnr") ? decibels(row[key]) : number(row[key], 4),
+      text: key === "id" ? row.id : key === "gain" ? signed(row.gain) : key.endsWith("psnr") ? decibels(row[key]) : number(row[key], 4),
       title: key === "id" ? row.id : null,
     }));
     const visible = rows.slice(0, state.rows);

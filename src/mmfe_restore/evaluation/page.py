@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mmfe_restore.evaluation.beside import ours_beside
 from mmfe_restore.evaluation.pictures import ERROR_SCALE, Pictures, palette_css
 from mmfe_restore.evaluation.scores import ImageScore
-from mmfe_restore.evaluation.summary import LEVEL, Interval
+from mmfe_restore.evaluation.summary import LEVEL, Gain, Interval
 
 if TYPE_CHECKING:
     from mmfe_restore.evaluation.report import EvalReport
@@ -63,25 +63,27 @@ def _script_json(value: Mapping[str, Any]) -> str:
 
 def _page_data(report: EvalReport) -> dict[str, Any]:
     classes, average = report.intervals
+    summary = report.summary
     place = {score.id: index for index, score in enumerate(report.scores)}
     return {
         "level": f"{LEVEL:.0%}",
-        "average": _rounded(report.summary.average),
+        "average": {**_rounded(summary.average), **_gain(summary.gain)},
         "intervals": {"average": {"psnr": _pair(average["psnr"])}},
         "classes": [
             {
                 "label": label,
-                "count": report.summary.counts[label],
+                "count": summary.counts[label],
                 "interval": _pair(classes[label]["psnr"]),
                 **_rounded(means),
+                **_gain(summary.gains[label]),
             }
-            for label, means in report.summary.classes.items()
+            for label, means in summary.classes.items()
         ],
         "images": [_image(score) for score in report.scores],
         "pictures": [_picture(shown, place[shown.id]) for shown in report.pictures],
         "published": ours_beside(report),
         "facts": facts(report),
-        "notes": [*report.notes, *report.summary.notes],
+        "notes": [*report.notes, *summary.notes],
     }
 
 
@@ -105,7 +107,12 @@ def facts(report: EvalReport) -> list[tuple[str, str]]:
 
 
 def _image(score: ImageScore) -> dict[str, Any]:
-    return {"id": score.id, "label": score.label, **_rounded(score.values)}
+    values = {**score.values, "gain": score.gain}
+    return {"id": score.id, "label": score.label, **_rounded(values)}
+
+
+def _gain(found: Gain) -> dict[str, Any]:
+    return {**_rounded({"gain": found.mean}), "omission": found.omission}
 
 
 def _picture(shown: Pictures, place: int) -> dict[str, Any]:

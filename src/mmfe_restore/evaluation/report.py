@@ -23,6 +23,7 @@ from mmfe_restore.evaluation.summary import (
     Interval,
     Summary,
     bootstrap,
+    bootstrap_gain,
     figures_of,
     summarise,
 )
@@ -83,6 +84,11 @@ class EvalReport:
         """Bootstrap intervals per class and figure, and of the average."""
         return bootstrap(self.scores)
 
+    @cached_property
+    def gain_intervals(self) -> tuple[dict[str, Interval], Interval]:
+        """Bootstrap intervals of the gains, paired by image: per class, and of the average."""
+        return bootstrap_gain(self.scores)
+
     @property
     def crop(self) -> str:
         """What was judged of an image, for people."""
@@ -98,6 +104,8 @@ class EvalReport:
     def to_json(self) -> dict[str, Any]:
         """Plain values; figures that are not finite become None."""
         classes, average = self.intervals
+        gains, gain = self.gain_intervals
+        summary = self.summary
         return {
             "dataset": self.dataset,
             "split": self.split,
@@ -113,16 +121,21 @@ class EvalReport:
             "guide": self.guide,
             "tokens": self.tokens,
             "control": self.control,
-            "average": _finite(self.summary.average),
-            "classes": {name: _finite(means) for name, means in self.summary.classes.items()},
+            "average": {**_finite(summary.average), **summary.gain.to_json()},
+            "classes": {
+                name: {**_finite(means), **summary.gains[name].to_json()}
+                for name, means in summary.classes.items()
+            },
             "intervals": {
                 "level": LEVEL,
                 "resamples": RESAMPLES,
                 "resampled": "scenes",
-                "average": _plain(average),
-                "classes": {name: _plain(found) for name, found in classes.items()},
+                "average": _plain({**average, "gain": gain}),
+                "classes": {
+                    name: _plain({**found, "gain": gains[name]}) for name, found in classes.items()
+                },
             },
-            "counts": {"total": len(self.scores), **self.summary.counts},
+            "counts": {"total": len(self.scores), **summary.counts},
             "images": [
                 {
                     "id": s.id,
@@ -130,12 +143,12 @@ class EvalReport:
                     "scene": s.scene,
                     "height": s.height,
                     "width": s.width,
-                    **_finite(s.values),
+                    **_finite({**s.values, "gain": s.gain}),
                 }
                 for s in self.scores
             ],
             "guide_calls": self.guide_calls,
-            "notes": [*self.notes, *self.summary.notes],
+            "notes": [*self.notes, *summary.notes],
             "seconds": round(self.seconds, 2),
         }
 

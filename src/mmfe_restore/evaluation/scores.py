@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -48,8 +49,9 @@ class ImageScore:
 
     @property
     def gain(self) -> float:
-        """PSNR of the restored image less that of the input, dB; nan where either is inf."""
-        return self.values["psnr"] - self.values["input_psnr"]
+        """PSNR of the restored image less that of the input, dB; nan where either is not finite."""
+        before, after = self.values["input_psnr"], self.values["psnr"]
+        return after - before if math.isfinite(before) and math.isfinite(after) else NAN
 
 
 def to_tensor(image: ImageArray) -> torch.Tensor:

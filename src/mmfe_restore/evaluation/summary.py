@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,38 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class Gain:
+    """How many dB of PSNR restoration gained, image by image.
+
+    A difference of two means would compare different images wherever one side lacks a value:
+    an input identical to its ground truth has an infinite PSNR and drops out of the input's
+    mean only. So the gain is taken per image first, over the images that have both.
+
+    Attributes:
+        mean: of the per-image gains, dB; for the average, of the class gains; nan without any.
+        images: that have both values.
+        left_out: that lack one.
+    """
+
+    mean: float
+    images: int
+    left_out: int
+
+    @property
+    def omission(self) -> str:
+        """Such as ``"9 of 10"``; empty where nothing is left out."""
+        return f"{self.left_out} of {self.images + self.left_out}" if self.left_out else ""
+
+    def to_json(self) -> dict[str, float | int | None]:
+        """The keys that stand beside a row's means."""
+        return {
+            "gain": self.mean if math.isfinite(self.mean) else None,
+            "gain_images": self.images,
+            "gain_left_out": self.left_out,
+        }
+
+
+@dataclass(frozen=True)
 class Summary:
     """The means of a set of scores.
 
@@ -40,12 +72,16 @@ class Summary:
         classes: label to its means, in the order the labels appear in the test set.
         average: mean of the class means, which is what Table 1 calls "Average".
         counts: label to its number of images.
+        gains: label to its gain.
+        gain: the mean of the class gains.
         notes: what was left out, for people.
     """
 
     classes: Mapping[str, Means]
     average: Means
     counts: Mapping[str, int]
+    gains: Mapping[str, Gain]
+    gain: Gain
     notes: tuple[str, ...]
 
 
@@ -64,9 +100,47 @@ def summarise(scores: Sequence[ImageScore], order: Sequence[str] = ()) -> Summar
         classes[label] = {name: _mean(s.values[name] for s in members) for name in figures}
         notes += _omissions(label, members, figures)
     average: Means = {name: _mean(means[name] for means in classes.values()) for name in figures}
+    gains = {label: _gain(members) for label, members in groups.items()}
+    gain = Gain(
+        _mean(found.mean for found in gains.values()),
+        sum(found.images for found in gains.values()),
+        sum(found.left_out for found in gains.values()),
+    )
+    notes += _missing_classes(classes, figures)
+    notes += [
+        f"{label}: {found.omission} images left out of the gain (it takes a finite PSNR before and "
+        "after)"
+        for label, found in gains.items()
+        if found.left_out and _has_gain(figures)
+    ]
     notes += _thin(groups)
     counts = {label: len(members) for label, members in groups.items()}
-    return Summary(classes, average, counts, tuple(notes))
+    return Summary(classes, average, counts, gains, gain, tuple(notes))
+
+
+def _has_gain(figures: Iterable[Figure]) -> bool:
+    return {"psnr", "input_psnr"} <= set(figures)
+
+
+def _gain(members: Sequence[ImageScore]) -> Gain:
+    if not _has_gain(members[0].values):
+        return Gain(math.nan, 0, len(members))
+    gains = [score.gain for score in members]
+    finite = [value for value in gains if math.isfinite(value)]
+    return Gain(_mean(finite), len(finite), len(gains) - len(finite))
+
+
+def _missing_classes(classes: Mapping[str, Means], figures: Iterable[Figure]) -> list[str]:
+    """A class without a mean is missing from the average, which then is one of fewer classes."""
+    notes: list[str] = []
+    for name in figures:
+        missing = [label for label, means in classes.items() if not math.isfinite(means[name])]
+        if missing and len(missing) < len(classes):
+            notes.append(
+                f"average: {len(missing)} of {len(classes)} classes left out of {name} "
+                f"({', '.join(missing)})"
+            )
+    return notes
 
 
 def figures_of(scores: Sequence[ImageScore]) -> tuple[Figure, ...]:
@@ -149,12 +223,21 @@ def bootstrap(
         for name in figures:
             values = np.array([s.values[name] for s in members])
             resampled = _weighted_means(weights, values)
-            means[name].append(resampled)
+            if np.isfinite(values).any():  # as in `summarise`: such a class is left out
+                means[name].append(resampled)
             classes[label][name] = _interval(resampled)
     average: dict[Figure, Interval] = {
-        name: _interval(np.mean(parts, axis=0)) for name, parts in means.items()
+        name: _interval(np.mean(parts, axis=0)) if parts else Interval(math.nan, math.nan)
+        for name, parts in means.items()
     }
     return classes, average
+
+
+def bootstrap_gain(scores: Sequence[ImageScore]) -> tuple[dict[str, Interval], Interval]:
+    """Intervals of the gains, paired by image: per label, and of their mean."""
+    gains = [replace(score, values={"psnr": score.gain}) for score in scores]
+    classes, average = bootstrap(gains)
+    return {label: found["psnr"] for label, found in classes.items()}, average["psnr"]
 
 
 def _draws(name: str, count: int, resamples: int) -> NDArray[np.int64]:

@@ -94,3 +94,29 @@ def test_a_damaged_report(runs, tmp_path, text):
     (tmp_path / "per_image.csv").write_bytes(saved.read_bytes())
     with pytest.raises(DataError, match="cannot be read"):
         read_report(tmp_path)
+
+
+def with_psnr(report, values):
+    scores = [
+        replace(score, values={**score.values, "psnr": value})
+        for score, value in zip(report.scores, values, strict=True)
+    ]
+    return replace(report, scores=tuple(scores))
+
+
+def test_images_without_a_value_on_one_side_are_left_out_and_counted(runs):
+    report = read_report(runs / "a")
+    assert [score.label for score in report.scores] == ["low"] * 3 + ["low_rain"] * 3 + ["rain"] * 3
+    a = with_psnr(report, [np.inf, 20, 21, np.inf, np.inf, np.inf, 22, 23, 24])
+    b = with_psnr(report, [30, 20.5, np.inf, 30, 31, 32, 23, 24, 25])
+    found = compare(a, b)
+    rows = {row.label: row for row in found.classes}
+    assert list(rows) == ["low", "rain"]
+    assert (rows["low"].mean, rows["low"].images, rows["low"].left_out) == (0.5, 1, 2)
+    assert rows["low"].omission == "2 of 3"
+    assert (rows["low"].a, rows["low"].b) == (20, 20.5)
+    assert found.average.mean == pytest.approx((0.5 + 1.0) / 2)
+    assert (found.average.images, found.average.left_out) == (4, 5)
+    assert found.to_json()["average"]["left_out"] == 5
+    assert "low: 2 of 3 images left out: no finite psnr in A 1, B 1" in found.notes
+    assert "low_rain: 3 of 3 images left out: no finite psnr in A 3" in found.notes

@@ -185,6 +185,21 @@ def test_identical_images_are_noted_and_left_out(unguided, samples):
     assert report.to_json()["images"][0]["input_psnr"] is None
 
 
+def test_the_reported_gain_compares_the_same_images(unguided):
+    restorer, recipe = unguided
+    found = make_samples(10, {"low": {"low": 0.5}})
+    perfect = [replace(s, degraded=s.clean) for s in found.samples[:9]]
+    mixed = replace(found, samples=(*perfect, found.samples[9]))
+    report = evaluate(restorer, recipe, mixed, None, device="cpu").to_json()
+    last = report["images"][-1]
+    gain = last["psnr"] - last["input_psnr"]
+    for row in (report["average"], report["classes"]["low"]):
+        assert row["gain"] == pytest.approx(gain)
+        assert (row["gain_images"], row["gain_left_out"]) == (1, 9)
+    assert [image["gain"] for image in report["images"][:9]] == [None] * 9
+    assert report["intervals"]["average"]["gain"] == pytest.approx([gain, gain])
+
+
 def test_images_below_the_window_have_no_ssim_and_a_note(unguided):
     restorer, recipe = unguided
     found = make_samples(1, {"low": {"low": 0.5}})

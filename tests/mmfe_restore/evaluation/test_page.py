@@ -183,6 +183,30 @@ def test_what_could_not_be_measured_is_no_infinity(browser, tmp_path):
     assert tiles.count("∞") == 1
 
 
+@pytest.mark.browser
+def test_the_gain_on_the_page_leaves_out_what_has_no_input_psnr(browser, tmp_path):
+    found = make_samples(10, {"low": {"low": 0.5}})
+    perfect = [replace(s, degraded=s.clean) for s in found.samples[:9]]
+    samples = replace(found, samples=(*perfect, found.samples[9]))
+    recipe = small_recipe(experts="none", encoder_guidance="none", decoder_guidance="none")
+    out = tmp_path / "r"
+    report = evaluate(small_restorer(recipe), recipe, samples, None, out=out, device="cpu")
+    gain = f"{report.scores[-1].gain:+.2f}".replace("-", "−")
+    browser.get((out / "report.html").as_uri())
+    tile = browser.find_element(By.CSS_SELECTOR, "#tiles .main").text
+    assert gain in tile
+    assert "9 of 10 images left out" in tile
+    row = browser.find_element(By.CSS_SELECTOR, ".row .gain").text
+    assert gain in row
+    assert "9 of 10 left out" in row
+    # Images without a gain are last, whichever way the pictures are sorted.
+    browser.find_element(By.CSS_SELECTOR, "[data-key=gain]").click()
+    first = browser.find_element(By.CSS_SELECTOR, "#images tbody td")
+    assert first.text == samples.samples[9].id
+    browser.find_element(By.CSS_SELECTOR, "[data-key=gain]").click()
+    assert browser.find_element(By.CSS_SELECTOR, "#images tbody td").text == samples.samples[9].id
+
+
 def test_the_page_refers_to_nothing_outside(page):
     text = page.read_text()
     assert text.startswith("<!doctype html>")

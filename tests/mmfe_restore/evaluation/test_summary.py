@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 from mmfe_restore.evaluation.scores import ImageScore
-from mmfe_restore.evaluation.summary import bootstrap, summarise
+from mmfe_restore.evaluation.summary import bootstrap, bootstrap_gain, summarise
+
+
+def pair(label: str, scene: str, before: float, after: float) -> ImageScore:
+    values = {"input_psnr": before, "psnr": after}
+    return ImageScore(f"{label}/{scene}", label, scene, 10, 10, values)
+
+
+def nine_perfect_inputs_and_a_dark_one() -> list[ImageScore]:
+    """Restoration harmed nine images that needed none, and gained 0.30 dB on the tenth."""
+    scores = [pair("low", str(i), math.inf, 30.0 + i) for i in range(9)]
+    return [*scores, pair("low", "dark", 20.0, 20.3)]
 
 
 def score(label: str, scene: str, psnr: float) -> ImageScore:
@@ -86,3 +97,38 @@ def test_all_infinite_is_infinite_and_nothing_is_nan():
     found = summarise([score("a", "1", math.inf), score("b", "1", math.nan)])
     assert found.classes["a"]["psnr"] == math.inf
     assert math.isnan(found.classes["b"]["psnr"])
+
+
+def test_the_gain_is_of_the_images_that_have_both():
+    found = summarise(nine_perfect_inputs_and_a_dark_one())
+    # The difference of the two means would be 32.63 - 20 = +12.63 dB.
+    assert found.gains["low"].mean == pytest.approx(0.30)
+    assert found.gain.mean == pytest.approx(0.30)
+    assert (found.gain.images, found.gain.left_out) == (1, 9)
+    assert found.gain.omission == "9 of 10"
+    assert any("low: 9 of 10 images left out of the gain" in note for note in found.notes)
+
+
+def test_the_average_gain_is_the_mean_of_the_classes_that_have_one():
+    scores = [pair("a", "1", 20.0, 22.0), pair("a", "2", 20.0, 24.0), pair("b", "1", 30.0, 30.5)]
+    scores += [pair("c", "1", math.inf, 40.0)]
+    found = summarise(scores)
+    assert found.gain.mean == pytest.approx((3.0 + 0.5) / 2)
+    assert found.gain.omission == "1 of 4"
+    assert math.isnan(found.gains["c"].mean)
+    assert "average: 1 of 3 classes left out of input_psnr (c)" in found.notes
+
+
+def test_the_gains_interval_is_of_the_paired_differences():
+    # Images that differ by tens of dB and all gain the same: nothing is unsure about the gain.
+    scores = [pair("a", str(i), 10.0 + i, 11.0 + i) for i in range(30)]
+    scores += [pair("a", "x", math.inf, 5.0)]
+    classes, average = bootstrap_gain(scores)
+    assert (classes["a"].low, classes["a"].high) == pytest.approx((1.0, 1.0))
+    assert (average.low, average.high) == pytest.approx((1.0, 1.0))
+
+
+def test_a_class_without_a_value_leaves_the_averages_interval_alone():
+    scores = [score("a", str(i), 30.0 + i) for i in range(30)]
+    alone = bootstrap(scores)[1]["psnr"]
+    assert bootstrap([*scores, score("b", "1", math.inf)])[1]["psnr"] == alone
