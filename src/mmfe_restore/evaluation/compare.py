@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmfe_cache.errors import DataError, UsageError
+from mmfe_cache.parsing import parse_json
 from mmfe_restore.evaluation.report import METRICS, PER_IMAGE
 from mmfe_restore.evaluation.scores import FIGURES, Figure, ImageScore
 from mmfe_restore.evaluation.summary import LEVEL, bootstrap, by_label, summarise
@@ -244,7 +244,7 @@ def _report_folder(path: Path) -> Path:
 
 
 def _about(file: Path) -> dict[str, Any]:
-    about = json.loads(file.read_text(encoding="utf-8"))
+    about = parse_json(file.read_bytes(), file)
     if not isinstance(about["classes"], dict):
         raise TypeError("the classes are no table")
     return about

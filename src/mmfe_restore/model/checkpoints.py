@@ -13,6 +13,7 @@ from safetensors.torch import save as to_bytes
 
 from mmfe_cache.errors import ModelError
 from mmfe_cache.io import write_file
+from mmfe_cache.parsing import DuplicateKeyError, parse_json
 from mmfe_restore.model.card import model_card
 from mmfe_restore.model.shipped import shipped_folder
 from mmfe_restore.model.weights import check_fit, read_weights
@@ -83,7 +84,7 @@ def load(source: str | Path, *, device: torch.device | str = "cpu", **hub: Any) 
     restorer.load_state_dict(state, assign=True)
     restorer.requires_grad_(True)
     restorer.recipe = recipe
-    recorded = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("guide_fingerprint")
+    recorded = parse_json((folder / CONFIG).read_bytes()).get("guide_fingerprint")
     restorer.guide_fingerprint = recorded if isinstance(recorded, dict) else None
     return restorer.to(device).eval()
 
@@ -106,13 +107,13 @@ def read_config(folder: Path) -> tuple[ModelConfig, Recipe | None]:
             remedy="mmfe train --recipe demo, or `mmfe demo` for the whole job",
         )
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_bytes(), path)
         _check_config(values, path)
         if "recipe" in values:
             recipe = recipe_from_dict(values["recipe"])
             return recipe.model, recipe
         return recipe_from_dict({"model": values["model"]}).model, None
-    except ModelError:
+    except (ModelError, DuplicateKeyError):
         raise
     except (MmfeError, ValueError, KeyError, TypeError, RecursionError) as problem:
         raise ModelError(

@@ -7,6 +7,7 @@ import json
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,10 @@ import yaml
 
 from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.io import draft_folder, remove_drafts, write_file, write_json
+from mmfe_cache.lock import locked
+from mmfe_cache.parsing import DuplicateKeyError, parse_json, parse_yaml
 from mmfe_restore.data import guide_fingerprint
 from mmfe_restore.recipes import recipe_from_dict, recipe_to_dict
-from mmfe_restore.recipes.reading import parse_yaml
 from mmfe_restore.recipes.schema import Recipe
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ METRICS = "metrics.csv"
 CHECKPOINTS = "checkpoints"
 MODEL = "model"
 BEST = "best"
+LOCK = "train.lock"
 
 _PACKAGES = ("mmfe", "torch", "lightning", "numpy", "zarr", "pytorch-wavelets", "torchmetrics")
 
@@ -42,6 +45,15 @@ def default_folder(name: str, overrides: Sequence[str]) -> Path:
     return Path("runs") / folder
 
 
+def locked_run(out: Path) -> AbstractContextManager[str | None]:
+    """The only right to train in ``out``; see `mmfe_cache.lock.locked`.
+
+    Raises:
+        UsageError: another training is writing there.
+    """
+    return locked(out, file=out / LOCK, work="training", error=UsageError)
+
+
 def claim(out: Path, recipe: Recipe) -> None:
     """Make ``out`` the folder of a run of ``recipe``; a folder of the same run is taken up.
 
@@ -52,7 +64,9 @@ def claim(out: Path, recipe: Recipe) -> None:
     file = out / RECIPE
     if file.exists():
         try:
-            there = recipe_from_dict(parse_yaml(file.read_text(encoding="utf-8")))
+            there = recipe_from_dict(parse_yaml(file.read_text(encoding="utf-8"), file))
+        except DuplicateKeyError:
+            raise
         except (UsageError, yaml.YAMLError, TypeError, ValueError):
             there = None
         if there != recipe:
@@ -150,7 +164,7 @@ def record_versions(
 
 def _read_versions(file: Path) -> dict[str, Any]:
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = parse_json(file.read_bytes(), file)
         _ = values.get("cache"), values.get("init_from")
     except (ValueError, AttributeError) as problem:
         raise UsageError(
