@@ -19,7 +19,8 @@ from mmfe_cache.io import draft_folder, remove_drafts, write_file, write_json
 from mmfe_cache.lock import locked
 from mmfe_cache.parsing import DuplicateKeyError, parse_json, parse_yaml
 from mmfe_restore.data import guide_fingerprint
-from mmfe_restore.recipes import recipe_from_dict, recipe_to_dict
+from mmfe_restore.recipes import recipe_from_dict, recipe_settings, recipe_to_dict
+from mmfe_restore.recipes.checks import UnknownKeyError
 from mmfe_restore.recipes.schema import Recipe
 
 if TYPE_CHECKING:
@@ -67,9 +68,17 @@ def claim(out: Path, recipe: Recipe) -> None:
             there = recipe_from_dict(parse_yaml(file.read_text(encoding="utf-8"), file))
         except DuplicateKeyError:
             raise
+        except UnknownKeyError as problem:
+            raise UsageError(
+                f"{file} has a key that this version of mmfe does not know",
+                got=f"{problem.got}, written by mmfe {_written_by(out)}",
+                expected=f"keys of mmfe {metadata.version('mmfe')}",
+                remedy="choose another --out, or go on with the version that began the run",
+            ) from None
         except (UsageError, yaml.YAMLError, TypeError, ValueError):
             there = None
-        if there != recipe:
+        # Keys that the file lacks, since a later version added them, have taken their defaults.
+        if there is None or recipe_settings(there) != recipe_settings(recipe):
             raise UsageError(
                 f"{out} holds a run of another recipe",
                 got=_difference(there, recipe),
@@ -89,10 +98,17 @@ def claim(out: Path, recipe: Recipe) -> None:
     write_file(file, text)
 
 
+def _written_by(out: Path) -> str:
+    try:
+        return str(parse_json((out / VERSIONS).read_bytes())["packages"]["mmfe"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another version"
+
+
 def _difference(there: Recipe | None, recipe: Recipe) -> str:
     if there is None:
         return f"an unreadable {RECIPE}"
-    theirs, ours = _flat(recipe_to_dict(there)), _flat(recipe_to_dict(recipe))
+    theirs, ours = _flat(recipe_settings(there)), _flat(recipe_settings(recipe))
     keys = [key for key in ours if theirs.get(key) != ours[key]]
     return ", ".join(f"{key}={theirs.get(key)!r} (now {ours[key]!r})" for key in keys[:5])
 
