@@ -39,6 +39,7 @@ def command(
     from mmfe_restore.evaluation.ablation import run_plan
     from mmfe_restore.evaluation.ablation_plan import make_plan
 
+    output.note_repeated(overrides or ())
     plan = make_plan(table, overrides or (), root=root, cache=cache, out=out)
     found = plan.to_json() if dry_run else run_plan(plan, output.console_progress(), device=device)
     if as_json:

@@ -5,6 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -77,7 +82,39 @@ _register()
 def main() -> None:
     """Run the command line and exit by the contract: 0, 1, 2, 3 or 130."""
     output.write_any_name()
+    _leave_matplotlib_out()
     sys.exit(run())
+
+
+class _WithoutPlots(MetaPathFinder):
+    """Lets torchmetrics believe that matplotlib is not installed.
+
+    torchmetrics, which Lightning imports, imports it for plots of metrics that nothing here draws.
+    That costs every training and restoration a quarter of a second, and where HOME cannot be
+    written, complaints about a cache of fonts. `mmfe plot` imports matplotlib by itself.
+    """
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != "torchmetrics.utilities.imports":
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(fullname)
+        if spec is None or spec.loader is None:
+            return None
+        run_module = spec.loader.exec_module
+
+        def without_plots(module: ModuleType) -> None:
+            run_module(module)
+            module.__dict__["_MATPLOTLIB_AVAILABLE"] = False
+
+        spec.loader.exec_module = without_plots
+        return spec
+
+
+def _leave_matplotlib_out() -> None:
+    sys.meta_path.insert(0, _WithoutPlots())
 
 
 def run(arguments: list[str] | None = None) -> int:

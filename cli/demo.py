@@ -133,10 +133,11 @@ def _claim(out: Path, settings: dict[str, object]) -> None:
     """Refuse a folder in which a demo with other settings was begun."""
     from mmfe_cache.errors import UsageError
     from mmfe_cache.io import write_file
+    from mmfe_cache.parsing import parse_json
 
     marker = out / "demo.json"
     if marker.is_file():
-        found = json.loads(marker.read_text(encoding="utf-8"))
+        found = parse_json(marker.read_bytes(), marker)
         if found != settings:
             raise UsageError(
                 f"{out} holds a demo with other settings",

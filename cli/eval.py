@@ -80,6 +80,7 @@ def command(
     """
     from mmfe_cache.datasets import load_dataset
     from mmfe_cache.errors import UsageError
+    from mmfe_cache.machine import pick_device
     from mmfe_cache.views import View
     from mmfe_restore.evaluation import evaluate, load_checkpoint, open_eval_cache
     from mmfe_restore.evaluation.protocols import protocol_named
@@ -94,6 +95,7 @@ def command(
         View.parse(view)  # a misspelt view is no view that a cache lacks
     if protocol is not None:
         protocol_named(protocol)
+    pick_device(device)
     opened = load_checkpoint(checkpoint, None if recipe is None else load_recipe(recipe))
     name = opened.recipe.data.dataset if dataset is None else dataset
     folder = _default_out(opened.path, name, split) if out is None else out

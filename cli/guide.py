@@ -83,9 +83,9 @@ def train(
     Example: mmfe guide train photos/ --out my-scene.safetensors
     """
     from mmfe_cache.errors import UsageError
-    from mmfe_cache.guides.base import pick_device
     from mmfe_cache.guides.scene_training import train_scene
     from mmfe_cache.guides.scene_weights import save_scene
+    from mmfe_cache.machine import pick_device
 
     if out.suffix != ".safetensors":
         raise UsageError("--out names no .safetensors file", got=out, expected="FILE.safetensors")

@@ -84,6 +84,14 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
+def note_repeated(overrides: Sequence[str]) -> None:
+    """Say which keys ``--set`` was given for more than once."""
+    from mmfe_restore.recipes.overrides import repeated_keys
+
+    for key in repeated_keys(overrides):
+        note(f"note: {key} is set more than once; the last value counts")
+
+
 def error(text: str) -> None:
     """Write an error message to stderr."""
     sys.stderr.write(f"mmfe: {text}\n")

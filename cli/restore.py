@@ -56,14 +56,16 @@ def command(
 
     Example: mmfe restore rainy.jpg --checkpoint runs/demo -o restored/
     """
+    from mmfe_cache.machine import pick_device
     from mmfe_restore.inference import guide_for, restore_files
     from mmfe_restore.inference.files import plan
 
+    used = pick_device(device)
     sides = _tile(tile)
     bits = _precision(precision)
     plan(inputs, out)  # a wrong path is said before a network is loaded
     restorer, folder = _load(checkpoint)
-    restorer = restorer.to(_device(device))
+    restorer = restorer.to(used)
     looking = guide_for(restorer, name=guide, device=device)
     progress = output.console_progress()
     report = restore_files(
@@ -99,22 +101,6 @@ def _load(checkpoint: str | None) -> tuple[Restorer, str]:
         return Restorer.from_pretrained(checkpoint), checkpoint
     folder = model_folder(Path(checkpoint))
     return Restorer.from_pretrained(folder), str(folder)
-
-
-def _device(name: str) -> str:
-    import torch
-
-    from mmfe_cache.errors import UsageError
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(name).type
-    except RuntimeError:
-        kind = ""
-    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
-        raise UsageError("no such device here", got=f"--device {name}", expected="auto or cpu")
-    return name
 
 
 def _tile(text: str) -> Literal["auto", "off"] | int:

@@ -55,6 +55,7 @@ def command(
     from mmfe_restore.recipes import load_recipe, recipe_to_dict
 
     changes = overrides or []
+    output.note_repeated(changes)
     resolved = load_recipe(recipe, changes)
     if print_config:
         _print_config(recipe_to_dict(resolved), as_json)

@@ -34,6 +34,31 @@ def test_help_names_every_command_and_exits_0():
         assert f" {name} " in done.stdout
 
 
+def test_commands_that_draw_nothing_do_without_matplotlib():
+    """Where HOME cannot be written, matplotlib complains of its cache of fonts when imported."""
+    program = (
+        "import sys\n"
+        "from mmfe_cli import app\n"
+        "sys.argv = ['mmfe', 'train', '--recipe', 'demo', '--root', 'nowhere', '--dry-run']\n"
+        "try:\n"
+        "    app.main()\n"
+        "except SystemExit as done:\n"
+        "    import lightning.pytorch, mmfe_restore.evaluation, mmfe_restore.training\n"
+        "    assert 'torchmetrics' in sys.modules and 'matplotlib' not in sys.modules\n"
+        "    import matplotlib.figure\n"  # there all the same, for those who draw
+        "    sys.exit(done.code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"HOME": "/dev/null", "MPLCONFIGDIR": ""},
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "nowhere" in done.stderr
+
+
 @pytest.mark.parametrize(
     "arguments", [["--help"], *[[name, "--help"] for name in COMMANDS + GROUPS]]
 )

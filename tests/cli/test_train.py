@@ -54,6 +54,28 @@ def test_print_config_is_a_recipe_that_loads(capsys, tmp_path):
     assert capsys.readouterr().out == printed
 
 
+@pytest.mark.parametrize("value", ["{low: 2, low: 3}", "{low: 2,\n low: 3}"])
+def test_an_override_with_a_key_twice(value, capsys):
+    assert run(["train", "--set", f"data.repeats={value}", "--print-config"]) == 2
+    assert "--set data.repeats has the key low twice" in capsys.readouterr().err
+
+
+def test_the_same_override_twice_is_said(capsys):
+    sets = ["--set", "train.seed=1", "--set", "train.seed=2"]
+    assert run(["train", *sets, "--print-config", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["train"]["seed"] == 2
+    assert "train.seed is set more than once; the last value counts" in printed.err
+
+
+def test_a_recipe_with_a_block_twice(tmp_path, capsys):
+    (tmp_path / "r.yaml").write_text(
+        "base: demo\ntrain:\n  max_steps: 500\ndata:\n  augment: false\ntrain:\n  seed: 1\n"
+    )
+    assert run(["train", "--recipe", str(tmp_path / "r.yaml"), "--print-config"]) == 2
+    assert "has the key train twice, in line 2 and in line 6" in capsys.readouterr().err
+
+
 def test_print_config_as_json(capsys):
     assert run(["train", "--print-config", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["model"]["num_experts"] == 8

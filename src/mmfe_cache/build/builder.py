@@ -18,12 +18,12 @@ from mmfe_cache.build.check import (
     wanted_metadata,
 )
 from mmfe_cache.build.encode import Encoder
-from mmfe_cache.build.lock import locked
 from mmfe_cache.build.passes import Pass
 from mmfe_cache.build.ranks import Alone, Ranks
 from mmfe_cache.build.shard import OnError
 from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.guides.protocol import Guide
+from mmfe_cache.lock import locked
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import SampleSet
 from mmfe_cache.store.location import true_place

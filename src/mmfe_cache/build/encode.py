@@ -16,6 +16,7 @@ from mmfe_cache.build.prefetch import Prepared
 from mmfe_cache.embeddings import ArrayName, Embeddings
 from mmfe_cache.errors import GuideError
 from mmfe_cache.guides.protocol import Guide, Pending, StartsAhead
+from mmfe_cache.machine import is_out_of_memory
 from mmfe_cache.progress import Progress
 from mmfe_cache.store.documents import embedding_shape
 
@@ -80,7 +81,7 @@ class Encoder:
             try:
                 pending = self._call(view, part)
             except (RuntimeError, MemoryError) as problem:
-                if not _out_of_memory(problem) or len(part) == 1:
+                if not is_out_of_memory(problem) or len(part) == 1:
                     raise
                 self.limit[view] = len(part) // 2
                 self._progress.warn(
@@ -151,8 +152,3 @@ class Encoder:
                 expected="image, joint and answer",
             )
         return rows
-
-
-def _out_of_memory(problem: BaseException) -> bool:
-    # torch.OutOfMemoryError is a RuntimeError; older and other back ends only say so in words.
-    return isinstance(problem, MemoryError) or "out of memory" in str(problem).lower()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from mmfe_cache.errors import MmfeError
+from mmfe_cache.machine import Processes
 
 PATIENCE = timedelta(days=30)
 """How long a process waits for the others: the slowest may have days of work left."""
@@ -58,8 +58,7 @@ class FabricRanks:
 
 def wants_many(devices: int, nodes: int) -> bool:
     """Whether a build is to run in several processes: asked for, or started so from outside."""
-    outside = os.environ.get("WORLD_SIZE", "1") if "TORCHELASTIC_RUN_ID" in os.environ else "1"
-    return devices > 1 or nodes > 1 or int(outside) > 1 or _slurm_tasks() > 1
+    return devices > 1 or nodes > 1 or Processes.detect().size > 1
 
 
 def launch(devices: int = 1, nodes: int = 1) -> FabricRanks:
@@ -74,12 +73,9 @@ def launch(devices: int = 1, nodes: int = 1) -> FabricRanks:
     from lightning.fabric import Fabric
     from lightning.fabric.strategies.ddp import DDPStrategy
 
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // devices
-    elif _slurm_tasks() > 1:
-        nodes = int(os.environ.get("SLURM_NNODES", "1"))
-        devices = _slurm_tasks() // nodes
+    found = Processes.detect()
+    if found.launcher == "torchrun" or found.size > 1:
+        devices, nodes = found.local_size, found.nodes
     accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     # gloo also beside GPUs: ranks exchange a few Python objects and then wait for each other for
     # hours, during which NCCL would keep a GPU busy.
@@ -87,11 +83,3 @@ def launch(devices: int = 1, nodes: int = 1) -> FabricRanks:
     fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy)
     fabric.launch()
     return FabricRanks(fabric.global_rank, fabric.world_size, str(fabric.device))
-
-
-def _slurm_tasks() -> int:
-    # An interactive SLURM shell (`salloc`, `srun --pty bash`) has these variables as well, but
-    # its command was started once.
-    if os.environ.get("SLURM_JOB_NAME") in (None, "bash", "interactive"):
-        return 1
-    return int(os.environ.get("SLURM_NTASKS", "1"))

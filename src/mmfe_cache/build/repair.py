@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmfe_cache.build.builder import build_cache
-from mmfe_cache.build.lock import locked
 from mmfe_cache.build.mend import Mending
 from mmfe_cache.guides.protocol import Guide
+from mmfe_cache.lock import locked
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import SampleSet
 from mmfe_cache.store.findings import Damage, VerifyReport

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmfe_cache.degradations import CLEAR, COMPOSITIONS
 from mmfe_cache.errors import DataError
+from mmfe_cache.parsing import parse_json
 
 from .parts import Layout, Part
 
@@ -104,7 +104,7 @@ def read_severities(split_folder: Path) -> Mapping[str, Mapping[str, float]]:
 
 def _read_json(path: Path, *keys: str) -> Mapping[str, Any] | None:
     try:
-        found = json.loads(path.read_text("utf-8-sig"))
+        found = parse_json(path.read_bytes(), path)
     except FileNotFoundError:
         return None
     except (ValueError, OSError) as problem:

@@ -54,7 +54,7 @@ def load_guide(
         from mmfe_cache.guides.oracle import OracleGuide
 
         return OracleGuide()
-    from mmfe_cache.guides.base import pick_device
+    from mmfe_cache.machine import pick_device
 
     chosen = pick_device(device)
     if info.kind == "scene":

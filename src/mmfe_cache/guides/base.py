@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from mmfe_cache.embeddings import Embeddings
-from mmfe_cache.errors import GuideError, UsageError
+from mmfe_cache.errors import GuideError
 from mmfe_cache.guides.calls import record_calls
 from mmfe_cache.guides.leaving import Leaving
 from mmfe_cache.samples import ImageArray, Sample
@@ -132,27 +132,6 @@ def check_image(image: ImageArray) -> ImageArray:
             expected="a NumPy array (height, width, 3), uint8, of one pixel at least",
         )
     return image
-
-
-def pick_device(device: str) -> torch.device:
-    """Turn ``"auto"`` into the GPU where there is one, anything else into that device.
-
-    Raises:
-        UsageError: torch knows no such device, or it is not there.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as problem:
-        there = [f"cuda:{n}" for n in range(torch.cuda.device_count())]
-        raise UsageError(
-            "this device cannot be used here",
-            got=repr(device),
-            expected=" or ".join(["auto", "cpu", *there]),
-        ) from problem
-    return chosen
 
 
 def _restore_order(parts: Sequence[Embeddings], groups: Sequence[Sequence[int]]) -> Embeddings:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmfe_cache.errors import GuideError, UsageError
+from mmfe_cache.parsing import parse_json
 
 Kind = Literal["qwen2.5-vl", "fastvlm", "scene", "oracle"]
 
@@ -151,7 +152,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     """
     path = directory / "config.json"
     try:
-        config = json.loads(path.read_text("utf-8"))
+        config = parse_json(path.read_bytes(), path)
     except FileNotFoundError as problem:
         raise GuideError(
             "this directory holds no checkpoint",

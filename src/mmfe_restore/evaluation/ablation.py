@@ -10,6 +10,7 @@ from typing import Any
 from mmfe_cache.datasets import load_dataset
 from mmfe_cache.errors import UsageError
 from mmfe_cache.guides.calls import guide_calls
+from mmfe_cache.machine import pick_device
 from mmfe_cache.progress import Progress
 from mmfe_cache.samples import SampleSet
 from mmfe_restore.evaluation.ablation_plan import CacheNeed, Plan, Row
@@ -40,6 +41,7 @@ def run_plan(plan: Plan, progress: Progress, *, device: str = "auto") -> dict[st
     """
     from mmfe_restore.training import train
 
+    pick_device(device)  # refused now, and not after the first row's training
     counts = Counts()
     before = guide_calls()
     for need in plan.caches:

@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from mmfe_cache.errors import CacheError, UsageError
+from mmfe_cache.parsing import DuplicateKeyError, parse_yaml
 from mmfe_cache.store import open_cache
 from mmfe_restore.data import find_store
 from mmfe_restore.evaluation.compare import read_report
@@ -161,7 +162,9 @@ def _state(folder: Path, report: Path, recipe: Recipe) -> str:
     if not file.is_file():
         return "missing"
     try:
-        there = recipe_from_dict(yaml.safe_load(file.read_text(encoding="utf-8")))
+        there = recipe_from_dict(parse_yaml(file.read_text(encoding="utf-8"), file))
+    except DuplicateKeyError:
+        raise
     except (UsageError, yaml.YAMLError, ValueError):
         there = None
     if there != recipe:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmfe_cache.errors import ModelError, UsageError
+from mmfe_cache.parsing import parse_json
 from mmfe_restore.model import Restorer
 from mmfe_restore.recipes import Recipe, recipe_from_dict
 
@@ -78,7 +78,7 @@ def read_recipe_of(folder: Path) -> Recipe:
     """
     path = folder / CONFIG
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_bytes(), path)
     except (OSError, ValueError) as problem:
         raise ModelError(f"{path} cannot be read", got=problem) from None
     recipe = config.get("recipe") if isinstance(config, dict) else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmfe_cache.errors import DataError, UsageError
+from mmfe_cache.parsing import parse_json
 from mmfe_restore.evaluation.report import METRICS, PER_IMAGE
 from mmfe_restore.evaluation.scores import FIGURES, Figure, ImageScore
 from mmfe_restore.evaluation.summary import LEVEL, Interval, bootstrap, by_label, summarise
@@ -270,7 +270,7 @@ def _report_folder(path: Path) -> Path:
 
 
 def _about(file: Path) -> dict[str, Any]:
-    about = json.loads(file.read_text(encoding="utf-8"))
+    about = parse_json(file.read_bytes(), file)
     if not isinstance(about["classes"], dict):
         raise TypeError("the classes are no table")
     return about

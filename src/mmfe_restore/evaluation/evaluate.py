@@ -14,6 +14,7 @@ import torch
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import DataError, ModelError
 from mmfe_cache.guides.calls import guide_calls
+from mmfe_cache.machine import pick_device
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray, SampleSet
 from mmfe_restore.evaluation import pictures, ranks
@@ -83,6 +84,7 @@ def evaluate(
     started, calls = time.perf_counter(), guide_calls()
     if out is not None:
         check_free(out, force=force)
+    used = pick_device(device)
     used_view = recipe.eval.view if view is None else view
     measured = protocol_named(recipe.eval.protocol if protocol is None else protocol)
     _check_samples(samples)
@@ -90,14 +92,14 @@ def evaluate(
     guidance = check_guidance(restorer, recipe, samples, cache, used_view, trained)
     rank, size = ranks.rank_and_size()
     run = _Run(
-        restorer=restorer.to(_device(device)).eval(),
+        restorer=restorer.to(used).eval(),
         guidance=guidance,
         view=used_view,
         dataset=samples.dataset,
         protocol=measured,
         crop=measured.crop_for(samples.dataset, recipe.eval.crop_multiple),
         shown=pictures.choose(samples) if with_pictures else frozenset(),
-        lpips=LPIPS().to(_device(device)) if lpips else None,
+        lpips=LPIPS().to(used) if lpips else None,
     )
     with told.task(f"evaluating {samples.dataset}/{samples.split}", len(samples)) as bar:
         for pairs in batches(
@@ -230,9 +232,3 @@ def _guide_notes(
 def _to_uint8(image: torch.Tensor) -> ImageArray:
     rounded = (image * 255.0).round().to(torch.uint8)
     return np.ascontiguousarray(rounded.permute(1, 2, 0).cpu().numpy())
-
-
-def _device(wanted: torch.device | str) -> torch.device:
-    if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(wanted)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmfe_cache.errors import CacheError, ModelError
+from mmfe_cache.parsing import parse_json
 from mmfe_cache.samples import SampleSet
 from mmfe_cache.store import CacheReader, open_cache
 from mmfe_restore.data import (
@@ -61,7 +61,7 @@ def trained_guide(checkpoint: Path | None) -> Mapping[str, Any] | None:
     if checkpoint is None:
         return None
     try:
-        config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+        config = parse_json((checkpoint / "config.json").read_bytes())
     except (OSError, ValueError):
         return None
     found = config.get("guide_fingerprint")

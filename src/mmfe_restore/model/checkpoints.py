@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from safetensors.torch import save as to_bytes
 
 from mmfe_cache.errors import ModelError
 from mmfe_cache.io import write_file
+from mmfe_cache.parsing import DuplicateKeyError, parse_json
 from mmfe_restore.model.card import model_card
 from mmfe_restore.model.shipped import shipped_folder
 from mmfe_restore.model.weights import check_fit, read_weights
@@ -40,7 +43,11 @@ def save(restorer: Restorer, folder: str | Path, recipe: Recipe | None = None) -
     recipe = recipe or restorer.recipe
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config: dict[str, Any] = {"format": FORMAT, "model": asdict(restorer.config)}
+    config: dict[str, Any] = {
+        "format": FORMAT,
+        "mmfe": version("mmfe"),
+        "model": asdict(restorer.config),
+    }
     if recipe is not None:
         config["recipe"] = recipe_to_dict(recipe)
     if restorer.guide_fingerprint is not None:
@@ -83,7 +90,7 @@ def load(source: str | Path, *, device: torch.device | str = "cpu", **hub: Any) 
     restorer.load_state_dict(state, assign=True)
     restorer.requires_grad_(True)
     restorer.recipe = recipe
-    recorded = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("guide_fingerprint")
+    recorded = parse_json((folder / CONFIG).read_bytes()).get("guide_fingerprint")
     restorer.guide_fingerprint = recorded if isinstance(recorded, dict) else None
     return restorer.to(device).eval()
 
@@ -92,10 +99,13 @@ def read_config(folder: Path) -> tuple[ModelConfig, Recipe | None]:
     """The network and, where it is kept, the whole recipe of a checkpoint folder.
 
     Raises:
-        ModelError: config.json is missing, damaged or of another program.
+        ModelError: config.json is missing, damaged or of another program, or has keys that this
+            version does not know. Keys that it lacks take their defaults: a later version that
+            adds a setting still reads it.
     """
     from mmfe_cache.errors import MmfeError
     from mmfe_restore.recipes import recipe_from_dict
+    from mmfe_restore.recipes.checks import UnknownKeyError
 
     path = folder / CONFIG
     if not path.is_file():
@@ -105,15 +115,23 @@ def read_config(folder: Path) -> tuple[ModelConfig, Recipe | None]:
             expected=f"a folder with {CONFIG} and {WEIGHTS}, such as runs/NAME/model",
             remedy="mmfe train --recipe demo, or `mmfe demo` for the whole job",
         )
+    values: dict[str, Any] = {}
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_bytes(), path)
         _check_config(values, path)
         if "recipe" in values:
             recipe = recipe_from_dict(values["recipe"])
             return recipe.model, recipe
         return recipe_from_dict({"model": values["model"]}).model, None
-    except ModelError:
+    except (ModelError, DuplicateKeyError):
         raise
+    except UnknownKeyError as problem:
+        raise ModelError(
+            f"{path} has a key that this version of mmfe does not know",
+            got=f"{problem.got}, written by mmfe {written_by(values)}",
+            expected=f"keys of mmfe {version('mmfe')}",
+            remedy=f"install the mmfe that wrote it: {written_by(values)}",
+        ) from None
     except (MmfeError, ValueError, KeyError, TypeError, RecursionError) as problem:
         raise ModelError(
             f"{path} cannot be read as a restorer's configuration",
@@ -131,14 +149,11 @@ def _check_config(values: Any, path: Path) -> None:
         raise ModelError(
             f"{path} is of another version", got=values["format"], expected=f"format {FORMAT}"
         )
-    known = set(asdict(ModelConfig()))
-    differing = sorted(known ^ set(values["model"]))
-    if differing:
-        raise ModelError(
-            f"{path} does not describe this program's network",
-            got=f"keys that differ: {', '.join(differing)}",
-            expected=", ".join(sorted(known)),
-        )
+
+
+def written_by(values: Mapping[str, Any]) -> str:
+    """The version of mmfe that wrote a config.json; folders before 0.2 do not say."""
+    return str(values.get("mmfe", "0.1 or another version that did not say"))
 
 
 def load_restormer(path: str | Path, config: ModelConfig | None = None) -> Restorer:

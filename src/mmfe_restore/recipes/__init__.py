@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from mmfe_restore.recipes.loading import load_recipe, recipe_from_dict, recipe_to_dict
+from mmfe_restore.recipes.loading import (
+    load_recipe,
+    recipe_from_dict,
+    recipe_settings,
+    recipe_to_dict,
+)
 from mmfe_restore.recipes.reading import recipe_names
 from mmfe_restore.recipes.schema import (
     DataConfig,
@@ -27,5 +32,6 @@ __all__ = [
     "load_recipe",
     "recipe_from_dict",
     "recipe_names",
+    "recipe_settings",
     "recipe_to_dict",
 ]

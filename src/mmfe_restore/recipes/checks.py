@@ -13,6 +13,11 @@ from mmfe_cache.views import View
 from mmfe_restore.recipes.reading import suggestion
 from mmfe_restore.recipes.schema import Recipe, Stage
 
+
+class UnknownKeyError(UsageError):
+    """A recipe has a key that this version of the program does not know."""
+
+
 FREE_KEYS = ("data.repeats",)
 """Mappings whose keys are the user's own."""
 
@@ -78,7 +83,7 @@ def _unknown_key(path: str) -> UsageError:
     word = path.rsplit(".", 1)[-1]
     same = [key for key in keys if key.rsplit(".", 1)[-1] == word]
     hint = f"did you mean {', '.join(same)}?" if same else suggestion(path, keys)
-    return UsageError(
+    return UnknownKeyError(
         "unknown recipe key",
         got=repr(path),
         expected=hint,

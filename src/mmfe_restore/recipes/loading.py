@@ -66,6 +66,15 @@ def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
     return cast("dict[str, Any]", json.loads(json.dumps(asdict(recipe))))
 
 
+LABELS = ("name", "description", "published_parameters")
+"""What a recipe says for people: two recipes that differ in nothing else train the same model."""
+
+
+def recipe_settings(recipe: Recipe) -> dict[str, Any]:
+    """`recipe_to_dict` without the `LABELS`: equal for recipes that train the same model."""
+    return {key: value for key, value in recipe_to_dict(recipe).items() if key not in LABELS}
+
+
 @cache
 def _adapter() -> TypeAdapter[Recipe]:
     return TypeAdapter(Recipe)

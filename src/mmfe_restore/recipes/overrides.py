@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from mmfe_cache.errors import UsageError
+from mmfe_cache.parsing import parse_yaml
 from mmfe_restore.recipes.checks import check_key_path
-from mmfe_restore.recipes.reading import parse_yaml
 
 SHORTHANDS = {"guide": "guide.name"}
 """Whole parts that may be set by one word."""
@@ -35,7 +35,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         path = SHORTHANDS.get(key, key).split(".")
         check_key_path(path)
         try:
-            value = parse_yaml(raw) if raw.strip() else None
+            value = parse_yaml(raw, f"--set {key}") if raw.strip() else None
         except yaml.YAMLError as problem:
             raise UsageError(f"the value of {key} is not YAML", got=str(problem)) from None
         place = values
@@ -49,3 +49,10 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
                 )
         place[path[-1]] = value
     return values
+
+
+def repeated_keys(overrides: Sequence[str]) -> list[str]:
+    """The keys that ``overrides`` set more than once; `parse_overrides` takes their last value."""
+    keys = [text.partition("=")[0].strip() for text in overrides]
+    keys = [SHORTHANDS.get(key, key) for key in keys]
+    return sorted({key for key in keys if keys.count(key) > 1})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -12,36 +11,10 @@ from typing import Any, cast
 import yaml
 
 from mmfe_cache.errors import UsageError
+from mmfe_cache.parsing import parse_yaml
 
 SUFFIX = ".yaml"
 PACKAGE = "mmfe_restore.recipes"
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's scalars: ``2e-4`` is a number, and ``on`` and ``off`` are words."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in rules if not tag.endswith((":bool", ":float"))]
-    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?$|^[-+]?\.inf$|^\.nan$"),
-    list("-+.0123456789"),
-)
-
-
-def parse_yaml(text: str) -> Any:
-    """Read one YAML document.
-
-    Raises:
-        yaml.YAMLError: the text is not YAML.
-    """
-    return yaml.load(text, Loader=_Loader)  # safe: a subclass of SafeLoader
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -78,7 +51,7 @@ def _read(name_or_path: str | Path, above: tuple[str, ...]) -> tuple[str, dict[s
     if name in above:
         raise UsageError("a recipe is based on itself", got=" -> ".join((*above, name)))
     try:
-        content = parse_yaml(text)
+        content = parse_yaml(text, where)
     except yaml.YAMLError as problem:
         raise UsageError(f"recipe is not YAML: {where}", got=str(problem)) from None
     if not isinstance(content, dict) or not all(isinstance(k, str) for k in cast("Any", content)):

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from mmfe_cache.errors import UsageError
 from mmfe_cache.io import draft_file, remove_drafts
 from mmfe_cache.progress import Progress
-from mmfe_restore.recipes import Recipe, recipe_to_dict
+from mmfe_restore.recipes import Recipe, recipe_from_dict, recipe_to_dict
 from mmfe_restore.training.finite import require_finite_weights
 from mmfe_restore.training.folder import CHECKPOINTS
 from mmfe_restore.training.task import RestorationTask
@@ -195,12 +195,29 @@ def find_start(
     if found is None:
         return None, 0
     path, state = found
-    theirs, ours = state.get("recipe", {}).get("model"), recipe_to_dict(recipe)["model"]
+    theirs, ours = _network(path, state), recipe_to_dict(recipe)["model"]
     if theirs != ours:
-        keys = [key for key in ours if (theirs or {}).get(key) != ours[key]]
+        keys = [key for key in ours if theirs.get(key) != ours[key]]
         raise UsageError(
             f"{path} is a checkpoint of another network",
-            got=", ".join(f"model.{key}={(theirs or {}).get(key)!r}" for key in keys),
+            got=", ".join(f"model.{key}={theirs.get(key)!r}" for key in keys),
             expected=", ".join(f"model.{key}={ours[key]!r}" for key in keys),
         )
     return path, int(state["global_step"])
+
+
+def _network(path: Path, state: dict[str, Any]) -> dict[str, Any]:
+    """The network that a checkpoint is of; settings added since it was written are at default."""
+    saved = state.get("recipe", {})
+    if not isinstance(saved, dict) or "model" not in saved:
+        return {}
+    try:
+        known = {"model": saved["model"], "guide": saved.get("guide", {})}
+        return recipe_to_dict(recipe_from_dict(known))["model"]
+    except UsageError as problem:
+        raise UsageError(
+            f"{path} is a checkpoint that this version of mmfe does not understand",
+            got=problem.got,
+            expected=problem.expected,
+            remedy="go on with the version that began the run",
+        ) from None

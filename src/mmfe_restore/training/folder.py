@@ -7,6 +7,7 @@ import json
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,11 @@ import yaml
 
 from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.io import draft_folder, remove_drafts, write_file, write_json
+from mmfe_cache.lock import locked
+from mmfe_cache.parsing import DuplicateKeyError, parse_json, parse_yaml
 from mmfe_restore.data import guide_fingerprint
-from mmfe_restore.recipes import recipe_from_dict, recipe_to_dict
-from mmfe_restore.recipes.reading import parse_yaml
+from mmfe_restore.recipes import recipe_from_dict, recipe_settings, recipe_to_dict
+from mmfe_restore.recipes.checks import UnknownKeyError
 from mmfe_restore.recipes.schema import Recipe
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ METRICS = "metrics.csv"
 CHECKPOINTS = "checkpoints"
 MODEL = "model"
 BEST = "best"
+LOCK = "train.lock"
 
 _PACKAGES = ("mmfe", "torch", "lightning", "numpy", "zarr", "pytorch-wavelets", "torchmetrics")
 
@@ -42,6 +46,15 @@ def default_folder(name: str, overrides: Sequence[str]) -> Path:
     return Path("runs") / folder
 
 
+def locked_run(out: Path) -> AbstractContextManager[str | None]:
+    """The only right to train in ``out``; see `mmfe_cache.lock.locked`.
+
+    Raises:
+        UsageError: another training is writing there.
+    """
+    return locked(out, file=out / LOCK, work="training", error=UsageError)
+
+
 def claim(out: Path, recipe: Recipe) -> None:
     """Make ``out`` the folder of a run of ``recipe``; a folder of the same run is taken up.
 
@@ -52,10 +65,20 @@ def claim(out: Path, recipe: Recipe) -> None:
     file = out / RECIPE
     if file.exists():
         try:
-            there = recipe_from_dict(parse_yaml(file.read_text(encoding="utf-8")))
+            there = recipe_from_dict(parse_yaml(file.read_text(encoding="utf-8"), file))
+        except DuplicateKeyError:
+            raise
+        except UnknownKeyError as problem:
+            raise UsageError(
+                f"{file} has a key that this version of mmfe does not know",
+                got=f"{problem.got}, written by mmfe {_written_by(out)}",
+                expected=f"keys of mmfe {metadata.version('mmfe')}",
+                remedy="choose another --out, or go on with the version that began the run",
+            ) from None
         except (UsageError, yaml.YAMLError, TypeError, ValueError):
             there = None
-        if there != recipe:
+        # Keys that the file lacks, since a later version added them, have taken their defaults.
+        if there is None or recipe_settings(there) != recipe_settings(recipe):
             raise UsageError(
                 f"{out} holds a run of another recipe",
                 got=_difference(there, recipe),
@@ -75,10 +98,17 @@ def claim(out: Path, recipe: Recipe) -> None:
     write_file(file, text)
 
 
+def _written_by(out: Path) -> str:
+    try:
+        return str(parse_json((out / VERSIONS).read_bytes())["packages"]["mmfe"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another version"
+
+
 def _difference(there: Recipe | None, recipe: Recipe) -> str:
     if there is None:
         return f"an unreadable {RECIPE}"
-    theirs, ours = _flat(recipe_to_dict(there)), _flat(recipe_to_dict(recipe))
+    theirs, ours = _flat(recipe_settings(there)), _flat(recipe_settings(recipe))
     keys = [key for key in ours if theirs.get(key) != ours[key]]
     return ", ".join(f"{key}={theirs.get(key)!r} (now {ours[key]!r})" for key in keys[:5])
 
@@ -150,7 +180,7 @@ def record_versions(
 
 def _read_versions(file: Path) -> dict[str, Any]:
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = parse_json(file.read_bytes(), file)
         _ = values.get("cache"), values.get("init_from")
     except (ValueError, AttributeError) as problem:
         raise UsageError(

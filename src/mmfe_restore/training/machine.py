@@ -10,6 +10,7 @@ import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
 from mmfe_cache.errors import UsageError
+from mmfe_cache.machine import Processes
 from mmfe_restore.recipes.schema import Recipe
 
 
@@ -37,14 +38,15 @@ class Machine:
     def detect(cls) -> Machine:
         """Read what torchrun or srun set; a plain start is one process."""
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-        env = os.environ
-        if "TORCHELASTIC_RUN_ID" in env:
-            world, local = int(env["WORLD_SIZE"]), int(env["LOCAL_WORLD_SIZE"])
-            return cls(int(env["RANK"]), world, local, world // local, accelerator, False)
-        if SLURMEnvironment.detect():
-            world, nodes = int(env["SLURM_NTASKS"]), int(env["SLURM_NNODES"])
-            return cls(int(env["SLURM_PROCID"]), world, world // nodes, nodes, accelerator, True)
-        return cls(0, 1, 1, 1, accelerator, False)
+        found = Processes.detect()
+        return cls(
+            found.rank,
+            found.size,
+            found.local_size,
+            found.nodes,
+            accelerator,
+            under_slurm=found.launcher == "slurm",
+        )
 
     def check(self, recipe: Recipe) -> None:
         """Refuse global batches that cannot be cut into equal parts.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,8 +66,9 @@ def train(
 
     Raises:
         CacheError: see `open_inputs`; always before the first step.
-        UsageError: the recipe does not fit the data, the machine or what ``out`` holds; there is
-            no ``init_from``, or Weights & Biases is not installed.
+        UsageError: the recipe does not fit the data, the machine or what ``out`` holds; another
+            training is writing there; there is no ``init_from``, or Weights & Biases is not
+            installed.
         ModelError: ``init_from`` holds another network's weights, or training diverged.
         DataError: the data set is missing or a picture cannot be read.
     """
@@ -80,10 +81,42 @@ def train(
     begins = resume is None or (resume == "auto" and not list_checkpoints(out / folder.CHECKPOINTS))
     require_options(init_from if begins else None, wandb)
     inputs = open_inputs(recipe, root=root, cache=cache, progress=told)
-    if machine.rank == 0:
-        if resume is None:
-            folder.clear(out)
-        folder.claim(out, recipe)
+    with folder.locked_run(out) if machine.rank == 0 else nullcontext() as stale:
+        if stale:
+            told.message(f"took over the lock of a training that died: {stale}")
+        if machine.rank == 0:
+            if resume is None:
+                folder.clear(out)
+            folder.claim(out, recipe)
+        return _train(
+            recipe,
+            inputs,
+            machine,
+            out,
+            told,
+            resume=resume,
+            init_from=init_from,
+            stop_after=stop_after,
+            wandb=wandb,
+            callbacks=callbacks,
+            calls_before=calls_before,
+        )
+
+
+def _train(
+    recipe: Recipe,
+    inputs: Inputs,
+    machine: Machine,
+    out: Path,
+    told: Progress,
+    *,
+    resume: Literal["auto"] | Path | None,
+    init_from: Path | None,
+    stop_after: int | None,
+    wandb: str | None,
+    callbacks: Sequence[Callback],
+    calls_before: int,
+) -> TrainReport:
     checkpoint, start = find_start(out, recipe, resume, told)
     if machine.rank == 0:
         identity = None if inputs.cache is None else inputs.cache.fingerprint

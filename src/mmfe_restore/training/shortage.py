@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from mmfe_cache.errors import MmfeError
+from mmfe_cache.machine import is_out_of_memory
 from mmfe_restore.recipes.schema import Recipe
 from mmfe_restore.training.machine import Machine
 from mmfe_restore.training.task import RestorationTask
@@ -22,17 +23,10 @@ def memory_explained(recipe: Recipe, machine: Machine, task: RestorationTask) ->
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as problem:
-        if not _is_shortage(problem):
+    except (MemoryError, RuntimeError) as problem:
+        if not is_out_of_memory(problem):
             raise
         raise _explain(recipe, machine, task) from None
-
-
-def _is_shortage(problem: BaseException) -> bool:
-    if isinstance(problem, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(problem)
-    return "DefaultCPUAllocator" in text or "out of memory" in text.lower()
 
 
 def _explain(recipe: Recipe, machine: Machine, task: RestorationTask) -> MmfeError:

@@ -81,7 +81,7 @@ DAMAGE = {
     set_model(expansion=None): "model.expansion",
     whole_numbers: "int64",
     another_width: "another network",
-    unknown_key: "does not describe",
+    unknown_key: "'model.depth', written by mmfe",
     lambda f: (f / "config.json").write_text("{"): "cannot be read",
     lambda f: (f / "config.json").unlink(): "not a checkpoint folder",
     lambda f: (f / "model.safetensors").unlink(): "no weights",

@@ -1,4 +1,4 @@
-"""One writer at a time: a lock file beside the store that says who holds it and since when."""
+"""One writer at a time: a lock file that says who writes a store or a run, and since when."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,39 +30,79 @@ def lock_file(path: Path) -> Path:
     return path.with_name(path.name + ".lock")
 
 
+@dataclass(frozen=True)
+class _Claim:
+    """What is locked, as messages name it, and the error that a second claim gets."""
+
+    path: Path
+    work: str
+    error: type[MmfeError]
+
+
+_HANDLES: set[int] = set()
+"""Open lock files of this process."""
+
+
+def _forget_in_child() -> None:
+    # A forked worker shares its parent's lock. Kept open there, it would outlive a parent that was
+    # killed, and the next run would be refused until the worker has noticed.
+    for handle in _HANDLES:
+        with contextlib.suppress(OSError):
+            os.close(handle)
+    _HANDLES.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+
+
 @contextlib.contextmanager
-def locked(path: Path) -> Generator[str | None]:
-    """Hold the only right to write the store at ``path``.
+def locked(
+    path: Path,
+    *,
+    file: Path | None = None,
+    work: str = "build",
+    error: type[MmfeError] = CacheError,
+) -> Generator[str | None]:
+    """Hold the only right to write what stands at ``path``.
 
     The operating system's own file lock decides between processes of one machine: it ends with
     its process, however that dies, and no clock is asked. Between machines that share a folder
     without sharing such locks, signs of life decide, timed by the file system's clock.
 
+    Args:
+        path: the store or the run's folder.
+        file: the lock file; None puts it beside ``path``.
+        work: what the holder does, for messages, such as ``"build"``.
+        error: what a second writer gets.
+
     Yields:
         What is to be told of a stale lock that was taken over; None where there was none.
 
     Raises:
-        CacheError: another process is writing.
-        MmfeError: the place cannot be written.
+        MmfeError: another process is writing (then of the kind ``error``), or the place cannot be
+            written.
     """
-    file = lock_file(path)
-    handle, stale = _acquire(file)
-    own = _read(handle)
+    file = lock_file(path) if file is None else file
+    handle, stale = _acquire(file, _Claim(path, work, error))
+    _HANDLES.add(handle)
+    own, process = _read(handle), os.getpid()
     stop = threading.Event()
     beat = threading.Thread(target=_beat, args=(handle, stop), daemon=True)
     beat.start()
     try:
         yield stale
     finally:
-        stop.set()
-        beat.join()
-        # Where someone removed the file or took it over meanwhile, it is another build's now.
-        if _same(file, handle) and _read(handle) == own:
-            file.unlink(missing_ok=True)
-        os.close(handle)
+        if os.getpid() == process:  # a forked child that unwinds holds nothing
+            stop.set()
+            beat.join()
+            # Where someone removed the file or took it over meanwhile, it is another's now.
+            if _same(file, handle) and _read(handle) == own:
+                file.unlink(missing_ok=True)
+            _HANDLES.discard(handle)
+            os.close(handle)
 
 
-def _acquire(file: Path) -> tuple[int, str | None]:
+def _acquire(file: Path, claim: _Claim) -> tuple[int, str | None]:
     while True:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +113,7 @@ def _acquire(file: Path) -> tuple[int, str | None]:
             held = _flock(handle)
             owner = _read(handle)
             if not held or _alive_elsewhere(file, handle, owner):
-                raise _refusal(file, handle, owner)  # noqa: TRY301
+                raise _refusal(file, handle, owner, claim)  # noqa: TRY301
             # The holder may have removed the file between our opening and locking it.
             if not _same(file, handle):
                 os.close(handle)
@@ -161,13 +202,13 @@ def _span(seconds: float) -> str:
     return f"{int(seconds / 60)} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _refusal(file: Path, handle: int, owner: dict[str, Any] | None) -> CacheError:
-    return CacheError(
-        f"another build is writing {file.with_suffix('')}",
+def _refusal(file: Path, handle: int, owner: dict[str, Any] | None, claim: _Claim) -> MmfeError:
+    return claim.error(
+        f"another {claim.work} is writing {claim.path}",
         got="its owner is not known"
         if owner is None
         else f"a lock of {_describe(owner, _age(file, handle))}",
         expected="one writer at a time",
-        remedy="wait for that build, or stop it and run this command again "
+        remedy=f"wait for that {claim.work}, or stop it and run this command again "
         f"(a dead owner's lock is recognised; {file} need not be removed)",
     )

@@ -1,0 +1,101 @@
+"""What the machine offers: devices, the processes of a launcher, and when memory is short."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from mmfe_cache.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def pick_device(name: str | torch.device = "auto") -> torch.device:
+    """The device that ``--device`` means: the GPU where there is one for ``"auto"``.
+
+    Every command asks here, so that a device that is not there is refused in one way.
+
+    Args:
+        name: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+
+    Raises:
+        UsageError: another kind of device, or one that is not there.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(name)
+        if chosen.type not in ("cpu", "cuda"):
+            raise _no_device(name, "another kind of device")
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as problem:
+        # An index that is not there, a driver that is too old, a build of torch without CUDA.
+        raise _no_device(name, str(problem).strip().split("\n", 1)[0]) from problem
+    return chosen
+
+
+def _no_device(name: str | torch.device, problem: str) -> UsageError:
+    import torch
+
+    there = [f"cuda:{n}" for n in range(torch.cuda.device_count())]
+    return UsageError(
+        "this device cannot be used here",
+        got=f"{str(name)!r} ({problem})",
+        expected=" or ".join(["auto", "cpu", *there]),
+        remedy="--device auto takes the GPU where there is one, and the CPU where there is none",
+    )
+
+
+def is_out_of_memory(problem: BaseException) -> bool:
+    """Whether an error says that a device or the machine had no memory left."""
+    if isinstance(problem, MemoryError):
+        return True
+    # torch.OutOfMemoryError is a RuntimeError; the CPU's allocator and older back ends only say
+    # it in words.
+    text = str(problem)
+    return isinstance(problem, RuntimeError) and (
+        "DefaultCPUAllocator" in text or "out of memory" in text.lower()
+    )
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that a launcher started this one among.
+
+    Attributes:
+        rank: of this process among all, from 0.
+        size: how many there are.
+        local_size: how many of them are on this node.
+        launcher: what started them; None for a plain start, which is one process.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_size: int = 1
+    launcher: Literal["torchrun", "slurm"] | None = None
+
+    @property
+    def nodes(self) -> int:
+        """How many machines they are spread over."""
+        return self.size // self.local_size
+
+    @classmethod
+    def detect(cls) -> Processes:
+        """Read what torchrun or srun wrote into the environment."""
+        env = os.environ
+        if "TORCHELASTIC_RUN_ID" in env:
+            size = int(env.get("WORLD_SIZE", "1"))
+            local = int(env.get("LOCAL_WORLD_SIZE", str(size)))
+            return cls(int(env.get("RANK", "0")), size, local, "torchrun")
+        # An interactive SLURM shell (`salloc`, `srun --pty bash`) has these variables as well, but
+        # its command was started once.
+        interactive = env.get("SLURM_JOB_NAME") in (None, "bash", "interactive")
+        if "SLURM_NTASKS" in env and not interactive:
+            size = int(env["SLURM_NTASKS"])
+            local = size // int(env.get("SLURM_NNODES", "1"))
+            return cls(int(env.get("SLURM_PROCID", "0")), size, local, "slurm")
+        return cls()

@@ -1,0 +1,68 @@
+"""Devices that are not there, memory that is short, and who started this process."""
+
+import pytest
+import torch
+
+from mmfe_cache.errors import UsageError
+from mmfe_cache.machine import Processes, is_out_of_memory, pick_device
+
+
+@pytest.mark.parametrize("name", ["banana", "", "mps", "meta", "cuda:99", "xpu", "cuda:-1"])
+def test_a_device_that_is_not_there_is_wrong_usage(name):
+    with pytest.raises(UsageError) as caught:
+        pick_device(name)
+    assert caught.value.exit_code == 2
+    assert repr(name) in str(caught.value)
+    assert "auto or cpu" in str(caught.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:7"])
+def test_cuda_without_a_gpu(name):
+    with pytest.raises(UsageError, match="cannot be used here"):
+        pick_device(name)
+
+
+def test_a_device_that_is_there():
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device(torch.device("cpu")).type == "cpu"
+    assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_out_of_memory_is_told_from_other_errors():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"))
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("shapes differ"))
+    assert not is_out_of_memory(ValueError("the label 'out of memory'"))
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, Processes()),
+        (
+            {"TORCHELASTIC_RUN_ID": "x", "RANK": "17", "WORLD_SIZE": "32", "LOCAL_WORLD_SIZE": "8"},
+            Processes(17, 32, 8, "torchrun"),
+        ),
+        (
+            {
+                "SLURM_JOB_NAME": "mmfe",
+                "SLURM_PROCID": "9",
+                "SLURM_NTASKS": "16",
+                "SLURM_NNODES": "2",
+            },
+            Processes(9, 16, 8, "slurm"),
+        ),
+        ({"SLURM_JOB_NAME": "interactive", "SLURM_NTASKS": "4"}, Processes()),
+        ({"RANK": "3", "WORLD_SIZE": "4"}, Processes()),
+    ],
+)
+def test_the_launcher_is_read_from_the_environment(monkeypatch, environment, expected):
+    for name in ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "SLURM_JOB_NAME", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert Processes.detect() == expected
