@@ -5,7 +5,7 @@
 
 FOLDER holds any of these; a part whose folders are missing is left out:
 
-    cbsd68                                CBSD68's clean photographs; the procedural model degrades them
+    cbsd68                                CBSD68's clean photographs, degraded procedurally
     cdd11-scenes/{clear,depth}            scenes of CDD-11's test split, with depth maps
     rain-streaks                          streak renderings; the last 30 by name are used
     cdd11-samples                         official degraded pictures CLASS_SCENE_NN_lq.png

@@ -35,7 +35,11 @@ def command(
         typer.Option(help="auto: go on where the folder's run stopped; a checkpoint; or none."),
     ] = "auto",
     init_from: Annotated[
-        Path | None, typer.Option(help="Restormer weights to start the backbone from.")
+        Path | None,
+        typer.Option(
+            help="Weights to start from: a run, a network of `mmfe model list` such as "
+            "mmfe-small, or a file of Restormer's."
+        ),
     ] = None,
     wandb: Annotated[
         str | None, typer.Option(metavar="PROJECT", help="Log to Weights & Biases too.")

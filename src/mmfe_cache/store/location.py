@@ -25,18 +25,23 @@ def store_path(
     Args:
         dataset: the dataset's name.
         split: ``"train"`` or ``"test"``.
-        guide: a guide's name, or a checkpoint's directory: the directory's name and a short
-            hash of what is in it then name the store.
+        guide: a guide's name, or a checkpoint's directory or file: its name and a short hash of
+            what is in it then name the store.
         prompt: what the guide is asked; None for the default. Any other adds a short hash.
         root: the folder that takes the place of ``cache/<dataset>``.
     """
     folder = CACHE_ROOT / dataset if root is None else Path(root)
     asked = None if prompt is None or prompt == DEFAULT_PROMPT else prompt
-    directory = Path(guide)
-    is_directory = directory.is_dir() and (directory / "config.json").is_file()
-    name = directory.resolve().name if is_directory else guide.replace("/", "-")
-    if is_directory or asked is not None:
-        about = {"directory": _identity(directory) if is_directory else None, "prompt": asked}
+    checkpoint = Path(guide)
+    is_directory = checkpoint.is_dir() and (checkpoint / "config.json").is_file()
+    is_local = is_directory or checkpoint.is_file()
+    name = guide.replace("/", "-")
+    if is_directory:
+        name = checkpoint.resolve().name
+    elif is_local:
+        name = checkpoint.stem
+    if is_local or asked is not None:
+        about = {"directory": _identity(checkpoint) if is_local else None, "prompt": asked}
         text = json.dumps(about, sort_keys=True).encode()
         name = f"{name}-{hashlib.blake2b(text, digest_size=4).hexdigest()}"
     return folder / split / f"{name}.zarr"
@@ -53,6 +58,8 @@ def true_place(path: str | Path) -> Path:
 
 
 def _identity(directory: Path) -> list[list[str | int]]:
+    if directory.is_file():  # a `scene` of one's own: two megabytes
+        return [["file", hashlib.blake2b(directory.read_bytes(), digest_size=8).hexdigest()]]
     # Names, sizes and the configuration, not the weights: the path must cost nothing. The
     # guide's fingerprint, which does read the weights, decides whether a store fits.
     files = sorted(path for path in directory.iterdir() if path.is_file())

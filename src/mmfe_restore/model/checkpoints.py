@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from mmfe_restore.recipes.schema import Recipe
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+GUIDED = ("mgfb.", "mofe.", "null_guidance.")
+"""How the names of weights begin that Restormer has none of."""
 FORMAT = 1
 """The version of config.json; raised when an older reader could not understand it."""
 
@@ -175,8 +177,7 @@ def load_restormer(path: str | Path, config: ModelConfig | None = None) -> Resto
     restorer = Restorer(config)
     state = read_weights(Path(path))
     own = restorer.state_dict()
-    guided = ("mgfb.", "mofe.", "null_guidance.")
-    complete = {**{k: v for k, v in own.items() if k.startswith(guided)}, **state}
+    complete = {**{k: v for k, v in own.items() if k.startswith(GUIDED)}, **state}
     check_fit(restorer, complete, Path(path))
     restorer.load_state_dict(complete)
     return restorer

@@ -123,9 +123,7 @@ class Strips:
         folded = self._attention(x, fill, kernel, attn)
         self._apply(x, _project(mixed, None, to_value), value_kernel, folded)
 
-    def _attention(
-        self, x: Tensor, fill: Fill, kernel: Tensor, attn: MDTA | CrossMDTA
-    ) -> Tensor:
+    def _attention(self, x: Tensor, fill: Fill, kernel: Tensor, attn: MDTA | CrossMDTA) -> Tensor:
         """The first pass: W_O · blockdiag(attention), (C, C), from sums over all pixels.
 
         ``fill`` writes Q and K side by side, 2C channels before their depthwise ``kernel``.
@@ -234,7 +232,7 @@ def _squares(pixels: Tensor) -> Tensor:
 
 
 def _project(x: Tensor, norm: LayerNorm | None, matrix: Tensor) -> Fill:
-    """Fill rows with the 1×1 convolution ``matrix`` of the rows of ``x``, normalised by ``norm``."""
+    """Fill rows with the 1×1 convolution ``matrix`` of ``x``, normalised by ``norm``."""
     matrix, bias = (matrix, None) if norm is None else norm.folded(matrix)
     matrix, bias = _cast(matrix, x).contiguous(), None if bias is None else _cast(bias, x)
 

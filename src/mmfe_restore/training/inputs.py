@@ -15,6 +15,9 @@ from mmfe_cache.seeds import generator
 from mmfe_cache.store import CacheReader, open_cache
 from mmfe_restore.data import SampleGuidance, Schedule, build_command, find_store, guide_name
 from mmfe_restore.model import Restorer
+from mmfe_restore.model.checkpoints import GUIDED, WEIGHTS
+from mmfe_restore.model.shipped import shipped_folder
+from mmfe_restore.model.weights import check_fit, read_weights
 from mmfe_restore.recipes.schema import Recipe
 
 
@@ -107,8 +110,9 @@ def require_options(init_from: Path | None, wandb: str | None) -> None:
         raise UsageError(
             "there are no weights to start from",
             got=f"--init-from {init_from}",
-            expected="a .pth or .safetensors file of Restormer's weights",
-            remedy="name that file, or leave --init-from out",
+            expected="a run's folder, a network that `mmfe model list` names, or a .pth or "
+            ".safetensors file of Restormer's weights",
+            remedy="name one of these, or leave --init-from out",
         )
     if wandb is not None and find_spec("wandb") is None:
         raise UsageError(
@@ -117,18 +121,48 @@ def require_options(init_from: Path | None, wandb: str | None) -> None:
         )
 
 
+def find_weights(init_from: Path) -> Path:
+    """The file that ``--init-from`` means.
+
+    Args:
+        init_from: a file; a run's folder or its ``model/``; or the name of a network that comes
+            with the package.
+
+    Returns:
+        The file of its weights; ``init_from`` itself where it is none of these.
+
+    Raises:
+        ModelError: a shipped network is damaged.
+    """
+    shipped = shipped_folder(str(init_from))
+    folders = (shipped,) if shipped is not None else (init_from, init_from / "model")
+    for folder in folders:
+        if (folder / WEIGHTS).is_file():
+            return folder / WEIGHTS
+    return init_from
+
+
 def new_restorer(recipe: Recipe, init_from: Path | None) -> Restorer:
     """The network that a run begins with.
 
     Args:
         recipe: says which.
-        init_from: Restormer weights for its backbone; None draws all weights.
+        init_from: weights of an equal network, or Restormer's for the backbone; None draws all
+            weights.
 
     Raises:
         ModelError: the weights are another network's, or damaged.
     """
     if init_from is None:
         return Restorer(recipe.model)
+    if init_from.suffix == ".safetensors":
+        state = read_weights(init_from)
+        if any(name.startswith(GUIDED) for name in state):
+            restorer = Restorer(recipe.model)
+            full = {name: tensor.float() for name, tensor in state.items()}
+            check_fit(restorer, full, init_from)
+            restorer.load_state_dict(full)
+            return restorer
     return Restorer.from_restormer(init_from, recipe.model)
 
 

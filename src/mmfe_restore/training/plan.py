@@ -12,7 +12,13 @@ from mmfe_cache.progress import SilentProgress
 from mmfe_restore.data import Schedule, build_command, find_store
 from mmfe_restore.model import Restorer
 from mmfe_restore.recipes.schema import Recipe
-from mmfe_restore.training.inputs import hold_out, new_restorer, open_inputs, require_options
+from mmfe_restore.training.inputs import (
+    find_weights,
+    hold_out,
+    new_restorer,
+    open_inputs,
+    require_options,
+)
 from mmfe_restore.training.machine import Machine
 from mmfe_restore.training.memory import estimate
 
@@ -112,6 +118,7 @@ def plan_run(
     """
     machine = Machine.detect()
     machine.check(recipe)
+    init_from = None if init_from is None else find_weights(init_from)
     require_options(init_from, wandb)
     if init_from is not None:
         new_restorer(recipe, init_from)

@@ -20,7 +20,13 @@ from mmfe_restore.data import TrainingBatches, hold_in_memory
 from mmfe_restore.recipes.schema import Recipe
 from mmfe_restore.training import folder, validation
 from mmfe_restore.training.checkpoints import SaveByClock, find_start, list_checkpoints
-from mmfe_restore.training.inputs import Inputs, new_restorer, open_inputs, require_options
+from mmfe_restore.training.inputs import (
+    Inputs,
+    find_weights,
+    new_restorer,
+    open_inputs,
+    require_options,
+)
 from mmfe_restore.training.logs import loggers
 from mmfe_restore.training.machine import Machine
 from mmfe_restore.training.peers import NamePeers
@@ -54,8 +60,8 @@ def train(
         out: the run's folder.
         resume: ``"auto"`` goes on from the newest readable checkpoint in ``out``, or starts; a
             path goes on from that checkpoint; None starts anew and removes what ``out`` holds.
-        init_from: a Restormer checkpoint that the backbone's weights are taken from when the run
-            begins; a run that goes on has them already.
+        init_from: weights that the run begins with, see `find_weights` and `new_restorer`; a run
+            that goes on has them already.
         progress: is told what happens.
         stop_after: end after this many optimiser steps of the run, saved and resumable.
         wandb: log to this Weights & Biases project as well.
@@ -77,6 +83,7 @@ def train(
     told: Progress = SilentProgress() if progress is None or machine.rank else progress
     machine.check(recipe)
     calls_before = guide_calls()
+    init_from = None if init_from is None else find_weights(init_from)
     # A run that goes on has its first weights already: their file need not be there any more.
     begins = resume is None or (resume == "auto" and not list_checkpoints(out / folder.CHECKPOINTS))
     require_options(init_from if begins else None, wandb)

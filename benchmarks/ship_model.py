@@ -1,0 +1,133 @@
+"""Put a trained network into the package: float16 weights, their hash, a card of measured values.
+
+    python -m benchmarks.restore_quality FOLDER --checkpoint RUN --json > quality.json
+    python -m benchmarks.ship_model RUN --quality quality.json [--name mmfe-small]
+
+RUN is a run's folder or its model/. Every float16 is exact in float32, so what is shipped is what
+is computed with; the quality is measured once more with ``--checkpoint NAME`` afterwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+
+from mmfe_cache.io import write_file
+from mmfe_restore.evaluation.checkpoint import model_folder
+
+WEIGHTS = Path(__file__).parents[1] / "src" / "mmfe_restore" / "weights"
+MOST_BYTES = 8 * 2**20
+"""What may go into the wheel."""
+
+ABOUT = {
+    "mmfe-small": {
+        "description": "restores low light, haze, rain and snow, alone or together",
+        "licence": "Apache-2.0",
+        "training_data": "BSDS500 train + test (400), CID22 (135, CC BY-SA 4.0), LOL-v1 (20); "
+        "degraded by the CDD11 model, half with real streaks and varied weather",
+    }
+}
+"""What `mmfe model list` says."""
+
+ROWS = {
+    "cbsd68": "CBSD68, 11 compositions, procedural weather",
+    "cdd11-scenes": "24 scenes of CDD-11, real depth, unseen streaks, procedural snow",
+    "official": "two official pairs of CDD-11",
+    "rain100l": "Rain100L test, scenes never trained on, luma",
+    "lol": "LOL-v1 eval15",
+    "clear": "clear photographs against themselves",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the folder and the list."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--quality", type=Path, required=True)
+    parser.add_argument("--name", default="mmfe-small", choices=list(ABOUT))
+    options = parser.parse_args(arguments)
+    source = model_folder(options.run)
+    state = {
+        name: tensor.half() if tensor.dtype == torch.float32 else tensor
+        for name, tensor in load_file(source / "model.safetensors").items()
+    }
+    content = to_bytes(state, metadata={"format": "pt"})
+    if len(content) > MOST_BYTES:
+        print(f"{len(content)} bytes are more than the {MOST_BYTES} that may be shipped")
+        return 1
+    quality = json.loads(options.quality.read_text("utf-8"))
+    config = json.loads((source / "config.json").read_text("utf-8"))
+    # What a run's folder says of its machine does not belong into a package.
+    folder = WEIGHTS / options.name
+    write_file(folder / "model.safetensors", content)
+    write_file(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    digest = hashlib.sha256(content).hexdigest()
+    write_file(folder / "README.md", card(options.name, config, quality["parts"], digest))
+    index = WEIGHTS / "index.json"
+    listed: dict[str, Any] = json.loads(index.read_text("utf-8")) if index.exists() else {}
+    listed[options.name] = {**ABOUT[options.name], "sha256": digest}
+    write_file(index, json.dumps(listed, indent=2, sort_keys=True) + "\n")
+    print(f"wrote {folder} ({len(content) / 2**20:.1f} MiB, SHA-256 {digest[:16]}…)")
+    return 0
+
+
+def card(name: str, config: dict[str, Any], parts: dict[str, Any], digest: str) -> str:
+    """The model card, with the Hub's front matter."""
+    about, recipe = ABOUT[name], config["recipe"]
+    stages = ", ".join(
+        f"{stage['epochs']} epochs of {stage['batch_size']} crops of {stage['resolution']}²"
+        for stage in recipe["train"]["stages"]
+    )
+    lines = [
+        "---",
+        "library_name: mmfe",
+        f"license: {about['licence'].lower()}",
+        "pipeline_tag: image-to-image",
+        "tags: [image-restoration, all-in-one, mixture-of-experts]",
+        "---",
+        "",
+        f"# {name}",
+        "",
+        f"The network that `mmfe restore` uses: {about['description']}. Its guide is",
+        "`scene`; both come with the package. Built after MMFE-IR (arXiv 2605.11444); not the",
+        "authors' code or weights.",
+        "",
+        f"- Licence {about['licence']}. Trained on {about['training_data']}.",
+        f"- Recipe `{recipe['name']}`: {stages}; learning rate {recipe['train']['learning_rate']},",
+        f"  {recipe['train']['precision']}. `docs/restore.md` has the commands.",
+        f"- SHA-256 of model.safetensors (float16): {digest}",
+        "",
+        "| photographs not trained on | input, dB | restored, dB | least gain of a class |",
+        "|---|---|---|---|",
+    ]
+    for part, said in ROWS.items():
+        if part not in parts:
+            continue
+        one = parts[part]
+        if part == "clear":
+            worst = one["worst"]["restored"]
+            lines.append(f"| {said} | | {one['restored']:.2f} (worst {worst:.2f}) | |")
+        else:
+            least = f"{one['least_gain']:+.2f}"
+            lines.append(f"| {said} | {one['input']:.2f} | {one['restored']:.2f} | {least} |")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "`python -m benchmarks.restore_quality FOLDER` measures this table. The network knows",
+            "neither sensor noise by daylight nor blur; haze or rain of other kinds may stay.",
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
