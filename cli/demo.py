@@ -26,7 +26,7 @@ FINE_TUNING: tuple[str, ...] = (
     *("--set", "train.stages=[{epochs: 12, resolution: 96, batch_size: 8}]"),
 )
 """How the demo trains: the network of the package goes on learning on the demo's photographs, as a
-user's own would. Trained from scratch, a network needs hours, and a demo of minutes is a lottery."""
+user's own would. Trained from scratch, a network needs hours, and minutes are a lottery."""
 
 FAST: tuple[str, ...] = ("--set", "train.max_steps=20")
 """What ``--fast`` adds to the training command."""
