@@ -46,7 +46,7 @@ def info(
         f"Parameters of {found['recipe']}",
         ["part", "parameters", "millions"],
         rows,
-        caption=f"{found['macs_256'] / 1e9:.1f} GMAC for one 256×256 image",
+        caption=f"{found['description']}. {found['macs_256'] / 1e9:.1f} GMAC for one 256×256 image",
     )
 
 

@@ -10,7 +10,7 @@ from mmfe_cli.app import run
 def test_info_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["model", "info", "--recipe", "table4a/mofe", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found) == {"recipe", "parameters", "published", "parts", "macs_256"}
+    assert set(found) == {"recipe", "description", "parameters", "published", "parts", "macs_256"}
     assert found["parameters"] == 29_574_704
     assert found["published"] == 29.6
 

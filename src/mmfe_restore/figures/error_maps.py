@@ -152,7 +152,9 @@ def plot_errors(
             psnr = float(psnr_per_image(to_tensor(picture), to_tensor(clean)))
             rows.append((sample.id, name, psnr))
             above[column].imshow(picture)
-            drawn = below[column].imshow(_error(picture, clean), cmap="inferno", vmin=0, vmax=SCALE)
+            drawn = below[column].imshow(
+                error_map(picture, clean), cmap="inferno", vmin=0, vmax=SCALE
+            )
             said = f"PSNR {psnr:.2f} dB" if math.isfinite(psnr) else "identical"
             below[column].set_xlabel(said, fontsize=7, labelpad=1)
         above[-1].imshow(clean)
@@ -180,7 +182,8 @@ def _truth(sample: Sample) -> ImageArray:
     return sample.clean.read()
 
 
-def _error(picture: ImageArray, clean: ImageArray) -> NDArray[np.float32]:
+def error_map(picture: ImageArray, clean: ImageArray) -> NDArray[np.float32]:
+    """(H, W) mean over R, G and B of the absolute difference, of values from 0 to 1."""
     difference = np.abs(picture.astype(np.float32) - clean.astype(np.float32))
     return difference.mean(axis=2, dtype=np.float32) / np.float32(255)
 

@@ -64,8 +64,8 @@ def info(recipe: Recipe) -> dict[str, Any]:
     """What ``mmfe model info --json`` prints.
 
     Returns:
-        ``recipe``, ``parameters`` (an integer), ``published`` (millions or None), ``parts`` and
-        ``macs_256``.
+        ``recipe``, ``description``, ``parameters`` (an integer), ``published`` (millions or None),
+        ``parts`` and ``macs_256``.
     """
     from mmfe_restore.model.restorer import Restorer
 
@@ -73,6 +73,7 @@ def info(recipe: Recipe) -> dict[str, Any]:
         restorer = Restorer(recipe.model)
     return {
         "recipe": recipe.name,
+        "description": recipe.description,
         "parameters": count_parameters(restorer),
         "published": recipe.published_parameters,
         "parts": parts(restorer),

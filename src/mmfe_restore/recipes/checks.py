@@ -100,6 +100,13 @@ def check_recipe(recipe: Recipe) -> None:
     model, train, data = recipe.model, recipe.train, recipe.data
     _need("model.width", model.width, model.width >= 2 and model.width % 2 == 0, "an even number")
     _at_least("model.num_experts", model.num_experts, 1)
+    # A setting without effect would look like an ablation of it.
+    _need(
+        "model.low_band",
+        model.low_band,
+        not model.low_band or model.experts == "frequency",
+        f"false with model.experts={model.experts}: only the frequency domain has an LL band",
+    )
     _at_least("model.num_refinement_blocks", model.num_refinement_blocks, 0)
     _at_least("model.guidance_dim", model.guidance_dim, 1)
     _need(

@@ -289,6 +289,16 @@ class TestErrors:
         assert float(rows[2]["psnr"]) == np.inf
         assert np.isfinite(float(rows[1]["psnr"]))
 
+    def test_psnr_in_numbers(self, samples, tmp_path):
+        clean = np.full((48, 64, 3), 100, dtype=np.uint8)
+        one = replace(
+            samples.samples[0], degraded=Source("d", clean + np.uint8(51)), clean=Source("c", clean)
+        )
+        # An error of a fifth of the range everywhere: 10 log10(25) dB.
+        drawn = plot_errors([one], [], tmp_path / "out")
+        assert drawn.facts["psnr"][0]["psnr"] == pytest.approx(13.9794, abs=1e-4)
+        assert ">PSNR 13.98 dB<" in drawn.files[1].read_text()
+
     def test_names_are_no_formulas(self, samples, tmp_path):
         outputs = self.folder(samples, tmp_path / "outputs")
         method = method_of(f"$x^$={outputs}", samples, None)

@@ -10,7 +10,9 @@ import torch
 
 from mmfe_restore.figures.canvas import in_order, short
 from mmfe_restore.figures.embeddings import class_similarities
+from mmfe_restore.figures.error_maps import error_map
 from mmfe_restore.figures.expert_maps import centroid, measure_change, radial_spectrum
+from mmfe_restore.figures.routing import class_weights
 from mmfe_restore.figures.similarity import alignment, cosine, plane, spread_sample
 from mmfe_restore.model.wavelet import bands_at, picture_of
 from mmfe_restore.recipes.schema import ModelConfig
@@ -113,6 +115,44 @@ def test_alignment_of_a_space_with_itself_its_rotation_and_noise():
     assert alignment(cosine(vectors), cosine(vectors @ rotation)) == pytest.approx(1)
     noise = random.normal(size=(60, 8))
     assert abs(alignment(cosine(vectors), cosine(noise))) < 0.15
+
+
+def at(*degrees):
+    """Unit vectors of a plane at these angles."""
+    angles = np.radians(degrees)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def test_alignment_in_numbers():
+    # Cosines (1/2, 0, √3/2) and (1/2, -1/2, 1/2) of the three pairs.
+    x, y = np.array([0.5, 0.0, 0.75**0.5]), np.array([0.5, -0.5, 0.5])
+    x, y = x - x.mean(), y - y.mean()
+    expected = (x @ y) / ((x @ x) * (y @ y)) ** 0.5
+    assert expected == pytest.approx(0.907, abs=5e-4)
+    assert alignment(cosine(at(0, 60, 90)), cosine(at(0, 60, 120))) == pytest.approx(expected)
+    # The length of a vector does not count, nor the pairs of a sample with itself.
+    longer = at(0, 60, 120) * [[3], [1], [7]]
+    assert alignment(cosine(at(0, 60, 90)), cosine(longer)) == pytest.approx(expected)
+
+
+def test_the_share_of_variance_in_numbers():
+    # Along three axes: sums of squares 8, 2 and 1/2.
+    points = np.concatenate([np.diag([2.0, 1.0, 0.5]), -np.diag([2.0, 1.0, 0.5])])
+    assert plane(points)[1] == pytest.approx(10 / 10.5)
+
+
+def test_weights_by_class_are_means_over_its_samples():
+    weights = np.array([[0.2, 0.4], [0.9, 0.1], [0.6, 0.0]])
+    found = class_weights(weights, ["rain", "low", "rain"], ["low", "rain"])
+    np.testing.assert_allclose(found, [[0.9, 0.1], [0.4, 0.2]])
+
+
+def test_an_error_map_in_numbers():
+    clean = np.full((2, 2, 3), 100, dtype=np.uint8)
+    picture = clean.copy()
+    picture[0, 0] = (100, 49, 202)  # 0, 51 and 102 of 255 away: 0.2 in the mean
+    np.testing.assert_allclose(error_map(picture, clean), [[0.2, 0], [0, 0]], atol=1e-7)
+    np.testing.assert_allclose(error_map(clean, picture), error_map(picture, clean))
 
 
 def test_alignment_with_a_router_that_tells_nothing_apart_is_undefined():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mmfe_restore import load_recipe
+from mmfe_restore.evaluation.published import published_table
 from mmfe_restore.model import info
 
 PRINTED = {
@@ -24,6 +25,13 @@ def test_every_printed_count_holds_to_the_digit(recipe: str, millions: float) ->
     found = info(load_recipe(recipe))
     assert round(found["parameters"] / 1e6, 1) == millions == found["published"]
     assert sum(found["parts"].values()) == found["parameters"]
+
+
+def test_the_domains_differ_in_size_and_the_table_says_so() -> None:
+    found = [info(load_recipe(f"table5b/{name}")) for name in ("spatial", "frequency")]
+    spatial, frequency = (f"{one['parameters'] / 1e6:.1f} M" for one in found)
+    for said in (found[0]["description"], published_table("table5b").title):
+        assert f"{spatial} parameters for {frequency}" in said
 
 
 def test_the_full_model_and_restormer_to_the_parameter() -> None:

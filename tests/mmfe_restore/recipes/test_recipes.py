@@ -167,6 +167,12 @@ def test_wrong_overrides_say_what_would_be_right(override, told):
     assert told in str(caught.value)
 
 
+@pytest.mark.parametrize("experts", ["spatial", "none"])
+def test_an_ll_band_without_bands_is_refused(experts):
+    with pytest.raises(UsageError, match="only the frequency domain has an LL band"):
+        load_recipe("cdd11", [f"model.experts={experts}", "model.low_band=true"])
+
+
 @pytest.mark.parametrize("first", ["data.repeats=3", "data.repeats=null"])
 def test_an_override_inside_a_single_value_is_refused(first):
     with pytest.raises(UsageError, match=r"data\.repeats\.low is set inside"):
