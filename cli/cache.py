@@ -108,10 +108,10 @@ def repair(
 
     Example: mmfe cache repair cache/cdd11/train/scene.zarr
     """
-    from mmfe_cache.build.repair import RepairReport, repair_cache
     from mmfe_cache.datasets import load_dataset
     from mmfe_cache.errors import CacheError, MmfeError
     from mmfe_cache.guides import load_guide
+    from mmfe_cache.precompute.repair import RepairReport, repair_cache
     from mmfe_cache.store.origin import origins
 
     report: RepairReport | None = None
@@ -153,7 +153,7 @@ def repair(
             {
                 "path": str(path),
                 "damages": [asdict(damage) for damage in report.damages],
-                "revived": list(report.revived),
+                "revived": list(report.recovered),
                 "encodings": report.encodings,
                 "intact": report.after.intact,
             }
@@ -163,7 +163,7 @@ def repair(
             f"{path}: {len(report.damages) or 'nothing'} was damaged, "
             f"{report.encodings} embeddings computed again"
         )
-        for name in report.revived:
+        for name in report.recovered:
             output.say(f"taken in, its image can be read now: {name}")
     if not report.after.intact:
         raise CacheError(

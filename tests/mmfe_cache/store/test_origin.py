@@ -3,9 +3,9 @@ import json
 import pytest
 
 from benchmarks.cache_support import TinyGuide, sample_set
-from mmfe_cache.build import build_cache
-from mmfe_cache.build.repair import repair_cache
 from mmfe_cache.errors import CacheError
+from mmfe_cache.precompute import build_cache
+from mmfe_cache.precompute.repair import repair_cache
 from mmfe_cache.store import documents
 from mmfe_cache.store.metadata import OtherVersionError
 from mmfe_cache.store.origin import origins
