@@ -30,7 +30,7 @@ from mmfe_cache.errors import CacheError
 from mmfe_cache.precompute import build as building
 from mmfe_cache.precompute import build_cache
 from mmfe_cache.precompute.repair import repair_cache
-from mmfe_cache.store import documents
+from mmfe_cache.store.format import serialise
 from mmfe_cache.store.reader import open_cache
 from mmfe_cache.store.verify import verify
 
@@ -120,7 +120,7 @@ def refused(rounds: int, folder: Path, seed: int = 0) -> dict[str, Any]:
             return "of this array"
         document = json.loads(expected["zarr.json"])
         document["attributes"]["mmfe-cache"]["schema"] = 0 if kind == "older" else 2
-        (path / "zarr.json").write_bytes(documents.serialise(document))
+        (path / "zarr.json").write_bytes(serialise(document))
         return kind
 
     kinds = ("truncated", "foreign", "swapped", "older", "newer")

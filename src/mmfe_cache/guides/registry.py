@@ -12,9 +12,6 @@ from mmfe_cache.errors import GuideError, UsageError
 
 Kind = Literal["qwen2.5-vl", "fastvlm", "scene", "oracle"]
 
-DEFAULT_PROMPT = "What kinds of degradation in this image?"
-"""The paper's question (Section 4.1)."""
-
 
 @dataclass(frozen=True, slots=True)
 class GuideInfo:

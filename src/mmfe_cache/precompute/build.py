@@ -21,10 +21,10 @@ from mmfe_cache.precompute.lock import locked
 from mmfe_cache.precompute.pipeline import OnError, Pipeline
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import SampleSet
-from mmfe_cache.store import table
+from mmfe_cache.store.format import StoreMetadata, ViewMetadata
 from mmfe_cache.store.location import true_place
-from mmfe_cache.store.metadata import StoreMetadata, ViewMetadata
 from mmfe_cache.store.reader import open_cache
+from mmfe_cache.store.sample_table import DIGEST_BYTES, check_ids, id_files, ids_digest
 from mmfe_cache.store.writer import CacheWriter
 from mmfe_cache.views import View
 
@@ -266,14 +266,14 @@ def wanted_metadata(samples: SampleSet, guide: Guide, shard_samples: int) -> Sto
     Raises:
         DataError: there are no samples, or their ids cannot be stored.
     """
-    table.check_ids(samples.ids)
+    check_ids(samples.ids)
     return StoreMetadata(
         dataset=samples.dataset,
         split=samples.split,
         guide=guide.name,
         dim=guide.dim,
         num_samples=len(samples),
-        samples=table.ids_digest(samples.ids),
+        samples=ids_digest(samples.ids),
         shard_samples=shard_samples,
         # Through JSON, as it will be read back: a tuple there becomes a list.
         fingerprint=json.loads(json.dumps(dict(guide.fingerprint()))),
@@ -347,8 +347,8 @@ def missing_bytes(writer: CacheWriter, views: Sequence[View], ids: Sequence[str]
     )
     if writer.exists:
         return shards
-    digests = writer.metadata.num_shards * writer.metadata.shard_samples * table.DIGEST_BYTES
-    return shards + digests + sum(len(data) for data in table.id_files(ids).values())
+    digests = writer.metadata.num_shards * writer.metadata.shard_samples * DIGEST_BYTES
+    return shards + digests + sum(len(data) for data in id_files(ids).values())
 
 
 def check_space(writer: CacheWriter, views: Sequence[View], ids: Sequence[str]) -> None:

@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfe_cache.embeddings import ArrayName, Embeddings
+from mmfe_cache.embeddings import ArrayName, Embeddings, embedding_shape
 from mmfe_cache.errors import DataError, GuideError
 from mmfe_cache.guides.protocol import Guide, Pending, StartsAhead
 from mmfe_cache.images import pixel_digest
 from mmfe_cache.progress import Progress
 from mmfe_cache.samples import Sample
-from mmfe_cache.store.documents import embedding_shape
 from mmfe_cache.views import View
 
 AHEAD = 3

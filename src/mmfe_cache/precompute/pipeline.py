@@ -13,13 +13,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName
+from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName, embedding_shape
 from mmfe_cache.errors import CacheError, DataError
 from mmfe_cache.precompute.encode import Batch, Encoder, Prepared, Rows, Started, prefetched
 from mmfe_cache.progress import Progress, Task
 from mmfe_cache.samples import SampleSet
-from mmfe_cache.store.documents import embedding_shape
-from mmfe_cache.store.table import DIGEST_BYTES, absent_rows
+from mmfe_cache.store.sample_table import DIGEST_BYTES, absent_rows
 from mmfe_cache.store.writer import CacheWriter
 from mmfe_cache.views import View
 

@@ -20,11 +20,26 @@ from mmfe_cache.precompute.build import build_cache, check_same, wanted_metadata
 from mmfe_cache.precompute.lock import locked
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import SampleSet
-from mmfe_cache.store import documents, table
 from mmfe_cache.store.findings import Damage, VerifyReport
+from mmfe_cache.store.format import (
+    METADATA_FILE,
+    SAMPLES,
+    OtherVersionError,
+    StoreMetadata,
+    ViewMetadata,
+    group_document,
+    parse_document,
+    serialise,
+)
 from mmfe_cache.store.location import true_place
-from mmfe_cache.store.metadata import SAMPLES, OtherVersionError, StoreMetadata, ViewMetadata
 from mmfe_cache.store.reader import open_cache
+from mmfe_cache.store.sample_table import (
+    DIGEST_BYTES,
+    absent_rows,
+    id_files,
+    pixels_digest,
+    table_documents,
+)
 from mmfe_cache.store.shards import ShardIndex, decode_index
 from mmfe_cache.store.verify import verify
 from mmfe_cache.store.writer import CacheWriter, aside_folder
@@ -132,12 +147,12 @@ class _Repair:
             CacheError: the store was built from something else.
         """
         try:
-            old = StoreMetadata.read(self._file(documents.NAME).read_bytes(), str(self._path))
+            old = StoreMetadata.read(self._file(METADATA_FILE).read_bytes(), str(self._path))
         except OtherVersionError:
             raise
         except (CacheError, OSError):
             self._store = self._root_from_other_files()
-            self._put(documents.NAME, documents.serialise(self._store.document()))
+            self._put(METADATA_FILE, serialise(self._store.document()))
         else:
             check_same(old, self._store, self._path, None, self._samples.ids)
             self._store = old
@@ -145,11 +160,11 @@ class _Repair:
     def restore_sample_table(self) -> None:
         """Write the sample table again, all but the pixel digests."""
         ids = self._samples.ids
-        self._put(f"{SAMPLES}/{documents.NAME}", documents.serialise(documents.group({})))
-        wanted = table.documents_of(ids, self._store.shard_samples, self._store.id)
+        self._put(f"{SAMPLES}/{METADATA_FILE}", serialise(group_document({})))
+        wanted = table_documents(ids, self._store.shard_samples, self._store.id)
         for name, document in wanted.items():
-            self._put(f"{SAMPLES}/{name}/{documents.NAME}", documents.serialise(document))
-        for name, data in table.id_files(ids).items():
+            self._put(f"{SAMPLES}/{name}/{METADATA_FILE}", serialise(document))
+        for name, data in id_files(ids).items():
             self._put(f"{SAMPLES}/{name}", data)
 
     def restore_views(self) -> list[ViewMetadata]:
@@ -163,7 +178,7 @@ class _Repair:
         writer = CacheWriter(self._path, self._store)
         wanted: list[ViewMetadata] = []
         for group, view in self._views.items():
-            own = self._file(f"{group}/{documents.NAME}")
+            own = self._file(f"{group}/{METADATA_FILE}")
             try:
                 known = ViewMetadata.read(own.read_bytes(), str(own), self._store.id)
             except (CacheError, OSError):
@@ -172,9 +187,9 @@ class _Repair:
                 wanted.append(known)
             else:
                 wanted += [known] if known.complete else []
-            self._put(f"{group}/{documents.NAME}", documents.serialise(known.document()))
+            self._put(f"{group}/{METADATA_FILE}", serialise(known.document()))
             for name, document in view.array_documents(self._store).items():
-                self._put(f"{group}/{name}/{documents.NAME}", documents.serialise(document))
+                self._put(f"{group}/{name}/{METADATA_FILE}", serialise(document))
         return wanted
 
     def remove_damaged_shards(self, damages: Sequence[Damage]) -> None:
@@ -214,7 +229,7 @@ class _Repair:
                 continue
             rows, first = rows.copy(), number * self._store.shard_samples
             ids: list[str] = []
-            for slot in np.flatnonzero(table.absent_rows(rows)).tolist():
+            for slot in np.flatnonzero(absent_rows(rows)).tolist():
                 sample = self._samples.samples[first + slot]
                 try:
                     digest = pixel_digest(sample.degraded.read())
@@ -250,13 +265,13 @@ class _Repair:
             break
         first = number * self._store.shard_samples
         members = self._samples.samples[first : first + len(absent)]
-        rows = np.zeros((len(absent), table.DIGEST_BYTES), np.uint8)
+        rows = np.zeros((len(absent), DIGEST_BYTES), np.uint8)
         for slot, sample in enumerate(members):
             if not absent[slot]:
                 digest = pixel_digest(sample.degraded.read())
                 rows[slot] = np.frombuffer(bytes.fromhex(digest), np.uint8)
         writer = CacheWriter(self._path, self._store)
-        true = table.pixels_digest(rows)
+        true = pixels_digest(rows)
         try:
             known = writer.read_digests(number)
         except CacheError:
@@ -290,7 +305,7 @@ class _Repair:
     def _view(self, group: str) -> ViewMetadata:
         """A view as its own metadata or that of any of its arrays tells it."""
         for name in ("", *(f"{array}/" for array in ARRAY_NAMES)):
-            file = self._file(f"{group}/{name}{documents.NAME}")
+            file = self._file(f"{group}/{name}{METADATA_FILE}")
             try:
                 view = ViewMetadata.read(file.read_bytes(), str(file), self._store.id)
             except (CacheError, OSError, KeyError):
@@ -306,9 +321,9 @@ class _Repair:
         """The root that the samples and the guide ask for, if the other files agree."""
         sizes: set[int] = set()
         stores: set[str] = set()
-        for file in self._path.rglob(documents.NAME):
+        for file in self._path.rglob(METADATA_FILE):
             try:
-                document = documents.parse(file.read_bytes(), str(file))
+                document = parse_document(file.read_bytes(), str(file))
             except (CacheError, OSError):  # From Python 3.12 on, links in a circle are listed too.
                 continue
             stores |= set(_values(document["attributes"], "store"))
