@@ -14,11 +14,11 @@ import numpy as np
 import torch.distributed as dist
 
 from benchmarks.cache_support import TinyGuide, sample_set, tree
-from mmfe_cache.build import build_cache
-from mmfe_cache.build.launcher import FabricRanks
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import MmfeError
-from mmfe_cache.store.metadata import StoreMetadata
+from mmfe_cache.precompute import build_cache
+from mmfe_cache.precompute.distributed import FabricRanks
+from mmfe_cache.store.format import StoreMetadata
 from mmfe_cache.store.writer import CacheWriter
 
 VIEWS = ("whole@16", "crop@8")

@@ -25,11 +25,12 @@ from benchmarks.cache_children import (
     wait,
 )
 from benchmarks.cache_support import TinyGuide, sample_set, tree
-from mmfe_cache.build import build_cache, check
-from mmfe_cache.build.repair import repair_cache
 from mmfe_cache.embeddings import ARRAY_NAMES
 from mmfe_cache.errors import CacheError
-from mmfe_cache.store import documents
+from mmfe_cache.precompute import build as building
+from mmfe_cache.precompute import build_cache
+from mmfe_cache.precompute.repair import repair_cache
+from mmfe_cache.store.format import serialise
 from mmfe_cache.store.reader import open_cache
 from mmfe_cache.store.verify import verify
 
@@ -119,7 +120,7 @@ def refused(rounds: int, folder: Path, seed: int = 0) -> dict[str, Any]:
             return "of this array"
         document = json.loads(expected["zarr.json"])
         document["attributes"]["mmfe-cache"]["schema"] = 0 if kind == "older" else 2
-        (path / "zarr.json").write_bytes(documents.serialise(document))
+        (path / "zarr.json").write_bytes(serialise(document))
         return kind
 
     kinds = ("truncated", "foreign", "swapped", "older", "newer")
@@ -178,7 +179,7 @@ def disk_full(rounds: int, folder: Path, seed: int = 0) -> dict[str, Any]:
                 limit = room % longest
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
             if not checked:
-                check.free_bytes = lambda path: None
+                building.free_bytes = lambda path: None
             run_build(place / "a.zarr", TinyGuide())
 
         if mounted and room + 4096 < shards:

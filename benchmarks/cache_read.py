@@ -23,11 +23,10 @@ import numpy as np
 import tensorstore
 import zarr
 
-from mmfe_cache.embeddings import ARRAY_NAMES
-from mmfe_cache.store.documents import embedding_shape
-from mmfe_cache.store.metadata import StoreMetadata, ViewMetadata
+from mmfe_cache.embeddings import ARRAY_NAMES, embedding_shape
+from mmfe_cache.store.format import StoreMetadata, ViewMetadata
 from mmfe_cache.store.reader import open_cache
-from mmfe_cache.store.table import DIGEST_BYTES, ids_digest
+from mmfe_cache.store.sample_table import DIGEST_BYTES, ids_digest
 from mmfe_cache.store.writer import CacheWriter
 
 VIEW, GROUP = "whole@128", "whole-128"

@@ -26,8 +26,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cache_read import VIEW, write_store
-from mmfe_cache.embeddings import ARRAY_NAMES
-from mmfe_cache.store.documents import embedding_shape
+from mmfe_cache.embeddings import ARRAY_NAMES, embedding_shape
 from mmfe_cache.store.reader import open_cache
 
 DIM, BATCH, ROUNDS = 4, 64, 60

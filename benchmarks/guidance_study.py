@@ -25,11 +25,11 @@ from pathlib import Path
 from statistics import mean, pstdev
 from typing import Any
 
-from mmfe_cache.build import build_cache
 from mmfe_cache.datasets import load_dataset, write_synth
 from mmfe_cache.degradations import KINDS
 from mmfe_cache.guides import load_guide
 from mmfe_cache.packing import pack, pack_path
+from mmfe_cache.precompute import build_cache
 from mmfe_cache.samples import Sample, SampleSet
 from mmfe_cache.store import open_cache, store_path
 from mmfe_restore.evaluation import evaluate

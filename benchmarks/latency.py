@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 from mmfe_cache import load_guide, open_cache
-from mmfe_cache.build import build_cache
 from mmfe_cache.errors import MmfeError
+from mmfe_cache.precompute import build_cache
 from mmfe_cache.samples import Sample, SampleSet
 from mmfe_cache.views import View
 from mmfe_restore.evaluation.published import published_table

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from mmfe_cache.store.format import METADATA_FILE
+
 from . import cache_build, output
 
 if TYPE_CHECKING:
@@ -29,13 +31,13 @@ def info(path: Store, as_json: Json = False) -> None:
     Example: mmfe cache info cache/cdd11/train/scene.zarr
     """
     from mmfe_cache.store import open_cache
-    from mmfe_cache.store.describe import describe, sentences
+    from mmfe_cache.store.reader import describe, describe_text
 
     about = describe(open_cache(path))
     if as_json:
         output.print_json(about)
         return
-    for line in sentences(about):
+    for line in describe_text(about):
         output.say(line)
 
 
@@ -108,11 +110,11 @@ def repair(
 
     Example: mmfe cache repair cache/cdd11/train/scene.zarr
     """
-    from mmfe_cache.build.repair import RepairReport, repair_cache
     from mmfe_cache.datasets import load_dataset
     from mmfe_cache.errors import CacheError, MmfeError
     from mmfe_cache.guides import load_guide
-    from mmfe_cache.store.origin import origins
+    from mmfe_cache.precompute.repair import RepairReport, repair_cache
+    from mmfe_cache.store.location import origins
 
     report: RepairReport | None = None
     tried = ""
@@ -153,7 +155,7 @@ def repair(
             {
                 "path": str(path),
                 "damages": [asdict(damage) for damage in report.damages],
-                "revived": list(report.revived),
+                "revived": list(report.recovered),
                 "encodings": report.encodings,
                 "intact": report.after.intact,
             }
@@ -163,7 +165,7 @@ def repair(
             f"{path}: {len(report.damages) or 'nothing'} was damaged, "
             f"{report.encodings} embeddings computed again"
         )
-        for name in report.revived:
+        for name in report.recovered:
             output.say(f"taken in, its image can be read now: {name}")
     if not report.after.intact:
         raise CacheError(
@@ -185,7 +187,7 @@ def pull(
     Example: mmfe cache pull s3://bucket/cdd11/train/scene.zarr cache/cdd11/train/scene.zarr
     """
     from mmfe_cache.io import format_bytes
-    from mmfe_cache.store.remote import pull as pull_store
+    from mmfe_cache.store.pull import pull as pull_store
 
     chosen = None if views is None else cache_build.named_views(views)
     count = pull_store(address, path, views=chosen, progress=output.console_progress())
@@ -199,13 +201,12 @@ def _source_of(path: str, root: Path | None) -> SampleSet | None:
     """The data set that a cache was built from; None where its root is too damaged to say so."""
     from mmfe_cache.datasets import load_dataset
     from mmfe_cache.errors import CacheError
-    from mmfe_cache.store import documents
-    from mmfe_cache.store.metadata import OtherVersionError, StoreMetadata
+    from mmfe_cache.store.format import OtherVersionError, StoreMetadata
     from mmfe_cache.store.storage import open_storage
 
     try:
         # Only the root: verifying names whatever else is damaged.
-        about = StoreMetadata.read(open_storage(path).read(documents.NAME), path)
+        about = StoreMetadata.read(open_storage(path).read(METADATA_FILE), path)
     except OtherVersionError:
         raise
     except (CacheError, FileNotFoundError):
@@ -216,7 +217,7 @@ def _source_of(path: str, root: Path | None) -> SampleSet | None:
 def _repair_command(path: str, root_damaged: bool) -> str:
     if not root_damaged or "://" in path:
         return f"mmfe cache repair {path}"
-    from mmfe_cache.store.origin import Origin, origins
+    from mmfe_cache.store.location import Origin, origins
 
     found = next((origin for origin in origins(Path(path)) if origin.known), Origin())
     return (

@@ -14,7 +14,7 @@ from . import output
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mmfe_cache.build.plan import BuildPlan
+    from mmfe_cache.precompute.plan import BuildPlan
     from mmfe_restore.recipes.schema import Recipe
 
 DEFAULT_RECIPE = "cdd11"
@@ -79,9 +79,9 @@ def command(
 
     Example: mmfe cache build --dataset cdd11 --guide scene --views whole@128,whole@160
     """
-    from mmfe_cache.build.launcher import launch, wants_many
     from mmfe_cache.datasets import load_dataset, splits_of
     from mmfe_cache.guides import load_guide
+    from mmfe_cache.precompute.distributed import launch, wants_many
     from mmfe_cache.progress import SilentProgress
     from mmfe_cache.store import store_path
 
@@ -108,7 +108,7 @@ def command(
         for samples, wanted in jobs
     ]
     if dry_run or (first and len(targets) > 1):
-        from mmfe_cache.build.plan import plan_build
+        from mmfe_cache.precompute.plan import plan_build
 
         plans = [
             plan_build(
@@ -128,7 +128,7 @@ def command(
         _refuse_what_cannot_fit(plans)
         if dry_run:
             return
-    from mmfe_cache.build import build_cache
+    from mmfe_cache.precompute import build_cache
 
     reports = [
         build_cache(

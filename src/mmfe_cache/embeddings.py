@@ -27,6 +27,15 @@ TOKEN_SLICES: dict[Tokens, slice] = {
 """Which stored tokens each reading takes; ``mean`` is the paper's literal single vector."""
 
 
+DEFAULT_PROMPT = "What kinds of degradation in this image?"
+"""The paper's question (Section 3), put to every guide that is asked one."""
+
+
+def embedding_shape(name: ArrayName, dim: int) -> tuple[int, ...]:
+    """The shape of one sample's embedding: (17, D), or (D,) for ``answer``."""
+    return (dim,) if name == "answer" else (NUM_TOKENS, dim)
+
+
 @dataclass(frozen=True, slots=True)
 class Embeddings:
     """The guidance of B samples.

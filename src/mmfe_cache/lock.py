@@ -1,4 +1,10 @@
-"""One writer at a time: a lock file that says who writes a store or a run, and since when."""
+"""One writer at a time: a lock file that says who writes a store or a run, and since when.
+
+Why not filelock's `SoftFileLease`, which beats as well: tried, it gives the lock of a suspended
+process away to a second writer on the same machine, and takes over another machine's dead lock only
+after watching it for the whole lease. The operating system's lock does neither, and its `FileLock`
+leaves the file behind and says nothing of other machines.
+"""
 
 from __future__ import annotations
 

@@ -83,11 +83,12 @@ def test_dry_run_counts_the_language_models_tokens(build, tmp_path, capsys):
 def test_stores_that_fit_only_one_by_one_are_refused_before_anything_is_built(
     build, tmp_path, monkeypatch
 ):
-    from mmfe_cache.build import check, plan
+    from mmfe_cache.precompute import build as building
+    from mmfe_cache.precompute import plan
 
     code, found, _ = build("--dry-run")
     room = max(store["bytes"] for store in found["stores"]) + 1
-    for module in (check, plan):
+    for module in (building, plan):
         monkeypatch.setattr(module, "free_bytes", lambda path: room)
     code, _, message = build()
     assert code == 1

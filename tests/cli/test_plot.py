@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmfe_cache.build import build_cache
 from mmfe_cache.datasets import load_dataset, write_synth
 from mmfe_cache.guides import load_guide
+from mmfe_cache.precompute import build_cache
 from mmfe_cli.app import run
 from mmfe_restore.model import Restorer
 from mmfe_restore.recipes import load_recipe

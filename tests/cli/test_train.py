@@ -25,10 +25,10 @@ SETS = [word for override in TINY for word in ("--set", override)]
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    from mmfe_cache.build import build_cache
     from mmfe_cache.datasets import load_dataset, write_synth
     from mmfe_cache.guides import load_guide
     from mmfe_cache.images import write_png
+    from mmfe_cache.precompute import build_cache
     from mmfe_cache.store import store_path
 
     folder = tmp_path_factory.mktemp("train")

@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmfe_cache.embeddings import DEFAULT_PROMPT
 from mmfe_cache.errors import UsageError
 from mmfe_cache.guides.registry import (
-    DEFAULT_PROMPT,
     GUIDES,
     GuideInfo,
     find_guide,

@@ -13,9 +13,6 @@ from mmfe_cache.parsing import parse_json
 
 Kind = Literal["qwen2.5-vl", "fastvlm", "scene", "oracle"]
 
-DEFAULT_PROMPT = "What kinds of degradation in this image?"
-"""The paper's question (Section 4.1)."""
-
 
 @dataclass(frozen=True, slots=True)
 class GuideInfo:

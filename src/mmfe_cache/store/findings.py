@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfe_cache.errors import CacheError
-from mmfe_cache.store import table
+from mmfe_cache.store.sample_table import without_crc
 from mmfe_cache.store.storage import Storage
 
 Kind = Literal["data", "pixels", "source"]
@@ -148,7 +148,7 @@ class Findings:
             self.add(file, f"cannot be read: {problem.got}")
             return None
         try:
-            return table.unsealed(np.frombuffer(data, np.uint8), file)
+            return without_crc(np.frombuffer(data, np.uint8), file)
         except CacheError:
             self.add(file, "its checksum is wrong")
             return None

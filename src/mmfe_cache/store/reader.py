@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName, Embeddings, Tokens
 from mmfe_cache.errors import CacheError, UsageError
-from mmfe_cache.store import documents, shards, table
-from mmfe_cache.store.arrays import CHECKS, ArrayReader, Check
-from mmfe_cache.store.ids import StoredIds
-from mmfe_cache.store.metadata import SAMPLES, StoreMetadata, ViewMetadata
-from mmfe_cache.store.origin import no_root
-from mmfe_cache.store.pixels import StoredPixels
+from mmfe_cache.io import format_bytes
+from mmfe_cache.store import shards
+from mmfe_cache.store.array_reader import CHECKS, ArrayReader, Check
+from mmfe_cache.store.format import METADATA_FILE, SAMPLES, StoreMetadata, ViewMetadata
+from mmfe_cache.store.location import no_root
+from mmfe_cache.store.sample_table import DIGEST_BYTES, StoredIds, StoredPixels, absent_rows
 from mmfe_cache.store.storage import Storage, open_storage
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class CacheReader:
         self.path = path
         self._storage = storage
         try:
-            root = storage.read(documents.NAME)
+            root = storage.read(METADATA_FILE)
         except FileNotFoundError:
             raise no_root(storage, path) from None
         self.metadata = StoreMetadata.read(root, str(path))
@@ -105,7 +105,7 @@ class CacheReader:
     def pixel_digests(self) -> NDArray[np.uint8]:
         """(N, 16) blake2b of every sample's pixels; zero where it was skipped or not yet read."""
         size = self.metadata.shard_samples
-        digests = np.zeros((len(self), table.DIGEST_BYTES), np.uint8)
+        digests = np.zeros((len(self), DIGEST_BYTES), np.uint8)
         for number in range(self.metadata.num_shards):
             rows = self._pixels.rows(number)
             if rows is not None:
@@ -117,7 +117,7 @@ class CacheReader:
         """Ids of samples that could not be read when the cache was built."""
         if not self.views:
             return ()
-        return tuple(self.ids[i] for i in np.flatnonzero(table.absent_rows(self.pixel_digests)))
+        return tuple(self.ids[i] for i in np.flatnonzero(absent_rows(self.pixel_digests)))
 
     def index_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Where samples are.
@@ -234,7 +234,7 @@ class CacheReader:
         return found
 
     def _open_view(self, group: str) -> None:
-        name = f"{group}/{documents.NAME}"
+        name = f"{group}/{METADATA_FILE}"
         try:
             data = self._storage.read(name)
         except FileNotFoundError:
@@ -273,3 +273,70 @@ def _as_indices(given: NDArray[Any]) -> NDArray[np.int64]:
 def _some(names: Sequence[str], most: int = 3) -> str:
     shown = ", ".join(repr(name) for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def describe(reader: CacheReader) -> dict[str, Any]:
+    """Everything `mmfe cache info` tells, as JSON values."""
+    meta = reader.metadata
+    views = {
+        name: {
+            "complete": view.complete,
+            "batch_size": view.batch_size,
+            "halved": _halved(reader, name, view.batch_size),
+        }
+        for name, view in reader.view_metadata.items()
+    }
+    return {
+        "path": str(reader.path),
+        "schema": 1,
+        "dataset": meta.dataset,
+        "split": meta.split,
+        "guide": meta.guide,
+        "dim": meta.dim,
+        "samples": len(reader),
+        "skipped": list(reader.skipped),
+        "shard_samples": meta.shard_samples,
+        "shards": meta.num_shards,
+        "bytes": meta.bytes_of(range(meta.num_shards)) * len(reader.views),
+        "views": views,
+        "id": meta.id,
+        "fingerprint": reader.fingerprint,
+    }
+
+
+def describe_text(about: Mapping[str, Any]) -> list[str]:
+    """The same for people, a line each."""
+    finished = [name for name, view in about["views"].items() if view["complete"]]
+    unfinished = [name for name, view in about["views"].items() if not view["complete"]]
+    lines = [
+        f"{about['path']}: what {about['guide']} sees in the {about['split']} split of "
+        f"{about['dataset']}",
+        f"  {about['samples']:,} samples, embeddings of width {about['dim']}, "
+        f"{format_bytes(about['bytes'])} in {about['shards']:,} shards of {about['shard_samples']}",
+        f"  views: {', '.join(finished) or 'none is finished'}",
+    ]
+    if unfinished:
+        lines.append(
+            f"  not finished: {', '.join(unfinished)} (mmfe cache build with the same options "
+            "goes on)"
+        )
+    if about["skipped"]:
+        lines.append(f"  skipped: {len(about['skipped'])}, such as {about['skipped'][0]!r}")
+    for name, view in about["views"].items():
+        if view["halved"]:
+            sizes = sorted(set(view["halved"].values()))
+            lines.append(
+                f"  {name}: memory ran out in {len(view['halved'])} shards; they were encoded "
+                f"in batches of {' or '.join(map(str, sizes))} instead of {view['batch_size']}"
+            )
+    lines.append("  fingerprint:")
+    lines += [f"    {name}: {value}" for name, value in about["fingerprint"].items()]
+    return lines
+
+
+def _halved(reader: CacheReader, view: str, batch_size: int) -> dict[str, int] | None:
+    # A request a shard would be slow where the store is behind an address.
+    if "://" in str(reader.path):
+        return None
+    batches = reader.shard_batches(view)
+    return {str(number): size for number, size in batches.items() if size < batch_size}

@@ -15,9 +15,8 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfe_cache.embeddings import ArrayName
+from mmfe_cache.embeddings import ArrayName, embedding_shape
 from mmfe_cache.errors import CacheError
-from mmfe_cache.store.documents import embedding_shape
 from mmfe_cache.store.storage import Storage
 
 ABSENT = 2**64 - 1

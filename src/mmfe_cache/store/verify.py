@@ -14,10 +14,27 @@ from mmfe_cache.errors import CacheError, DataError
 from mmfe_cache.images import pixel_digest
 from mmfe_cache.progress import Progress, SilentProgress, Task
 from mmfe_cache.samples import Sample, SampleSet
-from mmfe_cache.store import documents, table
 from mmfe_cache.store.findings import Findings, Kind, VerifyReport
-from mmfe_cache.store.metadata import SAMPLES, OtherVersionError, StoreMetadata, ViewMetadata
-from mmfe_cache.store.origin import no_root
+from mmfe_cache.store.format import (
+    METADATA_FILE,
+    SAMPLES,
+    OtherVersionError,
+    StoreMetadata,
+    ViewMetadata,
+    group_document,
+    serialise,
+)
+from mmfe_cache.store.location import no_root
+from mmfe_cache.store.sample_table import (
+    DIGEST_BYTES,
+    absent_rows,
+    id_files,
+    ids_digest,
+    pixels_digest,
+    table_documents,
+    with_crc,
+    without_crc,
+)
 from mmfe_cache.store.shards import ShardPlace, chunk_intact, decode_index
 from mmfe_cache.store.storage import Storage, exists, open_storage
 
@@ -52,12 +69,12 @@ class _Verification:
 
     def run(self, samples: SampleSet | None, workers: int) -> VerifyReport:
         try:
-            root = self._storage.read(documents.NAME)
+            root = self._storage.read(METADATA_FILE)
         except FileNotFoundError:
             root = None
         except CacheError as problem:
             # Without the root, nothing else can be judged.
-            self._found.add(documents.NAME, f"cannot be read: {problem.got}")
+            self._found.add(METADATA_FILE, f"cannot be read: {problem.got}")
             return self._found.report()
         if root is None and SAMPLES not in _folders(self._storage):
             raise no_root(self._storage, self._storage.location)
@@ -76,7 +93,7 @@ class _Verification:
 
     def _root(self, data: bytes | None) -> StoreMetadata | None:
         if data is None:
-            self._found.add(documents.NAME, "missing")
+            self._found.add(METADATA_FILE, "missing")
             return None
         self._found.count(data)
         try:
@@ -84,34 +101,34 @@ class _Verification:
         except OtherVersionError:
             raise
         except CacheError as problem:
-            self._found.add(documents.NAME, problem.problem)
+            self._found.add(METADATA_FILE, problem.problem)
             return None
 
     def _table(self, store: StoreMetadata) -> None:
-        self._found.expect(f"{SAMPLES}/{documents.NAME}", documents.serialise(documents.group({})))
+        self._found.expect(f"{SAMPLES}/{METADATA_FILE}", serialise(group_document({})))
         text = self._found.sealed(f"{SAMPLES}/ids/c.0")
         offsets = self._found.sealed(f"{SAMPLES}/offsets/c.0")
         if text is not None:
             ids = tuple(text.tobytes().decode(errors="replace").split("\n")[:-1])
-            if table.ids_digest(ids) != store.samples or len(ids) != store.num_samples:
+            if ids_digest(ids) != store.samples or len(ids) != store.num_samples:
                 self._found.add(f"{SAMPLES}/ids/c.0", "holds the ids of another store")
             else:
                 self._ids = ids
         if self._ids is None:
             # Only the lengths are missing for the expected metadata; they cannot be judged.
             return
-        if offsets is not None and table.id_files(self._ids)["offsets/c.0"] != table.sealed(
+        if offsets is not None and id_files(self._ids)["offsets/c.0"] != with_crc(
             offsets.tobytes()
         ):
             self._found.add(f"{SAMPLES}/offsets/c.0", "does not fit the ids")
-        wanted = table.documents_of(self._ids, store.shard_samples, store.id)
+        wanted = table_documents(self._ids, store.shard_samples, store.id)
         for name, document in wanted.items():
-            self._found.expect(f"{SAMPLES}/{name}/{documents.NAME}", documents.serialise(document))
+            self._found.expect(f"{SAMPLES}/{name}/{METADATA_FILE}", serialise(document))
 
     def _digests(self, store: StoreMetadata) -> dict[int, NDArray[np.uint8] | None]:
         """Every shard's pixel digests; None where they are damaged, no key where none are."""
         found: dict[int, NDArray[np.uint8] | None] = {}
-        length = store.shard_samples * table.DIGEST_BYTES
+        length = store.shard_samples * DIGEST_BYTES
         for number in range(store.num_shards):
             name = f"{SAMPLES}/digests/c.{number}.0"
             try:
@@ -123,12 +140,12 @@ class _Verification:
                 found[number] = None
                 continue
             try:
-                body = table.unsealed(np.frombuffer(data, np.uint8), name, length)
+                body = without_crc(np.frombuffer(data, np.uint8), name, length)
             except CacheError as problem:
                 self._found.add(name, problem.problem, shard=number)
                 found[number] = None
             else:
-                rows = body.reshape(-1, table.DIGEST_BYTES)
+                rows = body.reshape(-1, DIGEST_BYTES)
                 found[number] = rows[: store.count(number)]
         return found
 
@@ -147,10 +164,10 @@ class _Verification:
         try:
             view.check_folder(group, self._storage.location)
         except CacheError as problem:
-            self._found.add(f"{group}/{documents.NAME}", problem.problem, group=group)
+            self._found.add(f"{group}/{METADATA_FILE}", problem.problem, group=group)
             return
         for name, document in view.array_documents(store).items():
-            self._found.expect(f"{group}/{name}/{documents.NAME}", documents.serialise(document))
+            self._found.expect(f"{group}/{name}/{METADATA_FILE}", serialise(document))
         if complete is False:
             self._found.unfinished.append(view.view)
         for name in ARRAY_NAMES:
@@ -161,7 +178,7 @@ class _Verification:
 
     def _is_view(self, store: StoreMetadata, group: str) -> bool:
         """Whether anything of a view is there; else the folder is not the store's."""
-        names = [documents.NAME, *(f"{name}/{documents.NAME}" for name in ARRAY_NAMES)]
+        names = [METADATA_FILE, *(f"{name}/{METADATA_FILE}" for name in ARRAY_NAMES)]
         names += [f"{name}/{store.place(group, name, 0).file}" for name in ARRAY_NAMES]
         return any(exists(self._storage, f"{group}/{name}") for name in names)
 
@@ -169,10 +186,10 @@ class _Verification:
         self, store: StoreMetadata, group: str
     ) -> tuple[ViewMetadata | None, bool | None]:
         """The view, from its own metadata or an array's; and whether it says to be complete."""
-        own = f"{group}/{documents.NAME}"
+        own = f"{group}/{METADATA_FILE}"
         view: ViewMetadata | None = None
         complete: bool | None = None
-        for name in (own, *(f"{group}/{array}/{documents.NAME}" for array in ARRAY_NAMES)):
+        for name in (own, *(f"{group}/{array}/{METADATA_FILE}" for array in ARRAY_NAMES)):
             try:
                 data = self._storage.read(name)
                 found = ViewMetadata.read(data, name, store.id)
@@ -230,8 +247,8 @@ class _Verification:
             add(f"{len(bad)} damaged {'chunk' if len(bad) == 1 else 'chunks'}", bad)
         known = digests.get(place.number)
         if known is not None:
-            same = np.array_equal(~table.absent_rows(known), index.present)
-            if table.pixels_digest(known) != index.pixels or not same:
+            same = np.array_equal(~absent_rows(known), index.present)
+            if pixels_digest(known) != index.pixels or not same:
                 add("was computed from other pixels than the sample table says", kind="pixels")
         elif place.number not in digests:
             digests[place.number] = None
@@ -253,7 +270,7 @@ class _Verification:
         for number, rows in digests.items():
             if rows is not None and self._ids is not None:
                 first = number * store.shard_samples
-                for slot in np.flatnonzero(~table.absent_rows(rows)).tolist():
+                for slot in np.flatnonzero(~absent_rows(rows)).tolist():
                     known[self._ids[first + slot]] = rows[slot].tobytes().hex()
         wanted = [sample for sample in samples if sample.id in known]
         for name in sorted(known.keys() - {sample.id for sample in wanted}):

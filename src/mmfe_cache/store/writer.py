@@ -15,10 +15,25 @@ from numpy.typing import NDArray
 from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName
 from mmfe_cache.errors import CacheError
 from mmfe_cache.io import Buffer, explain, explained, move_folder, write_file
-from mmfe_cache.store import documents, shards, table
-from mmfe_cache.store.metadata import SAMPLES, StoreMetadata, ViewMetadata
-from mmfe_cache.store.origin import no_root
-from mmfe_cache.store.pixels import StoredPixels
+from mmfe_cache.store import shards
+from mmfe_cache.store.format import (
+    METADATA_FILE,
+    SAMPLES,
+    StoreMetadata,
+    ViewMetadata,
+    group_document,
+    serialise,
+)
+from mmfe_cache.store.location import no_root
+from mmfe_cache.store.sample_table import (
+    DIGEST_BYTES,
+    StoredPixels,
+    absent_rows,
+    id_files,
+    pixels_digest,
+    table_documents,
+    with_crc,
+)
 from mmfe_cache.store.storage import LocalStorage
 
 
@@ -43,7 +58,7 @@ class CacheWriter:
     @property
     def exists(self) -> bool:
         """Whether the store's root is there."""
-        return (self.path / documents.NAME).is_file()
+        return (self.path / METADATA_FILE).is_file()
 
     def create(self, ids: Sequence[str]) -> None:
         """Write the root and the sample table, in one rename.
@@ -55,13 +70,13 @@ class CacheWriter:
         self.check_place()
         folder = self._fresh(self.path.name)
         contents: dict[str, bytes] = {
-            documents.NAME: documents.serialise(self.metadata.document()),
-            f"{SAMPLES}/{documents.NAME}": documents.serialise(documents.group({})),
+            METADATA_FILE: serialise(self.metadata.document()),
+            f"{SAMPLES}/{METADATA_FILE}": serialise(group_document({})),
         }
-        arrays = table.documents_of(ids, self.metadata.shard_samples, self.metadata.id)
+        arrays = table_documents(ids, self.metadata.shard_samples, self.metadata.id)
         for name, document in arrays.items():
-            contents[f"{SAMPLES}/{name}/{documents.NAME}"] = documents.serialise(document)
-        for name, data in table.id_files(ids).items():
+            contents[f"{SAMPLES}/{name}/{METADATA_FILE}"] = serialise(document)
+        for name, data in id_files(ids).items():
             contents[f"{SAMPLES}/{name}"] = data
         self._fill(folder, contents)
         if self.path.exists():
@@ -87,17 +102,17 @@ class CacheWriter:
     def create_view(self, group: str, view: ViewMetadata) -> None:
         """Write a view's metadata and empty arrays, in one rename."""
         folder = self._fresh(f"{self.path.name}.{group}")
-        contents = {documents.NAME: documents.serialise(view.document())}
+        contents = {METADATA_FILE: serialise(view.document())}
         for name, document in view.array_documents(self.metadata).items():
-            contents[f"{name}/{documents.NAME}"] = documents.serialise(document)
+            contents[f"{name}/{METADATA_FILE}"] = serialise(document)
         self._fill(folder, contents)
         with explained(self.path / group):
             move_folder(folder, self.path / group)
 
     def update_view(self, group: str, view: ViewMetadata) -> None:
         """Replace a view's metadata."""
-        data = documents.serialise(view.document())
-        self._write(self.path / group / documents.NAME, [data])
+        data = serialise(view.document())
+        self._write(self.path / group / METADATA_FILE, [data])
 
     def finish_view(self, group: str, view: ViewMetadata) -> ViewMetadata:
         """Say that every shard of a view is there."""
@@ -136,13 +151,11 @@ class CacheWriter:
             digests: (n, 16) the samples' pixel digests; zero rows are left out.
             batch: how many samples the guide encoded together.
         """
-        present = ~table.absent_rows(digests)
+        present = ~absent_rows(digests)
         for name in ARRAY_NAMES:
             place = self.metadata.place(view, name, number)
             shape = self.metadata.shape(name)
-            parts = shards.encode(
-                shape, place, rows[name], present, table.pixels_digest(digests), batch
-            )
+            parts = shards.encode(shape, place, rows[name], present, pixels_digest(digests), batch)
             self._write(self.path / group / name / place.file, parts)
 
     def shard_batch(self, group: str, view: str, number: int) -> int | None:
@@ -160,10 +173,10 @@ class CacheWriter:
 
     def write_digests(self, number: int, digests: NDArray[np.uint8]) -> None:
         """Write the (n, 16) pixel digests of one shard's samples."""
-        whole = np.zeros((self.metadata.shard_samples, table.DIGEST_BYTES), np.uint8)
+        whole = np.zeros((self.metadata.shard_samples, DIGEST_BYTES), np.uint8)
         whole[: len(digests)] = digests
         path = self.path / SAMPLES / "digests" / f"c.{number}.0"
-        self._write(path, [table.sealed(whole.tobytes())])
+        self._write(path, [with_crc(whole.tobytes())])
 
     def clear_aside(self) -> None:
         """Remove what a killed build left unfinished."""

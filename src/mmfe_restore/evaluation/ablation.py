@@ -75,8 +75,8 @@ def run_plan(plan: Plan, progress: Progress, *, device: str = "auto") -> dict[st
 
 
 def _build(plan: Plan, need: CacheNeed, progress: Progress, device: str) -> None:
-    from mmfe_cache.build import build_cache
     from mmfe_cache.guides import load_guide
+    from mmfe_cache.precompute import build_cache
 
     dataset = plan.rows[0].recipe.data.dataset
     samples = load_dataset(dataset, need.split, plan.root)

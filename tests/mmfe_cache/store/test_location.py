@@ -1,7 +1,17 @@
+import json
 from pathlib import Path
 
+import pytest
+
+from benchmarks.cache_support import TinyGuide, sample_set
+from mmfe_cache.errors import CacheError
 from mmfe_cache.guides import DEFAULT_PROMPT
+from mmfe_cache.precompute import build_cache
+from mmfe_cache.precompute.repair import repair_cache
 from mmfe_cache.store import location, store_path
+from mmfe_cache.store.format import OtherVersionError, serialise
+from mmfe_cache.store.location import origins
+from mmfe_cache.store.verify import verify
 
 
 def test_default_place():
@@ -33,3 +43,72 @@ def test_a_directory_is_named_by_its_content(tmp_path):
 
 def test_the_prompt_is_the_guides_own():
     assert location.DEFAULT_PROMPT == DEFAULT_PROMPT
+
+
+@pytest.fixture
+def store(tmp_path):
+    path = tmp_path / "cache/patterns/train/tiny.zarr"
+    build_cache(sample_set(5), TinyGuide(), ["whole@16"], path)
+    return path
+
+
+def flip(file, word):
+    data = bytearray(file.read_bytes())
+    data[data.index(word)] ^= 1
+    file.write_bytes(data)
+
+
+def test_an_undamaged_root_is_certain(store):
+    (found,) = origins(store)
+    assert (found.dataset, found.split, found.guide) == ("patterns", "train", "tiny")
+    assert found.prompt == "what is it?"
+    assert found.certain
+
+
+def test_a_damaged_root_still_says_most_and_the_place_says_the_rest(store):
+    flip(store / "zarr.json", b"patterns")
+    text, place = origins(store)
+    assert (text.dataset, text.split, text.guide) == ("qatterns", "train", "tiny")
+    assert text.prompt == "what is it?"
+    assert (place.dataset, place.split, place.guide) == ("patterns", "train", "tiny")
+    assert not text.certain
+    assert not place.certain
+
+
+def test_the_place_fills_what_the_text_does_not_say(store):
+    flip(store / "zarr.json", b'"tiny"')
+    text, both, place = origins(store)
+    assert text.guide is None
+    assert (both.dataset, both.split, both.guide) == ("patterns", "train", "tiny")
+    assert both.prompt == "what is it?"
+    assert place.known
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\x00{", b'{"attributes": 7}'])
+def test_a_root_that_says_nothing_leaves_the_place(store, content):
+    (store / "zarr.json").write_bytes(content)
+    assert [found.known for found in origins(store)] == [False, True, True]
+    moved = store.rename(store.parent.parent.parent / "moved.zarr")
+    assert [found.known for found in origins(moved)] == [False]
+
+
+def test_no_folder_is_no_cache(tmp_path):
+    with pytest.raises(CacheError, match="no cache at"):
+        next(origins(tmp_path / "none.zarr"))
+
+
+@pytest.mark.parametrize(("schema", "age"), [(0, "older"), (2, "newer")])
+def test_an_undamaged_store_of_another_version_is_neither_verified_nor_repaired(store, schema, age):
+    file = store / "zarr.json"
+    document = json.loads(file.read_text())
+    document["attributes"]["mmfe-cache"]["schema"] = schema
+    file.write_bytes(serialise(document))
+    before = file.read_bytes()
+    for work in (
+        lambda: next(origins(store)),
+        lambda: verify(store),
+        lambda: repair_cache(store, sample_set(5), TinyGuide()),
+    ):
+        with pytest.raises(OtherVersionError, match=age):
+            work()
+    assert file.read_bytes() == before

@@ -13,8 +13,8 @@ import torch
 from benchmarks.cache_read import VIEW, write_store
 from benchmarks.cache_support import TinyGuide, sample_set
 from mmfe_cache import open_cache
-from mmfe_cache.build import build_cache
 from mmfe_cache.errors import CacheError, UsageError
+from mmfe_cache.precompute import build_cache
 from mmfe_cache.store import mapping
 
 

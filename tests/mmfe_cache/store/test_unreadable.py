@@ -8,9 +8,9 @@ import pytest
 
 from benchmarks.cache_support import TinyGuide, sample_set, tree
 from mmfe_cache import open_cache
-from mmfe_cache.build import build_cache
-from mmfe_cache.build.repair import repair_cache
 from mmfe_cache.errors import CacheError
+from mmfe_cache.precompute import build_cache
+from mmfe_cache.precompute.repair import repair_cache
 from mmfe_cache.store.verify import verify
 
 VIEW = "whole@16"

@@ -6,9 +6,9 @@ import pytest
 
 from benchmarks.cache_support import Pattern, TinyGuide, sample_set, tree
 from mmfe_cache import open_cache
-from mmfe_cache.build import build_cache
-from mmfe_cache.build.repair import repair_cache
 from mmfe_cache.errors import CacheError, MmfeError
+from mmfe_cache.precompute import build_cache
+from mmfe_cache.precompute.repair import repair_cache
 from mmfe_cache.store.verify import verify
 
 VIEWS = ("whole@16", "crop@8")
@@ -223,9 +223,9 @@ def test_a_repair_takes_in_skipped_samples_whose_images_were_mended(tmp_path):
     build(store, samples=sample_set(10, broken=[2, 5, 9]), on_error="skip")
     before = tree(store)
     still = repair_cache(store, sample_set(10, broken=[2, 5, 9]), TinyGuide())
-    assert (still.revived, still.encodings, tree(store)) == ((), 0, before)
+    assert (still.recovered, still.encodings, tree(store)) == ((), 0, before)
     half = repair_cache(store, sample_set(10, broken=[2]), TinyGuide())
-    assert half.revived == ("haze/00005", "haze/00009")
+    assert half.recovered == ("haze/00005", "haze/00009")
     # Shards 1 and 2 hold four and two samples; shard 0 is not touched.
     assert half.encodings == len(VIEWS) * 6
     after = tree(store)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmfe_cache.build import build_cache
 from mmfe_cache.guides import load_guide
+from mmfe_cache.precompute import build_cache
 from mmfe_cache.samples import ImageArray, Sample, SampleSet
 from mmfe_cache.store import CacheReader, open_cache
 from mmfe_restore.model import Restorer

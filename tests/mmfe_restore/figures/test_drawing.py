@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mmfe_cache.build import build_cache
 from mmfe_cache.errors import CacheError, DataError, UsageError
 from mmfe_cache.guides import load_guide
+from mmfe_cache.precompute import build_cache
 from mmfe_cache.samples import Sample, SampleSet
 from mmfe_cache.store import open_cache
 from mmfe_restore.figures import (

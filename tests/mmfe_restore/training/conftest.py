@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from mmfe_cache.build import build_cache
 from mmfe_cache.datasets import load_dataset, write_synth
 from mmfe_cache.guides import load_guide
 from mmfe_cache.images import write_png
+from mmfe_cache.precompute import build_cache
 from mmfe_cache.store import store_path
 from mmfe_restore.recipes import load_recipe
 

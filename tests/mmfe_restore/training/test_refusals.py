@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmfe_cache.build import build_cache
 from mmfe_cache.datasets import load_dataset
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import CacheError, ModelError, UsageError
 from mmfe_cache.guides import load_guide
+from mmfe_cache.precompute import build_cache
 from mmfe_cache.store import store_path
 from mmfe_restore.losses import fourier_loss, l1_loss
 from mmfe_restore.model import Restorer

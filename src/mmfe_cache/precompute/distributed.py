@@ -1,15 +1,65 @@
-"""Starting or joining the processes that share a build, through Lightning Fabric."""
+"""The processes that share one build, and how Lightning Fabric starts or joins them."""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 
 from mmfe_cache.errors import MmfeError
 from mmfe_cache.machine import Processes
+
+
+class Ranks(Protocol):
+    """A group of equal processes; `launcher.launch` makes one of many, `Alone` is one of one.
+
+    Attributes:
+        rank: this process's number, from 0.
+        size: how many there are.
+    """
+
+    @property
+    def rank(self) -> int:
+        """This process's number, from 0."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many processes there are."""
+        ...
+
+    def barrier(self) -> None:
+        """Wait until every process has come here."""
+        ...
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's ``value``, in every process."""
+        ...
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's ``value``, by rank, in every process."""
+        ...
+
+
+class Alone:
+    """A single process."""
+
+    rank = 0
+    size = 1
+
+    def barrier(self) -> None:
+        """Nobody to wait for."""
+
+    def broadcast(self, value: Any) -> Any:
+        """The value itself."""
+        return value
+
+    def gather(self, value: Any) -> list[Any]:
+        """The one value."""
+        return [value]
+
 
 PATIENCE = timedelta(days=30)
 """How long a process waits for the others: the slowest may have days of work left."""

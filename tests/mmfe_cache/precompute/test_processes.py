@@ -10,8 +10,8 @@ from skimage import data as photographs
 
 from benchmarks.cache_children import CountingGuide, SharedCount, run_build, start_ranks, wait
 from benchmarks.cache_support import TinyGuide, tree
-from mmfe_cache.build.launcher import wants_many
 from mmfe_cache.datasets import write_synth
+from mmfe_cache.precompute.distributed import wants_many
 
 
 @pytest.mark.parametrize("size", [2, 3])

@@ -1,32 +1,128 @@
-"""The steps of a repair: metadata and tables written again, spoiled shards removed."""
+"""Bringing a damaged store back: exactly what is damaged is written again."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfe_cache.build.check import check_same, wanted_metadata
 from mmfe_cache.embeddings import ARRAY_NAMES
 from mmfe_cache.errors import CacheError, DataError
 from mmfe_cache.guides.protocol import Guide
 from mmfe_cache.images import pixel_digest
 from mmfe_cache.io import explained, write_file
+from mmfe_cache.lock import locked
+from mmfe_cache.precompute.build import build_cache, check_same, wanted_metadata
+from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import SampleSet
-from mmfe_cache.store import documents, table
-from mmfe_cache.store.findings import Damage
-from mmfe_cache.store.metadata import SAMPLES, OtherVersionError, StoreMetadata, ViewMetadata
+from mmfe_cache.store.findings import Damage, VerifyReport
+from mmfe_cache.store.format import (
+    METADATA_FILE,
+    SAMPLES,
+    OtherVersionError,
+    StoreMetadata,
+    ViewMetadata,
+    group_document,
+    parse_document,
+    serialise,
+)
+from mmfe_cache.store.location import true_place
+from mmfe_cache.store.reader import open_cache
+from mmfe_cache.store.sample_table import (
+    DIGEST_BYTES,
+    absent_rows,
+    id_files,
+    pixels_digest,
+    table_documents,
+)
 from mmfe_cache.store.shards import ShardIndex, decode_index
+from mmfe_cache.store.verify import verify
 from mmfe_cache.store.writer import CacheWriter, aside_folder
 
 
-class Mending:
-    """Repairs one store in place; the steps are to be called in their order.
+@dataclass(frozen=True, slots=True)
+class RepairReport:
+    """What one call of `repair_cache` did.
+
+    Attributes:
+        path: the store.
+        damages: what was wrong.
+        recovered: samples that were skipped and whose images can be read now.
+        encodings: sample-views the guide computed again.
+        after: what a verification found afterwards.
+    """
+
+    path: Path
+    damages: tuple[Damage, ...]
+    recovered: tuple[str, ...]
+    encodings: int
+    after: VerifyReport
+
+
+def repair_cache(
+    path: str | Path,
+    samples: SampleSet,
+    guide: Guide,
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> RepairReport:
+    """Verify the store at ``path`` and write again exactly what is damaged or missing.
+
+    Samples that were skipped are taken in where their images can be read now.
+
+    Metadata and the sample table follow from the samples, the guide and what is left of the
+    store; a damaged shard of a finished view is computed again. Unfinished views are left to
+    `build_cache`.
+
+    Args:
+        path: the store's folder.
+        samples: the split it was built from.
+        guide: the guide it was built with.
+        workers: threads that read and prepare images.
+        progress: where progress and messages go.
+
+    Raises:
+        CacheError: the samples or the guide are not those of the store, or its pixels changed.
+        DataError: an image cannot be read any more.
+    """
+    path, sink = true_place(path), progress or SilentProgress()
+    before = verify(path, progress=sink)
+    if before.intact and not open_cache(path).skipped:
+        return RepairReport(path, (), (), 0, before)
+    with locked(path):
+        repair = _Repair(path, samples, guide)
+        repair.restore_root()
+        repair.restore_sample_table()
+        views = repair.restore_views()
+        # Only now can every shard be judged: some may have been hidden by damaged metadata.
+        repair.remove_damaged_shards(verify(path, progress=sink).damages)
+        recovered = repair.recover_skipped()
+    # The lock is free again: the build takes it itself.
+    encodings = 0
+    for view in views:
+        report = build_cache(
+            samples,
+            guide,
+            [view.view],
+            path,
+            batch_size=view.batch_size,
+            workers=workers,
+            on_error="skip",
+            progress=sink,
+            shard_batches=repair.shard_batches,
+        )
+        encodings += report.encodings
+    return RepairReport(path, before.damages, recovered, encodings, verify(path, progress=sink))
+
+
+class _Repair:
+    """The steps of a repair in place, to be called in their order.
 
     Args:
         path: the store's folder.
@@ -34,7 +130,7 @@ class Mending:
         guide: the guide it was built with.
 
     Attributes:
-        shard_batches: how many samples were encoded together for the shards that `data` spoils,
+        shard_batches: how many samples were encoded together for the shards that are removed,
             by view and number.
     """
 
@@ -44,34 +140,34 @@ class Mending:
         self._views: dict[str, ViewMetadata] = {}
         self.shard_batches: dict[tuple[str, int], int] = {}
 
-    def root(self) -> None:
-        """Write the root again if it is damaged and the rest of the store vouches for it.
+    def restore_root(self) -> None:
+        """Write the root again if it is damaged and the other files agree on what it said.
 
         Raises:
             CacheError: the store was built from something else.
         """
         try:
-            old = StoreMetadata.read(self._file(documents.NAME).read_bytes(), str(self._path))
+            old = StoreMetadata.read(self._file(METADATA_FILE).read_bytes(), str(self._path))
         except OtherVersionError:
             raise
         except (CacheError, OSError):
-            self._store = self._vouched()
-            self._put(documents.NAME, documents.serialise(self._store.document()))
+            self._store = self._root_from_other_files()
+            self._put(METADATA_FILE, serialise(self._store.document()))
         else:
             check_same(old, self._store, self._path, None, self._samples.ids)
             self._store = old
 
-    def tables(self) -> None:
+    def restore_sample_table(self) -> None:
         """Write the sample table again, all but the pixel digests."""
         ids = self._samples.ids
-        self._put(f"{SAMPLES}/{documents.NAME}", documents.serialise(documents.group({})))
-        wanted = table.documents_of(ids, self._store.shard_samples, self._store.id)
+        self._put(f"{SAMPLES}/{METADATA_FILE}", serialise(group_document({})))
+        wanted = table_documents(ids, self._store.shard_samples, self._store.id)
         for name, document in wanted.items():
-            self._put(f"{SAMPLES}/{name}/{documents.NAME}", documents.serialise(document))
-        for name, data in table.id_files(ids).items():
+            self._put(f"{SAMPLES}/{name}/{METADATA_FILE}", serialise(document))
+        for name, data in id_files(ids).items():
             self._put(f"{SAMPLES}/{name}", data)
 
-    def views(self) -> list[ViewMetadata]:
+    def restore_views(self) -> list[ViewMetadata]:
         """Write the views' metadata again.
 
         Returns:
@@ -82,7 +178,7 @@ class Mending:
         writer = CacheWriter(self._path, self._store)
         wanted: list[ViewMetadata] = []
         for group, view in self._views.items():
-            own = self._file(f"{group}/{documents.NAME}")
+            own = self._file(f"{group}/{METADATA_FILE}")
             try:
                 known = ViewMetadata.read(own.read_bytes(), str(own), self._store.id)
             except (CacheError, OSError):
@@ -91,13 +187,13 @@ class Mending:
                 wanted.append(known)
             else:
                 wanted += [known] if known.complete else []
-            self._put(f"{group}/{documents.NAME}", documents.serialise(known.document()))
+            self._put(f"{group}/{METADATA_FILE}", serialise(known.document()))
             for name, document in view.array_documents(self._store).items():
-                self._put(f"{group}/{name}/{documents.NAME}", documents.serialise(document))
+                self._put(f"{group}/{name}/{METADATA_FILE}", serialise(document))
         return wanted
 
-    def data(self, damages: Sequence[Damage]) -> None:
-        """Mend the pixel digests and remove spoiled shards, for a build to compute again.
+    def remove_damaged_shards(self, damages: Sequence[Damage]) -> None:
+        """Correct the pixel digests and remove damaged shards, for a build to compute again.
 
         Raises:
             CacheError: the pixels are not those that the store was built from.
@@ -107,7 +203,7 @@ class Mending:
         doubtful |= {d.shard for d in damages if d.shard is not None and d.kind == "pixels"}
         for damage in damages:
             if damage.shard is not None:
-                # Damaged pixel digests may spoil every view's shard.
+                # Damaged pixel digests concern every view's shard.
                 groups = self._views if damage.group is None else [damage.group]
                 self._note_batches(damage.shard, groups)
         for damage in damages:
@@ -116,7 +212,7 @@ class Mending:
         for number in sorted(doubtful):
             self._digests(number)
 
-    def revive(self) -> tuple[str, ...]:
+    def recover_skipped(self) -> tuple[str, ...]:
         """Take samples in whose images were skipped and can be read now.
 
         A shard's files bear the digests of all its pixels, so every view's file of it goes, for
@@ -126,14 +222,14 @@ class Mending:
             the samples' ids.
         """
         writer = CacheWriter(self._path, self._store)
-        revived: list[str] = []
+        recovered: list[str] = []
         for number in range(self._store.num_shards):
             rows = writer.read_digests(number)
             if rows is None:
                 continue
             rows, first = rows.copy(), number * self._store.shard_samples
             ids: list[str] = []
-            for slot in np.flatnonzero(table.absent_rows(rows)).tolist():
+            for slot in np.flatnonzero(absent_rows(rows)).tolist():
                 sample = self._samples.samples[first + slot]
                 try:
                     digest = pixel_digest(sample.degraded.read())
@@ -148,8 +244,8 @@ class Mending:
                         place = self._store.place(view.view, name, number)
                         self._remove(f"{group}/{name}/{place.file}")
                 writer.write_digests(number, rows)
-                revived += ids
-        return tuple(revived)
+                recovered += ids
+        return tuple(recovered)
 
     def _note_batches(self, number: int, groups: Iterable[str]) -> None:
         """Before its files go: the batches of a shard, so that its bytes come back."""
@@ -169,13 +265,13 @@ class Mending:
             break
         first = number * self._store.shard_samples
         members = self._samples.samples[first : first + len(absent)]
-        rows = np.zeros((len(absent), table.DIGEST_BYTES), np.uint8)
+        rows = np.zeros((len(absent), DIGEST_BYTES), np.uint8)
         for slot, sample in enumerate(members):
             if not absent[slot]:
                 digest = pixel_digest(sample.degraded.read())
                 rows[slot] = np.frombuffer(bytes.fromhex(digest), np.uint8)
         writer = CacheWriter(self._path, self._store)
-        true = table.pixels_digest(rows)
+        true = pixels_digest(rows)
         try:
             known = writer.read_digests(number)
         except CacheError:
@@ -209,7 +305,7 @@ class Mending:
     def _view(self, group: str) -> ViewMetadata:
         """A view as its own metadata or that of any of its arrays tells it."""
         for name in ("", *(f"{array}/" for array in ARRAY_NAMES)):
-            file = self._file(f"{group}/{name}{documents.NAME}")
+            file = self._file(f"{group}/{name}{METADATA_FILE}")
             try:
                 view = ViewMetadata.read(file.read_bytes(), str(file), self._store.id)
             except (CacheError, OSError, KeyError):
@@ -221,13 +317,13 @@ class Mending:
             remedy=f"remove the folder {self._path / group} and build that view again",
         )
 
-    def _vouched(self) -> StoreMetadata:
+    def _root_from_other_files(self) -> StoreMetadata:
         """The root that the samples and the guide ask for, if the other files agree."""
         sizes: set[int] = set()
         stores: set[str] = set()
-        for file in self._path.rglob(documents.NAME):
+        for file in self._path.rglob(METADATA_FILE):
             try:
-                document = documents.parse(file.read_bytes(), str(file))
+                document = parse_document(file.read_bytes(), str(file))
             except (CacheError, OSError):  # From Python 3.12 on, links in a circle are listed too.
                 continue
             stores |= set(_values(document["attributes"], "store"))

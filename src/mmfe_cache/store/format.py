@@ -1,18 +1,141 @@
-"""What a store and each of its views say about themselves."""
+"""The `zarr.json` files: Zarr v3 metadata with a checksum, and what store and views say there."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmfe_cache.embeddings import ARRAY_NAMES, NUM_TOKENS, ArrayName
+from mmfe_cache.embeddings import ARRAY_NAMES, NUM_TOKENS, ArrayName, embedding_shape
 from mmfe_cache.errors import CacheError
-from mmfe_cache.store import documents
-from mmfe_cache.store.documents import Json
 from mmfe_cache.store.shards import ShardPlace, ShardShape
 from mmfe_cache.views import group_name
+
+METADATA_FILE = "zarr.json"
+"""The file name that the Zarr v3 specification gives to metadata."""
+
+CHECKSUM = "checksum"
+"""The attribute that holds the checksum; it is taken over the document without it."""
+
+Json = dict[str, Any]
+
+_CODECS: list[Json] = [
+    {"name": "bytes", "configuration": {"endian": "little"}},
+    {"name": "crc32c"},
+]
+
+
+def hex_digest(data: bytes, size: int = 16) -> str:
+    """blake2b of ``data`` with ``size`` bytes of output, in hexadecimal."""
+    return hashlib.blake2b(data, digest_size=size).hexdigest()
+
+
+def canonical_json(value: object) -> bytes:
+    """The one JSON spelling of ``value`` that digests are taken over."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def serialise(document: Mapping[str, Any]) -> bytes:
+    """The bytes of a `zarr.json` file, with the checksum put in."""
+    attributes = {k: v for k, v in document["attributes"].items() if k != CHECKSUM}
+    bare = {**document, "attributes": attributes}
+    whole = {**bare, "attributes": {**attributes, CHECKSUM: hex_digest(canonical_json(bare))}}
+    return json.dumps(whole, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+
+
+def parse_document(data: bytes, where: str) -> Json:
+    """Read a `zarr.json` file and refuse one that is not byte for byte as it was written.
+
+    Args:
+        data: the file's content.
+        where: what an error message calls the file.
+
+    Raises:
+        CacheError: the file is no JSON object, or its checksum is wrong.
+    """
+    if not is_intact(data):
+        raise CacheError(
+            f"the metadata file {where} is damaged",
+            expected="the bytes that mmfe wrote, with a valid checksum",
+            remedy="mmfe cache verify on the store says what else is damaged; "
+            "mmfe cache repair rewrites what it can",
+        )
+    document: Json = json.loads(data)
+    return document
+
+
+def is_intact(data: bytes) -> bool:
+    """Whether ``data`` is a `zarr.json`, byte for byte as it was written."""
+    try:
+        return serialise(json.loads(data)) == data
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
+
+
+def group_document(attributes: Json) -> Json:
+    """A Zarr v3 group."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+
+
+def embedding_array(
+    name: ArrayName, num_samples: int, dim: int, shard_samples: int, attributes: Json
+) -> Json:
+    """The sharded array of one kind of embedding: a chunk is a sample, a shard is many."""
+    inner = embedding_shape(name, dim)
+    zeros = [0] * len(inner)
+    sharding = {
+        "name": "sharding_indexed",
+        "configuration": {
+            "chunk_shape": [1, *inner],
+            "codecs": _CODECS,
+            "index_codecs": _CODECS,
+            "index_location": "end",
+        },
+    }
+    document = _array(
+        [num_samples, *inner], [shard_samples, *inner], "float16", "NaN", [sharding], attributes
+    )
+    document["dimension_names"] = (
+        ["sample", "token", "feature"]
+        if len(zeros) == 2
+        else [
+            "sample",
+            "feature",
+        ]
+    )
+    return document
+
+
+def plain_array(shape: Sequence[int], chunk: Sequence[int], dtype: str, attributes: Json) -> Json:
+    """An unsharded array whose chunks are raw little-endian numbers and a crc32c."""
+    codecs = _CODECS if dtype != "uint8" else [{"name": "bytes"}, {"name": "crc32c"}]
+    return _array(shape, chunk, dtype, 0, codecs, attributes)
+
+
+def _array(
+    shape: Sequence[int],
+    chunk: Sequence[int],
+    dtype: str,
+    fill: object,
+    codecs: Sequence[Json],
+    attributes: Json,
+) -> Json:
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(shape),
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk)}},
+        # A dot between the numbers keeps an array's files in one flat folder.
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "fill_value": fill,
+        "codecs": list(codecs),
+        "attributes": attributes,
+        "storage_transformers": [],
+    }
+
 
 FORMAT = "mmfe-cache"
 SCHEMA = 1
@@ -75,11 +198,11 @@ class StoreMetadata:
     @property
     def id(self) -> str:
         """A digest of everything above: every file of the store is bound to it."""
-        return documents.digest(documents.canonical(self._attributes()))
+        return hex_digest(canonical_json(self._attributes()))
 
     def document(self) -> Json:
         """The root's `zarr.json`."""
-        return documents.group({FORMAT: self._attributes()})
+        return group_document({FORMAT: self._attributes()})
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for two builds to share a store, as flat dotted names."""
@@ -116,7 +239,7 @@ class StoreMetadata:
             OtherVersionError: it is of another schema version.
         """
         _check_schema(data, where)
-        document = documents.parse(data, f"{where}/{documents.NAME}")
+        document = parse_document(data, f"{where}/{METADATA_FILE}")
         found = document["attributes"][FORMAT]
         return cls(
             **{
@@ -170,7 +293,7 @@ class ViewMetadata:
 
     def document(self) -> Json:
         """The view group's `zarr.json`."""
-        return documents.group({f"{FORMAT}-view": {**self._lasting(), "complete": self.complete}})
+        return group_document({f"{FORMAT}-view": {**self._lasting(), "complete": self.complete}})
 
     def _lasting(self) -> Json:
         # Repeated in every array, so that a damaged group can be written again from any of them.
@@ -193,7 +316,7 @@ class ViewMetadata:
         Raises:
             CacheError: it is damaged, or another store's.
         """
-        document = documents.parse(data, where)
+        document = parse_document(data, where)
         found = document["attributes"].get(f"{FORMAT}-view") or document["attributes"].get(
             f"{FORMAT}-array", {}
         )
@@ -215,7 +338,7 @@ class ViewMetadata:
     def array_documents(self, store: StoreMetadata) -> dict[ArrayName, Json]:
         """Every array's `zarr.json`, by name."""
         return {
-            name: documents.embedding_array(
+            name: embedding_array(
                 name,
                 store.num_samples,
                 store.dim,
@@ -251,7 +374,7 @@ def _check_schema(data: bytes, where: str) -> None:
         ) from None
     if found != SCHEMA:
         age = "newer" if isinstance(found, int) and found > SCHEMA else "older"
-        kind = OtherVersionError if documents.intact(data) else CacheError
+        kind = OtherVersionError if is_intact(data) else CacheError
         raise kind(
             f"{where} has an older format" if age == "older" else f"{where} has a newer format",
             got=f"schema {found}",

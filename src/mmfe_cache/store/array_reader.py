@@ -14,9 +14,14 @@ from numpy.typing import DTypeLike, NDArray
 
 from mmfe_cache.embeddings import TOKEN_SLICES, ArrayName, Tokens
 from mmfe_cache.errors import CacheError, UsageError
-from mmfe_cache.store import documents
-from mmfe_cache.store.mapping import Region
-from mmfe_cache.store.metadata import StoreMetadata, ViewMetadata
+from mmfe_cache.store.format import (
+    METADATA_FILE,
+    StoreMetadata,
+    ViewMetadata,
+    parse_document,
+    serialise,
+)
+from mmfe_cache.store.mmap import Region
 from mmfe_cache.store.shards import CRC_BYTES, ShardIndex, read_index
 from mmfe_cache.store.storage import Storage
 
@@ -79,14 +84,14 @@ class ArrayReader:
         self._name: ArrayName = name
         self._shape = store.shape(name)
         self._layouts: dict[Tokens, _Layout] = {}
-        file = f"{self._folder}/{documents.NAME}"
+        file = f"{self._folder}/{METADATA_FILE}"
         where = f"{storage.location}/{file}"
         try:
             found = storage.read(file)
         except FileNotFoundError:
             raise gone(where) from None
-        documents.parse(found, where)
-        if found != documents.serialise(view.array_documents(store)[name]):
+        parse_document(found, where)
+        if found != serialise(view.array_documents(store)[name]):
             raise CacheError(
                 f"{where} does not belong to this store", remedy="mmfe cache repair rewrites it"
             )

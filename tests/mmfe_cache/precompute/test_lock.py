@@ -8,9 +8,9 @@ import pytest
 
 from benchmarks.cache_children import VIEWS, in_child, run_build, start_ranks, wait
 from benchmarks.cache_support import TinyGuide, sample_set, tree
-from mmfe_cache.build import build_cache
 from mmfe_cache.errors import CacheError
 from mmfe_cache.lock import STALE, lock_file, locked
+from mmfe_cache.precompute import build_cache
 from mmfe_cache.progress import SilentProgress
 
 

@@ -3,8 +3,8 @@ import pytest
 
 from benchmarks.cache_support import Pattern, TinyGuide, sample_set, tree
 from mmfe_cache import open_cache
-from mmfe_cache.build import build_cache
 from mmfe_cache.errors import CacheError, DataError, GuideError, MmfeError, UsageError
+from mmfe_cache.precompute import build_cache
 from mmfe_cache.progress import SilentProgress
 from mmfe_cache.views import View
 
@@ -148,7 +148,7 @@ def test_an_unreadable_image_can_be_left_out(tmp_path):
     assert report.skipped == ("haze/00005",)
     assert heard.warnings == ["haze/00005 is left out: pattern-5 is truncated (half a picture)"]
     assert heard.messages == [
-        "1 samples are left out; once their images are mended: "
+        "1 samples are left out; once their images can be read: "
         f"mmfe cache repair {tmp_path / 'a.zarr'}"
     ]
     assert (report.encodings, report.reused) == (9, 0)

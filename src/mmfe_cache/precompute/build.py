@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, zip_longest
 from pathlib import Path
+from typing import Any
 
-from mmfe_cache.build.check import (
-    check_rendering,
-    check_same,
-    check_space,
-    rendering,
-    wanted_metadata,
-)
-from mmfe_cache.build.encode import Encoder
-from mmfe_cache.build.passes import Pass
-from mmfe_cache.build.ranks import Alone, Ranks
-from mmfe_cache.build.shard import OnError
-from mmfe_cache.errors import CacheError, UsageError
+from mmfe_cache.errors import CacheError, MmfeError, UsageError
 from mmfe_cache.guides.protocol import Guide
+from mmfe_cache.io import format_bytes, free_bytes
 from mmfe_cache.lock import locked
+from mmfe_cache.precompute.distributed import Alone, Ranks
+from mmfe_cache.precompute.encode import Encoder
+from mmfe_cache.precompute.pipeline import OnError, Pipeline
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import SampleSet
+from mmfe_cache.store.format import StoreMetadata, ViewMetadata
 from mmfe_cache.store.location import true_place
-from mmfe_cache.store.metadata import StoreMetadata, ViewMetadata
 from mmfe_cache.store.reader import open_cache
+from mmfe_cache.store.sample_table import DIGEST_BYTES, check_ids, id_files, ids_digest
 from mmfe_cache.store.writer import CacheWriter
 from mmfe_cache.views import View
 
@@ -152,12 +148,12 @@ class _Build:
             if first:
                 self._finish(writer)
             self.ranks.barrier()
-        encodings, wasted = (sum(column) for column in zip(*counts, strict=True))
+        encodings, discarded = (sum(column) for column in zip(*counts, strict=True))
         reader = open_cache(self.path)
         skipped = reader.skipped
         if skipped and first:
             self.progress.message(
-                f"{len(skipped)} samples are left out; once their images are mended: "
+                f"{len(skipped)} samples are left out; once their images can be read: "
                 f"mmfe cache repair {self.path}"
             )
         there = (len(self.samples) - len(skipped)) * len(self.views)
@@ -166,7 +162,7 @@ class _Build:
             views=tuple(view.name for view in self.views),
             samples=len(self.samples),
             encodings=encodings,
-            reused=there - (encodings - wasted),
+            reused=there - (encodings - discarded),
             skipped=skipped,
             seconds=time.monotonic() - started,
         )
@@ -215,7 +211,7 @@ class _Build:
         Returns:
             How many sample-views were encoded, and how many of these more than once.
         """
-        encodings = wasted = 0
+        encodings = discarded = 0
         metadata = writer.metadata
         encoder = Encoder(self.guide, self.progress)
         title = f"{self.samples.dataset}/{self.samples.split} {self.guide.name}"
@@ -227,7 +223,7 @@ class _Build:
             todo = {view: mine.intersection(missing[view.name]) for view in views}
             # A second time only where memory ran out in the middle of a shard.
             while any(todo.values()):
-                one = Pass(
+                pipeline = Pipeline(
                     self.samples,
                     writer,
                     encoder,
@@ -239,10 +235,11 @@ class _Build:
                 )
                 total = sum(metadata.count(k) for numbers in todo.values() for k in numbers)
                 with self.progress.task(title, total, "embeddings") as task:
-                    one.run(self.workers, task)
-                encodings, wasted = encodings + one.encodings, wasted + one.wasted
-                todo = one.again
-        return encodings, wasted
+                    pipeline.run(self.workers, task)
+                encodings += pipeline.encodings
+                discarded += pipeline.discarded
+                todo = pipeline.retry
+        return encodings, discarded
 
     def _finish(self, writer: CacheWriter) -> None:
         known = open_cache(self.path).view_metadata
@@ -257,3 +254,114 @@ class _Build:
             if not known[view.name].complete:
                 writer.finish_view(view.group, known[view.name])
         writer.clear_aside()
+
+
+RENDERING = 1
+"""Raised whenever `View.render` makes other pixels, so that caches of both kinds never mix."""
+
+
+def wanted_metadata(samples: SampleSet, guide: Guide, shard_samples: int) -> StoreMetadata:
+    """What the root of a cache of ``samples`` seen by ``guide`` says.
+
+    Raises:
+        DataError: there are no samples, or their ids cannot be stored.
+    """
+    check_ids(samples.ids)
+    return StoreMetadata(
+        dataset=samples.dataset,
+        split=samples.split,
+        guide=guide.name,
+        dim=guide.dim,
+        num_samples=len(samples),
+        samples=ids_digest(samples.ids),
+        shard_samples=shard_samples,
+        # Through JSON, as it will be read back: a tuple there becomes a list.
+        fingerprint=json.loads(json.dumps(dict(guide.fingerprint()))),
+    )
+
+
+def rendering(view: View) -> dict[str, Any]:
+    """A view's own fingerprint: what changes the pixels that the guide sees."""
+    return {"view": view.name, "rendering": RENDERING}
+
+
+def check_rendering(known: ViewMetadata, view: View, path: Path) -> None:
+    """Refuse to go on with a view that another version of the code rendered.
+
+    Raises:
+        CacheError: names what differs.
+    """
+    new = rendering(view)
+    if known.fingerprint != new:
+        raise CacheError(
+            f"{view.name} in {path} was rendered in another way",
+            got=known.fingerprint,
+            expected=new,
+            remedy="build the cache again in another place (--out)",
+        )
+
+
+def check_same(
+    known: StoreMetadata,
+    wanted: StoreMetadata,
+    path: Path,
+    old_ids: Sequence[str] | None,
+    new_ids: Sequence[str],
+) -> None:
+    """Refuse to add to a store that was built from something else.
+
+    Args:
+        known: what the store's root says.
+        wanted: what the build would write.
+        path: the store.
+        old_ids: the store's sample ids; None where they cannot be read.
+        new_ids: the ids of the samples now.
+
+    Raises:
+        CacheError: names every field that differs, old and new.
+    """
+    old, new = known.identity(), wanted.identity()
+    differing = [name for name in sorted(old | new) if old.get(name) != new.get(name)]
+    if not differing:
+        return
+    lines = [
+        f"{name}: {old.get(name, 'not there')} in the cache, {new.get(name, 'not there')} now"
+        for name in differing
+    ]
+    if "samples.ids" in differing and old_ids is not None:
+        pairs = zip_longest(old_ids, new_ids)
+        place, (was, now) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
+        lines.append(f"first difference at sample {place}: {was!r} in the cache, {now!r} now")
+    raise CacheError(
+        f"{path} was built from something else",
+        got="\n            ".join(lines),
+        expected="the same data, guide, prompt and settings",
+        remedy="choose another place with --out, or remove the old cache",
+    )
+
+
+def missing_bytes(writer: CacheWriter, views: Sequence[View], ids: Sequence[str]) -> int:
+    """Bytes that are still to be written: shards, and the sample table of a new store."""
+    shards = sum(
+        writer.metadata.bytes_of(writer.missing_shards(view.group, view.name)) for view in views
+    )
+    if writer.exists:
+        return shards
+    digests = writer.metadata.num_shards * writer.metadata.shard_samples * DIGEST_BYTES
+    return shards + digests + sum(len(data) for data in id_files(ids).values())
+
+
+def check_space(writer: CacheWriter, views: Sequence[View], ids: Sequence[str]) -> None:
+    """Refuse a build that cannot fit, before anything is computed.
+
+    Raises:
+        MmfeError: says what it needs and what is free.
+    """
+    needed, free = missing_bytes(writer, views, ids), free_bytes(writer.path)
+    if free is not None and needed > free:
+        raise MmfeError(
+            f"the cache does not fit on the disk of {writer.path}",
+            got=f"{format_bytes(free)} free",
+            expected=f"{format_bytes(needed)} for {', '.join(view.name for view in views)}",
+            remedy="free some space, choose another place with --out, or fewer --views",
+        )

@@ -4,9 +4,10 @@ import torch
 
 from benchmarks.cache_support import TinyGuide, sample_set, tree
 from mmfe_cache import open_cache
-from mmfe_cache.build import build_cache
 from mmfe_cache.errors import CacheError, UsageError
-from mmfe_cache.store.remote import RemoteStorage, pull
+from mmfe_cache.precompute import build_cache
+from mmfe_cache.store.pull import pull
+from mmfe_cache.store.storage import RemoteStorage
 from mmfe_cache.store.verify import verify
 
 VIEWS = ("whole@16", "crop@8")

@@ -4,9 +4,9 @@ import pytest
 
 from benchmarks.cache_support import TinyGuide, sample_set, tree
 from mmfe_cache import open_cache
-from mmfe_cache.build import build_cache
-from mmfe_cache.build.repair import repair_cache
-from mmfe_cache.store.describe import describe, sentences
+from mmfe_cache.precompute import build_cache
+from mmfe_cache.precompute.repair import repair_cache
+from mmfe_cache.store.reader import describe, describe_text
 from mmfe_cache.store.verify import verify
 
 VIEW = "whole@16"
@@ -131,10 +131,10 @@ def test_info_says_which_shards_were_halved(tmp_path):
     build(tmp_path / "a.zarr", SmallGuide(2))
     about = describe(open_cache(tmp_path / "a.zarr"))
     assert about["views"][VIEW]["halved"] == {"0": 2, "1": 2}
-    (line,) = [line for line in sentences(about) if "memory" in line]
+    (line,) = [line for line in describe_text(about) if "memory" in line]
     assert "in 2 shards" in line
     assert "batches of 2 instead of 4" in line
     build(tmp_path / "b.zarr", TinyGuide())
     about = describe(open_cache(tmp_path / "b.zarr"))
     assert about["views"][VIEW]["halved"] == {}
-    assert not [line for line in sentences(about) if "memory" in line]
+    assert not [line for line in describe_text(about) if "memory" in line]

@@ -15,10 +15,10 @@ import zarr
 from benchmarks.cache_children import in_child, wait
 from benchmarks.cache_support import Pattern, TinyGuide, sample_set, tree
 from mmfe_cache import open_cache
-from mmfe_cache.build import build_cache
-from mmfe_cache.build.repair import repair_cache
 from mmfe_cache.errors import CacheError, DataError
 from mmfe_cache.lock import locked
+from mmfe_cache.precompute import build_cache
+from mmfe_cache.precompute.repair import repair_cache
 from mmfe_cache.samples import Sample, SampleSet
 from mmfe_cache.store.verify import verify
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from mmfe_cache.build.check import check_same, missing_bytes, wanted_metadata
-from mmfe_cache.build.prefetch import prepare
 from mmfe_cache.embeddings import NUM_TOKENS
 from mmfe_cache.guides.protocol import Guide
 from mmfe_cache.io import free_bytes
+from mmfe_cache.precompute.build import check_same, missing_bytes, wanted_metadata
+from mmfe_cache.precompute.encode import prepare
 from mmfe_cache.samples import SampleSet
 from mmfe_cache.store.reader import open_cache
 from mmfe_cache.store.writer import CacheWriter
