@@ -11,7 +11,7 @@ from benchmarks.cache_read import VIEW, write_store
 from mmfe_cache import open_cache
 from mmfe_cache.embeddings import ARRAY_NAMES
 from mmfe_cache.errors import CacheError, UsageError
-from mmfe_cache.store import mapping
+from mmfe_cache.store import mmap as mapping
 from mmfe_cache.store.storage import LocalStorage
 
 COUNT = 150

@@ -15,7 +15,7 @@ from benchmarks.cache_support import TinyGuide, sample_set
 from mmfe_cache import open_cache
 from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.precompute import build_cache
-from mmfe_cache.store import mapping
+from mmfe_cache.store import mmap as mapping
 
 
 @pytest.fixture(scope="module")
