@@ -117,9 +117,17 @@ def command(
         *("train", "--recipe", "small", *sources, *ABLATION),
         *("--out", out / "runs" / "demo-without-experts"),
     )
+    steps.run(
+        "eval of the ablation",
+        *("eval", "--checkpoint", out / "runs" / "demo-without-experts" / "model"),
+        *("--dataset", "cdd11", *sources, "--force", "--out", out / "report-without-experts"),
+    )
+    restored = _restore_own(steps, out, run / "model")
     evaluated = steps.run(
         "eval",
         *("eval", "--checkpoint", run / "model", "--dataset", "cdd11", *sources),
+        *("--beside", out / "report-without-experts"),
+        *("--photograph", *(restored[name] for name in ("degraded", "restored", "clean"))),
         *("--out", out / "report", "--force"),
     )
     restored = _restore_own(steps, out, run / "model", typical_class(evaluated["classes"]))

@@ -16,8 +16,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
 from mmfe_restore.evaluation import evaluate
-from mmfe_restore.evaluation.page import render_page
-from mmfe_restore.evaluation.pictures import BUDGET, choose, encode, error_map
+from mmfe_restore.evaluation.report.page import render_page
+from mmfe_restore.evaluation.report.pictures import BUDGET, choose, encode, error_map
 
 from .browser import chromium, pixels, resize
 from .conftest import ArraySource, make_samples, small_recipe, small_restorer

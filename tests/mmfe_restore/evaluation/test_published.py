@@ -6,8 +6,8 @@ import pytest
 
 from mmfe_cache.errors import UsageError
 from mmfe_restore.evaluation import evaluate
-from mmfe_restore.evaluation.beside import beside_published, to_latex, to_markdown
 from mmfe_restore.evaluation.published import comparison_for, published_table, published_tables
+from mmfe_restore.evaluation.report.comparison_table import comparison_table, to_latex, to_markdown
 from mmfe_restore.recipes import load_recipe, recipe_names
 
 from .conftest import make_samples, small_recipe, small_restorer
@@ -67,7 +67,7 @@ def report():
 
 
 def test_ours_stands_at_the_end_without_an_average_of_some_classes_only(report):
-    found = beside_published(report)
+    found = comparison_table(report)
     assert found is not None
     ours = found.rows[-1]
     assert ours.ours
@@ -78,7 +78,7 @@ def test_ours_stands_at_the_end_without_an_average_of_some_classes_only(report):
 
 
 def test_markdown_and_latex(report):
-    found = beside_published(report)
+    found = comparison_table(report)
     markdown = to_markdown(report, found).splitlines()
     width = markdown[0].count("|")
     table = [line for line in markdown if line.startswith("|")]

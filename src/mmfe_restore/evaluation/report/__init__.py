@@ -1,0 +1,9 @@
+"""What an evaluation leaves behind: the report, its files, its page."""
+
+from __future__ import annotations
+
+from mmfe_restore.evaluation.report.eval_report import EvalReport
+from mmfe_restore.evaluation.report.files import METRICS, PER_IMAGE, check_free, write_report
+from mmfe_restore.evaluation.report.page import PageExtras
+
+__all__ = ["METRICS", "PER_IMAGE", "EvalReport", "PageExtras", "check_free", "write_report"]
