@@ -76,14 +76,6 @@ def command(
             "repeated.",
         ),
     ] = None,
-    photograph: Annotated[
-        tuple[Path, Path, Path] | None,
-        typer.Option(
-            "--photograph",
-            metavar="DEGRADED RESTORED CLEAN",
-            help="One more restored picture for the page.",
-        ),
-    ] = None,
     report: Annotated[
         bool,
         typer.Option("--report", help="Also print ours beside the published table."),
@@ -149,7 +141,6 @@ def command(
             lpips=lpips,
             metrics=metric or (),
             beside=others,
-            photograph=photograph,
             force=force,
         )
         first = _is_first()

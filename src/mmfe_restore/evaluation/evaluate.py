@@ -13,10 +13,9 @@ import torch
 
 from mmfe_cache.datasets import DATASETS
 from mmfe_cache.embeddings import Embeddings
-from mmfe_cache.errors import DataError, ModelError, UsageError
+from mmfe_cache.errors import DataError, ModelError
 from mmfe_cache.guides import GUIDES
 from mmfe_cache.guides.calls import guide_calls
-from mmfe_cache.images import read_rgb8
 from mmfe_cache.machine import pick_device
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray, Sample, SampleSet
@@ -33,7 +32,6 @@ from mmfe_restore.evaluation.guidance import check_guidance, differing_guide, tr
 from mmfe_restore.evaluation.protocols import Protocol, protocol_named
 from mmfe_restore.evaluation.report import (
     EvalReport,
-    PageExtras,
     check_free,
     pictures,
     write_report,
@@ -68,7 +66,6 @@ def evaluate(
     lpips: bool = False,
     metrics: Sequence[str] = (),
     beside: Sequence[SavedReport] = (),
-    photograph: tuple[Path, Path, Path] | None = None,
     force: bool = False,
 ) -> EvalReport:
     """Judge ``restorer`` on ``samples``; reads embeddings from a cache and never loads a guide.
@@ -94,7 +91,6 @@ def evaluate(
         lpips: also measure LPIPS, whose backbone weights must be on this machine.
         metrics: optional metrics to measure too, by their names in `METRICS`.
         beside: reports of other trainings on the same test set, for the page.
-        photograph: files of one more picture for the page: degraded, restored, clean.
         force: write over a report in ``out``.
 
     Raises:
@@ -153,14 +149,14 @@ def evaluate(
         guide_calls=guide_calls() - calls,
         layout=samples.layout,
         published_test_set=_is_published(samples),
-        notes=(*_notes(recipe, samples, guidance), *_guide_notes(trained, cache, checkpoint)),
+        notes=(
+            *_notes(recipe, samples, guidance, run.crop),
+            *_guide_notes(trained, cache, checkpoint),
+        ),
     )
     if out is not None and rank == 0:
-        extras = PageExtras(
-            tuple(_other_run(report, out, other) for other in beside),
-            None if photograph is None else _photograph(*photograph),
-        )
-        write_report(report, out, extras=extras, force=force)
+        others = tuple(_other_run(report, out, other) for other in beside)
+        write_report(report, out, others=others, force=force)
     return report
 
 
@@ -277,19 +273,15 @@ def _other_run(report: EvalReport, out: Path, other: SavedReport) -> OtherRun:
     )
 
 
-def _photograph(degraded: Path, restored: Path, clean: Path) -> Pictures:
-    images = [read_rgb8(path) for path in (degraded, restored, clean)]
-    if len({image.shape for image in images}) > 1:
-        raise UsageError(
-            "the three pictures of the photograph differ in size",
-            got=", ".join(f"{image.shape[1]}×{image.shape[0]}" for image in images),
-            expected="degraded, restored and clean of one size",
-        )
-    return pictures.encode(degraded.stem, *images, budget=pictures.BUDGET // 12)
-
-
-def _notes(recipe: Recipe, samples: SampleSet, guidance: SampleGuidance | None) -> tuple[str, ...]:
+def _notes(
+    recipe: Recipe, samples: SampleSet, guidance: SampleGuidance | None, crop: int
+) -> tuple[str, ...]:
     notes = [f"layout: {samples.layout}", *samples.warnings]
+    if recipe.eval.crop_multiple not in (1, crop):
+        notes.append(
+            f"the recipe's eval.crop_multiple of {recipe.eval.crop_multiple} has no effect: the "
+            f"protocol and the data set ask for {'whole images' if crop == 1 else crop}"
+        )
     if recipe.model.reads and guidance is None:
         notes.append("run on the null guidance: no embeddings were read")
     if recipe.guide.control != "none" and guidance is not None:

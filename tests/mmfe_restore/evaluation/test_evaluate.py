@@ -168,6 +168,18 @@ def test_restormer_judges_deraining_in_y(unguided):
         assert by_label[label]["input_psnr"] == pytest.approx(expected, abs=1e-4)
 
 
+def test_a_crop_without_effect_is_said_to_have_none(unguided):
+    restorer, recipe = unguided
+    cropping = replace(recipe, eval=replace(recipe.eval, crop_multiple=8))
+    mine = make_samples(1, {"low": {"low": 0.5}})
+    used = evaluate(restorer, cropping, mine, None, device="cpu")
+    assert used.crop_multiple == 8
+    assert not [note for note in used.notes if "no effect" in note]
+    report = evaluate(restorer, cropping, mine, None, device="cpu", protocol="promptir")
+    assert report.crop_multiple == 16
+    assert any("crop_multiple of 8 has no effect" in note for note in report.notes)
+
+
 def test_identical_images_are_noted_and_left_out(unguided, samples):
     restorer, recipe = unguided
     first = samples.samples[0]

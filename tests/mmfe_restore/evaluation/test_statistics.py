@@ -83,6 +83,21 @@ def test_few_scenes_of_one_class_are_noted_beside_many_of_another():
     assert notes == ("intervals rest on 15 (low) scenes only: take them as too narrow",)
 
 
+@pytest.mark.parametrize(
+    ("figure", "side", "value", "why"),
+    [
+        ("psnr", 90, math.inf, "identical to the ground truth"),
+        ("input_ssim_uniform", 5, math.nan, "smaller than SSIM's window"),
+        ("lpips", 40, math.nan, "too small for LPIPS's network"),
+        ("lpips", 90, math.nan, "LPIPS is not a number"),
+        ("ssim_gaussian", 90, math.nan, "SSIM 11×11 is not a number"),
+    ],
+)
+def test_what_is_left_out_has_its_metrics_own_reason(figure, side, value, why):
+    notes = summarise([ImageScore("a", "low", "a", side, side, {figure: value})]).notes
+    assert why in notes[0]
+
+
 def test_order_of_the_classes():
     scores = [score(label, "1", 30.0) for label in ("low", "rain", "haze", "other")]
     assert list(summarise(scores, ("haze", "low", "snow")).classes) == [

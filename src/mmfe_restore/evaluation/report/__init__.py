@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from mmfe_restore.evaluation.report.eval_report import EvalReport
-from mmfe_restore.evaluation.report.files import METRICS, PER_IMAGE, check_free, write_report
-from mmfe_restore.evaluation.report.page import PageExtras
+from mmfe_restore.evaluation.report.files import (
+    METRICS,
+    PER_IMAGE,
+    add_photograph,
+    check_free,
+    write_report,
+)
 
-__all__ = ["METRICS", "PER_IMAGE", "EvalReport", "PageExtras", "check_free", "write_report"]
+__all__ = ["METRICS", "PER_IMAGE", "EvalReport", "add_photograph", "check_free", "write_report"]

@@ -10,12 +10,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-<<<<<<< HEAD:src/mmfe_restore/evaluation/report.py
-from mmfe_cache.errors import UsageError
-from mmfe_cache.io import draft_folder, write_file, write_json
-from mmfe_restore.evaluation.pictures import Pictures
-=======
->>>>>>> 7d11973 (One table of metrics; evaluation/report; the page explains itself and shows the demo's ablation and photograph (work in progress)):src/mmfe_restore/evaluation/report/eval_report.py
 from mmfe_restore.evaluation.protocols import Protocol
 from mmfe_restore.evaluation.published import comparison_for
 from mmfe_restore.evaluation.report.pictures import Pictures
@@ -179,54 +173,6 @@ class EvalReport:
             writer.writerow([s.id, s.label, s.scene, s.height, s.width, *values])
         return stream.getvalue()
 
-<<<<<<< HEAD:src/mmfe_restore/evaluation/report.py
-    def write(self, out: Path, *, force: bool = False) -> None:
-        """Write metrics.json, per_image.csv and report.html; the folder appears whole.
-
-        Raises:
-            UsageError: ``out`` exists and ``force`` is not set.
-        """
-        from mmfe_restore.evaluation.page import render_page
-
-        check_free(out, force=force)
-        with draft_folder(out) as draft:
-            write_json(draft / METRICS, self.to_json())
-            write_file(draft / PER_IMAGE, self.csv())
-            write_file(draft / PAGE, render_page(self))
-
-
-def check_free(out: Path, *, force: bool) -> None:
-    """Refuse to write over what is there.
-
-    A folder that holds anything but a report is left alone even with ``force``.
-
-    Raises:
-        UsageError: ``out`` holds something.
-    """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    ours = {METRICS, PER_IMAGE, PAGE}
-    is_report = out.is_dir() and (out / METRICS).is_file()
-    if is_report and force:
-        foreign = sorted(path.name for path in out.iterdir() if path.name not in ours)
-        if not foreign:
-            return
-        raise UsageError(
-            f"{out} holds more than a report",
-            got=", ".join(foreign[:5]),
-            remedy="choose another folder with --out",
-        )
-    raise UsageError(
-        f"{out} exists",
-        got="a report" if is_report else "something that is no report",
-        expected="a new folder",
-        remedy="write over it with --force, or choose another folder with --out"
-        if is_report
-        else "choose another folder with --out",
-    )
-
-=======
->>>>>>> 7d11973 (One table of metrics; evaluation/report; the page explains itself and shows the demo's ablation and photograph (work in progress)):src/mmfe_restore/evaluation/report/eval_report.py
 
 def _finite(values: Mapping[Any, float]) -> dict[str, float | None]:
     return {str(k): v if math.isfinite(v) else None for k, v in values.items()}

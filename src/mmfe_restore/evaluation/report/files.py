@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmfe_cache.errors import UsageError
+from mmfe_cache.images import read_rgb8
 from mmfe_cache.io import draft_folder, write_file, write_json
 from mmfe_restore.evaluation.report.eval_report import EvalReport
-from mmfe_restore.evaluation.report.page import PageExtras, render_page
+from mmfe_restore.evaluation.report.page import OtherRun, render_page, with_photograph
+from mmfe_restore.evaluation.report.pictures import BUDGET, encode
 
 METRICS = "metrics.json"
 PER_IMAGE = "per_image.csv"
@@ -15,7 +18,7 @@ PAGE = "report.html"
 
 
 def write_report(
-    report: EvalReport, out: Path, *, extras: PageExtras | None = None, force: bool = False
+    report: EvalReport, out: Path, *, others: Sequence[OtherRun] = (), force: bool = False
 ) -> None:
     """Write metrics.json, per_image.csv and report.html; the folder appears whole.
 
@@ -26,7 +29,7 @@ def write_report(
     with draft_folder(out) as draft:
         write_json(draft / METRICS, report.to_json())
         write_file(draft / PER_IMAGE, report.csv())
-        write_file(draft / PAGE, render_page(report, extras))
+        write_file(draft / PAGE, render_page(report, others))
 
 
 def check_free(out: Path, *, force: bool) -> None:
@@ -58,3 +61,21 @@ def check_free(out: Path, *, force: bool) -> None:
         if is_report
         else "choose another folder with --out",
     )
+
+
+def add_photograph(out: Path, degraded: Path, restored: Path, clean: Path) -> None:
+    """Show one more picture, of no set, on the page of a report that is written already.
+
+    Raises:
+        UsageError: the three differ in size.
+    """
+    images = [read_rgb8(path) for path in (degraded, restored, clean)]
+    if len({image.shape for image in images}) > 1:
+        raise UsageError(
+            "the three pictures of the photograph differ in size",
+            got=", ".join(f"{image.shape[1]}×{image.shape[0]}" for image in images),
+            expected="degraded, restored and clean of one size",
+        )
+    shown = encode(degraded.stem, images[0], images[1], images[2], BUDGET // 12)
+    page = (out / PAGE).read_text(encoding="utf-8")
+    write_file(out / PAGE, with_photograph(page, shown))

@@ -135,11 +135,11 @@
   function others() {
     if (!data.others.length) return;
     $("others-section").hidden = false;
-    const cells = (row) => [row.name, row.differs, decibels(row.psnr), signed(row.difference) + (row.omission ? ` (${row.omission} left out)` : ""),
-      row.interval.map(signed).join(" to ")];
+    const cells = (row) => [row.name, decibels(row.psnr), signed(row.difference) + (row.omission ? ` (${row.omission} left out)` : ""),
+      row.interval.map(signed).join(" to "), row.differs];
     $("others").append(
-      make("thead", {}, make("tr", {}, ...["training", "differs in", "PSNR dB", "difference dB", `${data.level} interval`].map((text) => make("th", { text })))),
-      make("tbody", {}, make("tr", { class: "ours" }, ...["this one", "", decibels(data.average.psnr), "", ""].map((text) => make("td", { text }))),
+      make("thead", {}, make("tr", {}, ...["training", "PSNR dB", "difference dB", `${data.level} interval`, "differs in"].map((text) => make("th", { text })))),
+      make("tbody", {}, make("tr", { class: "ours" }, ...["this one", decibels(data.average.psnr), "", "", ""].map((text) => make("td", { text }))),
         ...data.others.map((row) => make("tr", {}, ...cells(row).map((text) => make("td", { text, title: text }))))));
   }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -44,21 +45,13 @@ class OtherRun:
     omission: str = ""
 
 
-@dataclass(frozen=True)
-class PageExtras:
-    """What a page shows besides the evaluation itself.
+def render_page(report: EvalReport, others: Sequence[OtherRun] = ()) -> str:
+    """The whole page; every name in it is escaped, every picture embedded.
 
-    Attributes:
+    Args:
+        report: what it shows.
         others: other trainings on the same test images.
-        photograph: one restored photograph of no set.
     """
-
-    others: tuple[OtherRun, ...] = ()
-    photograph: Pictures | None = None
-
-
-def render_page(report: EvalReport, extras: PageExtras | None = None) -> str:
-    """The whole page; every name in it is escaped, every picture embedded."""
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     return environment.from_string(_asset("page.html")).render(
         title=f"Degraded photographs, restored by {report.recipe}",
@@ -68,14 +61,26 @@ def render_page(report: EvalReport, extras: PageExtras | None = None) -> str:
         scale=f"{ERROR_SCALE:g}",
         css=_asset("page.css"),
         js=_asset("page.js"),
-        data=_script_json(_page_data(report, extras or PageExtras())),
+        data=_script_json(_page_data(report, others)),
     )
+
+
+_DATA = re.compile(r'(<script id="data" type="application/json">)(.*?)(</script>)', re.DOTALL)
+
+
+def with_photograph(page: str, photograph: Pictures) -> str:
+    """A rendered page that also shows one restored photograph of no set."""
+    found = _DATA.search(page)
+    assert found is not None, "a page of `render_page`"
+    # The data cannot hold the tag that ends it: `_script_json` escapes it.
+    data = json.loads(found[2]) | {"photograph": _picture(photograph, None)}
+    return page[: found.start(2)] + _script_json(data) + page[found.end(2) :]
 
 
 def _lead(report: EvalReport) -> str:
     count = len(report.scores)
     guided = (
-        f", guided by what the model {report.guide} saw in each of them"
+        f", guided by what the guide {report.guide} saw in each of them"
         if report.guide and report.control == "none"
         else ""
     )
@@ -102,7 +107,7 @@ def _script_json(value: Mapping[str, Any]) -> str:
     return text
 
 
-def _page_data(report: EvalReport, extras: PageExtras) -> dict[str, Any]:
+def _page_data(report: EvalReport, others: Sequence[OtherRun]) -> dict[str, Any]:
     classes, average = report.intervals
     summary = report.summary
     place = {score.id: index for index, score in enumerate(report.scores)}
@@ -136,12 +141,12 @@ def _page_data(report: EvalReport, extras: PageExtras) -> dict[str, Any]:
         "pictures": [_picture(shown, place[shown.id]) for shown in report.pictures],
         "typical": _typical(report),
         "guide": _guide(report),
-        "photograph": None if extras.photograph is None else _picture(extras.photograph, None),
+        "photograph": None,
         "others": [
             {"name": other.name, "differs": other.differs, "omission": other.omission}
             | _rounded({"psnr": other.psnr, "difference": other.difference})
             | {"interval": _pair(Interval(other.low, other.high))}
-            for other in extras.others
+            for other in others
         ],
         # Figures of other images would look like a contest that never took place.
         "published": comparison_json(report) if report.published_test_set else None,
@@ -221,8 +226,9 @@ def _picture(shown: Pictures, place: int | None) -> dict[str, Any]:
 
 
 def _rounded(values: Mapping[Any, float]) -> dict[str, float | None]:
-    return {str(k): round(v, 5) if math.isfinite(v) else None for k, v in values.items()}
+    # More digits than any table prints: rounded twice, a figure would differ from the terminal's.
+    return {str(k): round(v, 8) if math.isfinite(v) else None for k, v in values.items()}
 
 
 def _pair(found: Interval) -> list[float | None]:
-    return [round(v, 5) if math.isfinite(v) else None for v in (found.low, found.high)]
+    return [round(v, 8) if math.isfinite(v) else None for v in (found.low, found.high)]
