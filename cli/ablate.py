@@ -33,8 +33,9 @@ def command(
 ) -> None:
     """Train and judge every row of a table; what is there already is not done again.
 
-    Embeddings that a cache holds are never computed again: the table ends in the count of guide
-    calls. Example: mmfe ablate table4a --dry-run
+    Rows of several tables that are the same training, labels aside, are trained once and reused;
+    --dry-run names them. Embeddings that a cache holds are never computed again: the table ends
+    in the count of guide calls. Example: mmfe ablate table4a --dry-run
     """
     from mmfe_restore.evaluation.ablation import run_plan
     from mmfe_restore.evaluation.ablation_plan import make_plan
@@ -56,7 +57,11 @@ def command(
 
 def _show(found: dict[str, Any], *, done: bool) -> None:
     columns = ["row", "recipe", "params M", "printed M"]
-    columns += ["PSNR", "95 % interval", "SSIM 11×11", "SSIM 7×7"] if done else ["state"]
+    columns += (
+        ["PSNR", "95 % interval", "SSIM 11×11", "SSIM 7×7"]
+        if done
+        else ["state", "same training as"]
+    )
     rows = [_cells(row, done=done) for row in found["rows"]]
     output.print_table(
         f"{found['table']}: {found['title']}",
@@ -112,5 +117,5 @@ def _cells(row: dict[str, Any], *, done: bool) -> list[object]:
             ),
         ]
     else:
-        cells.append(row["state"])
+        cells += [row["state"], ", ".join(row["shares"]) or None]
     return [*cells, printed["psnr"], f"{printed['ssim']:.3f}"]

@@ -15,7 +15,9 @@ def command(
     run_b: Annotated[Path, typer.Argument(help="The other; differences are B less A.")],
     figure: Annotated[
         str,
-        typer.Option("--figure", help="psnr | ssim_uniform | ssim_gaussian | lpips."),
+        typer.Option(
+            "--figure", help="psnr | ssim_uniform | ssim_gaussian (or ssim) | lpips | input_…"
+        ),
     ] = "psnr",
     most: Annotated[
         int, typer.Option("--most", min=1, help="How many best and worst images to name.")
@@ -26,6 +28,7 @@ def command(
     from mmfe_cache.errors import UsageError
     from mmfe_restore.evaluation.compare import compare, read_report
     from mmfe_restore.evaluation.scores import FIGURES, Figure
+    from mmfe_restore.metrics.registry import METRICS, metric_of
 
     a, b = read_report(run_a), read_report(run_b)
     known: dict[str, Figure] = {
@@ -33,14 +36,23 @@ def command(
         for name in FIGURES
         if name in a.scores[0].values and name in b.scores[0].values
     }
+    if figure == "ssim":  # both windows are measured: the one that this protocol publishes
+        window = a.about.get("protocol_details", {}).get("ssim_window", "gaussian")
+        figure = f"ssim_{window}"
     chosen = known.get(figure)
     if chosen is None:
-        raise UsageError("unknown figure", got=figure, expected=" | ".join(known))
+        raise UsageError(
+            f"there is no figure {figure!r} in both reports",
+            got=figure,
+            expected=" | ".join(known),
+            remedy="mmfe eval both with --metric " + figure if figure in METRICS else None,
+        )
     found = compare(a, b, chosen, most)
     if as_json:
         output.print_json(found.to_json())
         return
-    digits = 2 if figure.endswith("psnr") else 4
+    metric = metric_of(chosen)
+    digits, better = metric.digits, 1 if metric.higher_is_better else -1
     rows = [
         [
             row.label,
@@ -59,10 +71,11 @@ def command(
         f"{figure}: B {found.b} less A {found.a}",
         ["class", "images", *left_out, "A", "B", "B − A", "95 % interval", "B wins : A wins"],
         rows,
-        caption="interval: bootstrap over scenes, of the paired differences",
+        caption="interval: bootstrap over scenes, of the paired differences"
+        + ("" if metric.higher_is_better else f"; {metric.label}: lower is better"),
     )
-    gains = [(name, value) for name, value in found.best if value > 0]
-    losses = [(name, value) for name, value in found.worst if value < 0]
+    gains = [(name, value) for name, value in found.best if better * value > 0]
+    losses = [(name, value) for name, value in found.worst if better * value < 0]
     for title, extremes in (("largest gains", gains), ("largest losses", losses)):
         named = ", ".join(f"{name} {value:+.{digits}f}" for name, value in extremes)
         output.say(f"{title} of B: {named or 'none'}")

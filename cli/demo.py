@@ -117,12 +117,19 @@ def command(
         *("train", "--recipe", "small", *sources, *ABLATION),
         *("--out", out / "runs" / "demo-without-experts"),
     )
+    steps.run(
+        "eval of the ablation",
+        *("eval", "--checkpoint", out / "runs" / "demo-without-experts" / "model"),
+        *("--dataset", "cdd11", *sources, "--force", "--out", out / "report-without-experts"),
+    )
     evaluated = steps.run(
         "eval",
         *("eval", "--checkpoint", run / "model", "--dataset", "cdd11", *sources),
+        *("--beside", out / "report-without-experts"),
         *("--out", out / "report", "--force"),
     )
     restored = _restore_own(steps, out, run / "model", typical_class(evaluated["classes"]))
+    _show_on_page(out / "report", restored)
     result = {
         "average": evaluated["average"],
         "classes": evaluated["classes"],
@@ -203,6 +210,13 @@ def _restore_own(steps: _Steps, out: Path, model: Path, composition: str) -> dic
         "restored": str(target),
         "clean": str(folder / "test" / "clear" / degraded.name),
     }
+
+
+def _show_on_page(report: Path, restored: dict[str, Any]) -> None:
+    from mmfe_restore.evaluation.report import add_photograph
+
+    degraded, after, clean = (Path(restored[name]) for name in ("degraded", "restored", "clean"))
+    add_photograph(report, degraded, after, clean)
 
 
 def _tell(result: dict[str, Any]) -> None:

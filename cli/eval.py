@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +13,8 @@ from . import output
 
 if TYPE_CHECKING:
     from mmfe_restore.evaluation import EvalReport
-    from mmfe_restore.evaluation.summary import Gain
+    from mmfe_restore.evaluation.statistics import Gain, Interval
+    from mmfe_restore.metrics.registry import MetricInfo
 
 
 def command(
@@ -61,6 +64,18 @@ def command(
     lpips: Annotated[
         bool, typer.Option("--lpips", help="Also LPIPS; its backbone weights must be here.")
     ] = False,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", help="Another optional metric, by name; may be repeated."),
+    ] = None,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--beside",
+            help="A report of another training on the same test set, for the page; may be "
+            "repeated.",
+        ),
+    ] = None,
     report: Annotated[
         bool,
         typer.Option("--report", help="Also print ours beside the published table."),
@@ -83,8 +98,10 @@ def command(
     from mmfe_cache.machine import pick_device
     from mmfe_cache.views import View
     from mmfe_restore.evaluation import evaluate, load_checkpoint, open_eval_cache
+    from mmfe_restore.evaluation.compare import read_report
     from mmfe_restore.evaluation.protocols import protocol_named
     from mmfe_restore.evaluation.report import check_free
+    from mmfe_restore.metrics.registry import chosen_metrics
     from mmfe_restore.recipes import load_recipe
 
     if table_format not in {"text", "markdown", "latex"}:
@@ -96,6 +113,8 @@ def command(
     if protocol is not None:
         protocol_named(protocol)
     pick_device(device)
+    chosen_metrics(tuple(metric or ()))
+    others = [read_report(path) for path in beside or ()]
     opened = load_checkpoint(checkpoint, None if recipe is None else load_recipe(recipe))
     name = opened.recipe.data.dataset if dataset is None else dataset
     folder = _default_out(opened.path, name, split) if out is None else out
@@ -120,6 +139,8 @@ def command(
             device=device,
             batch_size=batch_size,
             lpips=lpips,
+            metrics=metric or (),
+            beside=others,
             force=force,
         )
         first = _is_first()
@@ -136,7 +157,7 @@ def command(
 
 def show(report: EvalReport) -> None:
     """Print a report's table."""
-    from mmfe_restore.evaluation.page import facts
+    from mmfe_restore.evaluation.report.page import facts
 
     summary = report.summary
     intervals, overall = report.intervals
@@ -162,47 +183,70 @@ def show(report: EvalReport) -> None:
     )
     measured = dict(facts(report))
     guide = "no guide" if report.guide is None else f"guide {report.guide}, {report.view}"
+    rest = _secondary(summary.average)
     output.print_table(
         f"{report.recipe} on {report.dataset}/{report.split}: {guide}, protocol "
         f"{report.protocol.name}",
         [
-            "class", "images", "input dB", "restored dB", "95 % interval", "gain dB",
+            "class",
+            "images",
+            "input dB",
+            "restored dB",
+            "95 % interval",
+            "gain dB",
             *(["gain leaves out"] if partial else []),
-            "SSIM 7×7 in", "SSIM 7×7", "SSIM 11×11 in", "SSIM 11×11",
-            *(["LPIPS in", "LPIPS"] if "lpips" in summary.average else []),
+            *(heading for m in rest for heading in (f"{m.label} in", m.label)),
         ],
         [*rows, average],
         caption="average: mean of the class means; gain: mean of the images' own gains; "
         + "; ".join(f"{name}: {measured[name]}" for name in ("crop", "range", "rounding")),
-    )  # fmt: skip
+    )
     for note in (*report.notes, *summary.notes):
         output.note(f"note: {note}")
 
 
+def _secondary(means: Mapping[str, float]) -> list[MetricInfo]:
+    """What was measured besides PSNR, in the order of reports."""
+    from mmfe_restore.metrics.registry import METRICS
+
+    return [m for m in METRICS.values() if m.name in means and m.name != "psnr"]
+
+
 def _row(
-    label: str, means: Any, interval: Any, count: int, gain: Gain, *, partial: bool
+    label: str,
+    means: Mapping[str, float],
+    interval: Interval,
+    count: int,
+    gain: Gain,
+    *,
+    partial: bool,
 ) -> list[object]:
+    from mmfe_restore.metrics.registry import METRICS
+
+    psnr = METRICS["psnr"]
+    known = math.isfinite(interval.low)
     return [
         label,
         count,
-        means["input_psnr"],
-        means["psnr"],
-        f"{interval.low:.2f}–{interval.high:.2f}",
+        psnr.format(means["input_psnr"]),
+        psnr.format(means["psnr"]),
+        f"{interval.low:.2f}–{interval.high:.2f}" if known else None,
         output.signed(gain.mean),
         *([gain.omission or "none"] if partial else []),
-        f"{means['input_ssim_uniform']:.4f}",
-        f"{means['ssim_uniform']:.4f}",
-        f"{means['input_ssim_gaussian']:.4f}",
-        f"{means['ssim_gaussian']:.4f}",
-        *(f"{means[name]:.4f}" for name in ("input_lpips", "lpips") if name in means),
+        *(m.format(means[name]) for m in _secondary(means) for name in (f"input_{m.name}", m.name)),
     ]
 
 
 def show_beside(report: EvalReport, table_format: str) -> None:
     """Print a report beside the published table of its dataset."""
-    from mmfe_restore.evaluation.beside import beside_published, caption, to_latex, to_markdown
+    from mmfe_restore.evaluation.report.comparison_table import (
+        caption,
+        comparison_table,
+        to_latex,
+        to_markdown,
+    )
 
-    found = beside_published(report)
+    found = comparison_table(report)
     if found is None:
         output.note(f"note: the paper prints no table by classes for {report.dataset}")
         return

@@ -40,6 +40,44 @@ def test_dry_run_shows_every_row_with_the_printed_parameters(
     assert not list(tmp_path.iterdir())
 
 
+SAME = {
+    "cdd11", "table4a/full", "table4b/full", "table5a/experts-8", "table5b/frequency",
+    "table5c/qwen2.5-vl-3b", "tableS1/without-ll",
+}  # fmt: skip
+
+
+def test_rows_that_are_the_same_training_say_so_and_share_it(tmp_path, capsys, monkeypatch):
+    import yaml
+
+    from mmfe_restore.recipes import load_recipe, recipe_to_dict
+
+    monkeypatch.chdir(tmp_path)
+    command = ["ablate", "table4b", "--dry-run", "--json"]
+    assert run(command) == 0
+    rows = {row["recipe"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert set(rows["table4b/full"]["shares"]) == SAME - {"table4b/full"}
+    assert rows["table4b/neither"]["shares"] == []
+    # What another table has trained already is not trained again.
+    folder = tmp_path / "runs" / "table4a" / "full"
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "config.json").write_text("{}")
+    recipe = recipe_to_dict(load_recipe("table4a/full"))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert run(command) == 0
+    rows = {row["recipe"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert (rows["table4b/full"]["state"], rows["table4b/full"]["out"]) == (
+        "trained",
+        "runs/table4a/full",
+    )
+    assert rows["table4b/neither"]["state"] == "missing"
+    # Another recipe in that place is no equal run.
+    recipe["train"]["seed"] = 7
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert run(command) == 0
+    rows = {row["recipe"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert rows["table4b/full"]["state"] == "missing"
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     from PIL import Image

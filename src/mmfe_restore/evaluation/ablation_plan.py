@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,12 @@ from mmfe_cache.parsing import DuplicateKeyError, parse_yaml
 from mmfe_cache.store import open_cache
 from mmfe_restore.data import find_store
 from mmfe_restore.evaluation.compare import read_report
-from mmfe_restore.evaluation.published import PublishedRow, PublishedTable, published_table
+from mmfe_restore.evaluation.published import (
+    PublishedRow,
+    PublishedTable,
+    published_table,
+    published_tables,
+)
 from mmfe_restore.evaluation.report import METRICS
 from mmfe_restore.recipes import Recipe, load_recipe, recipe_from_dict, recipe_to_dict
 
@@ -54,6 +59,7 @@ class Row:
         out: its run's folder.
         report: its evaluation's folder.
         state: ``evaluated``, ``trained``, ``started`` or ``missing``.
+        shares: recipes of this and other tables that are the same training, labels aside.
     """
 
     published: PublishedRow
@@ -62,6 +68,7 @@ class Row:
     out: Path
     report: Path
     state: str
+    shares: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,7 @@ class Plan:
                     "parameters": row.parameters,
                     "published": published_json(row.published),
                     "state": row.state,
+                    "shares": list(row.shares),
                     "out": str(row.out),
                 }
                 for row in self.rows
@@ -127,7 +135,8 @@ def make_plan(
         overrides: for every row, as ``--set`` takes them.
         root: where the data set lies; None for its default place.
         cache: the folder of the data set's stores; None for its default place.
-        out: the runs go to ``out/<table>/<row>``.
+        out: the runs go to ``out/<table>/<row>``, unless the same training is there already
+            under the name of another table's row.
 
     Raises:
         UsageError: an unknown table or override, overrides that make two rows equal, or a run
@@ -137,17 +146,75 @@ def make_plan(
     if name not in ABLATIONS:
         raise UsageError("unknown ablation", got=name, expected=" | ".join(ABLATIONS))
     table = published_table(name)
-    rows = tuple(_row(row, overrides, out) for row in table.rows)
+    equal = _equal_recipes(overrides)
+    rows = tuple(_row(row, overrides, out, equal) for row in table.rows)
     _check_distinct(rows, overrides)
     return Plan(table, rows, _needs(rows, cache), root, cache)
 
 
-def _row(row: PublishedRow, overrides: Sequence[str], out: Path) -> Row:
+def identity(recipe: Recipe) -> str:
+    """What a recipe trains, as text: two recipes of equal text train the same model.
+
+    Its labels are left out: a name or description changes nothing that is computed.
+    """
+    values = recipe_to_dict(recipe)
+    for label in ("name", "description", "published_parameters"):
+        del values[label]
+    return json.dumps(values, sort_keys=True)
+
+
+def _equal_recipes(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """The names of the published rows' recipes by what they train."""
+    names = dict.fromkeys(
+        row.recipe for table in published_tables().values() for row in table.rows if row.recipe
+    )
+    found: dict[str, list[str]] = {}
+    for name in names:
+        try:
+            recipe = load_recipe(name, overrides)
+        except UsageError:
+            continue  # another table's row that these overrides do not fit
+        found.setdefault(identity(recipe), []).append(name)
+    return found
+
+
+def _place(name: str, recipe: Recipe, shares: Sequence[str], out: Path) -> Path:
+    """Its own folder, or that of an equal run which is there already."""
+    own = out / name
+    if (own / "recipe.yaml").is_file():
+        return own
+    equal = [out / other for other in shares if _holds(out / other, recipe)]
+    finished = [folder for folder in equal if (folder / "model" / "config.json").is_file()]
+    return (*finished, *equal, own)[0]
+
+
+def _holds(folder: Path, recipe: Recipe) -> bool:
+    there = _recipe_in(folder)
+    return there is not None and identity(there) == identity(recipe)
+
+
+def _recipe_in(folder: Path) -> Recipe | None:
+    """The recipe of a run; None where there is none that can be read."""
+    try:
+        file = folder / "recipe.yaml"
+        return recipe_from_dict(parse_yaml(file.read_text(encoding="utf-8"), file))
+    except DuplicateKeyError:
+        raise
+    except (OSError, UsageError, yaml.YAMLError, ValueError):
+        return None
+
+
+def _row(
+    row: PublishedRow, overrides: Sequence[str], out: Path, equal: Mapping[str, Sequence[str]]
+) -> Row:
     assert row.recipe is not None, "every row of an ablation names its recipe"
     recipe = load_recipe(row.recipe, overrides)
-    folder = out / row.recipe
+    shares = tuple(name for name in equal[identity(recipe)] if name != row.recipe)
+    folder = _place(row.recipe, recipe, shares, out)
     report = folder / "eval" / f"{recipe.data.dataset}-test"
-    return Row(row, recipe, _parameters(recipe), folder, report, _state(folder, report, recipe))
+    return Row(
+        row, recipe, _parameters(recipe), folder, report, _state(folder, report, recipe), shares
+    )
 
 
 def _parameters(recipe: Recipe) -> int:
@@ -161,13 +228,7 @@ def _state(folder: Path, report: Path, recipe: Recipe) -> str:
     file = folder / "recipe.yaml"
     if not file.is_file():
         return "missing"
-    try:
-        there = recipe_from_dict(parse_yaml(file.read_text(encoding="utf-8"), file))
-    except DuplicateKeyError:
-        raise
-    except (UsageError, yaml.YAMLError, ValueError):
-        there = None
-    if there != recipe:
+    if not _holds(folder, recipe):
         raise UsageError(
             f"{folder} holds a run of another recipe than this table's row",
             expected=f"a run of {recipe.name} with the same --set",
@@ -202,10 +263,7 @@ def _check_judged(folder: Path, report: Path, recipe: Recipe) -> None:
 def _check_distinct(rows: Sequence[Row], overrides: Sequence[str]) -> None:
     seen: dict[str, str] = {}
     for row in rows:
-        values = recipe_to_dict(row.recipe)
-        for label in ("name", "description", "published_parameters"):
-            del values[label]
-        text = json.dumps(values, sort_keys=True)
+        text = identity(row.recipe)
         if text in seen:
             raise UsageError(
                 f"with these overrides two rows are the same: {seen[text]} and {row.recipe.name}",

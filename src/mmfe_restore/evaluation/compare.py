@@ -10,11 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mmfe_cache.errors import DataError, UsageError
+from mmfe_cache.errors import DataError, MmfeError, UsageError
 from mmfe_cache.parsing import parse_json
+from mmfe_restore.evaluation.checkpoint import read_recipe_of
 from mmfe_restore.evaluation.report import METRICS, PER_IMAGE
 from mmfe_restore.evaluation.scores import FIGURES, Figure, ImageScore
-from mmfe_restore.evaluation.summary import LEVEL, Interval, bootstrap, by_label, summarise
+from mmfe_restore.evaluation.statistics import LEVEL, Interval, bootstrap, by_label, summarise
+from mmfe_restore.metrics.registry import metric_of
+from mmfe_restore.recipes import recipe_to_dict
 
 _SAME = ("dataset", "split", "protocol", "crop", "rounding")
 """What must agree for two evaluations to be comparable."""
@@ -48,8 +51,8 @@ class Difference:
         mean: mean of the per-image differences; of class means for the average.
         low: lower end of its bootstrap interval.
         high: upper end.
-        wins: images on which B is higher.
-        losses: images on which A is higher.
+        wins: images on which B is better.
+        losses: images on which A is better.
     """
 
     label: str
@@ -132,6 +135,46 @@ def read_report(path: Path) -> SavedReport:
     return SavedReport(folder, about, scores)
 
 
+def run_name(report: SavedReport) -> str:
+    """The run that a report judges, by its folder's name."""
+    checkpoint = report.about.get("checkpoint")
+    if checkpoint is None:
+        return report.path.name
+    model = Path(checkpoint)
+    return model.parent.name if model.name == "model" else model.name
+
+
+def differing_settings(other: SavedReport, mine: SavedReport) -> str:
+    """In which settings of its recipe another training differs, with that training's values."""
+    settings = [_settings(report) for report in (other, mine)]
+    if None in settings:
+        return "unknown: a checkpoint does not name its recipe"
+    theirs, ours = (found or {} for found in settings)
+    return ", ".join(
+        f"{key} {theirs.get(key)}"
+        for key in sorted(theirs.keys() | ours.keys())
+        if theirs.get(key) != ours.get(key)
+    )
+
+
+def _settings(report: SavedReport) -> dict[str, Any] | None:
+    """The recipe behind a report as dotted keys, without its labels; None where it is unknown."""
+    checkpoint = report.about.get("checkpoint")
+    if checkpoint is None:
+        return None
+    try:
+        recipe = recipe_to_dict(read_recipe_of(Path(checkpoint)))
+    except MmfeError:
+        return None
+    labels = {"name", "description", "published_parameters"}
+    return {
+        f"{section}.{key}": value
+        for section, values in recipe.items()
+        if section not in labels
+        for key, value in (values.items() if isinstance(values, dict) else [("", values)])
+    }
+
+
 def compare(a: SavedReport, b: SavedReport, figure: Figure = "psnr", most: int = 5) -> Comparison:
     """Compare two evaluations of the same images under the same protocol.
 
@@ -176,7 +219,10 @@ def compare(a: SavedReport, b: SavedReport, figure: Figure = "psnr", most: int =
         sum(row.losses for row in rows),
         left_out.total(),
     )
-    ranked = sorted(((d.id, d.values[figure]) for d in differences), key=lambda item: item[1])
+    better = 1 if metric_of(figure).higher_is_better else -1
+    ranked = sorted(
+        ((d.id, d.values[figure]) for d in differences), key=lambda item: better * item[1]
+    )
     return Comparison(
         a.path,
         b.path,
@@ -199,6 +245,7 @@ def _row(
 ) -> Difference:
     values = [d.values[figure] for d in members]
     mine = [(x, y) for x, y in used if x.label == label]
+    better = 1 if metric_of(figure).higher_is_better else -1
     return Difference(
         label,
         len(values),
@@ -207,8 +254,8 @@ def _row(
         _mean(values),
         interval.low,
         interval.high,
-        sum(value > 0 for value in values),
-        sum(value < 0 for value in values),
+        sum(better * value > 0 for value in values),
+        sum(better * value < 0 for value in values),
         left_out,
     )
 
@@ -259,6 +306,8 @@ def _report_folder(path: Path) -> Path:
         return path
     run = path.parent if path.name == "model" else path
     found = sorted(p.parent for p in (run / "eval").glob(f"*/{METRICS}"))
+    if not found and (run / "model").is_dir():
+        found = _reports_of(run)
     if len(found) == 1:
         return found[0]
     raise UsageError(
@@ -267,6 +316,24 @@ def _report_folder(path: Path) -> Path:
         expected=f"a folder with {METRICS} and {PER_IMAGE}",
         remedy="name one of them" if found else f"mmfe eval --checkpoint {path}",
     )
+
+
+def _reports_of(run: Path) -> list[Path]:
+    """Reports beside the folder of runs that judge this one: `mmfe demo` keeps its there."""
+    found: list[Path] = []
+    for file in sorted(run.parent.parent.glob(f"*/{METRICS}")):
+        try:
+            checkpoint = _about(file).get("checkpoint")
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # no report of ours: whoever names it will be told
+        if checkpoint is None:
+            continue
+        # As it was given to `mmfe eval`: from wherever that ran, or moved along with the run.
+        model = Path(checkpoint)
+        same = model.exists() and model.samefile(run / "model")
+        if same or model.parts[-3:] == (*run.absolute().parts[-2:], "model"):
+            found.append(file.parent)
+    return found
 
 
 def _about(file: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,20 +11,36 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from mmfe_cache.datasets import DATASETS
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import DataError, ModelError
+from mmfe_cache.guides import GUIDES
 from mmfe_cache.guides.calls import guide_calls
 from mmfe_cache.machine import pick_device
 from mmfe_cache.progress import Progress, SilentProgress
-from mmfe_cache.samples import ImageArray, SampleSet
-from mmfe_restore.evaluation import pictures, ranks
+from mmfe_cache.samples import ImageArray, Sample, SampleSet
+from mmfe_cache.views import View
+from mmfe_restore.evaluation import ranks
+from mmfe_restore.evaluation.compare import (
+    SavedReport,
+    compare,
+    differing_settings,
+    run_name,
+)
+from mmfe_restore.evaluation.eval_dataset import Pair, batches, read_pairs
 from mmfe_restore.evaluation.guidance import check_guidance, differing_guide, trained_guide
-from mmfe_restore.evaluation.pictures import Pictures
 from mmfe_restore.evaluation.protocols import Protocol, protocol_named
-from mmfe_restore.evaluation.reading import Pair, batches, read_pairs
-from mmfe_restore.evaluation.report import EvalReport, check_free
+from mmfe_restore.evaluation.report import (
+    EvalReport,
+    check_free,
+    pictures,
+    write_report,
+)
+from mmfe_restore.evaluation.report.eval_report import SYNTHETIC
+from mmfe_restore.evaluation.report.page import OtherRun
+from mmfe_restore.evaluation.report.pictures import Pictures
 from mmfe_restore.evaluation.scores import ImageScore, join_figures, quality, to_tensor
-from mmfe_restore.metrics.lpips import LPIPS
+from mmfe_restore.metrics.registry import PerImage, Settings, chosen_metrics
 from mmfe_restore.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -48,6 +64,8 @@ def evaluate(
     batch_size: int = 1,
     with_pictures: bool = True,
     lpips: bool = False,
+    metrics: Sequence[str] = (),
+    beside: Sequence[SavedReport] = (),
     force: bool = False,
 ) -> EvalReport:
     """Judge ``restorer`` on ``samples``; reads embeddings from a cache and never loads a guide.
@@ -71,6 +89,8 @@ def evaluate(
         batch_size: images of one size and class that go through the network together.
         with_pictures: collect the pictures of the report's page.
         lpips: also measure LPIPS, whose backbone weights must be on this machine.
+        metrics: optional metrics to measure too, by their names in `METRICS`.
+        beside: reports of other trainings on the same test set, for the page.
         force: write over a report in ``out``.
 
     Raises:
@@ -78,7 +98,7 @@ def evaluate(
         DataError: a test image is unreadable, has no ground truth or one of another size.
         ModelError: the network cannot run without embeddings, or gives values that are not
             finite.
-        UsageError: an unknown protocol, or ``out`` exists.
+        UsageError: an unknown protocol or metric, or ``out`` exists.
     """
     told: Progress = SilentProgress() if progress is None else progress
     started, calls = time.perf_counter(), guide_calls()
@@ -87,10 +107,12 @@ def evaluate(
     used = pick_device(device)
     used_view = recipe.eval.view if view is None else view
     measured = protocol_named(recipe.eval.protocol if protocol is None else protocol)
+    chosen = chosen_metrics((*metrics, "lpips") if lpips else tuple(metrics))
     _check_samples(samples)
     trained = trained_guide(checkpoint)
     guidance = check_guidance(restorer, recipe, samples, cache, used_view, trained)
     rank, size = ranks.rank_and_size()
+    settings = Settings(used, measured.covariance)
     run = _Run(
         restorer=restorer.to(used).eval(),
         guidance=guidance,
@@ -99,7 +121,8 @@ def evaluate(
         protocol=measured,
         crop=measured.crop_for(samples.dataset, recipe.eval.crop_multiple),
         shown=pictures.choose(samples) if with_pictures else frozenset(),
-        lpips=LPIPS().to(used) if lpips else None,
+        guide_sees=_guide_sees(recipe),
+        metrics={metric.name: metric.load(settings) for metric in chosen},
     )
     with told.task(f"evaluating {samples.dataset}/{samples.split}", len(samples)) as bar:
         for pairs in batches(
@@ -124,10 +147,16 @@ def evaluate(
         pictures=tuple(shown[i] for i in sorted(shown)),
         seconds=time.perf_counter() - started,
         guide_calls=guide_calls() - calls,
-        notes=(*_notes(recipe, samples, guidance), *_guide_notes(trained, cache, checkpoint)),
+        layout=samples.layout,
+        published_test_set=_is_published(samples),
+        notes=(
+            *_notes(recipe, samples, guidance, run.crop),
+            *_guide_notes(trained, cache, checkpoint),
+        ),
     )
     if out is not None and rank == 0:
-        report.write(out, force=force)
+        others = tuple(_other_run(report, out, other) for other in beside)
+        write_report(report, out, others=others, force=force)
     return report
 
 
@@ -142,7 +171,8 @@ class _Run:
     protocol: Protocol
     crop: int
     shown: frozenset[int]
-    lpips: LPIPS | None
+    guide_sees: bool
+    metrics: Mapping[str, PerImage]
 
     def __post_init__(self) -> None:
         self.scores: dict[int, ImageScore] = {}
@@ -157,8 +187,8 @@ class _Run:
         if self.protocol.rounded:
             restored = (restored * 255.0).round() / 255.0
         channel = self.protocol.channel_for(self.dataset, pairs[0].sample.label)
-        before = quality(degraded, clean, self.protocol, channel, self.lpips)
-        after = quality(restored, clean, self.protocol, channel, self.lpips)
+        before = quality(degraded, clean, self.protocol, channel, self.metrics)
+        after = quality(restored, clean, self.protocol, channel, self.metrics)
         for index, pair in enumerate(pairs):
             sample = pair.sample
             height, width = pair.clean.shape[:2]
@@ -173,7 +203,14 @@ class _Run:
                     _to_uint8(restored[index]),
                     pair.clean,
                     pictures.budget_each(len(self.shown)),
+                    self.seen(sample),
                 )
+
+    def seen(self, sample: Sample) -> ImageArray | None:
+        """What the guide saw of a sample, before any crop; None where it saw no picture of it."""
+        if self.guidance is None or not self.guide_sees:
+            return None
+        return View.parse(self.view).render(sample.degraded.read())
 
     def restore(self, degraded: torch.Tensor, positions: list[int]) -> torch.Tensor:
         """(B, 3, H, W) float32 in [0, 1]."""
@@ -207,8 +244,44 @@ def _check_samples(samples: SampleSet) -> None:
         )
 
 
-def _notes(recipe: Recipe, samples: SampleSet, guidance: SampleGuidance | None) -> tuple[str, ...]:
+def _is_published(samples: SampleSet) -> bool:
+    """Whether these are the published test images: their data set, their number, not made here."""
+    info = DATASETS.get(samples.dataset)
+    published = None if info is None or info.pairs is None else info.pairs.get("test")
+    made = samples.layout == SYNTHETIC
+    return samples.split == "test" and len(samples) == published and not made
+
+
+def _guide_sees(recipe: Recipe) -> bool:
+    """Whether the embeddings of a sample come from its own picture."""
+    info = GUIDES.get(recipe.guide.name)
+    return recipe.guide.control == "none" and (info is None or info.reads == "pixels")
+
+
+def _other_run(report: EvalReport, out: Path, other: SavedReport) -> OtherRun:
+    """Another training beside this one, paired image by image."""
+    mine = SavedReport(out, report.to_json(), report.scores)
+    found = compare(other, mine).average
+    return OtherRun(
+        name=run_name(other),
+        differs=differing_settings(other, mine),
+        psnr=found.a,
+        difference=found.mean,
+        low=found.low,
+        high=found.high,
+        omission=found.omission,
+    )
+
+
+def _notes(
+    recipe: Recipe, samples: SampleSet, guidance: SampleGuidance | None, crop: int
+) -> tuple[str, ...]:
     notes = [f"layout: {samples.layout}", *samples.warnings]
+    if recipe.eval.crop_multiple not in (1, crop):
+        notes.append(
+            f"the recipe's eval.crop_multiple of {recipe.eval.crop_multiple} has no effect: the "
+            f"protocol and the data set ask for {'whole images' if crop == 1 else crop}"
+        )
     if recipe.model.reads and guidance is None:
         notes.append("run on the null guidance: no embeddings were read")
     if recipe.guide.control != "none" and guidance is not None:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from mmfe_cache.errors import UsageError
-from mmfe_restore.metrics.psnr import Channel
+from mmfe_restore.metrics.base import Channel
 from mmfe_restore.metrics.ssim import Covariance, Window
 
 ProtocolName = Literal["mmfe", "promptir", "moce-ir", "onerestore", "restormer"]

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 
 from mmfe_cache.samples import ImageArray
 from mmfe_restore.evaluation.protocols import Protocol
-from mmfe_restore.metrics.lpips import LPIPS
-from mmfe_restore.metrics.luma import luma
-from mmfe_restore.metrics.psnr import Channel, psnr_per_image
-from mmfe_restore.metrics.ssim import WINDOW_SIZES, Window, ssim_per_image
+from mmfe_restore.metrics.base import Channel, luma
+from mmfe_restore.metrics.registry import METRICS, PerImage
 
-Figure = Literal[
-    "input_psnr", "psnr", "input_ssim_uniform", "ssim_uniform", "input_ssim_gaussian",
-    "ssim_gaussian", "input_lpips", "lpips",
-]  # fmt: skip
+Figure = str
+"""A reported value of an image: a metric's name, or ``input_`` and its name for the input."""
 
-FIGURES: tuple[Figure, ...] = get_args(Figure)
+FIGURES: tuple[Figure, ...] = tuple(
+    figure for name in METRICS for figure in (f"input_{name}", name)
+)
 """Every figure an image can have, in the order reports show them."""
 
 NAN = float("nan")
@@ -36,8 +34,8 @@ class ImageScore:
         scene: its clean photograph's name.
         height: of what was judged, after any crop, in pixels.
         width: likewise.
-        values: figure to value; PSNR in dB and inf for identical images, SSIM at most 1 and
-            nan where the image is smaller than the window.
+        values: figure to value; nan where the image is too small for the metric, inf for the
+            PSNR of identical images.
     """
 
     id: str
@@ -64,42 +62,36 @@ def quality(
     clean: torch.Tensor,
     protocol: Protocol,
     channel: Channel,
-    lpips: LPIPS | None = None,
+    metrics: Mapping[str, PerImage],
 ) -> list[dict[str, float]]:
-    """Figures of a batch against its ground truth.
+    """Every metric of a batch against its ground truth.
 
     Args:
         image: (B, 3, H, W) in [0, 1], already rounded where the protocol rounds.
         clean: likewise.
-        protocol: rounding and covariance.
+        protocol: says whether luma is rounded.
         channel: the colour space they are judged in.
-        lpips: the perceptual distance, where it is wanted.
+        metrics: name to function, loaded.
 
     Returns:
-        ``psnr``, ``ssim_uniform``, ``ssim_gaussian`` and, if asked for, ``lpips`` of each image.
+        metric to value of each image; nan where the image is too small for it.
     """
-    judged, truth = image, clean
+    judged = {"rgb": (image, clean), "protocol": (image, clean)}
     if channel == "y":
-        judged = luma(image, rounded=protocol.rounded)
-        truth = luma(clean, rounded=protocol.rounded)
-    columns = {
-        "psnr": psnr_per_image(judged, truth).tolist(),
-        "ssim_uniform": _ssim(judged, truth, "uniform", protocol),
-        "ssim_gaussian": _ssim(judged, truth, "gaussian", protocol),
-    }
-    if lpips is not None:
-        columns["lpips"] = lpips.per_image(image, clean).tolist()
+        judged["protocol"] = (
+            luma(image, rounded=protocol.rounded),
+            luma(clean, rounded=protocol.rounded),
+        )
+    columns: dict[str, list[float]] = {}
+    for name, measure in metrics.items():
+        metric = METRICS[name]
+        if min(image.shape[-2:]) < metric.smallest:
+            columns[name] = [NAN] * len(image)
+        else:
+            columns[name] = measure(*judged[metric.colour]).tolist()
     return [
         {name: values[index] for name, values in columns.items()} for index in range(len(image))
     ]
-
-
-def _ssim(
-    image: torch.Tensor, clean: torch.Tensor, window: Window, protocol: Protocol
-) -> list[float]:
-    if min(image.shape[-2:]) < WINDOW_SIZES[window]:
-        return [NAN] * len(image)
-    return ssim_per_image(image, clean, window=window, covariance=protocol.covariance).tolist()
 
 
 def join_figures(before: dict[str, float], after: dict[str, float]) -> dict[Figure, float]:

@@ -7,12 +7,13 @@ from typing import Any, Literal, cast
 import torch
 
 from mmfe_cache.errors import DataError
-from mmfe_restore.metrics.averaged import AveragedMetric
-from mmfe_restore.metrics.pairs import check_pair
+from mmfe_restore.metrics.base import AveragedMetric, check_pair
 
 Backbone = Literal["alex", "vgg", "squeeze"]
 
-_SMALLEST = 64
+SMALLEST = 64
+"""Pixels on the shorter side that every backbone can take in."""
+
 _FILES = {
     "alex": "alexnet-owt-7be5be79.pth",
     "vgg": "vgg16-397923af.pth",
@@ -53,11 +54,11 @@ class LPIPS(AveragedMetric):
             DataError: the shapes differ, or an image is too small for the backbone.
         """
         check_pair(restored, clean)
-        if restored.shape[1] != 3 or min(restored.shape[-2:]) < _SMALLEST:
+        if restored.shape[1] != 3 or min(restored.shape[-2:]) < SMALLEST:
             raise DataError(
                 "LPIPS cannot judge this image",
                 got=f"shape {tuple(restored.shape)}",
-                expected=f"RGB, at least {_SMALLEST} pixels on each side",
+                expected=f"RGB, at least {SMALLEST} pixels on each side",
             )
         with torch.inference_mode():
             value = self._net(restored.float() * 2 - 1, clean.float() * 2 - 1)

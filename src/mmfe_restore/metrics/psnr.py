@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from mmfe_restore.metrics.averaged import AveragedMetric
-from mmfe_restore.metrics.luma import luma
-from mmfe_restore.metrics.pairs import check_pair
-
-Channel = Literal["rgb", "y"]
+from mmfe_restore.metrics.base import AveragedMetric, Channel, check_pair, luma
 
 
 def psnr_per_image(

@@ -15,10 +15,7 @@ from typing import Any, Literal
 import torch
 
 from mmfe_cache.errors import DataError
-from mmfe_restore.metrics.averaged import AveragedMetric
-from mmfe_restore.metrics.luma import luma
-from mmfe_restore.metrics.pairs import check_pair
-from mmfe_restore.metrics.psnr import Channel
+from mmfe_restore.metrics.base import AveragedMetric, Channel, check_pair, luma
 
 Window = Literal["uniform", "gaussian"]
 Covariance = Literal["sample", "population"]

@@ -16,8 +16,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from mmfe_cache.errors import CacheError, DataError, ModelError, UsageError
 from mmfe_restore.data import guide_fingerprint
 from mmfe_restore.evaluation import EvalReport, evaluate
+from mmfe_restore.evaluation.eval_dataset import centre_crop
 from mmfe_restore.evaluation.protocols import protocol_named
-from mmfe_restore.evaluation.reading import centre_crop
 from mmfe_restore.evaluation.scores import to_tensor
 
 from .conftest import ArraySource, make_samples, small_recipe, small_restorer
@@ -166,6 +166,18 @@ def test_restormer_judges_deraining_in_y(unguided):
             pair = [np.rint(rgb2ycbcr(image)[..., 0]) for image in pair]
         expected = peak_signal_noise_ratio(*pair, data_range=255)
         assert by_label[label]["input_psnr"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_crop_without_effect_is_said_to_have_none(unguided):
+    restorer, recipe = unguided
+    cropping = replace(recipe, eval=replace(recipe.eval, crop_multiple=8))
+    mine = make_samples(1, {"low": {"low": 0.5}})
+    used = evaluate(restorer, cropping, mine, None, device="cpu")
+    assert used.crop_multiple == 8
+    assert not [note for note in used.notes if "no effect" in note]
+    report = evaluate(restorer, cropping, mine, None, device="cpu", protocol="promptir")
+    assert report.crop_multiple == 16
+    assert any("crop_multiple of 8 has no effect" in note for note in report.notes)
 
 
 def test_identical_images_are_noted_and_left_out(unguided, samples):

@@ -6,6 +6,7 @@ import os
 import pytest
 
 from mmfe_restore.evaluation import evaluate
+from mmfe_restore.evaluation.report import write_report
 
 
 @pytest.mark.parametrize("writes", [0, 1, 2])
@@ -16,7 +17,7 @@ def test_no_room_for_the_report(unguided, samples, tmp_path, monkeypatch, writes
     out = tmp_path / "eval"
     before = {}
     if there:
-        report.write(out)
+        write_report(report, out)
         before = {path.name: path.read_bytes() for path in out.iterdir()}
     done = []
     real = os.fsync
@@ -29,7 +30,7 @@ def test_no_room_for_the_report(unguided, samples, tmp_path, monkeypatch, writes
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        report.write(out, force=True)
+        write_report(report, out, force=True)
     assert [path.name for path in tmp_path.iterdir()] == (["eval"] if there else [])
     if there:
         assert {path.name: path.read_bytes() for path in out.iterdir()} == before

@@ -16,8 +16,11 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
 from mmfe_restore.evaluation import evaluate
-from mmfe_restore.evaluation.page import render_page
-from mmfe_restore.evaluation.pictures import BUDGET, choose, encode, error_map
+from mmfe_restore.evaluation.compare import read_report
+from mmfe_restore.evaluation.report import add_photograph
+from mmfe_restore.evaluation.report.page import render_page
+from mmfe_restore.evaluation.report.pictures import BUDGET, choose, encode, error_map
+from mmfe_restore.evaluation.report.terms import class_words
 
 from .browser import chromium, pixels, resize
 from .conftest import ArraySource, make_samples, small_recipe, small_restorer
@@ -112,6 +115,32 @@ class TestBrowser:
         opened.find_element(By.CSS_SELECTOR, ".row[data-label=low]").click()
         assert len(opened.find_elements(By.CSS_SELECTOR, "#images tbody tr")) == 9
 
+    def test_the_count_of_pictures_follows_the_filter(self, opened):
+        said = opened.find_element(By.ID, "choice")
+        assert said.text.startswith("9 of 9 images")
+        Select(opened.find_element(By.ID, "label")).select_by_value("rain")
+        assert said.text.startswith("3 of 3 images")
+
+    def test_the_first_screen_shows_the_way_of_the_picture_of_the_median_gain(self, opened, page):
+        images = json.loads((page.parent / "metrics.json").read_text())["images"]
+        ranked = sorted(images, key=lambda image: image["gain"])
+        assert ranked[4]["id"] in opened.find_element(By.ID, "journey-note").text
+        steps = opened.find_elements(By.CSS_SELECTOR, "#journey figcaption b")
+        assert [step.text for step in steps] == [
+            "What went in", "What came out", "The clean original",
+        ]  # fmt: skip
+        bottom = opened.execute_script(
+            "return document.getElementById('tiles').getBoundingClientRect().top"
+        )
+        assert bottom < 900
+
+    def test_words_and_metrics_are_explained(self, opened):
+        terms = opened.find_element(By.ID, "terms").text
+        for word in ("PSNR", "SSIM 7×7", "gain", "low light", "rain"):
+            assert word in terms
+        names = [n.text for n in opened.find_elements(By.CSS_SELECTOR, ".row .name")]
+        assert "low light + rain" in names
+
     def test_sorting_cards_and_table(self, opened, page):
         images = json.loads((page.parent / "metrics.json").read_text())["images"]
         by_psnr = [i["id"] for i in sorted(images, key=lambda i: i["psnr"])]
@@ -159,7 +188,7 @@ class TestBrowser:
         out = tmp_path / "report"
         evaluate(small_restorer(recipe), recipe, hostile, None, out=out, device="cpu")
         browser.get((out / "report.html").as_uri())
-        assert browser.title == "small on mine/test"
+        assert browser.title == "Degraded photographs, restored by small"
         assert len(browser.find_elements(By.CSS_SELECTOR, ".card")) == 2
         assert not browser.find_elements(By.CSS_SELECTOR, "img[src=x]")
         shown = browser.find_element(By.CSS_SELECTOR, ".card .id").get_attribute("textContent")
@@ -205,6 +234,84 @@ def test_the_gain_on_the_page_leaves_out_what_has_no_input_psnr(browser, tmp_pat
     assert first.text == samples.samples[9].id
     browser.find_element(By.CSS_SELECTOR, "[data-key=gain]").click()
     assert browser.find_element(By.CSS_SELECTOR, "#images tbody td").text == samples.samples[9].id
+
+
+@pytest.mark.browser
+def test_what_the_guide_saw_is_shown(browser, guided, cache, samples, tmp_path):
+    # The oracle sees no picture; told that it were `scene`, the same embeddings come from one.
+    restorer, recipe = guided
+    plain = evaluate(restorer, recipe, samples, cache, device="cpu")
+    assert all(picture.seen is None for picture in plain.pictures)
+    report = replace(
+        plain, pictures=tuple(replace(p, seen=p.degraded) for p in plain.pictures), guide="scene"
+    )
+    (tmp_path / "report.html").write_text(render_page(report))
+    browser.get((tmp_path / "report.html").as_uri())
+    steps = browser.find_elements(By.CSS_SELECTOR, "#journey figcaption")
+    assert "scene: the whole picture, shrunk to 32×32 pixels" in steps[1].text
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_the_published_average_is_on_the_screen(browser, tmp_path, width):
+    recipe = small_recipe(experts="none", encoder_guidance="none", decoder_guidance="none")
+    samples = make_samples(1, dataset="cdd11")
+    found = evaluate(small_restorer(recipe), recipe, samples, None, device="cpu")
+    assert not found.published_test_set
+    (tmp_path / "own.html").write_text(render_page(found))
+    browser.get((tmp_path / "own.html").as_uri())
+    assert not browser.find_element(By.ID, "beside-section").is_displayed()
+    report = replace(found, published_test_set=True)
+    (tmp_path / "report.html").write_text(render_page(report))
+    resize(browser, width, 800)
+    browser.get((tmp_path / "report.html").as_uri())
+    table = browser.find_element(By.ID, "beside")
+    head = table.find_elements(By.TAG_NAME, "th")[1]
+    assert head.text == "average"
+    assert head.rect["x"] + head.rect["width"] <= width
+    rows = table.find_elements(By.CSS_SELECTOR, "tbody tr")
+    averages = [row.find_elements(By.TAG_NAME, "td")[1].text for row in rows]
+    assert averages[-2].split() == ["30.40", "0.889"]
+
+
+@pytest.mark.browser
+def test_other_trainings_and_a_photograph_stand_on_the_page(browser, tmp_path):
+    from PIL import Image
+
+    recipe = small_recipe(experts="none", encoder_guidance="none", decoder_guidance="none")
+    samples = make_samples(1)
+    # The other one is left as it came: it restores nothing.
+    for name, seed in (("other", 1), ("mine", 0)):
+        restorer = small_restorer(recipe, seed)
+        restorer.save_pretrained(tmp_path / name / "model", recipe=recipe)
+    other = evaluate(
+        small_restorer(recipe, 1), recipe, samples, None, out=tmp_path / "r1", device="cpu",
+        checkpoint=tmp_path / "other" / "model", with_pictures=False,
+    )  # fmt: skip
+    files = []
+    for name, value in (("degraded", 20), ("restored", 60), ("clean", 90)):
+        files.append(tmp_path / f"{name}.png")
+        Image.new("RGB", (24, 16), (value, value, value)).save(files[-1])
+    mine = evaluate(
+        small_restorer(recipe, 0), recipe, samples, None, out=tmp_path / "r2", device="cpu",
+        checkpoint=tmp_path / "mine" / "model", with_pictures=False,
+        beside=[read_report(tmp_path / "r1")],
+    )  # fmt: skip
+    add_photograph(tmp_path / "r2", *files)
+    browser.get((tmp_path / "r2" / "report.html").as_uri())
+    cells = [c.text for c in browser.find_elements(By.CSS_SELECTOR, "#others tbody tr + tr td")]
+    difference = mine.summary.average["psnr"] - other.summary.average["psnr"]
+    assert cells[0] == "other"
+    assert cells[1] == f"{other.summary.average['psnr']:.2f}"
+    assert cells[2] == f"{difference:+.2f}".replace("-", "−")
+    assert browser.find_element(By.CSS_SELECTOR, "#photograph .card .id").text == "degraded"
+    assert browser.find_element(By.ID, "others-section").is_displayed()
+
+
+def test_what_a_class_is_called():
+    assert class_words("low_haze_rain") == "low light + haze + rain"
+    assert class_words("noise-25") == "noise σ 25"
+    assert class_words("my_own_class") == "my_own_class"
 
 
 def test_the_page_refers_to_nothing_outside(page):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mmfe_cache.errors import UsageError
 from mmfe_restore.evaluation import evaluate
-from mmfe_restore.evaluation.beside import beside_published, to_latex, to_markdown
 from mmfe_restore.evaluation.published import comparison_for, published_table, published_tables
+from mmfe_restore.evaluation.report.comparison_table import comparison_table, to_latex, to_markdown
 from mmfe_restore.recipes import load_recipe, recipe_names
 
 from .conftest import make_samples, small_recipe, small_restorer
@@ -67,9 +69,11 @@ def report():
 
 
 def test_ours_stands_at_the_end_without_an_average_of_some_classes_only(report):
-    found = beside_published(report)
+    found = comparison_table(report)
     assert found is not None
     ours = found.rows[-1]
+    # Three classes of made-up pictures: never to be taken for a row of Table 1.
+    assert ours.method == "ours: small on cdd11/test"
     assert ours.ours
     assert [cell is not None for cell in ours.cells] == [
         column in {"low", "rain", "low_rain"} for column in (*found.columns, "average")
@@ -78,7 +82,7 @@ def test_ours_stands_at_the_end_without_an_average_of_some_classes_only(report):
 
 
 def test_markdown_and_latex(report):
-    found = beside_published(report)
+    found = comparison_table(report)
     markdown = to_markdown(report, found).splitlines()
     width = markdown[0].count("|")
     table = [line for line in markdown if line.startswith("|")]
@@ -89,3 +93,16 @@ def test_markdown_and_latex(report):
     assert {row.count("&") - row.count(r"\&") for row in rows} == {12}
     assert latex.count(r"\begin") == latex.count(r"\end")
     assert "_" not in latex.replace(r"\_", "")
+
+
+def test_a_class_without_a_mean_leaves_no_average_of_the_others(report):
+    table = published_table("table1")
+    scores = tuple(
+        replace(report.scores[0], id=label, label=label, values=dict(report.scores[0].values))
+        for label in table.columns
+    )
+    full = replace(report, scores=scores, published_test_set=True)
+    assert comparison_table(full).rows[-1].cells[-1] is not None
+    assert comparison_table(full).rows[-1].method == "ours: small"
+    scores[3].values["psnr"] = float("inf")
+    assert comparison_table(replace(full, scores=scores)).rows[-1].cells[-1] is None

@@ -17,10 +17,12 @@
     node.append(...children);
     return node;
   }
-  // Of what was left out, a PSNR was infinite and anything else could not be measured.
+  // What has no value was infinite, or could not be measured: the metric says which.
   const number = (value, digits, absent = "–") => value === null ? absent : value.toFixed(digits);
   const decibels = (value) => number(value, 2, "∞");
-  const hasLpips = "lpips" in data.average;
+  const METRIC = Object.fromEntries(data.metrics.map((metric) => [metric.name, metric]));
+  const metricOf = (key) => METRIC[key.replace(/^input_/, "")];
+  const figure = (row, key) => number(row[key], metricOf(key).digits, metricOf(key).absent);
   const signed = (value) => value === null ? "–" : (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
   // Of the images that have both figures; what it leaves out is said wherever it stands.
   const gainOf = (row) => row.gain;
@@ -37,10 +39,9 @@
       tile("", make("b", {}, decibels(a.psnr), small(" dB")),
         sub(`restored PSNR, ${data.level} interval ${number(range[0], 2)} to ${number(range[1], 2)}`)),
       tile("", make("b", {}, decibels(a.input_psnr), small(" dB")), sub("input PSNR")),
-      tile("", make("b", {}, number(a.ssim_gaussian, 4)), sub(`SSIM 11×11 Gaussian, input ${number(a.input_ssim_gaussian, 4)}`)),
-      tile("", make("b", {}, number(a.ssim_uniform, 4)), sub(`SSIM 7×7 uniform, input ${number(a.input_ssim_uniform, 4)}`)),
-      ...(hasLpips ? [tile("", make("b", {}, number(a.lpips, 4)), sub(`LPIPS, lower is better, input ${number(a.input_lpips, 4)}`))] : []),
-      tile("", make("b", {}, String(data.images.length)), sub(`images in ${data.classes.length} classes; averages are means of class means`)),
+      ...data.metrics.filter((metric) => metric.name !== "psnr").map((metric) => tile("",
+        make("b", {}, figure(a, metric.name)), sub(`${metric.label}, input ${figure(a, "input_" + metric.name)}`))),
+      tile("", make("b", {}, String(data.images.length)), sub(`images of ${data.classes.length} kinds; an average is the mean of the kinds' means`)),
     );
   }
 
@@ -62,9 +63,9 @@
         make("em", { class: "in", style: `left:${from}%` }), make("em", { class: "out" + loss(gain), style: `left:${to}%` }));
       $("classes").append(make("button", {
         type: "button", class: "row", role: "listitem", "aria-pressed": "false", "data-label": entry.label,
-        title: `${entry.label}: ${decibels(entry.input_psnr)} to ${decibels(entry.psnr)} dB, ${entry.count} images`,
+        title: `${entry.words}: ${decibels(entry.input_psnr)} to ${decibels(entry.psnr)} dB, ${entry.count} images`,
         onclick: () => choose(state.label === entry.label ? "" : entry.label),
-      }, make("span", { class: "name", text: entry.label.replaceAll("_", " + ") }), track,
+      }, make("span", { class: "name", text: entry.words }), track,
       make("span", { class: "value", text: decibels(entry.psnr) }), make("span", { class: "gain" + loss(gain), text: signed(gain) },
         ...(entry.omission ? [make("small", { text: `${entry.omission} left out` })] : []))));
     }
@@ -76,7 +77,7 @@
     error: [["error_before", "error of input"], ["error_after", "error of restored"]],
   };
   function card(picture) {
-    const row = data.images[picture.image], gain = gainOf(row);
+    const row = picture.image === null ? null : data.images[picture.image], gain = row && gainOf(row);
     const left = make("img", { class: "left", alt: "", draggable: "false" });
     const right = make("img", { class: "right", alt: "", draggable: "false" });
     const tags = [make("span", { class: "tag l" }), make("span", { class: "tag r" })];
@@ -86,25 +87,66 @@
     const cut = () => frame.style.setProperty("--cut", slider.value + "%");
     slider.addEventListener("input", cut);
     cut();
-    const node = make("figure", { class: "card", "data-label": row.label, "data-id": row.id }, frame,
-      make("figcaption", {}, make("span", { class: "id", text: row.id }), make("span", { class: "gain" + loss(gain), text: signed(gain) + " dB" }),
-        make("span", { class: "detail", text: `PSNR ${decibels(row.input_psnr)} → ${decibels(row.psnr)} dB · SSIM ${number(row.input_ssim_gaussian, 3)} → ${number(row.ssim_gaussian, 3)}` })));
+    const detail = row && data.metrics.map((metric) => `${metric.label} ${figure(row, "input_" + metric.name)} → ${figure(row, metric.name)}`).join(" · ");
+    const node = make("figure", { class: row ? "card" : "card own", "data-label": row && row.label, "data-id": picture.id }, frame,
+      make("figcaption", {}, make("span", { class: "id", text: picture.id }),
+        ...(row ? [make("span", { class: "gain" + loss(gain), text: signed(gain) + " dB" }), make("span", { class: "detail", text: detail })] : [])));
     node.show = (mode) => {
       const [[a, nameA], [b, nameB]] = PAIRS[mode];
       left.src = `data:${picture.mime};base64,${picture[a]}`;
       right.src = `data:${picture.mime};base64,${picture[b]}`;
       tags[0].textContent = nameA;
       tags[1].textContent = nameB;
-      slider.setAttribute("aria-label", `${row.id}: ${nameA} against ${nameB}`);
+      slider.setAttribute("aria-label", `${picture.id}: ${nameA} against ${nameB}`);
     };
     return node;
   }
   const cards = data.pictures.map(card);
 
+  // One photograph's way from input to output, which explains the rest of the page.
+  function journey() {
+    const picture = data.typical === null ? null : data.pictures[data.typical];
+    if (!picture) return;
+    const row = data.images[picture.image], words = data.classes.find((c) => c.label === row.label).words;
+    const guide = data.guide && picture.seen ? data.guide : null;
+    const step = (title, part, text) => make("figure", {}, make("figcaption", {}, make("b", { text: title }), make("span", { text })),
+      make("div", { class: "shot", style: `aspect-ratio:${picture.width}/${picture.height}` },
+        make("img", { alt: title, src: `data:${picture.mime};base64,${picture[part]}` })));
+    const steps = [
+      step("What went in", "degraded", `${words}: ${decibels(row.input_psnr)} dB`),
+      ...(guide ? [step("What the guide saw", "seen", `${guide.name}: ${guide.how}`)] : []),
+      step("What came out", "restored", `${decibels(row.psnr)} dB, ${signed(row.gain)} dB gained`),
+      step("The clean original", "clean", "what both are compared with"),
+    ];
+    $("journey-section").hidden = false;
+    $("journey").style.setProperty("--steps", steps.length);
+    $("journey").append(...steps);
+    $("journey-note").textContent = `${row.id}, the picture of the median gain among those below: neither the best nor the worst.`;
+  }
+
+  function photograph() {
+    if (!data.photograph) return;
+    $("photograph-section").hidden = false;
+    const node = card(data.photograph);
+    node.show("restored");
+    $("photograph").append(node);
+  }
+
+  function others() {
+    if (!data.others.length) return;
+    $("others-section").hidden = false;
+    const cells = (row) => [row.name, decibels(row.psnr), signed(row.difference) + (row.omission ? ` (${row.omission} left out)` : ""),
+      row.interval.map(signed).join(" to "), row.differs];
+    $("others").append(
+      make("thead", {}, make("tr", {}, ...["training", "PSNR dB", "difference dB", `${data.level} interval`, "differs in"].map((text) => make("th", { text })))),
+      make("tbody", {}, make("tr", { class: "ours" }, ...["this one", decibels(data.average.psnr), "", "", ""].map((text) => make("td", { text }))),
+        ...data.others.map((row) => make("tr", {}, ...cells(row).map((text) => make("td", { text, title: text }))))));
+  }
+
   function compare(key, down) {
     const worth = (row) => {
       const value = row[key];
-      return value === null && key.endsWith("psnr") ? Infinity : value;
+      return value === null && METRIC[key] && METRIC[key].absent === "∞" ? Infinity : value;
     };
     return (a, b) => {
       const x = worth(a), y = worth(b);
@@ -126,11 +168,14 @@
     for (const [, node] of shown) node.show(state.mode);
     $("gallery").replaceChildren(...shown.map(([, node]) => node));
     $("none").hidden = shown.length > 0;
+    const all = data.images.filter((row) => !state.label || row.label === state.label).length;
+    $("choice").textContent = `${shown.length} of ${all} images, chosen by name before anything was restored: the same scenes of every kind. `
+      + "Drag, tap or use the arrow keys.";
     $("legend").hidden = state.mode !== "error";
   }
 
   const COLUMNS = [["id", "image"], ["input_psnr", "input dB"], ["psnr", "restored dB"], ["gain", "gain dB"],
-    ["ssim_uniform", "SSIM 7×7"], ["ssim_gaussian", "SSIM 11×11"], ...(hasLpips ? [["lpips", "LPIPS"]] : [])];
+    ...data.metrics.filter((metric) => metric.name !== "psnr").map((metric) => [metric.name, metric.label])];
   function table() {
     let rows = data.images.filter((row) => (!state.label || row.label === state.label)
       && row.id.toLowerCase().includes(state.find.toLowerCase()));
@@ -142,7 +187,7 @@
       onclick: () => { state.down = state.key === key ? !state.down : key !== "id"; state.key = key; table(); },
     }))));
     const cells = (row) => COLUMNS.map(([key]) => make("td", {
-      text: key === "id" ? row.id : key === "gain" ? signed(row.gain) : key.endsWith("psnr") ? decibels(row[key]) : number(row[key], 4),
+      text: key === "id" ? row.id : key === "gain" ? signed(row.gain) : figure(row, key),
       title: key === "id" ? row.id : null,
     }));
     const visible = rows.slice(0, state.rows);
@@ -158,14 +203,17 @@
     $("beside-source").textContent = found.source;
     const cell = (score) => score === null ? make("td", { text: "–" })
       : make("td", {}, score[0].toFixed(2), " ", make("small", { text: score[1].toFixed(3) }));
+    // The average stands first: last, it would be off the screen at most widths.
+    const first = (list) => [list[list.length - 1], ...list.slice(0, -1)];
     $("beside").append(
       make("thead", {}, make("tr", {}, make("th", { text: "method" }),
-        ...found.columns.map((c) => make("th", { text: c.replaceAll("_", "+") })), make("th", { text: "average" }))),
+        ...first([...found.columns.map((c) => c.replaceAll("_", "+")), "average"]).map((text) => make("th", { text })))),
       make("tbody", {}, ...found.rows.map((row) => make("tr", { class: row.ours ? "ours" : false },
-        make("td", { text: row.method, title: row.method }), ...row.cells.map(cell)))));
+        make("td", { text: row.method, title: row.method }), ...first(row.cells).map(cell)))));
   }
 
   function facts() {
+    for (const [name, text] of data.terms) $("terms").append(make("dt", { text: name }), make("dd", { text }));
     for (const [name, value] of data.facts) $("facts").append(make("dt", { text: name }), make("dd", { text: value }));
     for (const note of data.notes) $("notes").append(make("li", { text: note }));
   }
@@ -180,7 +228,7 @@
   }
 
   $("label").append(make("option", { value: "", text: "all" }),
-    ...data.classes.map((c) => make("option", { value: c.label, text: c.label.replaceAll("_", " + ") })));
+    ...data.classes.map((c) => make("option", { value: c.label, text: c.words })));
   $("label").addEventListener("change", (event) => choose(event.target.value));
   $("sort").addEventListener("change", (event) => { state.sort = event.target.value; gallery(); });
   $("find").addEventListener("input", (event) => { state.find = event.target.value; state.rows = 60; table(); });
@@ -197,8 +245,11 @@
     const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
     root.dataset.theme = dark ? "light" : "dark";
   });
+  journey();
   tiles();
   classes();
+  photograph();
+  others();
   beside();
   facts();
   choose("");

@@ -75,7 +75,7 @@ def centre_crop(image: ImageArray, multiple: int) -> ImageArray:
             "a test image is smaller than the protocol's crop",
             got=_size(image),
             expected=f"at least {multiple}×{multiple} pixels",
-            remedy="--protocol onerestore or --set eval.crop_multiple=1 keeps images whole",
+            remedy="--protocol onerestore or restormer keeps images whole",
         )
     top, left = (height - rows) // 2, (width - columns) // 2
     return image[top : top + rows, left : left + columns]

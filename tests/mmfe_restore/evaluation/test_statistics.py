@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmfe_restore.evaluation.scores import ImageScore
-from mmfe_restore.evaluation.summary import bootstrap, bootstrap_gain, summarise
+from mmfe_restore.evaluation.statistics import bootstrap, bootstrap_gain, summarise
 
 
 def pair(label: str, scene: str, before: float, after: float) -> ImageScore:
@@ -81,6 +81,21 @@ def test_few_scenes_of_one_class_are_noted_beside_many_of_another():
     scores += [score("low", f"l{i}", 30.0 + i) for i in range(15)]
     notes = summarise(scores).notes
     assert notes == ("intervals rest on 15 (low) scenes only: take them as too narrow",)
+
+
+@pytest.mark.parametrize(
+    ("figure", "side", "value", "why"),
+    [
+        ("psnr", 90, math.inf, "identical to the ground truth"),
+        ("input_ssim_uniform", 5, math.nan, "smaller than SSIM's window"),
+        ("lpips", 40, math.nan, "too small for LPIPS's network"),
+        ("lpips", 90, math.nan, "LPIPS is not a number"),
+        ("ssim_gaussian", 90, math.nan, "SSIM 11×11 is not a number"),
+    ],
+)
+def test_what_is_left_out_has_its_metrics_own_reason(figure, side, value, why):
+    notes = summarise([ImageScore("a", "low", "a", side, side, {figure: value})]).notes
+    assert why in notes[0]
 
 
 def test_order_of_the_classes():

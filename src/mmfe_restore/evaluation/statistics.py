@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from mmfe_cache.seeds import generator
 from mmfe_restore.evaluation.scores import FIGURES, Figure, ImageScore
+from mmfe_restore.metrics.registry import metric_of
 
 Means = dict[Figure, float]
 
@@ -168,19 +170,19 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _omissions(label: str, members: Sequence[ImageScore], figures: Sequence[Figure]) -> list[str]:
+    """What was left out of a class's means, with each metric's own reasons."""
     notes: list[str] = []
     for name in figures:
-        odd = [s for s in members if not math.isfinite(s.values[name])]
-        if not odd:
-            continue
-        why = (
-            "identical to the ground truth, PSNR infinite"
-            if name.endswith("psnr")
-            else "smaller than SSIM's window"
+        metric = metric_of(name)
+        reasons = Counter(
+            metric.why(value, min(s.height, s.width))
+            for s in members
+            if not math.isfinite(value := s.values[name])
         )
-        notes.append(
-            f"{label}: {len(odd)} of {len(members)} images left out of the mean of {name} ({why})"
-        )
+        notes += [
+            f"{label}: {count} of {len(members)} images left out of the mean of {name} ({why})"
+            for why, count in reasons.items()
+        ]
     return notes
 
 

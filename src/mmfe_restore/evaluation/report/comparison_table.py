@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmfe_restore.evaluation.published import PublishedTable, Score, comparison_for
-from mmfe_restore.evaluation.summary import Means
-
-if TYPE_CHECKING:
-    from mmfe_restore.evaluation.report import EvalReport
+from mmfe_restore.evaluation.report.eval_report import EvalReport
+from mmfe_restore.evaluation.statistics import Means
 
 
 @dataclass(frozen=True)
-class BesideRow:
+class ComparisonRow:
     """One line of the comparison: a method, its classes and its average."""
 
     method: str
@@ -24,7 +22,7 @@ class BesideRow:
 
 
 @dataclass(frozen=True)
-class Beside:
+class ComparisonTable:
     """A published table with our row at its end.
 
     Attributes:
@@ -37,23 +35,23 @@ class Beside:
     title: str
     source: str
     columns: tuple[str, ...]
-    rows: tuple[BesideRow, ...]
+    rows: tuple[ComparisonRow, ...]
 
 
-def beside_published(report: EvalReport) -> Beside | None:
+def comparison_table(report: EvalReport) -> ComparisonTable | None:
     """Set a report's figures beside the published table of its dataset, if there is one."""
     table = comparison_for(report.dataset)
     if table is None:
         return None
     ours = _our_row(report, table)
     rows = [
-        BesideRow(row.method, (*(row.values.get(c) for c in table.columns), row.average), False)
+        ComparisonRow(row.method, (*(row.values.get(c) for c in table.columns), row.average), False)
         for row in table.rows
     ]
-    return Beside(table.title, table.source, table.columns, (*rows, ours))
+    return ComparisonTable(table.title, table.source, table.columns, (*rows, ours))
 
 
-def _our_row(report: EvalReport, table: PublishedTable) -> BesideRow:
+def _our_row(report: EvalReport, table: PublishedTable) -> ComparisonRow:
     window = report.protocol.ssim_window
     summary = report.summary
     cells = [
@@ -62,7 +60,10 @@ def _our_row(report: EvalReport, table: PublishedTable) -> BesideRow:
     complete = set(table.columns) == set(summary.classes)
     # A class without a mean is missing from the average: that is none of all classes.
     average = _score(summary.average, window) if complete and all(cells) else None
-    return BesideRow(f"ours: {report.recipe}", (*cells, average), True)
+    name = f"ours: {report.recipe}"
+    if not report.published_test_set:
+        name += f" on {report.test_set}"
+    return ComparisonRow(name, (*cells, average), True)
 
 
 def _score(means: Means, window: str) -> Score | None:
@@ -70,9 +71,9 @@ def _score(means: Means, window: str) -> Score | None:
     return Score(psnr, ssim) if math.isfinite(psnr) and math.isfinite(ssim) else None
 
 
-def ours_beside(report: EvalReport) -> dict[str, Any] | None:
+def comparison_json(report: EvalReport) -> dict[str, Any] | None:
     """The comparison as plain values for the page and for JSON."""
-    found = beside_published(report)
+    found = comparison_table(report)
     if found is None:
         return None
     return {
@@ -89,7 +90,7 @@ def ours_beside(report: EvalReport) -> dict[str, Any] | None:
     }
 
 
-def caption(report: EvalReport, found: Beside) -> str:
+def caption(report: EvalReport, found: ComparisonTable) -> str:
     """What a reader must know before comparing the rows."""
     side = "7×7 uniform" if report.protocol.ssim_window == "uniform" else "11×11 Gaussian"
     guide = f"guide {report.guide} at {report.view}" if report.guide else "no guide"
@@ -101,7 +102,7 @@ def caption(report: EvalReport, found: Beside) -> str:
     )
 
 
-def to_markdown(report: EvalReport, found: Beside) -> str:
+def to_markdown(report: EvalReport, found: ComparisonTable) -> str:
     """A GitHub-flavoured table."""
     head = ["method", *(c.replace("_", "+") for c in found.columns), "average"]
     lines = [_md(head), _md(["---", *["---:"] * (len(head) - 1)])]
@@ -122,7 +123,7 @@ def _md_text(text: str) -> str:
     return text
 
 
-def to_latex(report: EvalReport, found: Beside) -> str:
+def to_latex(report: EvalReport, found: ComparisonTable) -> str:
     """A booktabs table, ready to be put into a paper."""
     columns = len(found.columns) + 1
     head = " & ".join(["Method", *(c.replace("_", "+") for c in found.columns), "Average"])

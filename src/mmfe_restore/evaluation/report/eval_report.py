@@ -1,4 +1,4 @@
-"""The outcome of an evaluation, and the files that keep it."""
+"""The outcome of an evaluation."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from mmfe_cache.errors import UsageError
-from mmfe_cache.io import draft_folder, write_file, write_json
-from mmfe_restore.evaluation.pictures import Pictures
 from mmfe_restore.evaluation.protocols import Protocol
 from mmfe_restore.evaluation.published import comparison_for
+from mmfe_restore.evaluation.report.pictures import Pictures
 from mmfe_restore.evaluation.scores import ImageScore
-from mmfe_restore.evaluation.summary import (
+from mmfe_restore.evaluation.statistics import (
     LEVEL,
     RESAMPLES,
     Interval,
@@ -28,9 +25,8 @@ from mmfe_restore.evaluation.summary import (
     summarise,
 )
 
-METRICS = "metrics.json"
-PER_IMAGE = "per_image.csv"
-PAGE = "report.html"
+SYNTHETIC = "mmfe data synth"
+"""The layout of a set that `mmfe data synth` made."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +50,8 @@ class EvalReport:
         seconds: the evaluation took.
         guide_calls: samples that any guide encoded meanwhile.
         notes: what a reader should know besides.
+        layout: of the test set on disk, as the data set names it.
+        published_test_set: whether these are the images that published figures are of.
     """
 
     dataset: str
@@ -72,6 +70,8 @@ class EvalReport:
     seconds: float = 0.0
     guide_calls: int = 0
     notes: tuple[str, ...] = field(default=())
+    layout: str = ""
+    published_test_set: bool = False
 
     @cached_property
     def summary(self) -> Summary:
@@ -88,6 +88,15 @@ class EvalReport:
     def gain_intervals(self) -> tuple[dict[str, Interval], Interval]:
         """Bootstrap intervals of the gains, paired by image: per class, and of the average."""
         return bootstrap_gain(self.scores)
+
+    @property
+    def test_set(self) -> str:
+        """The test set for people, so that no set of one's own is taken for the published one."""
+        if self.published_test_set:
+            return f"the published test set of {self.dataset}"
+        if self.layout == SYNTHETIC:
+            return f"a synthetic {self.dataset} set"
+        return f"{self.dataset}/{self.split}"
 
     @property
     def crop(self) -> str:
@@ -109,6 +118,7 @@ class EvalReport:
         return {
             "dataset": self.dataset,
             "split": self.split,
+            "published_test_set": self.published_test_set,
             "recipe": self.recipe,
             "checkpoint": self.checkpoint,
             "parameters": self.parameters,
@@ -162,51 +172,6 @@ class EvalReport:
             values = [f"{s.values[name]:.8f}" for name in figures]
             writer.writerow([s.id, s.label, s.scene, s.height, s.width, *values])
         return stream.getvalue()
-
-    def write(self, out: Path, *, force: bool = False) -> None:
-        """Write metrics.json, per_image.csv and report.html; the folder appears whole.
-
-        Raises:
-            UsageError: ``out`` exists and ``force`` is not set.
-        """
-        from mmfe_restore.evaluation.page import render_page
-
-        check_free(out, force=force)
-        with draft_folder(out) as draft:
-            write_json(draft / METRICS, self.to_json())
-            write_file(draft / PER_IMAGE, self.csv())
-            write_file(draft / PAGE, render_page(self))
-
-
-def check_free(out: Path, *, force: bool) -> None:
-    """Refuse to write over what is there.
-
-    A folder that holds anything but a report is left alone even with ``force``.
-
-    Raises:
-        UsageError: ``out`` holds something.
-    """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    ours = {METRICS, PER_IMAGE, PAGE}
-    is_report = out.is_dir() and (out / METRICS).is_file()
-    if is_report and force:
-        foreign = sorted(path.name for path in out.iterdir() if path.name not in ours)
-        if not foreign:
-            return
-        raise UsageError(
-            f"{out} holds more than a report",
-            got=", ".join(foreign[:5]),
-            remedy="choose another folder with --out",
-        )
-    raise UsageError(
-        f"{out} exists",
-        got="a report" if is_report else "something that is no report",
-        expected="a new folder",
-        remedy="write over it with --force, or choose another folder with --out"
-        if is_report
-        else "choose another folder with --out",
-    )
 
 
 def _finite(values: Mapping[Any, float]) -> dict[str, float | None]:

@@ -46,6 +46,7 @@ class Pictures:
         clean: the ground truth.
         error_before: error map of the input.
         error_after: error map of the output.
+        seen: the guide's view of the input; None where no guide saw it.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Pictures:
     clean: bytes
     error_before: bytes
     error_after: bytes
+    seen: bytes | None = None
 
     @property
     def size(self) -> int:
@@ -69,6 +71,7 @@ class Pictures:
                 self.clean,
                 self.error_before,
                 self.error_after,
+                self.seen or b"",
             )
         )
 
@@ -96,6 +99,7 @@ def encode(
     restored: ImageArray,
     clean: ImageArray,
     budget: int,
+    seen: ImageArray | None = None,
 ) -> Pictures:
     """Shrink and compress one sample's pictures.
 
@@ -104,7 +108,8 @@ def encode(
         degraded: (H, W, 3) uint8.
         restored: likewise.
         clean: likewise.
-        budget: bytes for all five pictures; quality and then size fall until they fit.
+        budget: bytes for all pictures; quality and then size fall until they fit.
+        seen: the guide's view of the input, (H, W, 3) uint8.
     """
     originals: Sequence[ImageArray] = (
         degraded,
@@ -112,6 +117,7 @@ def encode(
         clean,
         error_map(degraded, clean),
         error_map(restored, clean),
+        *(() if seen is None else (seen,)),
     )
     sides = [_SIDE >> halvings for halvings in range(4)]
     for side, quality in product(sides, _QUALITIES):

@@ -1,0 +1,14 @@
+"""What an evaluation leaves behind: the report, its files, its page."""
+
+from __future__ import annotations
+
+from mmfe_restore.evaluation.report.eval_report import EvalReport
+from mmfe_restore.evaluation.report.files import (
+    METRICS,
+    PER_IMAGE,
+    add_photograph,
+    check_free,
+    write_report,
+)
+
+__all__ = ["METRICS", "PER_IMAGE", "EvalReport", "add_photograph", "check_free", "write_report"]

@@ -1,0 +1,171 @@
+"""The metrics that an evaluation can measure: a new one is a file here and a row in `METRICS`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Literal
+
+import torch
+
+from mmfe_cache.errors import UsageError
+from mmfe_restore.metrics.lpips import LPIPS
+from mmfe_restore.metrics.lpips import SMALLEST as LPIPS_SMALLEST
+from mmfe_restore.metrics.psnr import psnr_per_image
+from mmfe_restore.metrics.ssim import WINDOW_SIZES, Covariance, ssim_per_image
+
+PerImage = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Takes restored and clean images, (B, C, H, W) in [0, 1]; gives (B,) values."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a metric needs to know before the first image.
+
+    Attributes:
+        device: that the images lie on.
+        covariance: of SSIM.
+    """
+
+    device: torch.device
+    covariance: Covariance = "sample"
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """A row of the table of metrics.
+
+    Attributes:
+        name: the key of reports; ``input_NAME`` is the degraded image's value.
+        label: the heading in tables.
+        explanation: one sentence for a reader who meets it for the first time.
+        load: makes the function that measures; whatever it needs is loaded once, here.
+        higher_is_better: whether more is better.
+        unit: after a value, such as ``"dB"``; empty for a pure number.
+        digits: decimals in tables.
+        smallest: pixels that the shorter side must have; smaller images have no value, nan.
+        undefined: why an image below ``smallest`` has no value.
+        infinite: why its value is infinite; empty for a metric that never is.
+        colour: ``"protocol"`` is judged in the protocol's colour space, ``"rgb"`` always in RGB.
+        optional: measured only when asked for by name.
+    """
+
+    name: str
+    label: str
+    explanation: str
+    load: Callable[[Settings], PerImage]
+    higher_is_better: bool = True
+    unit: str = ""
+    digits: int = 4
+    smallest: int = 1
+    undefined: str = "too small"
+    infinite: str = ""
+    colour: Literal["protocol", "rgb"] = "protocol"
+    optional: bool = False
+
+    @property
+    def heading(self) -> str:
+        """The label with its unit."""
+        return f"{self.label} {self.unit}" if self.unit else self.label
+
+    def format(self, value: float | None) -> str | None:
+        """A value as tables print it; None where there is none."""
+        if value is None or math.isnan(value):
+            return None
+        return "∞" if math.isinf(value) else f"{value:.{self.digits}f}"
+
+    def why(self, value: float, side: int) -> str:
+        """Why a value that is not finite is left out of a mean.
+
+        Args:
+            value: nan or infinite.
+            side: pixels on the image's shorter side.
+        """
+        if math.isinf(value):
+            return self.infinite or f"{self.label} infinite"
+        return self.undefined if side < self.smallest else f"{self.label} is not a number"
+
+
+def _psnr(settings: Settings) -> PerImage:
+    del settings
+    return psnr_per_image
+
+
+def _ssim(window: Literal["uniform", "gaussian"]) -> Callable[[Settings], PerImage]:
+    return lambda settings: partial(ssim_per_image, window=window, covariance=settings.covariance)
+
+
+def _lpips(settings: Settings) -> PerImage:
+    return LPIPS().to(settings.device).per_image
+
+
+_WINDOW = "smaller than SSIM's window"
+
+METRICS: Mapping[str, MetricInfo] = MappingProxyType(
+    {
+        metric.name: metric
+        for metric in (
+            MetricInfo(
+                "psnr",
+                "PSNR",
+                "Peak signal-to-noise ratio: how small the squared error is, in decibels. Higher "
+                "is better; 3 dB more is half the squared error.",
+                _psnr,
+                unit="dB",
+                digits=2,
+                infinite="identical to the ground truth, PSNR infinite",
+            ),
+            MetricInfo(
+                "ssim_uniform",
+                "SSIM 7×7",
+                "Structural similarity: how alike the local patterns are, in 7×7 windows. 1 is a "
+                "perfect match.",
+                _ssim("uniform"),
+                smallest=WINDOW_SIZES["uniform"],
+                undefined=_WINDOW,
+            ),
+            MetricInfo(
+                "ssim_gaussian",
+                "SSIM 11×11",
+                "Structural similarity in 11×11 Gaussian windows, which other papers print. Never "
+                "compare it with the 7×7 one.",
+                _ssim("gaussian"),
+                smallest=WINDOW_SIZES["gaussian"],
+                undefined=_WINDOW,
+            ),
+            MetricInfo(
+                "lpips",
+                "LPIPS",
+                "Learned perceptual distance: how different a network finds the two images. Lower "
+                "is better.",
+                _lpips,
+                higher_is_better=False,
+                smallest=LPIPS_SMALLEST,
+                undefined="too small for LPIPS's network",
+                colour="rgb",
+                optional=True,
+            ),
+        )
+    }
+)
+"""Every metric by its name, in the order of reports."""
+
+
+def metric_of(figure: str) -> MetricInfo:
+    """The metric behind a reported figure: ``input_psnr`` and ``psnr`` are both PSNR."""
+    return METRICS[figure.removeprefix("input_")]
+
+
+def chosen_metrics(extra: tuple[str, ...] = ()) -> tuple[MetricInfo, ...]:
+    """Those that are always measured, and the optional ones that are asked for by name.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    for name in extra:
+        if name not in METRICS:
+            raise UsageError("unknown metric", got=name, expected=" | ".join(METRICS))
+    return tuple(m for m in METRICS.values() if not m.optional or m.name in extra)
