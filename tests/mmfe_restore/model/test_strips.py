@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from benchmarks import eager_nchw
 from mmfe_cache.embeddings import Embeddings
 from mmfe_restore import Restorer
 from mmfe_restore.model.layers import LayerNorm
@@ -84,3 +85,13 @@ def test_a_strip_is_never_larger_than_its_image() -> None:
         assert buffer.untyped_storage().nbytes() == 8 * 5 * 4 * 4
         assert torch.equal(buffer[1:7], torch.ones(6, 5, 4))
         assert not buffer[[0, 7]].any()
+
+
+def test_what_the_benchmark_runs_beside_it_is_the_same_network(
+    tiny: Callable[..., Restorer], guidance: Callable[..., Embeddings]
+) -> None:
+    restorer, image = tiny(), torch.rand(2, 3, 17, 30).double()
+    with torch.no_grad():
+        expected = restorer(image, guidance(2))
+        found = eager_nchw.restore(restorer, image, guidance(2))
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-9)
