@@ -10,7 +10,7 @@ import typer
 from . import output
 
 if TYPE_CHECKING:
-    from mmfe_restore import Restorer
+    from mmfe_restore.inference import RestoreReport
 
 
 def command(
@@ -56,16 +56,22 @@ def command(
 
     Example: mmfe restore rainy.jpg --checkpoint runs/demo -o restored/
     """
-    from mmfe_cache.machine import pick_device
-    from mmfe_restore.inference import guide_for, restore_files
     from mmfe_restore.inference.files import plan
 
-    used = pick_device(device)
     sides = _tile(tile)
     bits = _precision(precision)
-    plan(inputs, out)  # a wrong path is said before a network is loaded
-    restorer, folder = _load(checkpoint)
-    restorer = restorer.to(used)
+    # What is wrong with the paths is said before torch is imported, which takes seconds.
+    plan(inputs, out)
+    if not any(path.exists() for path in inputs):
+        _tell(_none_exists(inputs), None, None, as_json)
+    folder = None if checkpoint is not None and _is_repository(checkpoint) else _find(checkpoint)
+
+    from mmfe_cache.machine import pick_device
+    from mmfe_restore import Restorer
+    from mmfe_restore.inference import guide_for, restore_files
+
+    used = pick_device(device)
+    restorer = Restorer.from_pretrained(folder or checkpoint or "").to(used)
     looking = guide_for(restorer, name=guide, device=device)
     progress = output.console_progress()
     report = restore_files(
@@ -78,9 +84,13 @@ def command(
         precision=bits,
         progress=progress,
     )
+    named = looking.guide.name if looking is not None else None
+    _tell(report, str(folder or checkpoint), named, as_json)
+
+
+def _tell(report: RestoreReport, checkpoint: str | None, guide: str | None, as_json: bool) -> None:
     if as_json:
-        named = looking.guide.name if looking is not None else None
-        output.print_json({**report.to_json(), "checkpoint": folder, "guide": named})
+        output.print_json({**report.to_json(), "checkpoint": checkpoint, "guide": guide})
     else:
         for one in report.restored:
             output.say(str(one.target))
@@ -88,19 +98,31 @@ def command(
         raise typer.Exit(1)
 
 
-def _load(checkpoint: str | None) -> tuple[Restorer, str]:
-    from mmfe_restore import Restorer
-    from mmfe_restore.evaluation.checkpoint import model_folder, newest_checkpoint
+def _none_exists(inputs: list[Path]) -> RestoreReport:
+    from mmfe_cache.errors import DataError, MmfeError
+    from mmfe_restore.inference.files import RestoreReport
 
-    if checkpoint is None:
-        folder = newest_checkpoint()
-        output.note(f"using {folder}")
-        return Restorer.from_pretrained(folder), str(folder)
-    # Only what is no path at all may be a repository's name.
-    if checkpoint.count("/") == 1 and not Path(checkpoint).parent.exists():
-        return Restorer.from_pretrained(checkpoint), checkpoint
-    folder = model_folder(Path(checkpoint))
-    return Restorer.from_pretrained(folder), str(folder)
+    failed: list[tuple[Path, MmfeError]] = []
+    for path in inputs:
+        error = DataError(f"image {path} does not exist")
+        failed.append((path, error))
+        output.error(str(error))
+    return RestoreReport((), tuple(failed))
+
+
+def _is_repository(checkpoint: str) -> bool:
+    """Only what is no path at all may be a repository's name."""
+    return checkpoint.count("/") == 1 and not Path(checkpoint).parent.exists()
+
+
+def _find(checkpoint: str | None) -> Path:
+    from mmfe_restore.runs import model_folder, newest_checkpoint
+
+    if checkpoint is not None:
+        return model_folder(Path(checkpoint))
+    folder = newest_checkpoint()
+    output.note(f"using {folder}")
+    return folder
 
 
 def _tile(text: str) -> Literal["auto", "off"] | int:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from mmfe_restore.inference.files import Restored, RestoreReport, restore_files
-from mmfe_restore.inference.guide import PhotographGuide, guide_for
-from mmfe_restore.inference.image import restore_image
+from typing import TYPE_CHECKING
+
+from mmfe_cache.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from mmfe_restore.inference.files import Restored, RestoreReport, restore_files
+    from mmfe_restore.inference.guide import PhotographGuide, guide_for
+    from mmfe_restore.inference.image import restore_image
 
 __all__ = [
     "PhotographGuide",
@@ -14,3 +19,16 @@ __all__ = [
     "restore_files",
     "restore_image",
 ]
+
+# Imported when asked for: a wrong path is said before torch is imported.
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "PhotographGuide": "mmfe_restore.inference.guide",
+        "RestoreReport": "mmfe_restore.inference.files",
+        "Restored": "mmfe_restore.inference.files",
+        "guide_for": "mmfe_restore.inference.guide",
+        "restore_files": "mmfe_restore.inference.files",
+        "restore_image": "mmfe_restore.inference.image",
+    },
+)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from mmfe_cache.errors import DataError, MmfeError, UsageError
 from mmfe_cache.images import IMAGE_SUFFIXES, read_rgb8, write_png
 from mmfe_cache.progress import Progress, SilentProgress
-from mmfe_restore.inference.image import Tile, restore_image
+from mmfe_restore.inference.waiting import share_of
 
 if TYPE_CHECKING:
     from mmfe_restore.inference.guide import PhotographGuide
+    from mmfe_restore.inference.image import Tile
     from mmfe_restore.model import Restorer
 
 
@@ -154,6 +155,8 @@ def restore_files(
     Raises:
         UsageError: as for `plan`.
     """
+    from mmfe_restore.inference.image import restore_image  # plans and reports need no torch
+
     progress = progress or SilentProgress()
     jobs = plan(inputs, out)
     sources = {os.path.realpath(job.source) for job in jobs}
@@ -166,7 +169,10 @@ def restore_files(
                 _check_target(job, sources, force)
                 image = read_rgb8(job.source)
                 embeddings = None if guide is None else guide.look(image)
-                result = restore_image(restorer, image, embeddings, tile=tile, precision=precision)
+                with share_of(progress, job.source.name, image) as watch:
+                    result = restore_image(
+                        restorer, image, embeddings, tile=tile, precision=precision, watch=watch
+                    )
                 write_png(job.target, result)
             except MmfeError as error:
                 failed.append((job.source, error))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mmfe_cache.embeddings import Embeddings
     from mmfe_cache.samples import ImageArray
     from mmfe_restore.model import Restorer
+    from mmfe_restore.model.work import Watch
 
 Tile = Literal["auto", "off"] | int
 """``auto`` and ``off`` restore the whole image at once; a number is the side of a tile."""
@@ -26,6 +27,7 @@ def restore_image(
     tile: Tile = "auto",
     overlap: int = 64,
     precision: Literal["32", "bf16", "16"] = "32",
+    watch: Watch | None = None,
 ) -> ImageArray:
     """Restore one image.
 
@@ -38,6 +40,7 @@ def restore_image(
             side, which is not exact: attention then sees each tile by itself.
         overlap: of neighbouring tiles, in pixels; blended linearly.
         precision: of the arithmetic; less than 32 bits runs under autocast.
+        watch: is told the share of the image that is done, from 0 to 1.
 
     Returns:
         (H, W, 3) uint8.
@@ -65,9 +68,11 @@ def restore_image(
         torch.autocast(device.type, dtype=halved, enabled=halved is not None),
     ):
         if isinstance(tile, int):
-            restored = restore_tiles(restorer, source, embeddings, tile=tile, overlap=overlap)
+            restored = restore_tiles(
+                restorer, source, embeddings, tile=tile, overlap=overlap, watch=watch
+            )
         else:
-            restored = restorer(source, embeddings)
+            restored = restorer(source, embeddings, watch=watch)
         restored = restored.float()
         if not bool(restored.isfinite().all()):
             raise ModelError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from mmfe_cache.embeddings import Embeddings
     from mmfe_restore.model import Restorer
+    from mmfe_restore.model.work import Watch
 
 
 def restore_tiles(
@@ -19,6 +21,7 @@ def restore_tiles(
     *,
     tile: int,
     overlap: int,
+    watch: Watch | None = None,
 ) -> Tensor:
     """Restore ``image`` tile by tile with linear blending where tiles overlap.
 
@@ -28,6 +31,7 @@ def restore_tiles(
         embeddings: of the whole image; every tile uses them.
         tile: side of a tile in pixels.
         overlap: of neighbouring tiles in pixels; at most half a tile is used.
+        watch: is told the share of the tiles that are done, from 0 to 1.
 
     Returns:
         (1, 3, H, W) float32.
@@ -36,15 +40,17 @@ def restore_tiles(
     overlap = min(overlap, tile // 2)
     total = image.new_zeros((1, 3, height, width), dtype=torch.float32)
     weight = image.new_zeros((1, 1, height, width), dtype=torch.float32)
-    for top in starts(height, tile, overlap):
-        for left in starts(width, tile, overlap):
-            rows, columns = slice(top, top + tile), slice(left, left + tile)
-            restored = restorer(image[..., rows, columns], embeddings).float()
-            ramp = _ramp(restored.shape[-2], top, height, overlap, image.device)[:, None] * _ramp(
-                restored.shape[-1], left, width, overlap, image.device
-            )
-            total[..., rows, columns] += restored * ramp
-            weight[..., rows, columns] += ramp
+    corners = list(product(starts(height, tile, overlap), starts(width, tile, overlap)))
+    for index, (top, left) in enumerate(corners):
+        rows, columns = slice(top, top + tile), slice(left, left + tile)
+        restored = restorer(image[..., rows, columns], embeddings).float()
+        ramp = _ramp(restored.shape[-2], top, height, overlap, image.device)[:, None] * _ramp(
+            restored.shape[-1], left, width, overlap, image.device
+        )
+        total[..., rows, columns] += restored * ramp
+        weight[..., rows, columns] += ramp
+        if watch is not None:
+            watch((index + 1) / len(corners))
     return total / weight
 
 

@@ -13,6 +13,7 @@ from mmfe_restore.model.mofe import MoFE
 from mmfe_restore.model.runners import Runner, WholeMaps
 from mmfe_restore.model.strips import Strips
 from mmfe_restore.model.wavelet import bands_at, num_bands
+from mmfe_restore.model.work import CountedWork, Meter, Watch
 from mmfe_restore.recipes.schema import ModelConfig
 
 MGFB_SITES = {
@@ -28,6 +29,9 @@ MOFE_SITES = {
 
 CPU_STRIP, GPU_STRIP = 2 << 20, 1 << 30
 """Bytes of a strip's widest buffer: about a core's cache; a small part of a card's memory."""
+
+WHOLE_MAPS = 4 << 30
+"""Bytes within which a device other than a CPU runs whole maps, which is faster there."""
 
 
 class _PatchEmbed(nn.Module):
@@ -50,6 +54,8 @@ class Network(nn.Module):
         activation_checkpointing: whether training recomputes each block in the backward pass
             instead of storing it.
         strip_bytes: size of a strip's widest buffer without gradients; None picks by the device.
+        whole_bytes: without gradients, whole maps are used where they need no more than this, and
+            strips where they need more; None picks by the device (a CPU: always strips).
 
     Raises:
         ModelError: an odd width, or heads that do not divide their level's channels.
@@ -61,6 +67,7 @@ class Network(nn.Module):
         self.config = config
         self.activation_checkpointing = False
         self.strip_bytes: int | None = None
+        self.whole_bytes: int | None = None
         widths = [config.width * 2**level for level in range(4)]
 
         def stage(channels: int, level: int, count: int) -> nn.Sequential:
@@ -156,6 +163,7 @@ class Network(nn.Module):
         e_image: Tensor | None,
         e_joint: Tensor | None,
         e_answer: Tensor | None,
+        watch: Watch | None = None,
     ) -> Tensor:
         """Figure 2, for an image that needs no padding.
 
@@ -165,16 +173,33 @@ class Network(nn.Module):
             e_image: (B, T, D), where a site reads it.
             e_joint: (B, T, D), where a site reads it.
             e_answer: (B, D), where MoFE is on.
+            watch: is told the share that is done, where strips are used.
 
         Returns:
             (B, 3, H, W).
         """
+        guidance = (e_image, e_joint, e_answer)
         run = self._runner(image)
+        if watch is not None and isinstance(run, Strips):
+            run.meter = Meter(self._work(image, bands, guidance), watch)
+        x = convolve(to_nhwc(image), self.patch_embed.proj).contiguous()
+        x = self._levels(run, x, bands, guidance)
+        return to_nchw(convolve(x, self.output)) + image
+
+    def _levels(
+        self,
+        run: Runner,
+        x: Tensor,
+        bands: tuple[Tensor, ...],
+        guidance: tuple[Tensor | None, Tensor | None, Tensor | None],
+    ) -> Tensor:
+        """All between the first convolution and the last: (B, H, W, C) to (B, H, W, 2C)."""
+        e_image, e_joint, e_answer = guidance
         kinds = {"image": e_image, "joint": e_joint}
 
         def fuse(site: str, x: Tensor) -> Tensor:
-            guidance = kinds.get(self._guidance_at(site))
-            return x if guidance is None else run.fuse(self._mgfb(site), x, guidance)
+            tokens = kinds.get(self._guidance_at(site))
+            return x if tokens is None else run.fuse(self._mgfb(site), x, tokens)
 
         def mix(site: str, x: Tensor) -> Tensor:
             if site not in self.mofe or e_answer is None:
@@ -187,7 +212,6 @@ class Network(nn.Module):
                 x = run.block(block, x)
             return x
 
-        x = convolve(to_nhwc(image), self.patch_embed.proj).contiguous()
         level1 = blocks(self.encoder_level1, fuse("encoder1", x))
         x = mix("encoder2", run.down(self.down1_2, level1))
         level2 = blocks(self.encoder_level2, fuse("encoder2", x))
@@ -204,14 +228,44 @@ class Network(nn.Module):
         x = run.up(self.up2_1, mix("decoder2", x), level1, None)
         del level1, level2, level3  # they are the largest maps of an image in strips
         x = fuse("decoder1", blocks(self.decoder_level1, x))
-        x = blocks(self.refinement, x)
-        return to_nchw(convolve(x, self.output)) + image
+        return blocks(self.refinement, x)
+
+    def _work(
+        self,
+        image: Tensor,
+        bands: tuple[Tensor, ...],
+        guidance: tuple[Tensor | None, Tensor | None, Tensor | None],
+    ) -> int:
+        """What strips will count while they restore ``image``."""
+        batch, _, height, width = image.shape
+        counted = CountedWork()
+        maps = torch.empty((batch, height, width, self.config.width), device="meta")
+        self._levels(counted, maps, bands, guidance)
+        return counted.meter.done
 
     def _runner(self, image: Tensor) -> Runner:
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or image.is_meta:
             return WholeMaps(self.activation_checkpointing and self.training)
-        budget = self.strip_bytes or (CPU_STRIP if image.device.type == "cpu" else GPU_STRIP)
-        return Strips(budget)
+        on_cpu = image.device.type == "cpu"
+        whole = self.whole_bytes if self.whole_bytes is not None else 0 if on_cpu else WHOLE_MAPS
+        if self._whole_map_bytes(image) <= whole:
+            return WholeMaps()
+        return Strips(self.strip_bytes or (CPU_STRIP if on_cpu else GPU_STRIP))
+
+    def _whole_map_bytes(self, image: Tensor) -> int:
+        """What whole maps of ``image`` need at once, about: level 1 of the decoder is the widest.
+
+        The feed-forward network there holds the map, its norm, both hidden maps before and after
+        the depthwise convolution and their gated product, beside the skip and the level below.
+        """
+        batch, _, height, width = image.shape
+        channels = 2 * self.config.width
+        hidden = int(channels * self.config.expansion)
+        per_pixel = 2 * channels + 5 * hidden + channels
+        precise = image.element_size()
+        if torch.is_autocast_enabled(image.device.type):
+            precise = torch.get_autocast_dtype(image.device.type).itemsize
+        return batch * height * width * per_pixel * precise
 
     def _mgfb(self, site: str) -> MGFB:
         module = self.mgfb[site]

@@ -15,6 +15,7 @@ from mmfe_restore.model.checks import check_embeddings, check_image, check_keep,
 from mmfe_restore.model.guidance import NullGuidance
 from mmfe_restore.model.network import Network
 from mmfe_restore.model.padding import pad_to_multiple
+from mmfe_restore.model.work import Watch
 from mmfe_restore.recipes.schema import ModelConfig
 
 if TYPE_CHECKING:
@@ -65,7 +66,12 @@ class Restorer(Network):
         return self.output.weight.device
 
     def forward(
-        self, image: Tensor, embeddings: Embeddings | None = None, keep: Tensor | None = None
+        self,
+        image: Tensor,
+        embeddings: Embeddings | None = None,
+        keep: Tensor | None = None,
+        *,
+        watch: Watch | None = None,
     ) -> Tensor:
         """Restore a batch of images.
 
@@ -75,6 +81,8 @@ class Restorer(Network):
             embeddings: the guide's embeddings of the B images, any floating dtype; None takes
                 the null guidance, or is right for a network that reads none.
             keep: (B,) bool; False where the null guidance takes a sample's place. None keeps all.
+            watch: is told the share of the work that is done, from 0 to 1, where the image is
+                restored in strips: without gradients, on a CPU or too large for whole maps.
 
         Returns:
             (B, 3, H, W), not clamped.
@@ -89,7 +97,7 @@ class Restorer(Network):
         guidance = self._guidance(image, embeddings, keep, tracing)
         height, width = image.shape[-2:]
         padded = pad_to_multiple(image, self.size_multiple)
-        restored = self._run(padded, self.bands(padded), guidance)
+        restored = self._run(padded, self.bands(padded), guidance, watch)
         return restored[..., :height, :width]
 
     def compile_core(self, **options: Any) -> None:
@@ -103,9 +111,17 @@ class Restorer(Network):
         """
         self._compiled = torch.compile(self.restore_padded, **options)
 
-    def _run(self, padded: Tensor, bands: tuple[Tensor, ...], guidance: Embeddings) -> Tensor:
-        core = self._compiled or self.restore_padded
-        return core(padded, bands, guidance.image, guidance.joint, guidance.answer)
+    def _run(
+        self,
+        padded: Tensor,
+        bands: tuple[Tensor, ...],
+        guidance: Embeddings,
+        watch: Watch | None,
+    ) -> Tensor:
+        seen = (guidance.image, guidance.joint, guidance.answer)
+        if self._compiled is not None:
+            return self._compiled(padded, bands, *seen)
+        return self.restore_padded(padded, bands, *seen, watch)
 
     def _guidance(
         self, image: Tensor, embeddings: Embeddings | None, keep: Tensor | None, tracing: bool

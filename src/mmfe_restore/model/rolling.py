@@ -33,6 +33,7 @@ def rolling_rows(
         The strip's rows, and a (rows + 2, W, K) buffer that is valid until the next step.
     """
     height, width = size
+    rows = min(rows, height)  # a buffer larger than the image would be of no use
     buffer = like.new_empty((rows + 2, width, channels))
     buffer[0].zero_()
     ready = 0

@@ -34,7 +34,10 @@ class Runner(Protocol):
         ...
 
     def up(self, up: Upsample, x: Tensor, skip: Tensor, reduce: nn.Conv2d | None) -> Tensor:
-        """To the next level of the decoder: enlarge, join the skip, reduce the channels."""
+        """To the next level of the decoder: enlarge, join the skip, reduce the channels.
+
+        It may write over ``skip``.
+        """
         ...
 
 

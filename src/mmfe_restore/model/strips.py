@@ -8,6 +8,8 @@ make this the fastest way on a CPU, and only one full-size map is alive beside t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,6 +23,7 @@ from mmfe_restore.model.mgfb import MGFB, CrossAttention
 from mmfe_restore.model.mofe import MoFE
 from mmfe_restore.model.products import add_product, product, write_product
 from mmfe_restore.model.rolling import Fill, convolve_rows, rolling_rows, rows_within
+from mmfe_restore.model.work import Meter
 
 
 class Strips:
@@ -28,10 +31,14 @@ class Strips:
 
     Args:
         budget: bytes of a strip's widest buffer.
+
+    Attributes:
+        meter: is told what is done.
     """
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
+        self.meter = Meter()
 
     def block(self, block: TransformerBlock, x: Tensor) -> Tensor:
         """One Transformer block."""
@@ -70,19 +77,23 @@ class Strips:
                 last = min(first + rows, height)
                 halved = _convolve_slice(one, weight, first, last)
                 result[first // 2 : last // 2] = to_nhwc(F.pixel_unshuffle(halved, 2))[0]
+                self.meter.add(last - first, width, channels)
         return out
 
     def up(self, up: Upsample, x: Tensor, skip: Tensor, reduce: nn.Conv2d | None) -> Tensor:
         """To the next level of the decoder."""
         batch, height, width, channels = x.shape
         half = channels // 2
-        out = skip.new_empty((batch, 2 * height, 2 * width, half if reduce else channels))
         weight = _cast(_conv(up.body).weight, x)
-        # Reducing the joined channels is a sum of two products: nothing needs to be joined.
+        # Reducing the joined channels is a sum of two products: nothing needs to be joined, and the
+        # result takes the place of the skip.
         reduced: tuple[Tensor, ...] = ()
+        out = skip
         if reduce is not None:
             matrix = _cast(reduce.weight.flatten(1), x)
             reduced = matrix[:, :half].contiguous(), matrix[:, half:].contiguous()
+        else:
+            out = skip.new_empty((batch, 2 * height, 2 * width, channels))
         rows = rows_within(self._budget, width, 2 * channels, x)
         for one, kept, result in zip(x, skip, out, strict=True):
             for first in range(0, height, rows):
@@ -94,8 +105,10 @@ class Strips:
                     result[window, :, :half] = enlarged
                     result[window, :, half:] = kept[window]
                 else:
-                    write_product(result[window], enlarged.contiguous(), reduced[0])
-                    add_product(result[window], kept[window], reduced[1])
+                    both = product(enlarged.contiguous(), reduced[0])
+                    add_product(both, kept[window], reduced[1])
+                    result[window] = both
+                self.meter.add(last - first, width, 2 * channels)
         return out
 
     def _mdta(self, attn: MDTA, norm: LayerNorm, x: Tensor) -> None:
@@ -133,8 +146,7 @@ class Strips:
         shape = (heads, channels // heads)
         products = torch.zeros((*shape, shape[1]), dtype=torch.float64, device=x.device)
         squares = torch.zeros(2 * channels, dtype=torch.float64, device=x.device)
-        rows = rows_within(self._budget, width, 2 * channels, x)
-        for _, buffer in rolling_rows((height, width), 2 * channels, fill, rows=rows, like=x):
+        for _, buffer in self._roll((height, width), 2 * channels, fill, x):
             both = convolve_rows(buffer, kernel).flatten(0, 1)
             if both.dtype == torch.float16:  # sums over pixels overflow float16
                 both = both.float()
@@ -150,20 +162,18 @@ class Strips:
     def _apply(self, x: Tensor, fill: Fill, kernel: Tensor, matrix: Tensor) -> None:
         """The second pass: x += V · matrixᵀ."""
         height, width, channels = x.shape
-        rows = rows_within(self._budget, width, channels, x)
-        for window, buffer in rolling_rows((height, width), channels, fill, rows=rows, like=x):
+        for window, buffer in self._roll((height, width), channels, fill, x):
             add_product(x[window], convolve_rows(buffer, kernel), matrix)
 
     def _gdfn(self, ffn: GDFN, norm: LayerNorm, x: Tensor) -> None:
         """In place: x += GDFN(norm(x)) for one image (H, W, C)."""
         height, width, _ = x.shape
-        # Odd hidden sizes (255) halve the speed of a product: zero channels change nothing.
+        # Zero channels change nothing; `hidden_channels` says why they are there.
         matrix = torch.cat([_padded(w) for w in ffn.project_in.weight.flatten(1).chunk(2)])
         kernel = torch.cat([_padded(w) for w in ffn.dwconv.weight.chunk(2)])
         output = _cast(_padded(ffn.project_out.weight.flatten(1).t()).t().contiguous(), x)
         fill, kernel = _project(x, norm, matrix), _cast(kernel, x)
-        rows = rows_within(self._budget, width, len(kernel), x)
-        for window, buffer in rolling_rows((height, width), len(kernel), fill, rows=rows, like=x):
+        for window, buffer in self._roll((height, width), len(kernel), fill, x):
             gate, value = convolve_rows(buffer, kernel).chunk(2, dim=-1)
             add_product(x[window], F.gelu(gate).mul_(value), output)
 
@@ -178,8 +188,7 @@ class Strips:
         ask, answer = ask.contiguous(), answer.contiguous()
         kernel = _cast(attn.query_dwconv.weight, x)
         fill = _project(x, norm, attn.query.weight.flatten(1))
-        rows = rows_within(self._budget, width, channels, x)
-        for window, buffer in rolling_rows((height, width), channels, fill, rows=rows, like=x):
+        for window, buffer in self._roll((height, width), channels, fill, x):
             logits = product(convolve_rows(buffer, kernel), ask)  # (n, W, h * T)
             weights = logits.unflatten(-1, (attn.heads, -1)).softmax(dim=-1).flatten(-2)
             add_product(x[window], _cast(weights, x), answer)
@@ -200,10 +209,19 @@ class Strips:
 
         out = torch.empty_like(bands)
         hidden = len(scale)
-        rows = rows_within(self._budget, width, hidden, bands)
-        for window, buffer in rolling_rows((height, width), hidden, fill, rows=rows, like=bands):
+        for window, buffer in self._roll((height, width), hidden, fill, bands):
             out[window] = convolve_rows(buffer, contract, bias)
         return out
+
+    def _roll(
+        self, size: tuple[int, int], channels: int, fill: Fill, like: Tensor
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """`rolling_rows` within the budget; each strip counts as done once it was used."""
+        width = size[1]
+        rows = rows_within(self._budget, width, channels, like)
+        for window, buffer in rolling_rows(size, channels, fill, rows=rows, like=like):
+            yield window, buffer
+            self.meter.add(window.stop - window.start, width, channels)
 
 
 def _conv(body: nn.Sequential) -> nn.Conv2d:

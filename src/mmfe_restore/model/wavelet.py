@@ -43,8 +43,9 @@ def haar(image: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         LL (B, 3, H/2, W/2), and LH, HL, HH as (B, 3, 3, H/2, W/2): channel, then band.
     """
-    if torch.compiler.is_compiling():
-        # The package's autograd function cannot be traced; the same transform in plain slices.
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        # The same transform in plain slices: the package's autograd function cannot be traced, and
+        # one photograph should not wait for the package's imports.
         a, b = image[..., 0::2, 0::2], image[..., 0::2, 1::2]
         c, d = image[..., 1::2, 0::2], image[..., 1::2, 1::2]
         bands = (a + b - c - d, a - b + c - d, a - b - c + d)

@@ -7,8 +7,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from benchmarks import eager_nchw
 from mmfe_cache.embeddings import Embeddings
 from mmfe_restore import Restorer
+from mmfe_restore.model.layers import LayerNorm
+from mmfe_restore.model.rolling import rolling_rows
+from mmfe_restore.model.runners import WholeMaps
+from mmfe_restore.model.strips import Strips
 
 
 @pytest.mark.parametrize("under_autocast", [True, False])
@@ -31,3 +36,62 @@ def test_sums_over_many_pixels_do_not_overflow_float16(
             half = restorer.half()(image.half(), guidance()).float()
     assert half.isfinite().all()
     assert (half - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+def test_standardised_and_folded_is_layer_norm_and_a_product() -> None:
+    torch.manual_seed(0)
+    norm = LayerNorm(16)
+    norm.body.weight.data.normal_()
+    norm.body.bias.data.normal_()
+    # A large common value must not eat the differences between channels.
+    x, matrix = torch.randn(5, 7, 16) + 100, torch.randn(24, 16)
+    with torch.no_grad():
+        expected = norm(x.double()) @ matrix.double().t()
+        for kind, bound in ((torch.float32, 3e-4), (torch.float64, 1e-12)):
+            scaled, shift = norm.to(kind).folded(matrix.to(kind))
+            found = norm.standardise(x.to(kind)) @ scaled.t() + shift
+            assert (found - expected).abs().max() < bound
+
+
+def test_whole_maps_where_they_fit_the_budget_and_strips_where_not(
+    tiny: Callable[..., Restorer], guidance: Callable[..., Embeddings]
+) -> None:
+    restorer, image = tiny(), torch.rand(1, 3, 32, 32).double()
+    with torch.no_grad():
+        in_strips = restorer(image, guidance())
+        assert isinstance(restorer._runner(image), Strips)  # a CPU, by itself
+        # Level 1 of the decoder: 16 channels, 42 hidden ones (γ = 2.66), 8 bytes a number.
+        needed = 32 * 32 * (3 * 16 + 5 * 42) * 8
+        restorer.whole_bytes = needed - 1
+        assert isinstance(restorer._runner(image), Strips)
+        restorer.whole_bytes = needed
+        assert isinstance(restorer._runner(image), WholeMaps)
+        torch.testing.assert_close(restorer(image, guidance()), in_strips, atol=1e-9, rtol=1e-9)
+        restorer.float()
+        restorer.whole_bytes = needed // 4
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert isinstance(restorer._runner(image.float()), WholeMaps)
+        assert isinstance(restorer._runner(image.float()), Strips)
+
+
+def test_a_strip_is_never_larger_than_its_image() -> None:
+    def fill(first: int, last: int, out: torch.Tensor) -> None:
+        out.fill_(1)
+
+    like = torch.zeros(1)
+    for window, buffer in rolling_rows((6, 5), 4, fill, rows=1000, like=like):
+        assert window == slice(0, 6)
+        assert buffer.shape == (8, 5, 4)
+        assert buffer.untyped_storage().nbytes() == 8 * 5 * 4 * 4
+        assert torch.equal(buffer[1:7], torch.ones(6, 5, 4))
+        assert not buffer[[0, 7]].any()
+
+
+def test_what_the_benchmark_runs_beside_it_is_the_same_network(
+    tiny: Callable[..., Restorer], guidance: Callable[..., Embeddings]
+) -> None:
+    restorer, image = tiny(), torch.rand(2, 3, 17, 30).double()
+    with torch.no_grad():
+        expected = restorer(image, guidance(2))
+        found = eager_nchw.restore(restorer, image, guidance(2))
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-9)
