@@ -64,6 +64,7 @@ def command(
     sides = _tile(tile)
     bits = _precision(precision)
     plan(inputs, out)  # a wrong path is said before a network is loaded
+    output.take_threads()
     restorer, folder = _load(checkpoint)
     restorer = restorer.to(used)
     looking = guide_for(restorer, name=guide, device=device)
