@@ -42,6 +42,8 @@ def command(
 
     output.note_repeated(overrides or ())
     plan = make_plan(table, overrides or (), root=root, cache=cache, out=out)
+    if not dry_run:
+        output.take_threads()
     found = plan.to_json() if dry_run else run_plan(plan, output.console_progress(), device=device)
     if as_json:
         output.print_json(found)

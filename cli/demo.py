@@ -88,6 +88,7 @@ def command(
     from the cache, trains an ablation, evaluates, and restores a photograph of neither set.
     An interrupted demo goes on where it stopped.
     """
+    output.take_threads()
     chosen = _choose(photos)
     _claim(out, {"photos": str(photos.resolve()) if photos else None, "fast": fast})
     steps = _Steps()

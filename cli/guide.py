@@ -95,6 +95,7 @@ def train(
         rain_masks, snow_masks, depth, light_maps, dark_photos, mask_share, varied_share
     )
     _check_place(out.parent)
+    output.take_threads()
     done = train_scene(
         photos,
         steps=steps,

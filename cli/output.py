@@ -6,7 +6,8 @@ import io
 import json
 import math
 import sys
-from collections.abc import Generator, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -97,6 +98,10 @@ def error(text: str) -> None:
     sys.stderr.write(f"mmfe: {text}\n")
 
 
+LINE_EVERY = 30.0
+"""Seconds between two lines of progress where there is no terminal to draw a bar on."""
+
+
 class _BarTask:
     def __init__(self, bar: RichBar, task: TaskID) -> None:
         self._bar, self._task = bar, task
@@ -104,9 +109,46 @@ class _BarTask:
     def advance(self, amount: int = 1) -> None:
         self._bar.advance(self._task, amount)
 
+    def describe(self, text: str, seconds_left: float | None = None) -> None:
+        self._bar.update(self._task, said=text)
+
+
+class _LineTask:
+    """A line now and then, for logs: how far, how fast, how long still."""
+
+    def __init__(
+        self, say: Callable[[str], None], title: str, total: int | None, unit: str, done: int
+    ) -> None:
+        self._say, self._title, self._total, self._unit = say, title, total, unit
+        self._done = self._began_with = done
+        self._started = self._said_at = time.monotonic()
+
+    def advance(self, amount: int = 1) -> None:
+        self._done += amount
+        if time.monotonic() - self._said_at >= LINE_EVERY:
+            self._line("", None)
+
+    def describe(self, text: str, seconds_left: float | None = None) -> None:
+        self._line(f", {text}", seconds_left)
+
+    def _line(self, said: str, left: float | None) -> None:
+        from mmfe_cache.progress import format_seconds
+
+        now = time.monotonic()
+        self._said_at = now
+        new, total = self._done - self._began_with, self._total
+        of = "" if total is None else f" of {total:,}"
+        if left is None and total is not None and new > 0:
+            left = (total - self._done) * (now - self._started) / new
+        ends = "" if left is None else f", {format_seconds(left)} left"
+        self._say(f"{self._title}: {self._done:,}{of} {self._unit}{said}{ends}")
+
 
 class _QuietTask:
     def advance(self, amount: int = 1) -> None:
+        pass
+
+    def describe(self, text: str, seconds_left: float | None = None) -> None:
         pass
 
 
@@ -121,13 +163,15 @@ class ConsoleProgress:
 
     @contextmanager
     def task(
-        self, title: str, total: int | None, unit: str = "samples"
-    ) -> Generator[_BarTask | _QuietTask, None, None]:
+        self, title: str, total: int | None, unit: str = "samples", done: int = 0
+    ) -> Generator[_BarTask | _LineTask | _QuietTask, None, None]:
         """Show ``title`` with rate and time left until the block ends."""
-        if VERBOSITY.quiet or not self._console.is_terminal:
-            if not VERBOSITY.quiet:
-                self._console.print(title, markup=False, highlight=False, soft_wrap=True)
+        if VERBOSITY.quiet:
             yield _QuietTask()
+            return
+        if not self._console.is_terminal:
+            self.message(title)
+            yield _LineTask(self.message, title, total, unit, done)
             return
         from rich.progress import (
             BarColumn,
@@ -143,12 +187,12 @@ class ConsoleProgress:
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[unit]}"),
+                TextColumn("{task.fields[unit]} {task.fields[said]}"),
                 TimeRemainingColumn(),
                 console=self._console,
             )
             self._bar.start()
-        task = self._bar.add_task(title, total=total, unit=unit)
+        task = self._bar.add_task(title, total=total, completed=done, unit=unit, said="")
         try:
             yield _BarTask(self._bar, task)
         finally:
@@ -164,6 +208,25 @@ class ConsoleProgress:
     def warn(self, text: str) -> None:
         """Write one warning line to stderr, also under ``--quiet``."""
         self._console.print(f"warning: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def take_threads() -> None:
+    """Choose how many threads this process computes on, once, and say so on stderr."""
+    global _threads_taken
+    import torch
+
+    from mmfe_cache.threads import choose_threads
+
+    if _threads_taken or torch.cuda.is_available():  # on a GPU the CPU's threads hardly count
+        return
+    _threads_taken = True
+    chosen = choose_threads()
+    torch.set_num_threads(chosen.count)
+    if not VERBOSITY.quiet:
+        note(str(chosen))
+
+
+_threads_taken = False
 
 
 def console_progress() -> Progress:

@@ -60,6 +60,7 @@ def command(
 
     sides = _tile(tile)
     bits = _precision(precision)
+<<<<<<< HEAD
     # What is wrong with the paths is said before torch is imported, which takes seconds.
     plan(inputs, out)
     if not any(path.exists() for path in inputs):
@@ -72,6 +73,12 @@ def command(
 
     used = pick_device(device)
     restorer = Restorer.from_pretrained(folder or checkpoint or "").to(used)
+=======
+    plan(inputs, out)  # a wrong path is said before a network is loaded
+    output.take_threads()
+    restorer, folder = _load(checkpoint)
+    restorer = restorer.to(used)
+>>>>>>> restorehouse
     looking = guide_for(restorer, name=guide, device=device)
     progress = output.console_progress()
     report = restore_files(

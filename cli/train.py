@@ -70,6 +70,7 @@ def command(
     from mmfe_restore.training import train
     from mmfe_restore.training.folder import default_folder
 
+    output.take_threads()
     report = train(
         resolved,
         root=root,

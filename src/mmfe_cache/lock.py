@@ -23,6 +23,7 @@ from typing import Any
 
 from mmfe_cache.errors import CacheError, MmfeError
 from mmfe_cache.io import explain
+from mmfe_cache.progress import format_seconds
 
 HEARTBEAT = 20.0
 """Seconds between two signs of life of a lock's holder."""
@@ -197,15 +198,9 @@ def _beat(handle: int, stop: threading.Event) -> None:
 def _describe(owner: dict[str, Any], age: float) -> str:
     started = max(0, int(time.time()) - int(owner.get("since", 0)))
     return (
-        f"process {owner.get('pid')} on {owner.get('host')}, which began {_span(started)} ago "
-        f"and last gave a sign of life {_span(age)} ago"
+        f"process {owner.get('pid')} on {owner.get('host')}, which began "
+        f"{format_seconds(started)} ago and last gave a sign of life {format_seconds(age)} ago"
     )
-
-
-def _span(seconds: float) -> str:
-    if seconds < 120:
-        return f"{max(0, int(seconds))} s"
-    return f"{int(seconds / 60)} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _refusal(file: Path, handle: int, owner: dict[str, Any] | None, claim: _Claim) -> MmfeError:

@@ -66,3 +66,60 @@ def test_a_long_title_is_one_line_in_a_pipe(capsys):
     with output.console_progress().task(title, total=1):
         pass
     assert capsys.readouterr().err.splitlines() == [title]
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_a_log_gets_a_line_every_half_minute(capsys, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(output.time, "monotonic", clock)
+    with output.console_progress().task("encoding", total=1000, unit="embeddings") as task:
+        for _ in range(12):
+            clock.now += 10
+            task.advance(10)
+    assert capsys.readouterr().err.splitlines() == [
+        "encoding",
+        "encoding: 30 of 1,000 embeddings, 16 min left",
+        "encoding: 60 of 1,000 embeddings, 15 min left",
+        "encoding: 90 of 1,000 embeddings, 15 min left",
+        "encoding: 120 of 1,000 embeddings, 14 min left",
+    ]
+
+
+def test_a_log_says_what_the_work_says_of_itself(capsys, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(output.time, "monotonic", clock)
+    progress = output.console_progress()
+    with progress.task("training", total=200, unit="steps", done=100) as task:
+        clock.now = 20.0
+        task.advance(50)
+        task.describe("loss 0.0421, 38 images/s")
+        task.describe("loss 0.0400, 38 images/s", 7300.0)
+    # The hundred steps of before took no time of this call.
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "training: 150 of 200 steps, loss 0.0421, 38 images/s, 20 s left",
+        "training: 150 of 200 steps, loss 0.0400, 38 images/s, 2.0 h left",
+    ]
+
+
+def test_work_of_unknown_length_promises_no_end(capsys, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(output.time, "monotonic", clock)
+    with output.console_progress().task("reading", total=None) as task:
+        clock.now = 31.0
+        task.advance(5)
+    assert capsys.readouterr().err.splitlines() == ["reading", "reading: 5 samples"]
+
+
+def test_quiet_draws_no_progress(capsys, monkeypatch):
+    monkeypatch.setattr(output.VERBOSITY, "quiet", True)
+    with output.console_progress().task("training", total=2) as task:
+        task.advance()
+        task.describe("loss 1")
+    assert capsys.readouterr().err == ""

@@ -137,14 +137,14 @@ def train_scene(
             optimiser.step()
             schedule.step()
             pictures += len(degraded)
+            task.advance()
             for name, term in terms.items():
                 recent[name].append(term.item())
             if (step + 1) % 100 == 0:
                 now = {name: float(np.mean(values[-100:])) for name, values in recent.items()}
-                line = "  ".join(f"{name} {value:.3f}" for name, value in now.items())
+                line = ", ".join(f"{name} {value:.3f}" for name, value in now.items())
                 spent = time.perf_counter() - started
-                report.message(f"step {step + 1}/{steps}  {spent:.0f} s  {line}")
-            task.advance()
+                task.describe(f"{pictures / spent:.0f} images/s, {line}")
     network = network.cpu()
     settle(
         network,

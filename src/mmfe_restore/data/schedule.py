@@ -109,6 +109,14 @@ class Schedule:
         """The cosine factor ½(1 + cos(π e / E)) at which ``step`` runs, from 1 down to 0."""
         return 0.5 * (1 + math.cos(math.pi * min(1.0, self._epoch(step) / self._end)))
 
+    def pixels(self, first: int, last: int) -> int:
+        """Pixels of the training crops of steps ``first`` up to ``last``, that one left out."""
+        total = 0
+        for plan in self.stages:
+            steps = min(last, plan.first_step + plan.steps) - max(first, plan.first_step)
+            total += max(0, steps) * plan.stage.batch_size * plan.stage.resolution**2
+        return total
+
     def draws(self, step: int) -> list[Draw]:
         """The global batch of optimiser step ``step``, in order."""
         plan = self.stage_at(step)

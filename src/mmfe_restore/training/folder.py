@@ -178,6 +178,15 @@ def record_versions(
     write_json(file, now)
 
 
+def recorded_threads(out: Path) -> int | None:
+    """The number of threads that the run in ``out`` computes on; None where nothing says it."""
+    try:
+        found = parse_json((out / VERSIONS).read_bytes())["threads"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, int) and found > 0 else None
+
+
 def _read_versions(file: Path) -> dict[str, Any]:
     try:
         values = parse_json(file.read_bytes(), file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -16,6 +17,7 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from mmfe_cache.guides.calls import guide_calls
 from mmfe_cache.packing import unpacked_cost
 from mmfe_cache.progress import Progress, SilentProgress
+from mmfe_cache.threads import VARIABLE
 from mmfe_restore.data import TrainingBatches, hold_in_memory
 from mmfe_restore.recipes.schema import Recipe
 from mmfe_restore.training import folder, validation
@@ -125,6 +127,8 @@ def _train(
     calls_before: int,
 ) -> TrainReport:
     checkpoint, start = find_start(out, recipe, resume, told)
+    if start:
+        _take_recorded_threads(out, told)
     if machine.rank == 0:
         identity = None if inputs.cache is None else inputs.cache.fingerprint
         folder.record_versions(
@@ -136,6 +140,15 @@ def _train(
     run = _Run(recipe, inputs, machine, out, start, told, wandb)
     with _quiet_lightning():
         return run.go(checkpoint, init_from, stop_after, callbacks, calls_before)
+
+
+def _take_recorded_threads(out: Path, told: Progress) -> None:
+    """Sums in another order differ in last bits: a run goes on with the threads it began with."""
+    recorded = folder.recorded_threads(out)
+    if VARIABLE in os.environ or recorded in (None, torch.get_num_threads()):
+        return
+    torch.set_num_threads(recorded)
+    told.message(f"threads: {recorded}, with which the run began")
 
 
 class _Run:
@@ -188,9 +201,8 @@ class _Run:
         )
         router = CsvTable(self.out / "router.csv", router_columns(self.recipe), self.start)
         validate = self._validation()
-        with self.progress.task("training", steps, unit="steps") as bar:
-            bar.advance(self.start)
-            watch = Watch(self.batches, bar, router)
+        with self.progress.task("training", steps, unit="steps", done=self.start) as bar:
+            watch = Watch(self.batches, bar, router, self.progress)
             own = [watch, saver] if validate is None else [watch, validate, saver]
             trainer = self._trainer([NamePeers(), *own, *callbacks])
             try:

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from mmfe_cache.progress import Task
+from mmfe_cache.progress import Progress, SilentProgress, Task, format_seconds
 from mmfe_restore.data import Batch, TrainingBatches
 from mmfe_restore.recipes.schema import Recipe
 from mmfe_restore.training.finite import require_finite_loss
@@ -32,6 +32,10 @@ COLUMNS = (
 """Of metrics.csv, after ``step``; ``data_wait`` is a share of the time, 0 to 1."""
 
 
+ESTIMATE_AFTER = 60.0
+"""Seconds of training after which it is said when the run will end."""
+
+
 def router_columns(recipe: Recipe) -> tuple[str, ...]:
     """Of router.csv, after ``step``: the site, its loss, and statistics of its weights."""
     experts = (f"expert_{i}" for i in range(recipe.model.num_experts))
@@ -47,14 +51,24 @@ class Watch(Callback):
         batches: whose waiting time is reported.
         task: the progress bar.
         router: the table of the routers' weights.
+        progress: is told when the run will end, once a minute of it has passed.
 
     Attributes:
         images: seen so far by all processes together.
         last: the last logged row.
     """
 
-    def __init__(self, batches: TrainingBatches, task: Task, router: CsvTable) -> None:
+    def __init__(
+        self,
+        batches: TrainingBatches,
+        task: Task,
+        router: CsvTable,
+        progress: Progress | None = None,
+    ) -> None:
         self._batches, self._task, self._router = batches, task, router
+        self._progress = SilentProgress() if progress is None else progress
+        self._settled: tuple[float, int] | None = None
+        self._end_said = False
         self._window = (0.0, 0.0, 0)
         self._started = 0.0
         self.images = 0
@@ -90,9 +104,35 @@ class Watch(Callback):
             return
         self._task.advance(1)
         step = trainer.global_step
+        if self._settled is None:  # the first step also compiles and fills the loader
+            self._settled = (time.perf_counter(), step)
+        if not self._end_said and self.seconds >= ESTIMATE_AFTER:
+            self._say_end(pl_module, step)
         if step % pl_module.recipe.train.log_every and step != pl_module.schedule.steps:
             return
         self._log(trainer, pl_module, step)
+
+    def seconds_left(self, task: RestorationTask, step: int) -> float | None:
+        """Seconds until the end of the run; None before there is a step to judge by.
+
+        Steps of later stages take other times, so pixels are counted and not steps.
+        """
+        if self._settled is None or step <= self._settled[1]:
+            return None
+        then, first = self._settled
+        per_pixel = (time.perf_counter() - then) / task.schedule.pixels(first, step)
+        return per_pixel * task.schedule.pixels(step, task.schedule.steps)
+
+    def _say_end(self, task: RestorationTask, step: int) -> None:
+        left = self.seconds_left(task, step)
+        if left is None:
+            return
+        self._end_said = True
+        end = time.strftime("%A %d %B, %H:%M", time.localtime(time.time() + left))
+        self._progress.message(
+            f"at this rate the run ends on {end}, in {format_seconds(left)}: step {step:,} of "
+            f"{task.schedule.steps:,} now"
+        )
 
     def _log(self, trainer: Trainer, task: RestorationTask, step: int) -> None:
         plan = task.schedule.stage_at(step - 1)
@@ -114,6 +154,10 @@ class Watch(Callback):
             "data_wait": (waited - waited_then) / elapsed,
         }
         self.last = row
+        self._task.describe(
+            f"loss {row['loss']:.4f}, {row['images_per_second']:.3g} images/s",
+            self.seconds_left(task, step),
+        )
         self._log_routing(trainer, task, step, row)
         for logger in trainer.loggers:
             logger.log_metrics(row, step)

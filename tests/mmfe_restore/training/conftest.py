@@ -47,6 +47,9 @@ class World:
     def recipe(self, *overrides, base=TINY):
         return load_recipe("demo", [*base, *overrides])
 
+    def samples(self):
+        return load_dataset("cdd11", "train", self.root).samples
+
     @property
     def sources(self):
         return {"root": self.root, "cache": self.cache}

@@ -56,7 +56,7 @@ def test_a_saved_model_restores_as_it_did(saved):
 
 
 def test_settings_that_a_saved_model_lacks_are_at_their_defaults(saved):
-    """As if `identity_start`, `low_band` and others had been added after it."""
+    """As if the settings of `forget` were added after it."""
 
     def forget(values):
         for part in (values["model"], values["recipe"]["model"]):
