@@ -13,7 +13,7 @@ import torch
 
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import DataError, ModelError
-from mmfe_cache.guides.calls import guide_calls
+from mmfe_cache.guides.base import guide_calls
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray, SampleSet
 from mmfe_restore.evaluation import pictures, ranks
