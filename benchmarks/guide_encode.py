@@ -30,10 +30,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from mmfe_cache.guides import DEFAULT_PROMPT, load_guide
-from mmfe_cache.guides.checkpoint import quiet_transformers
-from mmfe_cache.guides.leaving import Leaving
+from mmfe_cache.guides.async_copy import AsyncCopy
+from mmfe_cache.guides.mllm import quiet_transformers
 from mmfe_cache.guides.qwen import QwenGuide
-from mmfe_cache.guides.tiny import QWEN_3B, make_tiny, qwen_config
+from mmfe_cache.guides.toy import QWEN_3B, make_tiny, qwen_config
 
 CDD11_ENCODINGS = 54_252
 """13,013 training samples at four views and 2,200 test samples at one."""
@@ -97,7 +97,7 @@ def plain_attention(full: Any) -> Generator[None, None, None]:
 
 def ours(guide: QwenGuide, images: Sequence[np.ndarray], batch: int, workers: int) -> np.ndarray:
     """Prepared ahead in threads, encoded in rectangular batches, as a build does."""
-    running: deque[Leaving] = deque()
+    running: deque[AsyncCopy] = deque()
     found: list[np.ndarray] = []
 
     def settle(ahead: int) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
-    from mmfe_cache.guides.tiny import TinyKind
+    from mmfe_cache.guides.toy import ToyKind
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCUMENT = REPOSITORY / "docs" / "reproduce.md"
@@ -36,7 +36,7 @@ SMALL = (*NETWORK, "--set", "train.stages=[{epochs: 1, resolution: 128, batch_si
 STAGED = (*NETWORK, "--set", "train.max_steps=2", "--set", "data.repeats={'*': 3}")
 TASKS = ("--set", "data.repeats.rain=2")
 LATENCY = ("--size", "160x120", "--repeats", "5", *NETWORK)
-GUIDES: dict[str, tuple[TinyKind, int]] = {
+GUIDES: dict[str, tuple[ToyKind, int]] = {
     "Qwen/Qwen2.5-VL-3B-Instruct": ("qwen2.5-vl", 2048),
     "KamilaMila/FastVLM-0.5B": ("fastvlm", 896),
     "KamilaMila/FastVLM-1.5B": ("fastvlm", 1536),
@@ -128,7 +128,7 @@ def write_guides(hub: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    from mmfe_cache.guides.tiny import make_tiny
+    from mmfe_cache.guides.toy import make_tiny
 
     for repository, (kind, width) in GUIDES.items():
         home = hub / f"models--{repository.replace('/', '--')}"

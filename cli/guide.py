@@ -25,7 +25,7 @@ def list_(
 ) -> None:
     """List the guides: what each is, its D, its licence, and how to get its weights."""
     from mmfe_cache.guides import GUIDES
-    from mmfe_cache.guides.local_files import is_local
+    from mmfe_cache.guides.hf_files import is_local
 
     rows = [
         {
@@ -202,7 +202,7 @@ def make_tiny(
     """
     from mmfe_cache.errors import UsageError
     from mmfe_cache.guides import guide_dim
-    from mmfe_cache.guides.tiny import make_tiny
+    from mmfe_cache.guides.toy import make_tiny
 
     if kind not in ("qwen2.5-vl", "fastvlm"):
         raise UsageError("unknown kind of toy", got=repr(kind), expected="qwen2.5-vl or fastvlm")

@@ -5,6 +5,7 @@ Importing this imports neither torch nor transformers; `load_guide` imports what
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,7 @@ from mmfe_cache.guides.registry import (
 )
 
 if TYPE_CHECKING:
-    from mmfe_cache.guides.base import Precision
-    from mmfe_cache.guides.protocol import Guide
+    from mmfe_cache.guides.base import Guide, Precision
 
 __all__ = ["DEFAULT_PROMPT", "GUIDES", "GuideInfo", "find_guide", "guide_dim", "load_guide"]
 
@@ -46,30 +46,10 @@ def load_guide(
         GuideError: its checkpoint is missing, of the wrong class or incomplete.
     """
     info = find_guide(name_or_dir)
-    if info.kind in ("scene", "oracle") and prompt not in (None, DEFAULT_PROMPT):
+    module, _, name = info.implementation.partition(":")
+    guide_class = getattr(import_module(module), name)
+    if not guide_class.takes_prompt and prompt not in (None, DEFAULT_PROMPT):
         raise UsageError(
             f"the guide {info.name} takes no prompt", got=repr(prompt), expected="no --prompt"
         )
-    if info.kind == "oracle":
-        from mmfe_cache.guides.oracle import OracleGuide
-
-        return OracleGuide()
-    from mmfe_cache.machine import pick_device
-
-    chosen = pick_device(device)
-    if info.kind == "scene":
-        from mmfe_cache.guides.scene import SceneGuide
-
-        shipped = str(name_or_dir) in GUIDES
-        return SceneGuide(None if shipped else Path(name_or_dir), device=chosen)
-    from mmfe_cache.guides.local_files import find_checkpoint
-
-    directory = find_checkpoint(info, name_or_dir)
-    question = DEFAULT_PROMPT if prompt is None else prompt
-    if info.kind == "qwen2.5-vl":
-        from mmfe_cache.guides.qwen import QwenGuide
-
-        return QwenGuide(directory, info, device=chosen, precision=precision, prompt=question)
-    from mmfe_cache.guides.fastvlm import FastVlmGuide
-
-    return FastVlmGuide(directory, info, device=chosen, precision=precision, prompt=question)
+    return guide_class.load(info, name_or_dir, device=device, precision=precision, prompt=prompt)

@@ -1,18 +1,105 @@
-"""What all guides have in common."""
+"""What every guide can do, and what those that look at pictures have in common."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import GuideError
-from mmfe_cache.guides.calls import record_calls
-from mmfe_cache.guides.leaving import Leaving
+from mmfe_cache.guides.async_copy import AsyncCopy
+from mmfe_cache.guides.registry import GuideInfo
 from mmfe_cache.samples import ImageArray, Sample
+
+
+@runtime_checkable
+class Guide(Protocol):
+    """A frozen model that turns degraded images into embeddings.
+
+    Attributes:
+        name: its registry name, or the directory's name for a local checkpoint.
+        dim: D, the width of its embeddings.
+        reads: ``"pixels"``, or ``"severities"`` for the oracle, which sees no picture.
+        calls: how many samples this object has encoded so far.
+    """
+
+    name: str
+    dim: int
+    reads: Literal["pixels", "severities"]
+    calls: int
+
+    def encode(self, images: Sequence[ImageArray]) -> Embeddings:
+        """Encode B uint8 RGB images (H, W, 3) of any sizes.
+
+        Returns:
+            CPU float32 ``image`` (B, 17, D), ``joint`` (B, 17, D) and ``answer`` (B, D).
+        """
+        ...
+
+    def prepare(self, image: ImageArray) -> Any:
+        """The CPU half of `encode` for one image; picklable, so that a worker can run it."""
+        ...
+
+    def encode_prepared(self, prepared: Sequence[Any]) -> Embeddings:
+        """The device half of `encode` for B prepared images."""
+        ...
+
+    def encode_samples(self, samples: Sequence[Sample]) -> Embeddings:
+        """Encode from the samples' recorded severities; only where ``reads`` says so."""
+        ...
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Everything of this guide that changes its embeddings; JSON values only."""
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """What a user wants to know of it: kind, D, licence, where its weights are."""
+        ...
+
+
+class Pending(Protocol):
+    """A batch that the guide's device works on."""
+
+    def result(self) -> Embeddings:
+        """Wait for it: what `Guide.encode_prepared` returns."""
+        ...
+
+
+@runtime_checkable
+class StartsAhead(Protocol):
+    """A guide that can be given a batch while its device still works on the one before.
+
+    Attributes:
+        ahead: how many batches are worth starting before the first is waited for.
+    """
+
+    ahead: int
+
+    def start(self, prepared: Sequence[Any]) -> Pending:
+        """Begin the device half of `encode` for B prepared images.
+
+        Raises:
+            RuntimeError: the device's memory ran out; nothing of the batch is left running.
+        """
+        ...
+
+
+_COUNT = [0]
+
+
+def record_calls(samples: int) -> None:
+    """Count ``samples`` more encoded samples; every guide calls this where its network runs."""
+    _COUNT[0] += samples
+
+
+def guide_calls() -> int:
+    """How many samples any guide of this process has encoded so far."""
+    return _COUNT[0]
+
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -27,10 +114,12 @@ class PixelGuide(ABC):
         name: its registry name, or the directory's name for a local checkpoint.
         dim: D, the width of its embeddings.
         reads: always ``"pixels"``.
+        takes_prompt: whether it is asked a question.
         calls: how many samples this object has encoded so far.
     """
 
     reads: Literal["pixels", "severities"] = "pixels"
+    takes_prompt: ClassVar[bool] = False
     _network: Any = None
 
     def __init__(self, name: str, dim: int, network: Any, device: torch.device) -> None:
@@ -60,6 +149,20 @@ class PixelGuide(ABC):
     def _encode_batch(self, prepared: Sequence[Any]) -> Embeddings:
         """Encode prepared images of one shape; the result may live on the device."""
 
+    @classmethod
+    def load(
+        cls,
+        info: GuideInfo,
+        name_or_dir: str | Path,
+        *,
+        device: str,
+        precision: Precision,
+        prompt: str | None,
+    ) -> PixelGuide:
+        """Load the guide that ``info`` describes; see `load_guide`."""
+        weights = Path(name_or_dir) if info.local else None
+        return cls(weights, device=pick_device(device))  # pyright: ignore[reportCallIssue, reportArgumentType]
+
     def encode(self, images: Sequence[ImageArray]) -> Embeddings:
         """Encode B uint8 RGB images (H, W, 3) of any sizes.
 
@@ -80,8 +183,8 @@ class PixelGuide(ABC):
         """Encode B prepared images; equal shapes share a batch, so no batch holds padding."""
         return self.start(prepared).result()
 
-    def start(self, prepared: Sequence[Any]) -> Leaving:
-        """Begin `encode_prepared`: the device's work is queued, its results leave by themselves."""
+    def start(self, prepared: Sequence[Any]) -> AsyncCopy:
+        """Begin `encode_prepared`: queues the device's work and the copy of its results."""
         if self._network is None:
             raise GuideError(
                 f"this copy of the guide {self.name} only prepares images",
@@ -92,15 +195,15 @@ class PixelGuide(ABC):
             groups.setdefault(self._shape(item), []).append(index)
         if not groups:
             tokens = torch.zeros(0, 17, self.dim)
-            return Leaving(Embeddings(tokens, tokens.clone(), torch.zeros(0, self.dim)))
+            return AsyncCopy(Embeddings(tokens, tokens.clone(), torch.zeros(0, self.dim)))
         with torch.inference_mode():
             parts = [
                 self._encode_batch([prepared[i] for i in indices]) for indices in groups.values()
             ]
             done = parts[0] if len(parts) == 1 else _restore_order(parts, list(groups.values()))
-            leaving = Leaving(done.to(dtype=torch.float32))
+            copy = AsyncCopy(done.to(dtype=torch.float32))
         self._count(len(prepared))
-        return leaving
+        return copy
 
     def _count(self, samples: int) -> None:
         self.calls += samples

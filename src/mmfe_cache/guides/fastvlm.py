@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import FastVlmModel, LlavaProcessor
 
-from mmfe_cache.guides.base import Precision, check_image
+from mmfe_cache.guides.base import check_image
 from mmfe_cache.guides.mllm import Layout, MllmGuide
-from mmfe_cache.guides.registry import GuideInfo
 from mmfe_cache.samples import ImageArray
 
 
@@ -23,24 +20,8 @@ class FastVlmGuide(MllmGuide):
     a picture that is not square loses its ends under the view ``native``.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        info: GuideInfo,
-        *,
-        device: torch.device,
-        precision: Precision,
-        prompt: str,
-    ) -> None:
-        super().__init__(
-            directory,
-            info,
-            network_class=FastVlmModel,
-            processor_class=LlavaProcessor,
-            device=device,
-            precision=precision,
-            prompt=prompt,
-        )
+    network_class = FastVlmModel
+    processor_class = LlavaProcessor
 
     def prepare(self, image: ImageArray) -> ImageArray:
         """Check one image; all else happens on the device, where it is faster.

@@ -6,25 +6,29 @@ Shape suffixes: B batch, T tokens of the sequence, h and w rows and columns of i
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Generator, Hashable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from jinja2 import TemplateError
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
+from transformers import AutoProcessor
+from transformers.utils import logging as transformers_logging
 
-from mmfe_cache.embeddings import Embeddings
+from mmfe_cache.embeddings import DEFAULT_PROMPT, Embeddings
 from mmfe_cache.errors import GuideError, UsageError
 from mmfe_cache.guides.base import PixelGuide, Precision
-from mmfe_cache.guides.checkpoint import load_network, load_processor
-from mmfe_cache.guides.local_files import checkpoint_digest
+from mmfe_cache.guides.hf_files import checkpoint_digest, find_checkpoint
 from mmfe_cache.guides.pooling import pool_grid, pool_sequence
 from mmfe_cache.guides.registry import GuideInfo
+from mmfe_cache.machine import pick_device
 from mmfe_cache.samples import ImageArray
 
 _DTYPES = {
@@ -78,11 +82,13 @@ def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 class MllmGuide(PixelGuide):
     """An MLLM read after one forward pass of its base model; nothing is generated.
 
+    Attributes:
+        network_class: the base model's class; a subclass names it.
+        processor_class: its processor's class.
+
     Args:
         directory: a local checkpoint in Hugging Face format.
         info: what the registry says of it.
-        network_class: the base model's class.
-        processor_class: its processor's class.
         device: where to run.
         precision: of weights and arithmetic; pooling is float32 always.
         prompt: the question.
@@ -92,13 +98,15 @@ class MllmGuide(PixelGuide):
         UsageError: the prompt is empty or the precision unknown.
     """
 
+    takes_prompt = True
+    network_class: ClassVar[type[Any]]
+    processor_class: ClassVar[type[Any]]
+
     def __init__(
         self,
         directory: Path,
         info: GuideInfo,
         *,
-        network_class: type[Any],
-        processor_class: type[Any],
         device: torch.device,
         precision: Precision,
         prompt: str,
@@ -109,11 +117,27 @@ class MllmGuide(PixelGuide):
         self.prompt = prompt
         self._directory = directory
         self._info = info
-        self._processor = load_processor(directory, processor_class)
-        network = load_network(directory, network_class, self.dtype, device)
+        self._processor = load_processor(directory, self.processor_class)
+        network = load_network(directory, self.network_class, self.dtype, device)
         super().__init__(info.name, info.dim, network, device)
         self._layouts: dict[Hashable, Layout] = {}
         self._check_image_token()
+
+    @classmethod
+    def load(
+        cls,
+        info: GuideInfo,
+        name_or_dir: str | Path,
+        *,
+        device: str,
+        precision: Precision,
+        prompt: str | None,
+    ) -> MllmGuide:
+        """Load the checkpoint that ``info`` describes; see `load_guide`."""
+        chosen = pick_device(device)
+        directory = find_checkpoint(info, name_or_dir)
+        question = DEFAULT_PROMPT if prompt is None else prompt
+        return cls(directory, info, device=chosen, precision=precision, prompt=question)
 
     @abstractmethod
     def _shape(self, prepared: Any) -> Hashable:
@@ -272,3 +296,86 @@ class MllmGuide(PixelGuide):
         if self.device.type == "cuda":
             batch = batch.pin_memory()
         return batch.to(self.device, non_blocking=True)
+
+
+def load_processor(directory: Path, kind: type[Any]) -> Any:
+    """Load a checkpoint's own processor.
+
+    Raises:
+        GuideError: its files are missing, damaged or of another class.
+    """
+    try:
+        with quiet_transformers():
+            processor = AutoProcessor.from_pretrained(
+                directory, local_files_only=True, trust_remote_code=False
+            )
+    except (OSError, ValueError, KeyError, ImportError, TypeError) as problem:
+        raise GuideError(
+            "the checkpoint's processor or tokenizer cannot be loaded",
+            got=f"{directory}: {_first_line(problem)}",
+            expected="preprocessor_config.json, tokenizer.json and tokenizer_config.json",
+        ) from problem
+    if not isinstance(processor, kind):
+        raise GuideError(
+            "the checkpoint has a processor of the wrong class",
+            got=type(processor).__name__,
+            expected=kind.__name__,
+        )
+    if getattr(processor, "chat_template", None) is None:
+        raise GuideError("the checkpoint has no chat template", got=directory)
+    return processor
+
+
+def load_network(directory: Path, kind: type[Any], dtype: torch.dtype, device: torch.device) -> Any:
+    """Load a checkpoint's base model, without its ``lm_head``, ready to run.
+
+    Raises:
+        GuideError: it is of the wrong class, tensors are missing or have a wrong shape.
+    """
+    try:
+        with quiet_transformers():
+            network, report = kind.from_pretrained(
+                directory,
+                dtype=dtype,
+                local_files_only=True,
+                output_loading_info=True,
+                attn_implementation="sdpa",
+                ignore_mismatched_sizes=True,  # they are reported, and refused below by name
+            )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as problem:
+        raise GuideError(
+            "the checkpoint's weights cannot be loaded",
+            got=f"{directory}: {_first_line(problem)}",
+            expected=f"a whole {kind.__name__}",
+        ) from problem
+    lacking = sorted(report["missing_keys"]) + sorted(k[0] for k in report["mismatched_keys"])
+    if lacking:
+        raise GuideError(
+            "the checkpoint lacks tensors that the model needs",
+            got=f"{len(lacking)} missing or misshapen, such as {lacking[0]}",
+            expected=f"every tensor of {kind.__name__}",
+            remedy="fetch the checkpoint again",
+        )
+    return network.eval().requires_grad_(False).to(device)
+
+
+@contextmanager
+def quiet_transformers() -> Generator[None, None, None]:
+    """Keep transformers' own bars and warnings off stderr; errors are raised all the same."""
+    before, bars = transformers_logging.get_verbosity(), _bars_are_on()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _bars_are_on() -> bool:
+    return bool(transformers_logging.is_progress_bar_enabled())
+
+
+def _first_line(problem: BaseException) -> str:
+    return (str(problem).strip().splitlines() or [type(problem).__name__])[0]

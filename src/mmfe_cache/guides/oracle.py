@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from mmfe_cache.degradations import KINDS
 from mmfe_cache.embeddings import NUM_TOKENS, Embeddings
 from mmfe_cache.errors import GuideError
-from mmfe_cache.guides.calls import record_calls
-from mmfe_cache.guides.projection import Projection
+from mmfe_cache.guides.base import Precision, record_calls
+from mmfe_cache.guides.pooling import Projection
+from mmfe_cache.guides.registry import GuideInfo
 from mmfe_cache.samples import ImageArray, Sample
 
 DIM = 64
@@ -32,6 +34,7 @@ class OracleGuide:
     name = "oracle"
     dim = DIM
     reads: Literal["pixels", "severities"] = "severities"
+    takes_prompt: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.calls = 0
@@ -39,6 +42,19 @@ class OracleGuide:
             Projection(("oracle", _VERSION, kind), len(KINDS), tokens, DIM)
             for kind, tokens in (("joint", NUM_TOKENS), ("image", NUM_TOKENS), ("answer", 1))
         )
+
+    @classmethod
+    def load(
+        cls,
+        info: GuideInfo,
+        name_or_dir: str | Path,
+        *,
+        device: str,
+        precision: Precision,
+        prompt: str | None,
+    ) -> OracleGuide:
+        """The one oracle; see `load_guide`."""
+        return cls()
 
     def encode(self, images: Sequence[ImageArray]) -> Embeddings:
         """Refused: the oracle does not look at pictures."""

@@ -1,10 +1,14 @@
-"""From a guide's many tokens to the seventeen that are stored."""
+"""How tokens are made: pooled from a guide's many to seventeen, or projected from a few numbers."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+
+from mmfe_cache.seeds import generator
 
 GRID = 4
 """Image tokens are pooled to a GRID × GRID raster."""
@@ -38,3 +42,34 @@ def pool_sequence(tokens_BTD: Tensor) -> Tensor:
     sequence = tokens_BTD.float().transpose(1, 2)
     runs = F.adaptive_avg_pool1d(sequence, GRID * GRID).transpose(1, 2)
     return torch.cat([sequence.mean(dim=2)[:, None], runs], dim=1)
+
+
+class Projection:
+    """T tokens that each say K numbers s in their own way: √2 tanh(s W + b).
+
+    W and b are drawn once and for all. What reads tokens through linear maps and attention (MGFB)
+    gets T·D different functions of them, of about unit variance.
+
+    Args:
+        seed_parts: what W and b are drawn from.
+        inputs: K.
+        tokens: T.
+        dim: D.
+
+    Attributes:
+        weights: W, (K, T·D).
+        bias: b, (T·D,).
+    """
+
+    def __init__(
+        self, seed_parts: tuple[str | int, ...], inputs: int, tokens: int, dim: int
+    ) -> None:
+        draw = generator(*seed_parts)
+        self.weights: NDArray[np.float64] = draw.normal(0, 2.0, (inputs, tokens * dim))
+        self.bias: NDArray[np.float64] = draw.normal(0, 0.7, tokens * dim)
+        self._shape = (tokens, dim)
+
+    def __call__(self, said_K: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(K,) numbers of one sample, such as its severities, to its (T, D) tokens."""
+        tokens = np.sqrt(2) * np.tanh(said_K @ self.weights + self.bias)
+        return tokens.reshape(self._shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,17 @@ from PIL import Image
 from qwen_vl_utils import fetch_image  # pyright: ignore[reportAttributeAccessIssue]
 from torch import Tensor
 from transformers import Qwen2_5_VLModel, Qwen2_5_VLProcessor
+from transformers.vision_utils import (
+    get_vision_cu_seqlens,
+    get_vision_position_ids,
+    get_vision_window_index,
+)
 
 from mmfe_cache.errors import GuideError
 from mmfe_cache.guides.base import Precision, check_image
 from mmfe_cache.guides.mllm import MAX_LAYOUTS, Layout, MllmGuide
-from mmfe_cache.guides.qwen_vision import VisionPlan, cut_patches, plan_vision
 from mmfe_cache.guides.registry import GuideInfo
-from mmfe_cache.guides.segments import remember_plans, speed_up
+from mmfe_cache.guides.segment_attention import Plans, plan_segments, remember_plans, speed_up
 from mmfe_cache.samples import ImageArray
 
 
@@ -30,6 +35,9 @@ class QwenGuide(MllmGuide):
     processor normalises and cuts it into patches, a batch at a time, on the device.
     """
 
+    network_class = Qwen2_5_VLModel
+    processor_class = Qwen2_5_VLProcessor
+
     def __init__(
         self,
         directory: Path,
@@ -39,15 +47,7 @@ class QwenGuide(MllmGuide):
         precision: Precision,
         prompt: str,
     ) -> None:
-        super().__init__(
-            directory,
-            info,
-            network_class=Qwen2_5_VLModel,
-            processor_class=Qwen2_5_VLProcessor,
-            device=device,
-            precision=precision,
-            prompt=prompt,
-        )
+        super().__init__(directory, info, device=device, precision=precision, prompt=prompt)
         speed_up(self._network.visual)
         self._plans: dict[Hashable, VisionPlan] = {}
         size = self._processor.image_processor.size
@@ -139,3 +139,81 @@ class QwenGuide(MllmGuide):
             known = plan_vision(self._network.visual, rows, columns, batch, self.device)
             self._plans[key] = known
         return known
+
+
+@dataclass(frozen=True, slots=True)
+class VisionPlan:
+    """All that follows from B pictures of one size.
+
+    Attributes:
+        grid: (B, 3) frames, rows and columns of patches of every picture; on the CPU.
+        given: the keyword arguments by which the tower takes what it would else compute.
+        segments: the plans of its attention.
+    """
+
+    grid: Tensor
+    given: Mapping[str, Any]
+    segments: Plans
+
+
+def plan_vision(
+    tower: Any, rows: int, columns: int, batch: int, device: torch.device
+) -> VisionPlan:
+    """Compute what the tower needs for ``batch`` pictures.
+
+    Args:
+        tower: a Qwen2.5-VL vision tower.
+        rows: of patches, in one picture.
+        columns: of patches, in one picture.
+        batch: B.
+        device: where the tower is.
+    """
+    # By transformers' own functions and on the CPU: they loop over the pictures in Python.
+    grid = torch.tensor([[1, rows, columns]]).expand(batch, -1)
+    whole = get_vision_cu_seqlens(grid)
+    index, windows = get_vision_window_index(
+        grid,
+        spatial_merge_size=tower.spatial_merge_size,
+        window_size=tower.window_size,
+        patch_size=tower.patch_size,
+    )
+    given = {
+        "position_ids": get_vision_position_ids(grid, tower.spatial_merge_size).to(device),
+        "cu_seqlens": whole.to(device),
+        "max_seqlen": int(whole.diff().max()),
+        "window_index": index.to(device),
+        "cu_window_seqlens": windows.to(device),
+        "max_window_seqlen": int(windows.diff().max()),
+    }
+    segments = {len(borders): plan_segments(borders, device) for borders in (whole, windows)}
+    return VisionPlan(grid, given, segments)
+
+
+def cut_patches(batch_BHWC: Tensor, processor: Any, frames: int) -> Tensor:
+    """Cut pictures into patches and normalise them, bit for bit as the processor does.
+
+    The processor normalises, doubles and then moves floats; bytes are moved here, which is a
+    quarter of the traffic, and doubled last.
+
+    Args:
+        batch_BHWC: (B, H, W, 3) uint8, sides multiples of ``patch_size * merge_size``.
+        processor: a ``Qwen2VLImageProcessor``.
+        frames: how often every patch is repeated, as the frames of a still film: the
+            processor's ``temporal_patch_size``, or 1 for a projection that needs no repetition.
+
+    Returns:
+        (B · patches, 3 · frames · patch_size²) float32, in the tower's order.
+    """
+    batch, height, width, channels = batch_BHWC.shape
+    patch, merge = processor.patch_size, processor.merge_size
+    blocks = (height // (patch * merge), merge, patch, width // (patch * merge), merge, patch)
+    cut = batch_BHWC.reshape(batch, *blocks, channels).permute(0, 1, 4, 2, 5, 7, 3, 6)
+    scaled = processor.rescale_and_normalize(
+        cut.reshape(-1, channels, patch, patch),
+        processor.do_rescale,
+        processor.rescale_factor,
+        processor.do_normalize,
+        processor.image_mean,
+        processor.image_std,
+    )
+    return scaled.flatten(2).repeat(1, 1, frames).flatten(1) if frames > 1 else scaled.flatten(1)

@@ -11,7 +11,10 @@ from typing import Any, Literal
 from mmfe_cache.errors import GuideError, UsageError
 from mmfe_cache.parsing import parse_json
 
-Kind = Literal["qwen2.5-vl", "fastvlm", "scene", "oracle"]
+_QWEN = ("qwen2.5-vl", "mmfe_cache.guides.qwen:QwenGuide")
+_FASTVLM = ("fastvlm", "mmfe_cache.guides.fastvlm:FastVlmGuide")
+_SCENE = ("scene", "mmfe_cache.guides.scene:SceneGuide")
+_ORACLE = ("oracle", "mmfe_cache.guides.oracle:OracleGuide")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,26 +23,27 @@ class GuideInfo:
 
     Attributes:
         name: its name.
-        kind: which implementation loads it.
+        kind: its kind, as fingerprints and `mmfe guide list` name it.
+        implementation: the class that loads it, as ``"module:class"``: imported when it is needed.
         dim: D, the width of its embeddings.
         description: one line.
         licence: of its weights.
         repository: where its weights are published; None where none are needed.
         revision: the published commit that is meant; None takes what lies in the local cache.
+        reads: what it looks at; only pixels can be had of a photograph.
+        local: whether it is a directory or file of the user's, and no named guide.
     """
 
     name: str
-    kind: Kind
+    kind: str
+    implementation: str
     dim: int
     description: str
     licence: str
     repository: str | None = None
     revision: str | None = None
-
-    @property
-    def reads(self) -> Literal["pixels", "severities"]:
-        """What it looks at; only pixels can be had of a photograph."""
-        return "severities" if self.kind == "oracle" else "pixels"
+    reads: Literal["pixels", "severities"] = "pixels"
+    local: bool = False
 
     @property
     def how_to_get(self) -> str:
@@ -54,7 +58,7 @@ GUIDES: dict[str, GuideInfo] = {
     for info in (
         GuideInfo(
             "qwen2.5-vl-3b",
-            "qwen2.5-vl",
+            *_QWEN,
             2048,
             "Qwen2.5-VL-3B-Instruct, the paper's guide and the default",
             "Qwen Research (non-commercial)",
@@ -62,7 +66,7 @@ GUIDES: dict[str, GuideInfo] = {
         ),
         GuideInfo(
             "qwen2.5-vl-7b",
-            "qwen2.5-vl",
+            *_QWEN,
             3584,
             "Qwen2.5-VL-7B-Instruct",
             "Apache-2.0",
@@ -70,7 +74,7 @@ GUIDES: dict[str, GuideInfo] = {
         ),
         GuideInfo(
             "fastvlm-0.5b",
-            "fastvlm",
+            *_FASTVLM,
             896,
             "FastVLM-0.5B, converted to the fast_vlm classes of transformers",
             "Apple (research only)",
@@ -78,7 +82,7 @@ GUIDES: dict[str, GuideInfo] = {
         ),
         GuideInfo(
             "fastvlm-1.5b",
-            "fastvlm",
+            *_FASTVLM,
             1536,
             "FastVLM-1.5B, converted to the fast_vlm classes of transformers",
             "Apple (research only)",
@@ -86,24 +90,25 @@ GUIDES: dict[str, GuideInfo] = {
         ),
         GuideInfo(
             "scene",
-            "scene",
+            *_SCENE,
             128,
             "a small network trained on degradation composition and severity; no download",
             "Apache-2.0",
         ),
         GuideInfo(
             "oracle",
-            "oracle",
+            *_ORACLE,
             64,
             "the recorded severities of synthetic samples: the ceiling in experiments",
             "Apache-2.0",
+            reads="severities",
         ),
     )
 }
 """Every named guide; a local directory in Hugging Face format is one too."""
 
-MODEL_TYPES: dict[str, Kind] = {"qwen2_5_vl": "qwen2.5-vl", "fast_vlm": "fastvlm"}
-"""``model_type`` in a checkpoint's config.json to the implementation that loads it."""
+MODEL_TYPES = {"qwen2_5_vl": _QWEN, "fast_vlm": _FASTVLM}
+"""``model_type`` in a checkpoint's config.json to the kind of guide and the class that loads it."""
 
 _SCENE_FORMAT = "mmfe-scene"
 
@@ -181,7 +186,9 @@ def _from_directory(path: Path) -> GuideInfo:
     width = inner.get("hidden_size", config.get("hidden_size"))
     if not isinstance(width, int) or width < 1:
         raise GuideError("the checkpoint's config.json names no hidden_size", got=path)
-    return GuideInfo(path.resolve().name, kind, width, f"a local checkpoint: {path}", "its own")
+    return GuideInfo(
+        path.resolve().name, *kind, width, f"a local checkpoint: {path}", "its own", local=True
+    )
 
 
 def _from_file(path: Path) -> GuideInfo:
@@ -200,4 +207,6 @@ def _from_file(path: Path) -> GuideInfo:
             got=path,
             expected="a file written by `mmfe guide train`",
         )
-    return GuideInfo(path.stem, "scene", int(width), f"a scene guide: {path}", "its own")
+    return GuideInfo(
+        path.stem, *_SCENE, int(width), f"a scene guide: {path}", "its own", local=True
+    )

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from mmfe_cache.degradations import CLEAR, COMPOSITIONS, KINDS, PROCEDURAL, DegradationConfig
+from mmfe_cache.guides.base import Guide
 from mmfe_cache.guides.dominance import nearest_is_dominant
-from mmfe_cache.guides.protocol import Guide
 from mmfe_cache.guides.scene import Judgement, SceneGuide
 from mmfe_cache.guides.scene_data import Rendered, compose
 from mmfe_cache.guides.scene_traits import TRAITS

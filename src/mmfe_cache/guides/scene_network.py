@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmfe_cache.degradations import KINDS
-from mmfe_cache.guides.pooling import GRID, pool_grid
-from mmfe_cache.guides.projection import Projection
+from mmfe_cache.guides.pooling import GRID, Projection, pool_grid
 from mmfe_cache.guides.scene_traits import TRAITS
 
 DIM = 128

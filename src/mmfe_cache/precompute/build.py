@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mmfe_cache.errors import CacheError, MmfeError, UsageError
-from mmfe_cache.guides.protocol import Guide
+from mmfe_cache.guides.base import Guide
 from mmfe_cache.io import format_bytes, free_bytes
 from mmfe_cache.lock import locked
 from mmfe_cache.precompute.distributed import Alone, Ranks

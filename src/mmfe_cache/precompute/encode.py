@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mmfe_cache.embeddings import ArrayName, Embeddings, embedding_shape
 from mmfe_cache.errors import DataError, GuideError
-from mmfe_cache.guides.protocol import Guide, Pending, StartsAhead
+from mmfe_cache.guides.base import Guide, Pending, StartsAhead
 from mmfe_cache.images import pixel_digest
 from mmfe_cache.machine import is_out_of_memory
 from mmfe_cache.progress import Progress

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from mmfe_cache.embeddings import NUM_TOKENS
-from mmfe_cache.guides.protocol import Guide
+from mmfe_cache.guides.base import Guide
 from mmfe_cache.io import free_bytes
 from mmfe_cache.precompute.build import check_same, missing_bytes, wanted_metadata
 from mmfe_cache.precompute.encode import prepare

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mmfe_cache.embeddings import ARRAY_NAMES
 from mmfe_cache.errors import CacheError, DataError
-from mmfe_cache.guides.protocol import Guide
+from mmfe_cache.guides.base import Guide
 from mmfe_cache.images import pixel_digest
 from mmfe_cache.io import explained, write_file
 from mmfe_cache.lock import locked

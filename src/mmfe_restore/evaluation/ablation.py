@@ -9,7 +9,7 @@ from typing import Any
 
 from mmfe_cache.datasets import load_dataset
 from mmfe_cache.errors import UsageError
-from mmfe_cache.guides.calls import guide_calls
+from mmfe_cache.guides.base import guide_calls
 from mmfe_cache.machine import pick_device
 from mmfe_cache.progress import Progress
 from mmfe_cache.samples import SampleSet

@@ -15,7 +15,7 @@ from mmfe_cache.datasets import DATASETS
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import DataError, ModelError
 from mmfe_cache.guides import GUIDES
-from mmfe_cache.guides.calls import guide_calls
+from mmfe_cache.guides.base import guide_calls
 from mmfe_cache.machine import pick_device
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray, Sample, SampleSet

@@ -11,7 +11,7 @@ from mmfe_cache.views import View
 
 if TYPE_CHECKING:
     from mmfe_cache.embeddings import Embeddings, Tokens
-    from mmfe_cache.guides.protocol import Guide
+    from mmfe_cache.guides.base import Guide
     from mmfe_cache.samples import ImageArray
     from mmfe_restore.model import Restorer
     from mmfe_restore.recipes import Recipe

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
-from mmfe_cache.guides.calls import guide_calls
+from mmfe_cache.guides.base import guide_calls
 from mmfe_cache.packing import unpacked_cost
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.threads import VARIABLE

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmfe_cache.guides.tiny import make_tiny
+from mmfe_cache.guides.toy import make_tiny
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,7 @@ import torch
 
 from mmfe_cache.errors import GuideError
 from mmfe_cache.guides import load_guide
-from mmfe_cache.guides.calls import guide_calls
-from mmfe_cache.guides.protocol import Guide
+from mmfe_cache.guides.base import Guide, guide_calls
 from mmfe_cache.samples import Sample
 
 

@@ -15,7 +15,7 @@ from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import GuideError, UsageError
 from mmfe_cache.guides import DEFAULT_PROMPT, load_guide
-from mmfe_cache.guides.tiny import make_tiny
+from mmfe_cache.guides.toy import make_tiny
 
 TOLERANCE = 1e-4
 

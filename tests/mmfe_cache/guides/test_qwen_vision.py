@@ -6,7 +6,7 @@ import torch
 from transformers.vision_utils import get_vision_window_index
 
 from mmfe_cache.guides import load_guide
-from mmfe_cache.guides.qwen_vision import cut_patches, plan_vision
+from mmfe_cache.guides.qwen import cut_patches, plan_vision
 
 CPU = torch.device("cpu")
 

@@ -16,8 +16,7 @@ from mmfe_cache.degradations import KINDS
 from mmfe_cache.errors import GuideError
 from mmfe_cache.guides import load_guide
 from mmfe_cache.guides import scene_weights as weights_module
-from mmfe_cache.guides.calls import guide_calls
-from mmfe_cache.guides.protocol import Guide
+from mmfe_cache.guides.base import Guide, guide_calls
 from mmfe_cache.guides.scene_data import compose
 from mmfe_cache.guides.scene_network import SceneNetwork
 from mmfe_cache.guides.scene_weights import load_scene, save_scene

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.cache_support import TinyGuide, sample_set, tree
 from mmfe_cache.errors import GuideError
-from mmfe_cache.guides.protocol import StartsAhead
+from mmfe_cache.guides.base import StartsAhead
 from mmfe_cache.precompute import build_cache
 from mmfe_cache.store import open_cache
 

@@ -1,4 +1,4 @@
-"""Embeddings that leave a GPU while it goes on with the next batch."""
+"""Embeddings copied from a GPU while it goes on with the next batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from mmfe_cache.embeddings import Embeddings
 
 
-class Leaving:
+class AsyncCopy:
     """A batch's embeddings on their way to the CPU.
 
     From a GPU they are copied into pinned memory behind the work that makes them, so the CPU
@@ -19,18 +19,19 @@ class Leaving:
     """
 
     def __init__(self, found: Embeddings) -> None:
-        self._copied: torch.cuda.Event | None = None
-        if any(tensor.is_cuda for tensor in found.present().values()):
+        devices = {tensor.device for tensor in found.present().values() if tensor.is_cuda}
+        if devices:
             found = found.map(_to_pinned)
-            self._copied = torch.cuda.Event()
-            self._copied.record()
+        # The copies run on the tensors' own devices, which need not be the current one.
+        self._copied = [torch.cuda.Event() for _ in devices]
+        for event, device in zip(self._copied, devices, strict=True):
+            event.record(torch.cuda.current_stream(device))
         self._found = found.to("cpu")
 
     def result(self) -> Embeddings:
         """Wait for the copy; CPU tensors."""
-        if self._copied is not None:
-            self._copied.synchronize()
-            self._copied = None
+        while self._copied:
+            self._copied.pop().synchronize()
         return self._found
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mmfe_cache.guides.segments import (
+from mmfe_cache.guides.segment_attention import (
     PatchProjection,
     _attend,
     plan_segments,

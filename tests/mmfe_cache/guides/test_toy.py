@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mmfe_cache.errors import GuideError, UsageError
-from mmfe_cache.guides.tiny import make_tiny
+from mmfe_cache.guides.toy import make_tiny
 
 
 def test_the_same_seed_gives_the_same_weights(tiny_qwen, tmp_path):
@@ -72,7 +72,7 @@ def test_a_full_disk_names_the_checkpoint_and_leaves_nothing(tmp_path, monkeypat
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(
-        "mmfe_cache.guides.tiny.Qwen2_5_VLForConditionalGeneration.save_pretrained", full
+        "mmfe_cache.guides.toy.Qwen2_5_VLForConditionalGeneration.save_pretrained", full
     )
     with pytest.raises(GuideError, match="toy cannot be written") as caught:
         make_tiny(tmp_path / "toy")

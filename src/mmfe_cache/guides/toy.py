@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
+from tokenizers import pre_tokenizers
 from transformers import (
+    AddedToken,
     CLIPImageProcessor,
     FastVlmConfig,
     FastVlmForConditionalGeneration,
@@ -22,24 +24,82 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
+    Qwen2Tokenizer,
     Qwen2VLImageProcessor,
     Qwen2VLVideoProcessor,
 )
 
 from mmfe_cache.errors import GuideError, UsageError
-from mmfe_cache.guides.checkpoint import quiet_transformers
-from mmfe_cache.guides.tiny_text import (
-    FASTVLM_TEMPLATE,
-    QWEN_TEMPLATE,
-    SPECIAL_TOKENS,
-    byte_tokenizer,
-    token_id,
-)
+from mmfe_cache.guides.mllm import quiet_transformers
 from mmfe_cache.io import draft_folder, write_file
 
-TinyKind = Literal["qwen2.5-vl", "fastvlm"]
+SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+"""Qwen's special tokens that a question about an image is made of."""
 
-TINY_WIDTH = 64
+_SYSTEM = (
+    "{% if messages[0].role != 'system' %}"
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    "{% endif %}"
+)
+_END = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+
+QWEN_TEMPLATE = (
+    _SYSTEM + "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% if message.content is string %}{{ message.content }}{% else %}"
+    "{% for part in message.content %}"
+    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif part.type == 'text' %}{{ part.text }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}" + _END
+)
+"""The same turns as Qwen2.5-VL's: default system turn, image, question, opened answer."""
+
+FASTVLM_TEMPLATE = (
+    _SYSTEM + "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% for part in message.content if part.type == 'image' %}<image>{% endfor %}"
+    "{% for part in message.content if part.type == 'text' %}{{ '\n' + part.text }}{% endfor %}"
+    "<|im_end|>\n{% endfor %}" + _END
+)
+"""The same turns as the converted FastVLM checkpoints': images first, then the text."""
+
+
+def byte_tokenizer(special: Sequence[str]) -> Qwen2Tokenizer:
+    """A tokenizer with one token a byte and ``special`` above them; it knows every text.
+
+    Args:
+        special: special tokens, in the order of their ids from 256 on.
+    """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Qwen2Tokenizer(
+        vocab={**{letter: index for index, letter in enumerate(alphabet)}, special[0]: 256},
+        merges=[],
+        model_max_length=32768,
+    )
+    tokenizer.add_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in special],
+        special_tokens=True,
+    )
+    return tokenizer
+
+
+def token_id(tokenizer: Qwen2Tokenizer, token: str) -> int:
+    """The id of one token of ``tokenizer``."""
+    found = tokenizer.convert_tokens_to_ids(token)
+    assert isinstance(found, int)
+    return found
+
+
+ToyKind = Literal["qwen2.5-vl", "fastvlm"]
+
+TOY_WIDTH = 64
 """D of a toy checkpoint."""
 
 QWEN_3B: dict[str, Any] = {
@@ -62,9 +122,9 @@ QWEN_3B: dict[str, Any] = {
 }
 """The dimensions of Qwen2.5-VL-3B as published; random weights of this size give true speed."""
 
-QWEN_TINY: dict[str, Any] = {
+QWEN_TOY: dict[str, Any] = {
     "text": {
-        "hidden_size": TINY_WIDTH,
+        "hidden_size": TOY_WIDTH,
         "intermediate_size": 128,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
@@ -76,7 +136,7 @@ QWEN_TINY: dict[str, Any] = {
         "hidden_size": 32,
         "intermediate_size": 64,
         "num_heads": 2,
-        "out_hidden_size": TINY_WIDTH,
+        "out_hidden_size": TOY_WIDTH,
         "fullatt_block_indexes": [1],
     },
 }
@@ -87,7 +147,7 @@ _OPTIONAL = ("chat_template.json", "chat_template.jinja", "vocab.json", "merges.
 
 
 def make_tiny(
-    out: Path, *, kind: TinyKind = "qwen2.5-vl", files: Path | None = None, seed: int = 0
+    out: Path, *, kind: ToyKind = "qwen2.5-vl", files: Path | None = None, seed: int = 0
 ) -> Path:
     """Write a toy checkpoint in Hugging Face format.
 
@@ -138,7 +198,7 @@ def qwen_config(
     """A Qwen2.5-VL configuration.
 
     Args:
-        sizes: `QWEN_TINY` or `QWEN_3B`.
+        sizes: `QWEN_TOY` or `QWEN_3B`.
         ids: the ids of the special tokens by their text.
         vocabulary: rows of the embedding table.
     """
@@ -170,7 +230,7 @@ def _write_qwen(made: Path, files: Path | None) -> None:
         vocabulary = len(tokenizer)
     else:
         ids, vocabulary = _copy_published(files, made)
-    model = Qwen2_5_VLForConditionalGeneration(qwen_config(QWEN_TINY, ids, vocabulary))
+    model = Qwen2_5_VLForConditionalGeneration(qwen_config(QWEN_TOY, ids, vocabulary))
     model.save_pretrained(made)
 
 
@@ -239,7 +299,7 @@ def _write_fastvlm(made: Path) -> None:
         },
         text_config={
             "model_type": "qwen2",
-            "hidden_size": TINY_WIDTH,
+            "hidden_size": TOY_WIDTH,
             "intermediate_size": 128,
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
