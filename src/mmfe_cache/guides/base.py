@@ -13,6 +13,7 @@ from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import GuideError
 from mmfe_cache.guides.async_copy import AsyncCopy
 from mmfe_cache.guides.registry import GuideInfo
+from mmfe_cache.machine import pick_device
 from mmfe_cache.samples import ImageArray, Sample
 
 
