@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,13 +14,29 @@ if TYPE_CHECKING:
     from mmfe_restore import Restorer
 
 
+class OutputFormat(Enum):
+    """What restored files are written as."""
+
+    keep = "keep"
+    png = "png"
+    jpeg = "jpeg"
+    webp = "webp"
+    tiff = "tiff"
+    avif = "avif"
+
+
 def command(
     inputs: Annotated[
         list[Path], typer.Argument(metavar="INPUT...", help="Photographs, or folders of them.")
     ],
     out: Annotated[
-        Path,
-        typer.Option("-o", "--out", help="A folder; or a new .png file for a single photograph."),
+        str,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="PATH",
+            help="A folder; or, for a single photograph, a new file such as out.png.",
+        ),
     ],
     checkpoint: Annotated[
         str | None,
@@ -47,23 +64,43 @@ def command(
         str, typer.Option("--precision", help="Of the arithmetic: 32 | bf16 | 16.")
     ] = "32",
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")] = "auto",
+    file_format: Annotated[
+        OutputFormat,
+        typer.Option(
+            "--format",
+            help="Of the restored files; keep: each in its own format (JPEG and other lossy ones "
+            "at quality 95, 4:4:4), PNG where that cannot be written.",
+        ),
+    ] = OutputFormat.keep,
+    suffix: Annotated[
+        str,
+        typer.Option("--suffix", metavar="TEXT", help="Added to every file's name: a_TEXT.jpg."),
+    ] = "",
     force: Annotated[
-        bool, typer.Option("--force", help="Write over files that are there; never over an input.")
+        bool,
+        typer.Option(
+            "--force", help="Restore anew what is there already; an input is never written over."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Restore photographs; a file that fails is named, and the rest goes on.
 
+    They keep their format, colour profile, EXIF, XMP, transparency and 16 bits. What is there
+    already is skipped. Videos are out of scope: every picture of one would be restored by itself.
+
     Example: mmfe restore rainy.jpg --checkpoint runs/demo -o restored/
     """
     from mmfe_cache.machine import pick_device
     from mmfe_restore.inference import guide_for, restore_files
-    from mmfe_restore.inference.files import plan
+    from mmfe_restore.inference.jobs import plan
 
     used = pick_device(device)
     sides = _tile(tile)
     bits = _precision(precision)
-    plan(inputs, out)  # a wrong path is said before a network is loaded
+    plan(
+        inputs, out, format=file_format.value, suffix=suffix
+    )  # a wrong path is said before a network is loaded
     restorer, folder = _load(checkpoint)
     restorer = restorer.to(used)
     looking = guide_for(restorer, name=guide, device=device)
@@ -76,6 +113,8 @@ def command(
         force=force,
         tile=sides,
         precision=bits,
+        format=file_format.value,
+        suffix=suffix,
         progress=progress,
     )
     if as_json:

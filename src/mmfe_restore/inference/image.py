@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mmfe_cache.errors import DataError, ModelError, UsageError
 from mmfe_restore.inference.tiles import restore_tiles
 
 if TYPE_CHECKING:
     from mmfe_cache.embeddings import Embeddings
-    from mmfe_cache.samples import ImageArray
     from mmfe_restore.model import Restorer
 
 Tile = Literal["auto", "off"] | int
 """``auto`` and ``off`` restore the whole image at once; a number is the side of a tile."""
 
+_Kind = TypeVar("_Kind", np.uint8, np.uint16, np.float32)
+
+_WHITES = {"uint8": 255, "uint16": 65535, "float32": 1}
+"""What is white, by the type of an image."""
+
 
 def restore_image(
     restorer: Restorer,
-    image: ImageArray,
+    image: NDArray[_Kind],
     embeddings: Embeddings | None = None,
     *,
     tile: Tile = "auto",
     overlap: int = 64,
     precision: Literal["32", "bf16", "16"] = "32",
-) -> ImageArray:
-    """Restore one image.
+) -> NDArray[_Kind]:
+    """Restore one image, at the depth that it has.
 
     Args:
         restorer: in evaluation mode, on any device.
-        image: (H, W, 3) uint8 RGB, H and W at least 1.
+        image: (H, W, 3) RGB in sRGB, H and W at least 1: uint8, uint16, or float32 in [0, 1].
         embeddings: of this one image (B = 1); None takes the null guidance.
         tile: ``auto`` and ``off`` restore the whole image; its strips are exact, so tiles are
             needed only where even those do not fit. A number restores overlapping tiles of that
@@ -40,25 +46,28 @@ def restore_image(
         precision: of the arithmetic; less than 32 bits runs under autocast.
 
     Returns:
-        (H, W, 3) uint8.
+        (H, W, 3) of the type of ``image``.
 
     Raises:
         DataError: ``image`` is no such array.
         ModelError: embeddings that do not fit, or weights that give NaN.
     """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != "uint8" or 0 in image.shape:
+    white = _WHITES.get(str(image.dtype))
+    if image.ndim != 3 or image.shape[2] != 3 or white is None or 0 in image.shape:
         raise DataError(
             "restore_image takes one RGB image",
             got=f"shape {image.shape}, {image.dtype}",
-            expected="(H, W, 3) uint8, H and W at least 1",
+            expected="(H, W, 3) uint8, uint16 or float32, H and W at least 1",
             remedy="read files with mmfe_cache.images.read_rgb8",
         )
     if isinstance(tile, int) and tile < 64:
         raise UsageError("a tile is too small", got=tile, expected="at least 64 pixels")
     device = restorer.device
-    # A copy: the array may be read-only or flipped, and torch takes neither.
-    pixels = torch.from_numpy(image.copy()).to(device).permute(2, 0, 1)[None]
-    source = pixels.to(restorer.dtype) / 255
+    # A copy: the array may be read-only or flipped, and torch takes neither. Deep integers go as
+    # floats, since torch can do next to nothing with unsigned 16 bits.
+    copied: NDArray[Any] = image.copy() if image.dtype == "uint8" else image.astype("float32")
+    pixels = torch.from_numpy(copied).to(device).permute(2, 0, 1)[None]
+    source = pixels.to(restorer.dtype) / white
     halved = {"bf16": torch.bfloat16, "16": torch.float16}.get(precision)
     with (
         torch.inference_mode(),
@@ -76,5 +85,8 @@ def restore_image(
                 expected="finite pixels",
                 remedy="use --precision 32; if that does not help, the weights are damaged",
             )
-        rounded = restored[0].clamp(0, 1).mul(255).round().to(torch.uint8)
-    return rounded.permute(1, 2, 0).contiguous().cpu().numpy()
+        scaled = restored[0].clamp(0, 1).permute(1, 2, 0)
+        if image.dtype == "uint8":
+            return scaled.mul(255).round().to(torch.uint8).contiguous().cpu().numpy()
+        deep = scaled.contiguous().cpu().numpy()
+    return (np.rint(deep * np.float32(white)) if white > 1 else deep).astype(image.dtype)
