@@ -91,6 +91,8 @@ class Profile:
     def _grey_table(self) -> NDArray[np.uint8]:
         """What each 8-bit grey is in sRGB, (256,)."""
         ramp = np.arange(256, dtype=np.uint8)[None, :, None]
+        if self._matrix is not None:  # LittleCMS samples such a curve too coarsely in the shadows
+            return _quantised(self._matrix.to_srgb(_unit(ramp)), ramp).astype(np.uint8)[0, :, 0]
         return self._to_8(np.repeat(ramp, 3, axis=2) if self._mode == "RGB" else ramp)[0, :, 1]
 
     def _to_8(self, pixels: Pixels) -> NDArray[np.uint8]:
