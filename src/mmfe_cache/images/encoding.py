@@ -125,8 +125,10 @@ def encode_photograph(
         _lay_on_white(sheet)
     if name == "pnm":
         content = _pnm(sheet.values)
+    elif name == "tiff":
+        content = _tiff(sheet)
     elif sheet.values.dtype == np.uint16:
-        content = _png_16(sheet) if name == "png" else _tiff_16(sheet)
+        content = _png_16(sheet)
     else:
         content = _through_pillow(sheet, name)
     return content, tuple(sheet.notes)
@@ -194,7 +196,7 @@ def _through_pillow(sheet: _Sheet, name: str) -> bytes:
     picture, options = sheet.picture(), dict[str, Any]()
     if name in _WITH_METADATA and sheet.profile:
         options["icc_profile"] = sheet.profile
-    if sheet.dpi and name in ("png", "jpeg", "tiff", "bmp"):
+    if sheet.dpi and name in ("png", "jpeg", "bmp"):
         options["dpi"] = sheet.dpi
     if name == "png":
         options |= {"compress_level": 3, "exif": sheet.exif, "pnginfo": _png_text(sheet.xmp)}
@@ -213,8 +215,6 @@ def _through_pillow(sheet: _Sheet, name: str) -> bytes:
         if not has_heic():
             raise DataError("HEIC cannot be written", remedy="pip install 'mmfe[heic]'")
         options |= {"quality": QUALITY, "chroma": 444, "exif": sheet.exif, "xmp": sheet.xmp}
-    elif name == "tiff":
-        options |= {"compression": "tiff_adobe_deflate", "tiffinfo": _tiff_tags(sheet)}
     given = {key: value for key, value in options.items() if value is not None}
     return _saved(picture, name, given, sheet.notes)
 
@@ -318,17 +318,20 @@ def _tiff_tags(sheet: _Sheet) -> TiffImagePlugin.ImageFileDirectory_v2:
     return tags
 
 
-def _tiff_16(sheet: _Sheet) -> bytes:
-    """16 bits a channel (TIFF 6.0), deflated, with differences of neighbours."""
+def _tiff(sheet: _Sheet) -> bytes:
+    """8 or 16 bits a channel (TIFF 6.0), deflated, with differences of neighbours.
+
+    Pillow writes 8-bit colours only, and loses the Exif IFD where it compresses them.
+    """
     samples = sheet.samples
     height, width, channels = samples.shape
     difference = samples.copy()
     difference[:, 1:] -= samples[:, :-1]
-    packed = zlib.compress(difference.astype("<u2").tobytes(), 6)
+    packed = zlib.compress(difference.astype(f"<u{samples.itemsize}").tobytes(), 6)
     colours = channels - (sheet.alpha is not None)
     tags = _tiff_tags(sheet)
-    single: dict[int, Any] = {256: width, 257: height, 258: (16,) * channels, 259: 8}
-    single |= {262: 2 if colours == 3 else 1, 277: channels, 278: height, 284: 1, 317: 2}
+    single: dict[int, Any] = {256: width, 257: height, 258: (8 * samples.itemsize,) * channels}
+    single |= {259: 8, 262: 2 if colours == 3 else 1, 277: channels, 278: height, 284: 1, 317: 2}
     single |= {273: 0, 279: len(packed)}
     if sheet.alpha is not None:
         single[338] = (2,)

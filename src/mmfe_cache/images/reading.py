@@ -281,7 +281,7 @@ def _dpi(value: Any, turned: bool) -> tuple[float, float] | None:
         across, down = (float(number) for number in value)
     except (TypeError, ValueError, ZeroDivisionError):
         return None
-    if not (0 < across < 1e5 and 0 < down < 1e5):
+    if not (1 < across < 1e5 and 1 < down < 1e5):  # 1 is what Pillow says where a TIFF is silent
         return None
     return (down, across) if turned else (across, down)
 

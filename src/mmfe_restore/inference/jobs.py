@@ -201,7 +201,7 @@ def _name(found: list[_Found], out: Path, format: OutputFormat, suffix: str) -> 
     for i in order:
         below, (ending, name) = found[i].below, endings[i]
         target = out / below.with_name(f"{below.stem}{suffix}{ending}")
-        if target in taken:
+        if target in taken and taken[target].name != below.name:
             target = out / below.with_name(f"{below.name}{suffix}{ending}")
         other = taken.setdefault(target, found[i].source)
         if other is not found[i].source:

@@ -72,16 +72,19 @@ def test_exif_and_xmp_survive_and_the_picture_stands_upright(
     path = tmp_path / f"a.{suffix}"
     flat = np.zeros((16, 24, 3), np.uint8) + 90
     flat[:4, :4] = 200
-    options = {"xmp": XMP} if suffix in ("webp", "avif", "jpg") else {}
+    options = {"xmp": XMP, "quality": 95} if suffix in ("webp", "avif", "jpg") else {}
     if suffix == "png":
         from PIL.PngImagePlugin import PngInfo
 
         options = {"pnginfo": PngInfo()}
         options["pnginfo"].add_itxt("XML:com.adobe.xmp", XMP.decode())
     elif suffix == "tif":
-        block = exif(6)
-        block[700] = XMP
-        Image.fromarray(flat).save(path, exif=block)
+        from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+        tags = ImageFileDirectory_v2()
+        tags[0x0112], tags[0x010F], tags[700] = 6, "A camera", XMP
+        tags[0x8769], tags[0x8825] = {0x829A: 0.01}, {1: "N"}
+        Image.fromarray(flat).save(path, tiffinfo=tags)
     if suffix != "tif":
         Image.fromarray(flat).save(path, exif=exif(6), **LOSSLESS.get(suffix, {}), **options)
     target = restored(identity, path)
