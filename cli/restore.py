@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,20 +14,36 @@ if TYPE_CHECKING:
     from mmfe_restore.inference import RestoreReport
 
 
+class OutputFormat(Enum):
+    """What restored files are written as."""
+
+    keep = "keep"
+    png = "png"
+    jpeg = "jpeg"
+    webp = "webp"
+    tiff = "tiff"
+    avif = "avif"
+
+
 def command(
     inputs: Annotated[
         list[Path], typer.Argument(metavar="INPUT...", help="Photographs, or folders of them.")
     ],
     out: Annotated[
-        Path,
-        typer.Option("-o", "--out", help="A folder; or a new .png file for a single photograph."),
+        str,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="PATH",
+            help="A folder; or, for a single photograph, a new file such as out.png.",
+        ),
     ],
     checkpoint: Annotated[
         str | None,
         typer.Option(
             "--checkpoint",
-            help="A run's folder, its model/, or OWNER/NAME on the Hugging Face Hub; without it, "
-            "the run under runs/ that finished last.",
+            help="A run's folder, its model/, a network of `mmfe model list`, or OWNER/NAME on the "
+            "Hugging Face Hub [default: mmfe-small, which comes with mmfe].",
         ),
     ] = None,
     guide: Annotated[
@@ -46,39 +63,60 @@ def command(
     precision: Annotated[
         str, typer.Option("--precision", help="Of the arithmetic: 32 | bf16 | 16.")
     ] = "32",
+    strength: Annotated[
+        float,
+        typer.Option(
+            "--strength",
+            min=0,
+            max=1,
+            help="How much of the restoration to take: 0 leaves the photograph as it is.",
+        ),
+    ] = 1.0,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")] = "auto",
+    file_format: Annotated[
+        OutputFormat,
+        typer.Option(
+            "--format",
+            help="Of the restored files; keep: each in its own format (JPEG and other lossy ones "
+            "at quality 95, 4:4:4), PNG where that cannot be written.",
+        ),
+    ] = OutputFormat.keep,
+    suffix: Annotated[
+        str,
+        typer.Option("--suffix", metavar="TEXT", help="Added to every file's name: a_TEXT.jpg."),
+    ] = "",
     force: Annotated[
-        bool, typer.Option("--force", help="Write over files that are there; never over an input.")
+        bool,
+        typer.Option(
+            "--force", help="Restore anew what is there already; an input is never written over."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Restore photographs; a file that fails is named, and the rest goes on.
 
-    Example: mmfe restore rainy.jpg --checkpoint runs/demo -o restored/
+    They keep their format, colour profile, EXIF, XMP, transparency and 16 bits. What is there
+    already is skipped. Videos are out of scope: every picture of one would be restored by itself.
+
+    Example: mmfe restore rainy.jpg -o restored/
     """
-    from mmfe_restore.inference.files import plan
+    from mmfe_restore.inference.jobs import plan
 
     sides = _tile(tile)
     bits = _precision(precision)
-<<<<<<< HEAD
     # What is wrong with the paths is said before torch is imported, which takes seconds.
-    plan(inputs, out)
+    plan(inputs, out, format=file_format.value, suffix=suffix)
     if not any(path.exists() for path in inputs):
         _tell(_none_exists(inputs), None, None, as_json)
-    folder = None if checkpoint is not None and _is_repository(checkpoint) else _find(checkpoint)
+    source = _find(checkpoint)
 
     from mmfe_cache.machine import pick_device
     from mmfe_restore import Restorer
     from mmfe_restore.inference import guide_for, restore_files
 
     used = pick_device(device)
-    restorer = Restorer.from_pretrained(folder or checkpoint or "").to(used)
-=======
-    plan(inputs, out)  # a wrong path is said before a network is loaded
     output.take_threads()
-    restorer, folder = _load(checkpoint)
-    restorer = restorer.to(used)
->>>>>>> restorehouse
+    restorer = Restorer.from_pretrained(source).to(used)
     looking = guide_for(restorer, name=guide, device=device)
     progress = output.console_progress()
     report = restore_files(
@@ -89,10 +127,13 @@ def command(
         force=force,
         tile=sides,
         precision=bits,
+        format=file_format.value,
+        suffix=suffix,
+        strength=strength,
         progress=progress,
     )
     named = looking.guide.name if looking is not None else None
-    _tell(report, str(folder or checkpoint), named, as_json)
+    _tell(report, str(source), named, as_json)
 
 
 def _tell(report: RestoreReport, checkpoint: str | None, guide: str | None, as_json: bool) -> None:
@@ -117,19 +158,20 @@ def _none_exists(inputs: list[Path]) -> RestoreReport:
     return RestoreReport((), tuple(failed))
 
 
-def _is_repository(checkpoint: str) -> bool:
-    """Only what is no path at all may be a repository's name."""
-    return checkpoint.count("/") == 1 and not Path(checkpoint).parent.exists()
+def _find(checkpoint: str | None) -> Path | str:
+    """The network: a folder, or the name of one that is shipped or lies on the Hugging Face Hub."""
+    from mmfe_restore.model.shipped import DEFAULT, shipped_folder
+    from mmfe_restore.runs import model_folder
 
-
-def _find(checkpoint: str | None) -> Path:
-    from mmfe_restore.runs import model_folder, newest_checkpoint
-
-    if checkpoint is not None:
-        return model_folder(Path(checkpoint))
-    folder = newest_checkpoint()
-    output.note(f"using {folder}")
-    return folder
+    if checkpoint is None:
+        output.note(f"using {DEFAULT}, the network that comes with mmfe")
+        return DEFAULT
+    if shipped_folder(checkpoint) is not None:
+        return checkpoint
+    # Only what is no path at all may be a repository's name.
+    if checkpoint.count("/") == 1 and not Path(checkpoint).parent.exists():
+        return checkpoint
+    return model_folder(Path(checkpoint))
 
 
 def _tile(text: str) -> Literal["auto", "off"] | int:

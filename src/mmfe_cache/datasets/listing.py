@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,79 +18,131 @@ class Listing:
 
     Attributes:
         images: image files, sorted by their path.
-        ignored: other files that lie there, and folders that were not looked into, sorted; hidden
-            ones are not even listed.
+        ignored: other files that lie there, and folders that were not looked into, sorted.
         loops: symbolic links that lead back to a folder already seen, or nowhere.
+        hidden: files and folders that a system keeps for itself: names that start with a dot
+            (such as the ``._a.jpg`` that macOS writes beside ``a.jpg``), and ``__MACOSX``.
+        skipped: folders that the caller wanted left out.
+        unreadable: subfolders that may not be read, where the caller goes on without them.
     """
 
     images: tuple[Path, ...]
     ignored: tuple[Path, ...]
     loops: tuple[Path, ...]
+    hidden: tuple[Path, ...] = ()
+    skipped: tuple[Path, ...] = ()
+    unreadable: tuple[Path, ...] = ()
 
     def left_out(self) -> tuple[str, ...]:
         """A line for each kind of thing that is no image, with names."""
         return left_out(self.ignored, self.loops)
 
 
-def list_images(folder: Path, recursive: bool = False) -> Listing:
-    """List the image files of ``folder``.
+def is_image_name(path: Path) -> bool:
+    """Whether a file's ending says that it is an image, as data sets hold them."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def list_images(
+    folder: Path,
+    recursive: bool = False,
+    *,
+    wanted: Callable[[Path], bool] = is_image_name,
+    skip: Sequence[Path] = (),
+    go_on: bool = False,
+) -> Listing:
+    """List the image files of ``folder``: the one way in which every command looks into folders.
 
     Args:
         folder: where to look.
         recursive: look into subfolders too, each once, however links lead there.
+        wanted: tells by a file's name whether it is an image.
+        skip: folders that are not looked into, however links lead there.
+        go_on: a subfolder that may not be read is listed and the rest is searched.
 
     Raises:
         DataError: the folder is missing, is a file, or may not be read.
     """
-    images: list[Path] = []
-    ignored: list[Path] = []
-    loops: list[Path] = []
-    for path in _walk(folder, recursive, set(), loops, ignored):
-        (images if path.suffix.lower() in IMAGE_SUFFIXES else ignored).append(path)
-    return Listing(tuple(sorted(images)), tuple(sorted(ignored)), tuple(sorted(loops)))
+    walk = _Walk(recursive, wanted, frozenset(filter(None, map(_identity, skip))), go_on)
+    walk.into(folder, first=True)
+    found = (
+        walk.images, walk.ignored, walk.loops, walk.hidden, walk.skipped, walk.unreadable,
+    )  # fmt: skip
+    return Listing(*(tuple(sorted(paths)) for paths in found))
 
 
-def _walk(
-    folder: Path,
-    recursive: bool,
-    seen: set[tuple[int, int]],
-    loops: list[Path],
-    unvisited: list[Path],
-) -> Iterator[Path]:
+def _identity(folder: Path) -> tuple[int, int] | None:
     try:
         status = folder.stat()
-        if (status.st_dev, status.st_ino) in seen:
-            loops.append(folder)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+class _Walk:
+    """One search through a folder; what it finds lies in its lists."""
+
+    def __init__(
+        self,
+        recursive: bool,
+        wanted: Callable[[Path], bool],
+        skip: frozenset[tuple[int, int]],
+        go_on: bool,
+    ) -> None:
+        self._recursive, self._wanted, self._skip, self._go_on = recursive, wanted, skip, go_on
+        self._seen: set[tuple[int, int]] = set()
+        self.images: list[Path] = []
+        self.ignored: list[Path] = []
+        self.loops: list[Path] = []
+        self.hidden: list[Path] = []
+        self.skipped: list[Path] = []
+        self.unreadable: list[Path] = []
+
+    def into(self, folder: Path, first: bool = False) -> None:
+        try:
+            status = folder.stat()
+            identity = status.st_dev, status.st_ino
+            if identity in self._skip and not first:
+                self.skipped.append(folder)
+                return
+            if identity in self._seen:
+                self.loops.append(folder)
+                return
+            self._seen.add(identity)
+            with os.scandir(folder) as entries:
+                children = sorted(entries, key=lambda entry: entry.name)
+        except FileNotFoundError:
+            raise DataError(f"folder {folder} does not exist") from None
+        except NotADirectoryError:
+            raise DataError(f"{folder} is not a folder", expected="a folder of images") from None
+        except PermissionError:
+            if self._go_on and not first:
+                self.unreadable.append(folder)
+                return
+            raise DataError(
+                f"folder {folder} may not be read", remedy=f"chmod u+rx '{folder}'"
+            ) from None
+        for child in children:
+            self._take(folder / child.name, child)
+
+    def _take(self, path: Path, child: os.DirEntry[str]) -> None:
+        if child.name.startswith(".") or child.name == "__MACOSX":
+            self.hidden.append(path)
             return
-        seen.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as entries:
-            children = sorted(entries, key=lambda entry: entry.name)
-    except FileNotFoundError:
-        raise DataError(f"folder {folder} does not exist") from None
-    except NotADirectoryError:
-        raise DataError(f"{folder} is not a folder", expected="a folder of images") from None
-    except PermissionError:
-        raise DataError(
-            f"folder {folder} may not be read", remedy=f"chmod u+rx '{folder}'"
-        ) from None
-    for child in children:
-        if child.name.startswith("."):
-            continue
-        path = folder / child.name
         try:
             if child.is_file():
-                yield path
+                (self.images if self._wanted(path) else self.ignored).append(path)
             elif child.is_dir():
-                if recursive:
-                    yield from _walk(path, recursive, seen, loops, unvisited)
+                if self._recursive:
+                    self.into(path)
                 else:
-                    unvisited.append(path)
+                    self.ignored.append(path)
             elif child.is_symlink():
-                loops.append(path)
+                self.loops.append(path)
             else:
-                unvisited.append(path)  # a pipe or a device
+                self.ignored.append(path)  # a pipe or a device
         except OSError:
-            loops.append(path)
+            self.loops.append(path)
 
 
 def stem_of(path: Path) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from qwen_vl_utils import fetch_image  # pyright: ignore[reportAttributeAccessIssue]
+from qwen_vl_utils.vision_process import MAX_RATIO, smart_resize
 from torch import Tensor
 from transformers import Qwen2_5_VLModel, Qwen2_5_VLProcessor
 from transformers.vision_utils import (
@@ -62,16 +63,37 @@ class QwenGuide(MllmGuide):
         Raises:
             GuideError: it is no picture, or more than 200 times as long as wide.
         """
-        request: dict[str, Any] = {"image": Image.fromarray(check_image(image)), **self._budget}
+        picture = Image.fromarray(check_image(image))
         try:
-            return np.asarray(fetch_image(request))
+            size = self._resized(picture.height, picture.width)
         except ValueError as problem:
             raise GuideError(
                 "Qwen2.5-VL cannot take an image of this shape",
                 got=f"{image.shape[1]}×{image.shape[0]} pixels",
-                expected="sides that differ by less than a factor of 200",
+                expected=f"sides that differ by a factor of {MAX_RATIO} at most",
                 remedy="use a view such as whole@224",
             ) from problem
+        if size is not None:
+            return np.asarray(picture.resize((size[1], size[0])))
+        request: dict[str, Any] = {"image": picture, **self._budget}
+        return np.asarray(fetch_image(request))
+
+    def _resized(self, height: int, width: int) -> tuple[int, int] | None:
+        """(height, width) for a picture that qwen-vl-utils would shrink away; None for all others.
+
+        Under a small budget it rounds the short side of a narrow picture down to nothing, or to so
+        little that the sides differ by more than the model takes. One patch is the least.
+        """
+        processor = self._processor.image_processor
+        factor = int(processor.patch_size) * int(processor.merge_size)
+        rows, columns = smart_resize(height, width, factor, **self._budget)
+        short, long = max(min(rows, columns), factor), max(rows, columns)
+        longest = MAX_RATIO * short
+        if min(rows, columns) >= factor and long <= longest:
+            return None
+        longest = min(longest, self._budget["max_pixels"] // short // factor * factor)
+        long = max(factor, min(long, longest))
+        return (short, long) if rows < columns else (long, short)
 
     def replace_network(self, network: Qwen2_5_VLModel) -> None:
         """Run ``network`` instead of the checkpoint's: for timing sizes that nobody downloaded.

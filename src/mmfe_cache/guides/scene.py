@@ -96,7 +96,11 @@ class SceneGuide(PixelGuide):
         """
         answer = self.encode([image]).answer
         assert answer is not None
-        judged = self.judge(answer)
+        return self.explain(answer)
+
+    def explain(self, answer_BD: Tensor) -> dict[str, dict[str, Any]]:
+        """The same as `inspect`, from the ``answer`` of one picture (B = 1)."""
+        judged = self.judge(answer_BD)
         present: dict[str, float] = dict(zip(KINDS, judged.present[0].tolist(), strict=True))
         severities: dict[str, float] = dict(zip(KINDS, judged.severities[0].tolist(), strict=True))
         traits: dict[str, float] = dict(zip(TRAITS, judged.traits[0].tolist(), strict=True))

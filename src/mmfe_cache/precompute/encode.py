@@ -36,7 +36,7 @@ class Prepared:
         sample: the sample.
         digest: its pixel digest, in hexadecimal; None where it could not be read.
         inputs: what `Guide.prepare` made of each view, by the view's name.
-        problem: why it could not be read.
+        problem: why it could not be read, or not be prepared for the guide.
     """
 
     sample: Sample
@@ -70,8 +70,24 @@ def prepare(sample: Sample, views: Sequence[View], guide: Guide) -> Prepared:
         return Prepared(sample, None, problem=problem)
     inputs: dict[str, Any] = {}
     if guide.reads == "pixels":
-        inputs = {view.name: guide.prepare(view.render(image)) for view in views}
+        for view in views:
+            try:
+                inputs[view.name] = guide.prepare(view.render(image))
+            except GuideError as problem:
+                return Prepared(sample, None, problem=_named(sample, view, problem))
     return Prepared(sample, pixel_digest(image), inputs)
+
+
+def _named(sample: Sample, view: View, problem: GuideError) -> DataError:
+    """What a guide says of a picture, with the picture's name: it knows none."""
+    error = DataError(
+        f"{sample.degraded.name} cannot be encoded at the view {view.name}: {problem.problem}",
+        got=problem.got,
+        expected=problem.expected,
+        remedy=f"{problem.remedy or 'leave the image out'}, or add --on-error skip",
+    )
+    error.__cause__ = problem
+    return error
 
 
 def prefetched(

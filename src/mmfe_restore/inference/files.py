@@ -1,17 +1,21 @@
-"""Restoring photographs from files to files."""
+"""Restoring photographs from files to files, with all that they had."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mmfe_cache.errors import DataError, MmfeError, UsageError
-from mmfe_cache.images import IMAGE_SUFFIXES, read_rgb8, write_png
+from mmfe_cache.datasets.listing import some
+from mmfe_cache.errors import DataError, MmfeError
+from mmfe_cache.images import encode_photograph, read_photograph
+from mmfe_cache.io import write_file
 from mmfe_cache.progress import Progress, SilentProgress
+from mmfe_restore.inference.jobs import Job, LeftOut, OutputFormat, plan
+from mmfe_restore.inference.transparency import fill_transparent
 from mmfe_restore.inference.waiting import share_of
 
 if TYPE_CHECKING:
@@ -19,24 +23,26 @@ if TYPE_CHECKING:
     from mmfe_restore.inference.image import Tile
     from mmfe_restore.model import Restorer
 
-
-@dataclass(frozen=True)
-class Job:
-    """One photograph to restore, and where it goes."""
-
-    source: Path
-    target: Path
+_NAMED = 20
+"""How many files of a kind a message names; the report has all of them."""
 
 
 @dataclass(frozen=True)
 class Restored:
-    """One photograph that was restored, its size in pixels and the time it took."""
+    """One photograph that was restored, its size in pixels and the time it took.
+
+    Attributes:
+        notes: what the new file does not have of the old one; a sentence each.
+        seen: what the guide saw: severity by label; None for a guide that names none.
+    """
 
     source: Path
     target: Path
     height: int
     width: int
     seconds: float
+    notes: tuple[str, ...] = ()
+    seen: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,10 +52,14 @@ class RestoreReport:
     Attributes:
         restored: in the order of the inputs.
         failed: the inputs that were not, each with its error; the others went on.
+        skipped: the inputs whose restoration is there already.
+        left_out: what folders hold beyond photographs that are read.
     """
 
     restored: tuple[Restored, ...]
     failed: tuple[tuple[Path, MmfeError], ...]
+    skipped: tuple[Job, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``--json``."""
@@ -61,85 +71,37 @@ class RestoreReport:
                     "height": one.height,
                     "width": one.width,
                     "seconds": round(one.seconds, 3),
+                    "notes": list(one.notes),
+                    "seen": None if one.seen is None else dict(one.seen),
                 }
                 for one in self.restored
             ],
             "failed": [{"input": str(path), "error": str(error)} for path, error in self.failed],
+            "skipped": [
+                {"input": str(job.source), "output": str(job.target)} for job in self.skipped
+            ],
+            "left_out": [{"path": str(one.path), "reason": one.reason} for one in self.left_out],
         }
-
-
-def plan(inputs: Sequence[Path], out: Path) -> list[Job]:
-    """Pair every photograph with the file that its restoration goes to.
-
-    Args:
-        inputs: files, and folders that are searched with all their subfolders.
-        out: a ``.png`` file for a single photograph; else a folder, in which files keep their
-            names (and folders their structure) with the ending ``.png``.
-
-    Raises:
-        UsageError: nothing to do, an ``out`` that cannot hold the result, or two inputs that
-            would become one file.
-    """
-    found: list[tuple[Path, Path]] = []  # (source, its path below the output folder)
-    for path in inputs:
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-            if not inside:
-                raise UsageError(
-                    f"there is no photograph in {path}",
-                    expected=f"files ending in {', '.join(sorted(IMAGE_SUFFIXES))}",
-                )
-            found += [(photo, photo.relative_to(path)) for photo in inside]
-        else:
-            found.append((path, Path(path.name)))
-    if not found:
-        raise UsageError("nothing to restore", expected="photographs, or folders of them")
-    if out.suffix and not out.is_dir():
-        return [Job(found[0][0], _single(found, inputs, out))]
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file", expected="a folder, or a new name ending in .png")
-    jobs = [Job(source, out / below.with_suffix(".png")) for source, below in found]
-    taken: dict[Path, Path] = {}
-    for job in jobs:
-        other = taken.setdefault(job.target, job.source)
-        if other is not job.source:
-            raise UsageError(
-                f"two inputs would become {job.target}",
-                got=f"{other} and {job.source}",
-                expected="different names",
-                remedy="restore them into different folders",
-            )
-    return jobs
-
-
-def _single(found: list[tuple[Path, Path]], inputs: Sequence[Path], out: Path) -> Path:
-    if len(found) > 1 or inputs[0].is_dir():
-        raise UsageError(
-            f"{len(found)} photographs do not fit into one file",
-            got=f"-o {out}",
-            expected="a folder",
-        )
-    if out.suffix.lower() != ".png":
-        raise UsageError(
-            "restored photographs are written as PNG, which loses nothing",
-            got=f"-o {out}",
-            expected=f"-o {out.with_suffix('.png')}, or a folder",
-        )
-    return out
 
 
 def restore_files(
     inputs: Sequence[Path],
-    out: Path,
+    out: Path | str,
     restorer: Restorer,
     guide: PhotographGuide | None,
     *,
     force: bool = False,
     tile: Tile = "auto",
     precision: Literal["32", "bf16", "16"] = "32",
+    format: OutputFormat = "keep",
+    suffix: str = "",
+    strength: float = 1.0,
     progress: Progress | None = None,
 ) -> RestoreReport:
     """Restore photographs; one that fails is named in the report and the rest goes on.
+
+    A photograph keeps its colour profile, EXIF, XMP, transparency and depth as far as its format
+    holds them. One whose restoration is there already is skipped.
 
     Args:
         inputs: files and folders.
@@ -150,48 +112,116 @@ def restore_files(
         force: write over files that are there; an input is never written over.
         tile: as for `restore_image`.
         precision: as for `restore_image`.
+        format: as for `plan`.
+        suffix: as for `plan`.
+        strength: as for `restore_image`.
         progress: who watches.
 
     Raises:
         UsageError: as for `plan`.
     """
-    from mmfe_restore.inference.image import restore_image  # plans and reports need no torch
-
     progress = progress or SilentProgress()
-    jobs = plan(inputs, out)
-    sources = {os.path.realpath(job.source) for job in jobs}
+    planned = plan(inputs, out, format=format, suffix=suffix)
+    for line in _name_left_out(planned.left_out):
+        progress.warn(line)
+    sources = {os.path.realpath(job.source) for job in planned.jobs}
     restored: list[Restored] = []
     failed: list[tuple[Path, MmfeError]] = []
-    with progress.task("restoring", len(jobs), "photographs") as task:
-        for job in jobs:
-            started = time.perf_counter()
+    skipped: list[Job] = []
+    with progress.task("restoring", len(planned.jobs), "photographs") as task:
+        for job in planned.jobs:
             try:
-                _check_target(job, sources, force)
-                image = read_rgb8(job.source)
-                embeddings = None if guide is None else guide.look(image)
-                with share_of(progress, job.source.name, image) as watch:
-                    result = restore_image(
-                        restorer, image, embeddings, tile=tile, precision=precision, watch=watch
-                    )
-                write_png(job.target, result)
-            except MmfeError as error:
+                if _is_finished(job, sources, force):
+                    skipped.append(job)
+                else:
+                    done = _restore(job, restorer, guide, tile, precision, strength, progress)
+                    restored.append(done)
+                    for note in done.notes:
+                        progress.warn(f"{job.source}: {note}")
+            except Exception as problem:  # decoders, encoders and networks raise anything
+                error = _named(job, problem)
                 failed.append((job.source, error))
                 progress.warn(f"{job.source} was not restored: {error}")
-            else:
-                seconds = time.perf_counter() - started
-                height, width = image.shape[:2]
-                restored.append(Restored(job.source, job.target, height, width, seconds))
             task.advance()
-    return RestoreReport(tuple(restored), tuple(failed))
+    if skipped:
+        progress.warn(
+            f"{len(skipped)} of {len(planned.jobs)} are there already and were skipped; "
+            "--force restores them again"
+        )
+    return RestoreReport(tuple(restored), tuple(failed), tuple(skipped), planned.left_out)
 
 
-def _check_target(job: Job, sources: set[str], force: bool) -> None:
+def _restore(
+    job: Job,
+    restorer: Restorer,
+    guide: PhotographGuide | None,
+    tile: Tile,
+    precision: Literal["32", "bf16", "16"],
+    strength: float,
+    progress: Progress,
+) -> Restored:
+    from mmfe_restore.inference.image import restore_image  # plans and reports need no torch
+
+    started = time.perf_counter()
+    photograph = read_photograph(job.source)
+    embeddings = None if guide is None else guide.look(photograph.seen())
+    pixels: Any = photograph.srgb
+    alpha = photograph.stored.alpha
+    seen = pixels if alpha is None else fill_transparent(pixels, alpha)
+    with share_of(progress, job.source.name, pixels) as watch:
+        result = restore_image(
+            restorer,
+            seen,
+            embeddings,
+            tile=tile,
+            precision=precision,
+            strength=strength,
+            watch=watch,
+        )
+    if alpha is not None:
+        result[alpha == 0] = pixels[alpha == 0]  # what nobody sees stays as it was
+    content, lost = encode_photograph(photograph, result, job.format)
+    write_file(job.target, content)
+    height, width = pixels.shape[:2]
+    seconds = time.perf_counter() - started
+    said = None if guide is None or embeddings is None else guide.seen(embeddings)
+    notes = photograph.notes + lost
+    return Restored(job.source, job.target, height, width, seconds, notes, said)
+
+
+def _named(job: Job, problem: Exception) -> MmfeError:
+    """Any error as one that names its file and says what to do."""
+    if isinstance(problem, MmfeError):
+        return problem
+    text = f"{type(problem).__name__}: {problem}".rstrip(": ")
+    remedy = None
+    if isinstance(problem, OSError) and problem.strerror:
+        text = f"{problem.filename or job.target}: {problem.strerror}"
+    elif isinstance(problem, MemoryError) or "out of memory" in text:
+        remedy = "restore it in tiles, such as --tile 512"
+    error = DataError(f"{job.source} could not be restored", got=text, remedy=remedy)
+    error.__cause__ = problem
+    return error
+
+
+def _name_left_out(left_out: Sequence[LeftOut]) -> list[str]:
+    reasons: dict[str, list[str]] = {}
+    for one in left_out:
+        reasons.setdefault(one.reason, []).append(one.path.name)
+    return [f"left out, {reason}: {some(names, _NAMED)}" for reason, names in reasons.items()]
+
+
+def _is_finished(job: Job, sources: set[str], force: bool) -> bool:
+    """Whether the photograph's restoration is there; it was written whole, or not at all.
+
+    Raises:
+        DataError: something else lies where it would go.
+    """
     if os.path.realpath(job.target) in sources:  # Path.resolve fails on links in a circle
         raise DataError(
             f"{job.target} is one of the inputs, which are never written over",
-            remedy="choose another folder with -o",
+            remedy="choose another folder with -o, or a --suffix",
         )
     if job.target.is_dir():
         raise DataError(f"{job.target} is a folder", expected="a file or nothing")
-    if job.target.exists() and not force:
-        raise DataError(f"{job.target} exists", remedy="add --force, or choose another -o")
+    return job.target.exists() and not force

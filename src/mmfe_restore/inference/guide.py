@@ -35,6 +35,19 @@ class PhotographGuide:
         """The embeddings (B = 1) of one (H, W, 3) uint8 photograph."""
         return self.guide.encode([self.view.render(image)]).select(self._tokens)
 
+    def seen(self, embeddings: Embeddings) -> dict[str, float] | None:
+        """What `look` found in one photograph: severity by label, 0 where a label is absent.
+
+        Returns:
+            None for a guide that names no degradations.
+        """
+        from mmfe_cache.guides.scene import SceneGuide
+
+        if not isinstance(self.guide, SceneGuide) or embeddings.answer is None:
+            return None
+        found = self.guide.explain(embeddings.answer)["degradations"]
+        return {label: value["severity"] for label, value in found.items()}
+
 
 def guide_for(
     restorer: Restorer,

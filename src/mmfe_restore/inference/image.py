@@ -2,66 +2,79 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mmfe_cache.errors import DataError, ModelError, UsageError
 from mmfe_restore.inference.tiles import restore_tiles
 
 if TYPE_CHECKING:
     from mmfe_cache.embeddings import Embeddings
-    from mmfe_cache.samples import ImageArray
     from mmfe_restore.model import Restorer
     from mmfe_restore.model.work import Watch
 
 Tile = Literal["auto", "off"] | int
 """``auto`` and ``off`` restore the whole image at once; a number is the side of a tile."""
 
+_Kind = TypeVar("_Kind", np.uint8, np.uint16, np.float32)
+
+_WHITES = {"uint8": 255, "uint16": 65535, "float32": 1}
+"""What is white, by the type of an image."""
+
 
 def restore_image(
     restorer: Restorer,
-    image: ImageArray,
+    image: NDArray[_Kind],
     embeddings: Embeddings | None = None,
     *,
     tile: Tile = "auto",
     overlap: int = 64,
     precision: Literal["32", "bf16", "16"] = "32",
+    strength: float = 1.0,
     watch: Watch | None = None,
-) -> ImageArray:
-    """Restore one image.
+) -> NDArray[_Kind]:
+    """Restore one image, at the depth that it has.
 
     Args:
         restorer: in evaluation mode, on any device.
-        image: (H, W, 3) uint8 RGB, H and W at least 1.
+        image: (H, W, 3) RGB in sRGB, H and W at least 1: uint8, uint16, or float32 in [0, 1].
         embeddings: of this one image (B = 1); None takes the null guidance.
         tile: ``auto`` and ``off`` restore the whole image; its strips are exact, so tiles are
             needed only where even those do not fit. A number restores overlapping tiles of that
             side, which is not exact: attention then sees each tile by itself.
         overlap: of neighbouring tiles, in pixels; blended linearly.
         precision: of the arithmetic; less than 32 bits runs under autocast.
+        strength: how much of the restoration is taken, from 0 (the image as it is) to 1.
         watch: is told the share of the image that is done, from 0 to 1.
 
     Returns:
-        (H, W, 3) uint8.
+        (H, W, 3) of the type of ``image``.
 
     Raises:
         DataError: ``image`` is no such array.
         ModelError: embeddings that do not fit, or weights that give NaN.
     """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != "uint8" or 0 in image.shape:
+    white = _WHITES.get(str(image.dtype))
+    if image.ndim != 3 or image.shape[2] != 3 or white is None or 0 in image.shape:
         raise DataError(
             "restore_image takes one RGB image",
             got=f"shape {image.shape}, {image.dtype}",
-            expected="(H, W, 3) uint8, H and W at least 1",
+            expected="(H, W, 3) uint8, uint16 or float32, H and W at least 1",
             remedy="read files with mmfe_cache.images.read_rgb8",
         )
+    if not 0 <= strength <= 1:
+        raise UsageError("the strength is out of range", got=strength, expected="0 to 1")
     if isinstance(tile, int) and tile < 64:
         raise UsageError("a tile is too small", got=tile, expected="at least 64 pixels")
     device = restorer.device
-    # A copy: the array may be read-only or flipped, and torch takes neither.
-    pixels = torch.from_numpy(image.copy()).to(device).permute(2, 0, 1)[None]
-    source = pixels.to(restorer.dtype) / 255
+    # A copy: the array may be read-only or flipped, and torch takes neither. Deep integers go as
+    # floats, since torch can do next to nothing with unsigned 16 bits.
+    copied: NDArray[Any] = image.copy() if image.dtype == "uint8" else image.astype("float32")
+    pixels = torch.from_numpy(copied).to(device).permute(2, 0, 1)[None]
+    source = pixels.to(restorer.dtype) / white
     halved = {"bf16": torch.bfloat16, "16": torch.float16}.get(precision)
     with (
         torch.inference_mode(),
@@ -81,5 +94,10 @@ def restore_image(
                 expected="finite pixels",
                 remedy="use --precision 32; if that does not help, the weights are damaged",
             )
-        rounded = restored[0].clamp(0, 1).mul(255).round().to(torch.uint8)
-    return rounded.permute(1, 2, 0).contiguous().cpu().numpy()
+        if strength < 1:
+            restored = torch.lerp(source.float(), restored.clamp(0, 1), strength)
+        scaled = restored[0].clamp(0, 1).permute(1, 2, 0)
+        if image.dtype == "uint8":
+            return scaled.mul(255).round().to(torch.uint8).contiguous().cpu().numpy()
+        deep = scaled.contiguous().cpu().numpy()
+    return (np.rint(deep * np.float32(white)) if white > 1 else deep).astype(image.dtype)

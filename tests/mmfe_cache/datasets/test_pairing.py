@@ -138,6 +138,16 @@ def test_a_pipe_is_left_out_by_name(tmp_path, make):
     assert found.left_out() == ("1 files that are no images, or folders, left out: pipe.png",)
 
 
+def test_what_a_system_keeps_for_itself_is_hidden(tmp_path, make):
+    for name in ("a.png", "._a.png", "__MACOSX/b.png", ".thumbnails/a.png", "out/a.png", "c/d.PNG"):
+        make(tmp_path / name)
+    found = list_images(tmp_path, recursive=True, skip=[tmp_path / "out"])
+    assert [str(path.relative_to(tmp_path)) for path in found.images] == ["a.png", "c/d.PNG"]
+    assert [path.name for path in found.hidden] == ["._a.png", ".thumbnails", "__MACOSX"]
+    assert found.skipped == (tmp_path / "out",)
+    assert found.ignored == found.loops == ()
+
+
 def test_a_name_that_is_no_text_is_refused_by_name(tmp_path, make):
     for folder in ("low", "high"):
         picture = make(tmp_path / "our485" / folder / "1.png")

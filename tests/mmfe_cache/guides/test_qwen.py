@@ -232,3 +232,24 @@ def test_an_empty_prompt_and_an_unknown_precision_are_usage_errors(tiny_qwen):
 def test_severities_are_not_its_business(guide):
     with pytest.raises(GuideError):
         guide.encode_samples([])
+
+
+@pytest.mark.parametrize(
+    ("size", "tokens", "prepared"),
+    [
+        ((31, 639), 20, (28, 560)),  # qwen-vl-utils rounds the short side down to nothing
+        ((639, 31), 20, (560, 28)),
+        ((100, 19_900), 400, (28, 5600)),  # and here to one patch, at a ratio beyond 200
+        ((48, 64), 20, (56, 56)),  # an ordinary picture goes qwen-vl-utils' own way
+    ],
+)
+def test_narrow_pictures_are_one_patch_wide(copied, size, tokens, prepared):
+    path = copied / "processor_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["image_processor"]["size"] = {"shortest_edge": 784, "longest_edge": tokens * 784}
+    path.write_text(json.dumps(config), encoding="utf-8")
+    guide = load_guide(copied, device="cpu")
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    ready = guide.prepare(image)
+    assert ready.shape == (*prepared, 3)
+    assert guide.encode_prepared([ready]).image.isfinite().all()

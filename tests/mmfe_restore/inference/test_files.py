@@ -10,6 +10,7 @@ from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.images import read_rgb8, write_png
 from mmfe_restore import Restorer
 from mmfe_restore.inference import restore_files, restore_image
+from mmfe_restore.inference.jobs import plan
 from mmfe_restore.inference.tiles import starts
 from mmfe_restore.recipes.schema import ModelConfig
 
@@ -56,25 +57,141 @@ def test_one_bad_file_does_not_stop_the_rest(restorer: Restorer, tmp_path: Path)
     assert not (tmp_path / "out" / "bad.png").exists()
 
 
-def test_nothing_is_written_over(restorer: Restorer, tmp_path: Path) -> None:
+def test_what_is_finished_is_skipped_and_inputs_stay(restorer: Restorer, tmp_path: Path) -> None:
     source = tmp_path / "a.png"
     write_png(source, photograph(8, 8))
     write_png(tmp_path / "out" / "a.png", photograph(3, 3))
     report = restore_files([source], tmp_path / "out", restorer, None)
-    assert "--force" in str(report.failed[0][1])
+    assert not report.failed and [job.source for job in report.skipped] == [source]
+    assert report.to_json()["skipped"][0]["input"] == str(source)
     assert read_rgb8(tmp_path / "out" / "a.png").shape == (3, 3, 3)
-    assert not restore_files([source], tmp_path / "out", restorer, None, force=True).failed
+    assert restore_files([source], tmp_path / "out", restorer, None, force=True).restored
+    assert read_rgb8(tmp_path / "out" / "a.png").shape == (8, 8, 3)
     over_itself = restore_files([source], tmp_path, restorer, None, force=True)
     assert isinstance(over_itself.failed[0][1], DataError)
 
 
-def test_outputs_that_cannot_be_are_refused(restorer: Restorer, tmp_path: Path) -> None:
-    for name in ("a.png", "a.bmp"):
+def test_outputs_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    for name in ("a.png", "b.bmp"):
         (tmp_path / name).touch()
-    both = [tmp_path / "a.png", tmp_path / "a.bmp"]
-    for inputs, out in ((both, "out"), (both, "one.png"), (both[:1], "one.jpg")):
+    both = [tmp_path / "a.png", tmp_path / "b.bmp"]
+    for inputs, out in ((both, "one.png"), (both[:1], "one.gif"), (both[:1], "one.dng")):
         with pytest.raises(UsageError):
-            restore_files(inputs, tmp_path / out, restorer, None)
+            plan(inputs, tmp_path / out)
+    with pytest.raises(UsageError, match="contradict"):
+        plan(both[:1], tmp_path / "one.png", format="jpeg")
+    (tmp_path / "taken").touch()
+    with pytest.raises(UsageError, match="is a file"):
+        plan(both, tmp_path / "taken")
+    with pytest.raises(UsageError, match="no slash"):
+        plan(both, tmp_path / "out", suffix="/x")
+
+
+def targets(tmp_path: Path, *inputs: str, out: str = "out", **options: str) -> list[str]:
+    planned = plan([tmp_path / name for name in inputs], f"{tmp_path}/{out}", **options)
+    return [str(job.target.relative_to(tmp_path)) for job in planned.jobs]
+
+
+def test_where_restorations_go(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.png", "b.TIF", "c.bmp", "d.gif", "e.cr2", "f", "g.pbm"):
+        (tmp_path / name).touch()
+    assert targets(tmp_path, "a.jpg", "a.png") == ["out/a.jpg", "out/a.png"]
+    assert targets(tmp_path, "b.TIF", "d.gif", "e.cr2", "f", "g.pbm") == [
+        "out/b.TIF", "out/d.png", "out/e.tif", "out/f.png", "out/g.png",
+    ]  # fmt: skip
+    assert targets(tmp_path, "a.jpg", "a.png", format="png") == ["out/a.jpg.png", "out/a.png"]
+    assert targets(tmp_path, "a.jpg", "c.bmp", format="webp", suffix="_x") == [
+        "out/a_x.webp", "out/c_x.webp",
+    ]  # fmt: skip
+    assert targets(tmp_path, "a.jpg", out="new.v1") == ["new.v1/a.jpg"]
+    assert targets(tmp_path, "a.jpg", out="new.png/") == ["new.png/a.jpg"]
+    assert targets(tmp_path, "a.jpg", out="new.png") == ["new.png"]
+    assert targets(tmp_path, "a.jpg", "a.jpg") == ["out/a.jpg"], "the same file, given twice"
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.jpg").touch()
+    with pytest.raises(UsageError, match="two inputs"):
+        targets(tmp_path, "a.jpg", "sub/a.jpg")
+
+
+def test_a_folder_as_it_comes_from_a_phone(restorer: Restorer, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    write_png(folder / "a.png", photograph(8, 8))
+    write_png(tmp_path / "elsewhere" / "linked.png", photograph(8, 8))
+    (folder / "album").symlink_to("../elsewhere")
+    (folder / "round").symlink_to(".")
+    write_png(folder / ".thumbnails" / "a.png", photograph(4, 4))
+    for name in ("._a.png", "film.mp4", "notes.txt", "x.gif"):
+        (folder / name).write_bytes(b"x")
+    (folder / "__MACOSX").mkdir()
+    (folder / "slides.png").mkdir()
+    report = restore_files([folder], folder / "restored", restorer, None)
+    assert not report.failed
+    assert [str(one.target.relative_to(folder / "restored")) for one in report.restored] == [
+        "a.png", "album/linked.png",
+    ]  # fmt: skip
+    reasons = {one.path.name: one.reason for one in report.left_out}
+    assert set(reasons) == {
+        "._a.png", "film.mp4", "notes.txt", "x.gif", "__MACOSX", ".thumbnails", "round",
+    }  # fmt: skip
+    assert "films" in reasons["film.mp4"] and "not read" in reasons["x.gif"]
+    again = restore_files([folder], folder / "restored", restorer, None)
+    assert len(again.skipped) == 2 and not again.restored and not again.failed
+    assert "the output folder" in {one.reason for one in again.left_out}
+    assert not (folder / "restored" / "restored").exists()
+
+
+def test_restorations_beside_their_inputs_are_not_restored_again(
+    restorer: Restorer, tmp_path: Path
+) -> None:
+    write_png(tmp_path / "a.png", photograph(8, 8))
+    for _ in range(2):
+        report = restore_files([tmp_path], tmp_path, restorer, None, suffix="_x")
+        assert not report.failed
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "a_x.png"]
+    assert report.left_out[0].reason == "the restoration of a.png"
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError, NotImplementedError, MemoryError, OSError, KeyError]
+)
+def test_whatever_is_raised_the_rest_goes_on(
+    restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    from mmfe_restore.inference import files
+
+    for name in ("a", "b", "c"):
+        write_png(tmp_path / "in" / f"{name}.png", photograph(8, 8))
+    genuine = files.read_photograph
+
+    def failing(path: Path) -> object:
+        if path.stem == "b":
+            raise error("of its own kind")
+        return genuine(path)
+
+    monkeypatch.setattr(files, "read_photograph", failing)
+    report = restore_files([tmp_path / "in"], tmp_path / "out", restorer, None)
+    assert [one.source.stem for one in report.restored] == ["a", "c"]
+    assert [path.stem for path, _ in report.failed] == ["b"]
+    assert "b.png" in str(report.failed[0][1]) and "of its own kind" in str(report.failed[0][1])
+
+
+def test_a_blocked_output_folder_fails_its_files_only(restorer: Restorer, tmp_path: Path) -> None:
+    write_png(tmp_path / "in" / "a.png", photograph(8, 8))
+    write_png(tmp_path / "in" / "sub" / "b.png", photograph(8, 8))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sub").write_text("a file where a folder should be")
+    report = restore_files([tmp_path / "in"], tmp_path / "out", restorer, None)
+    assert [one.source.name for one in report.restored] == ["a.png"]
+    assert [path.name for path, _ in report.failed] == ["b.png"]
+
+
+def test_names_as_long_as_the_file_system_allows(restorer: Restorer, tmp_path: Path) -> None:
+    names = ["n" * 251 + ".png", "写" * 83 + ".png"]
+    for name in names:
+        write_png(tmp_path / "in" / name, photograph(8, 8))
+    report = restore_files([tmp_path / "in"], tmp_path / "out", restorer, None)
+    assert not report.failed
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
 
 
 def test_a_link_in_a_circle_is_named(restorer: Restorer, tmp_path: Path) -> None:

@@ -1,0 +1,23 @@
+"""Image files: read as every viewer shows them, written with all that they had."""
+
+from __future__ import annotations
+
+from mmfe_cache.images.encoding import encode_photograph, encode_png, write_png
+from mmfe_cache.images.opening import IMAGE_SUFFIXES, MAX_PIXELS
+from mmfe_cache.images.pixels import FileSource, crop, pixel_digest
+from mmfe_cache.images.reading import Photograph, read_photograph, read_rgb8, read_size
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_PIXELS",
+    "FileSource",
+    "Photograph",
+    "crop",
+    "encode_photograph",
+    "encode_png",
+    "pixel_digest",
+    "read_photograph",
+    "read_rgb8",
+    "read_size",
+    "write_png",
+]

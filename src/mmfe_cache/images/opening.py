@@ -1,0 +1,268 @@
+"""Opening image files: which ones, how large, with which decoders, and what to say when not."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import warnings
+import zlib
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from PIL import Image
+
+from mmfe_cache.errors import DataError, MmfeError, UsageError
+
+IMAGE_SUFFIXES: frozenset[str] = frozenset(
+    {
+        ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp",
+        ".ppm", ".pgm", ".pbm", ".pnm", ".avif",
+    }
+)  # fmt: skip
+"""File name endings, in lower case, that count as images."""
+
+HEIC_SUFFIXES: frozenset[str] = frozenset({".heic", ".heif", ".hif"})
+"""Read with the extra ``heic``; by ``mmfe restore`` only, since data sets are in no such format."""
+
+RAW_SUFFIXES: frozenset[str] = frozenset(
+    {
+        ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef",
+        ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2",
+        ".srf", ".srw", ".x3f",
+    }
+)  # fmt: skip
+"""Cameras' raw files, read with the extra ``raw``; by ``mmfe restore`` only."""
+
+VIDEO_SUFFIXES: frozenset[str] = frozenset(
+    {".3gp", ".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".webm",
+     ".wmv"}
+)  # fmt: skip
+"""Out of scope: each picture of a film would be restored by itself, and flicker."""
+
+MAX_PIXELS = 170_000_000
+"""Larger images are refused: a forged header must not exhaust the memory."""
+
+MAX_PIXELS_VARIABLE = "MMFE_MAX_PIXELS"
+"""The environment variable that takes the place of `MAX_PIXELS`."""
+
+# Pillow warns at half of its limit. Once and for all, since a filter that is set for a while only
+# (`warnings.catch_warnings`) is everyone's, and pictures are read in threads.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def max_pixels() -> int:
+    """`MAX_PIXELS`, or what the environment says instead.
+
+    Raises:
+        UsageError: the environment variable is no positive integer.
+    """
+    text = os.environ.get(MAX_PIXELS_VARIABLE, "").strip()
+    if not text:
+        return MAX_PIXELS
+    if not text.isdecimal() or int(text) == 0:
+        raise UsageError(
+            f"{MAX_PIXELS_VARIABLE} is no number of pixels",
+            got=repr(text),
+            expected=f"a positive integer, such as {2 * MAX_PIXELS}",
+        )
+    return int(text)
+
+
+def extra_missing(suffix: str) -> str | None:
+    """What to install so that files of this ending can be read; None where nothing is missing."""
+    if suffix in HEIC_SUFFIXES and not has_heic():
+        return "HEIC is read with pillow-heif: pip install 'mmfe[heic]'"
+    if suffix in RAW_SUFFIXES and not has_raw():
+        return "camera raw files are read with rawpy: pip install 'mmfe[raw]'"
+    return None
+
+
+@cache
+def has_heic() -> bool:
+    """Whether pillow-heif is there; registers it with Pillow."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+@cache
+def has_raw() -> bool:
+    """Whether rawpy is there."""
+    try:
+        import rawpy
+    except ImportError:
+        return False
+    return rawpy is not None
+
+
+def why_not_read(path: Path) -> str | None:
+    """Why a file of this name is not taken for a photograph; None where it is one.
+
+    The one rule of what a folder holds, beyond what data sets read.
+    """
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return None
+    if suffix in HEIC_SUFFIXES | RAW_SUFFIXES:
+        return extra_missing(suffix)
+    if suffix in VIDEO_SUFFIXES:
+        return "films are not restored; extract pictures first, such as with ffmpeg"
+    if suffix in {".gif", ".jp2", ".psd", ".svg", ".tga", ".exr", ".hdr", ".jxl", ".pdf"}:
+        return f"{suffix} is not read; convert it to PNG or TIFF"
+    return "not an image"
+
+
+@contextmanager
+def opened(path: Path, content: bytes | None = None) -> Generator[Image.Image, None, None]:
+    """Open an image file of an allowed size; what goes wrong in the block names the file.
+
+    Args:
+        path: the file.
+        content: bytes to read in its stead.
+
+    Raises:
+        DataError: the file is missing, truncated, no image, or has too many pixels.
+    """
+    limit = max_pixels()
+    if Image.MAX_IMAGE_PIXELS is not None and limit > MAX_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, limit)  # the user asked for it
+    with decoding(path):
+        if path.suffix.lower() in HEIC_SUFFIXES:
+            has_heic()
+        with Image.open(path if content is None else io.BytesIO(content)) as image:
+            width, height = image.size
+            if width * height > limit:
+                raise _too_large(path, f"{width}x{height} pixels", limit)
+            yield image
+
+
+@contextmanager
+def decoding(path: Path) -> Generator[None, None, None]:
+    """Turn whatever a decoder raises into a `DataError` that names the file."""
+    try:
+        yield
+    except MmfeError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"image {path} does not exist") from None
+    except PermissionError:
+        raise DataError(f"image {path} may not be read", remedy=f"chmod u+r '{path}'") from None
+    except IsADirectoryError:
+        raise DataError(f"image {path} is a folder") from None
+    except Image.UnidentifiedImageError:
+        raise _not_an_image(path) from None
+    except Image.DecompressionBombError as problem:
+        raise _too_large(path, str(problem), max_pixels()) from problem
+    except MemoryError as problem:
+        raise DataError(f"image {path} does not fit into the memory") from problem
+    except Exception as problem:  # decoders raise anything: RuntimeError, NotImplementedError, ...
+        raise DataError(
+            f"image {path} cannot be decoded",
+            got=_describe(path, problem),
+            expected="a whole image file",
+            remedy="copy or download the file again",
+        ) from problem
+
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
+_PNG_COLOURS = {b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"eXIf", b"cICP"}
+
+
+def without_metadata(path: Path) -> list[bytes]:
+    """A PNG or JPEG file's bytes without blocks that Pillow may stumble over; first the milder.
+
+    The milder one keeps what tells colours and orientation, where its checksum is right.
+    """
+    try:
+        content = path.read_bytes() if path.is_file() else b""
+    except OSError:
+        return []
+    if content.startswith(_PNG):
+        chunks = list(png_chunks(content))
+        pixels = [whole for name, whole, _ in chunks if name in _PNG_PIXELS]
+        colours = [
+            whole
+            for name, whole, sound in chunks
+            if name in _PNG_PIXELS or (name in _PNG_COLOURS and sound)
+        ]
+        return [_PNG + b"".join(colours), _PNG + b"".join(pixels)]
+    return [_bare_jpeg(content)] if content.startswith(b"\xff\xd8") else []
+
+
+def png_chunks(content: bytes) -> Generator[tuple[bytes, bytes, bool], None, None]:
+    """Each chunk's name, its bytes as they lie there, and whether its checksum is right."""
+    at = len(_PNG)
+    while at + 12 <= len(content):
+        length, name = struct.unpack_from(">I4s", content, at)
+        whole = content[at : at + 12 + length]
+        sound = (
+            len(whole) == 12 + length
+            and zlib.crc32(whole[4:-4]) == struct.unpack_from(">I", whole, 8 + length)[0]
+        )
+        yield name, whole, sound
+        at += 12 + length
+
+
+def _bare_jpeg(content: bytes) -> bytes:
+    """Without application segments and comments, but Adobe's, which tells the colours."""
+    kept, at = [content[:2]], 2
+    while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] != 0xDA:
+        marker, length = content[at + 1], struct.unpack_from(">H", content, at + 2)[0]
+        if not (0xE0 <= marker <= 0xEF or marker == 0xFE) or marker == 0xEE:
+            kept.append(content[at : at + 2 + length])
+        at += 2 + length
+    return b"".join([*kept, content[at:]])
+
+
+def _too_large(path: Path, got: str, limit: int) -> DataError:
+    return DataError(
+        f"image {path} is too large",
+        got=got,
+        expected=f"at most {limit} pixels",
+        remedy=f"if you trust the file, raise the limit: {MAX_PIXELS_VARIABLE}=…",
+    )
+
+
+def _not_an_image(path: Path) -> DataError:
+    suffix = path.suffix.lower()
+    remedy = extra_missing(suffix)
+    if suffix in VIDEO_SUFFIXES:
+        remedy = why_not_read(path)
+    elif suffix == ".avif" and ".avif" not in Image.registered_extensions():
+        remedy = "this Pillow reads no AVIF: pip install -U Pillow"
+    elif suffix in (".tif", ".tiff") and _starts(path) in (b"II*\0", b"MM\0*"):
+        remedy = "it is a TIFF of a kind that is not read; save it as 8 or 16-bit RGB or grey"
+    return DataError(
+        f"{path} is not an image that can be read",
+        got=_describe_bytes(path),
+        expected=f"one of {', '.join(sorted(IMAGE_SUFFIXES))}",
+        remedy=remedy,
+    )
+
+
+def _starts(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(4)
+    except OSError:
+        return b""
+
+
+def _describe_bytes(path: Path) -> str:
+    try:
+        return f"{path.stat().st_size} bytes"
+    except OSError as problem:
+        return str(problem)
+
+
+def _describe(path: Path, problem: Exception) -> str:
+    if isinstance(problem, OSError) and problem.strerror:
+        return problem.strerror  # the system could not open it; there are no bytes to speak of
+    return f"{_describe_bytes(path)}: {problem or type(problem).__name__}"

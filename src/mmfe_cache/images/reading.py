@@ -1,0 +1,323 @@
+"""Reading image files as every colour-managed viewer shows them: upright, and in sRGB."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mmfe_cache.errors import DataError
+from mmfe_cache.images.colour_tags import HighDynamicRange, colour_profile
+from mmfe_cache.images.decoding import Stored, UnknownRange, decode, prepare
+from mmfe_cache.images.exif import upright, upright_xmp
+from mmfe_cache.images.opening import (
+    RAW_SUFFIXES,
+    decoding,
+    extra_missing,
+    max_pixels,
+    opened,
+    without_metadata,
+)
+from mmfe_cache.images.profiles import Pixels, profile_of
+from mmfe_cache.samples import ImageArray
+
+_Result = TypeVar("_Result")
+
+_XMP_TAG = 700
+_TIFF_EXIF = {270, 271, 272, 305, 306, 315, 33432, 0x8769, 0x8825}
+"""What a TIFF file's own tags tell beyond its pixels: description, camera, software, date, author,
+copyright, and the IFDs of Exif and of the place."""
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One picture file, whole: its pixels, and what a restored copy is to keep.
+
+    Attributes:
+        stored: upright, in the file's own colours.
+        srgb: (H, W, 3) uint8 or uint16: upright, in sRGB, transparency left aside.
+        format: Pillow's name of the format, or ``RAW``.
+        profile: the ICC profile that ``stored`` is in; None for sRGB.
+        exif: the EXIF block, its orientation reset.
+        xmp: the XMP packet, its orientation reset.
+        dpi: pixels an inch, across and down.
+        lossless: for WebP, whether its pixels were stored without loss.
+        notes: what the file holds and this reading leaves out or changes; a sentence each.
+    """
+
+    stored: Stored
+    srgb: Pixels
+    format: str
+    profile: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    lossless: bool = True
+    notes: tuple[str, ...] = ()
+
+    def seen(self) -> ImageArray:
+        """What `read_rgb8` gives: (H, W, 3) uint8, transparency laid on white."""
+        return _on_white(self.srgb, self.stored.alpha)
+
+
+def read_rgb8(path: Path | str) -> ImageArray:
+    """Read an image file as a colour-managed viewer shows it, in 8-bit sRGB.
+
+    The orientation is applied, once, whatever the format. An ICC profile (or PNG's gAMA, cHRM and
+    cICP) is converted to sRGB; grey and palettes become RGB; transparency is laid on white; 16-bit
+    values keep their high byte; floats are in [0, 1]. Broken metadata counts as none. Of several
+    pages or frames the first is read, with a warning.
+
+    Args:
+        path: the file.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        DataError: the file is missing, truncated, no image, of a range that cannot be known, or
+            larger than `MAX_PIXELS`.
+    """
+    path = Path(path)
+    if path.suffix.lower() in RAW_SUFFIXES and extra_missing(path.suffix.lower()) is None:
+        return read_photograph(path).seen()
+
+    def work(
+        image: Image.Image, again: Callable[[], Image.Image]
+    ) -> tuple[ImageArray, tuple[str, ...]]:
+        notes = _left_out(image)
+        stored, profile = _stored(image, again, path)
+        return _on_white(_to_srgb(stored, profile), stored.alpha), notes
+
+    pixels, notes = _with_image(path, work)
+    for note in notes:
+        warnings.warn(f"{path}: {note}", stacklevel=2)
+    return pixels
+
+
+def read_size(path: Path | str) -> tuple[int, int]:
+    """(height, width) in pixels from the header, orientation applied.
+
+    Raises:
+        DataError: the file is missing, no image, or larger than `MAX_PIXELS`.
+    """
+    path = Path(path)
+    if path.suffix.lower() in RAW_SUFFIXES and extra_missing(path.suffix.lower()) is None:
+        height, width = _develop(path).shape[:2]
+        return height, width
+
+    def work(image: Image.Image, again: Callable[[], Image.Image]) -> tuple[int, int]:
+        del again
+        orientation = prepare(image)
+        width, height = image.size
+        return (width, height) if orientation >= 5 else (height, width)
+
+    return _with_image(path, work)
+
+
+def read_photograph(path: Path | str) -> Photograph:
+    """Read an image file with everything that a restored copy is to keep.
+
+    Raises:
+        DataError: as for `read_rgb8`.
+    """
+    path = Path(path)
+    if path.suffix.lower() in RAW_SUFFIXES and extra_missing(path.suffix.lower()) is None:
+        pixels = _develop(path)
+        exif = _raw_exif(path)
+        return Photograph(Stored(pixels, "rgb"), pixels, "RAW", exif=exif)
+
+    def work(image: Image.Image, again: Callable[[], Image.Image]) -> Photograph:
+        orientation = prepare(image)
+        tags = _exif_of(image) if image.format == "TIFF" else None
+        lossless = image.format != "WEBP" or b"VP8L" in _start_of(path)
+        notes = _left_out(image)
+        stored, profile = _stored(image, again, path, orientation)
+        exif = tags if image.format == "TIFF" else _exif_of(image)  # PNG's may follow the pixels
+        srgb = _to_srgb(stored, profile)
+        if stored.note:
+            notes += (stored.note,)
+        if stored.space == "cmyk":
+            notes += ("it is CMYK, and comes back as RGB",)
+            stored, profile = Stored(srgb, "rgb", stored.alpha), None
+        xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+        if image.format == "TIFF":
+            xmp = getattr(image, "tag_v2", {}).get(_XMP_TAG)
+        return Photograph(
+            stored,
+            srgb if srgb.shape[2] == 3 else np.repeat(srgb, 3, axis=2),
+            str(image.format),
+            profile=profile,
+            exif=upright(exif, orientation >= 5),
+            xmp=upright_xmp(xmp.encode() if isinstance(xmp, str) else xmp),
+            dpi=_dpi(image.info.get("dpi"), orientation >= 5),
+            lossless=lossless,
+            notes=notes,
+        )
+
+    return _with_image(path, work)
+
+
+def _with_image(
+    path: Path, work: Callable[[Image.Image, Callable[[], Image.Image]], _Result]
+) -> _Result:
+    """Do ``work`` on an open image, and once more without metadata where they were in its way."""
+
+    def once(content: bytes | None) -> _Result:
+        others: list[Any] = []
+
+        def again() -> Image.Image:
+            other = opened(path, content)
+            others.append(other)
+            return other.__enter__()
+
+        try:
+            with opened(path, content) as image:
+                try:
+                    return work(image, again)
+                except (UnknownRange, HighDynamicRange) as problem:
+                    raise _cannot_be_known(path, problem) from None
+        finally:
+            for other in others:
+                other.__exit__(None, None, None)
+
+    try:
+        return once(None)
+    except DataError:
+        for bare in without_metadata(path):  # a decoder may have failed over such a block only
+            try:
+                return once(bare)
+            except DataError:
+                continue
+        raise
+
+
+def _stored(
+    image: Image.Image,
+    again: Callable[[], Image.Image],
+    path: Path,
+    orientation: int | None = None,
+) -> tuple[Stored, bytes | None]:
+    """Upright pixels in the file's own colours, and the profile that they are in."""
+    turn = prepare(image) if orientation is None else orientation
+    profile = colour_profile(image, path)
+    return decode(image, again).turned(turn), profile
+
+
+def _to_srgb(stored: Stored, data: bytes | None) -> Pixels:
+    """(H, W, C) in sRGB, of the type that is stored; grey keeps one channel."""
+    profile = profile_of(data, stored.space)
+    if profile is not None:
+        return profile.to_srgb(stored.values)
+    if stored.space == "cmyk":
+        return np.array(Image.fromarray(stored.values, "CMYK").convert("RGB"))
+    return stored.values
+
+
+def _on_white(srgb: Pixels, alpha: Pixels | None) -> ImageArray:
+    colours, share = _high_bytes(srgb), None if alpha is None else _high_bytes(alpha)
+    if colours.shape[2] == 1:
+        colours = np.repeat(colours, 3, axis=2)
+    if share is None:
+        return colours
+    rgba = Image.fromarray(np.dstack([colours, share]))
+    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+    return np.array(Image.alpha_composite(white, rgba).convert("RGB"), dtype=np.uint8)
+
+
+def _high_bytes(values: Pixels) -> NDArray[np.uint8]:
+    return (values >> 8).astype(np.uint8) if values.dtype == np.uint16 else values.astype(np.uint8)
+
+
+def _left_out(image: Image.Image) -> tuple[str, ...]:
+    """What of an open picture is not read; a phone's second pictures (MPO) are no pages."""
+    if image.format == "MPO":
+        return ()
+    count = int(getattr(image, "n_frames", 1))
+    what = "pages" if image.format == "TIFF" else "frames"
+    return () if count <= 1 else (f"it holds {count} {what}, of which the first is read",)
+
+
+def _cannot_be_known(path: Path, problem: Exception) -> DataError:
+    if isinstance(problem, HighDynamicRange):
+        return DataError(
+            f"image {path} is of high dynamic range, which is not read",
+            got=str(problem),
+            expected="values from black to white",
+            remedy="export it in standard range, such as sRGB or Display P3",
+        )
+    return DataError(
+        f"image {path} does not tell which value is white",
+        got=str(problem),
+        expected="8 or 16-bit integers, or floats in [0, 1]",
+        remedy="divide its values by their white, such as 255 or 65535, and save it again",
+    )
+
+
+def _exif_of(image: Image.Image) -> bytes | None:
+    """The EXIF block as it lies there; of a TIFF, made of the tags that tell of the photograph."""
+    if image.format != "TIFF":
+        block = image.info.get("exif")
+        return block if isinstance(block, bytes) else None
+    try:
+        found = image.getexif()
+        for inner in (0x8769, 0x8825):
+            found.get_ifd(inner)
+        for tag in [tag for tag in found if tag not in _TIFF_EXIF]:
+            del found[tag]
+        return found.tobytes() if len(found) else None
+    except Exception:  # whatever is wrong with it, it is no reason to fail
+        return None
+
+
+def _dpi(value: Any, turned: bool) -> tuple[float, float] | None:
+    try:
+        across, down = (float(number) for number in value)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    if not (1 < across < 1e5 and 1 < down < 1e5):  # 1 is what Pillow says where a TIFF is silent
+        return None
+    return (down, across) if turned else (across, down)
+
+
+def _start_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4096)
+
+
+def _develop(path: Path) -> NDArray[np.uint16]:
+    """Develop a camera's raw file as it was set: its white balance, sRGB, upright."""
+    with decoding(path):
+        import rawpy
+
+        with rawpy.imread(str(path)) as raw:
+            sizes, limit = raw.sizes, max_pixels()
+            if sizes.width * sizes.height > limit:
+                raise DataError(
+                    f"image {path} is too large",
+                    got=f"{sizes.width}x{sizes.height} pixels",
+                    expected=f"at most {limit} pixels",
+                )
+            developed: Any = raw.postprocess(
+                use_camera_wb=True,
+                output_bps=16,
+                output_color=rawpy.ColorSpace.sRGB,
+                gamma=(2.4, 12.92),  # sRGB's curve
+            )
+            return developed
+
+
+def _raw_exif(path: Path) -> bytes | None:
+    """Most raw files are TIFF files at their head."""
+    try:
+        with opened(path) as image:
+            prepare(image)
+            return upright(_exif_of(image), turned=False)
+    except DataError:
+        return None

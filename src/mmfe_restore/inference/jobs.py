@@ -1,0 +1,244 @@
+"""Which files of what is given are restored, and where each restoration goes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mmfe_cache.datasets.listing import Listing, list_images
+from mmfe_cache.errors import DataError, UsageError
+from mmfe_cache.images.encoding import SUFFIXES, Format, format_of
+from mmfe_cache.images.opening import (
+    HEIC_SUFFIXES,
+    IMAGE_SUFFIXES,
+    RAW_SUFFIXES,
+    VIDEO_SUFFIXES,
+    why_not_read,
+)
+
+OutputFormat = Literal["keep"] | Format
+"""``keep`` writes every photograph in its own format, or PNG where that cannot be written."""
+
+_PICTURES = (
+    IMAGE_SUFFIXES | HEIC_SUFFIXES | RAW_SUFFIXES | VIDEO_SUFFIXES | {".gif", ".jp2", ".tga"}
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One photograph to restore, and where it goes.
+
+    Attributes:
+        source: the photograph.
+        target: the file that its restoration becomes.
+        format: what that file is written as, a key of `mmfe_cache.images.encoding.SUFFIXES`.
+    """
+
+    source: Path
+    target: Path
+    format: str
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file or folder that was found and is not restored, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done, and what of the folders is not."""
+
+    jobs: tuple[Job, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+@dataclass(frozen=True)
+class _Found:
+    source: Path
+    below: Path  # its path below the output folder
+    root: Path | None  # the folder that was given; None for a file
+
+
+def plan(
+    inputs: Sequence[Path],
+    out: Path | str,
+    *,
+    format: OutputFormat = "keep",
+    suffix: str = "",
+) -> Plan:
+    """Pair every photograph with the file that its restoration goes to.
+
+    Args:
+        inputs: files, and folders that are searched with all their subfolders.
+        out: for a single photograph a file that ends as a picture does, or a folder, in which
+            files keep their names (and folders their structure); a slash at the end of a string
+            says that it is a folder.
+        format: of the files.
+        suffix: what is added to every file's name, before its ending.
+
+    Raises:
+        UsageError: nothing to do, an ``out`` that cannot hold the result, or two inputs that
+            would become one file.
+    """
+    _check_suffix(suffix)
+    target = Path(out)
+    found, left_out = _find(inputs, target)
+    if not found:
+        raise UsageError("nothing to restore", expected="photographs, or folders of them")
+    if _is_file(out):
+        return Plan((_single(found, target, format, suffix),), tuple(left_out))
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"{target} is a file", expected="a folder, or a new picture's name")
+    jobs = _name(found, target, format, suffix)
+    return _without_own_outputs(found, jobs, left_out)
+
+
+def _check_suffix(suffix: str) -> None:
+    if "/" in suffix or os.sep in suffix or "\0" in suffix:
+        raise UsageError(
+            "a suffix is part of a file's name", got=f"--suffix {suffix}", expected="no slash"
+        )
+
+
+def _find(inputs: Sequence[Path], out: Path) -> tuple[list[_Found], list[LeftOut]]:
+    found: list[_Found] = []
+    left_out: list[LeftOut] = []
+    known: set[tuple[str, Path]] = set()
+    for path in inputs:
+        if not path.is_dir():
+            inside = [_Found(path, Path(path.name), None)]
+        else:
+            try:
+                listing = list_images(
+                    path, recursive=True, wanted=_is_photograph, skip=[out], go_on=True
+                )
+            except DataError as problem:  # it is there and may not be read
+                raise UsageError(problem.problem, remedy=problem.remedy) from problem
+            aside = _left_out(listing)
+            if not listing.images:
+                named = "; ".join(f"{one.path.name}: {one.reason}" for one in aside[:5])
+                raise UsageError(
+                    f"there is no photograph in {path}",
+                    got=named or None,
+                    expected=f"files ending in {', '.join(sorted(IMAGE_SUFFIXES))}",
+                )
+            left_out += aside
+            inside = [_Found(photo, photo.relative_to(path), path) for photo in listing.images]
+        for one in inside:
+            key = (os.path.realpath(one.source), one.below)  # the same file, given twice
+            if key not in known:
+                known.add(key)
+                found.append(one)
+    return found, left_out
+
+
+def _is_photograph(path: Path) -> bool:
+    return why_not_read(path) is None
+
+
+def _left_out(listing: Listing) -> list[LeftOut]:
+    kinds = (
+        (listing.loops, "a link that leads in a circle or nowhere"),
+        (listing.hidden, "hidden"),
+        (listing.skipped, "the output folder"),
+        (listing.unreadable, "it may not be read"),
+    )
+    ignored = [LeftOut(path, why_not_read(path) or "not a file") for path in listing.ignored]
+    return ignored + [LeftOut(path, reason) for paths, reason in kinds for path in paths]
+
+
+def _is_file(out: Path | str) -> bool:
+    """Whether ``out`` names a picture file and not a folder."""
+    text = os.fspath(out)
+    path = Path(out)
+    return (
+        path.suffix.lower() in _PICTURES
+        and not path.is_dir()
+        and not (isinstance(out, str) and text.endswith(("/", os.sep)))
+    )
+
+
+def _single(found: list[_Found], out: Path, format: OutputFormat, suffix: str) -> Job:
+    if len(found) > 1 or found[0].root is not None:
+        raise UsageError(
+            f"{len(found)} photographs do not fit into one file",
+            got=f"-o {out}",
+            expected="a folder",
+        )
+    name = format_of(out.suffix) if out.suffix.lower() not in RAW_SUFFIXES else None
+    if name is None:
+        raise UsageError(
+            f"photographs cannot be written as {out.suffix}",
+            got=f"-o {out}",
+            expected=f"a name ending in {', '.join(e[0] for e in SUFFIXES.values())}, or a folder",
+        )
+    if format not in ("keep", name):
+        raise UsageError(
+            "the file's name and the format contradict each other",
+            got=f"-o {out} --format {format}",
+            expected=f"-o {out.with_suffix(SUFFIXES[format][0])}",
+        )
+    if suffix:
+        raise UsageError("a file's name is whole: --suffix is for folders", got=f"-o {out}")
+    return Job(found[0].source, out, name)
+
+
+def _name(found: list[_Found], out: Path, format: OutputFormat, suffix: str) -> list[Job]:
+    """A target for each; ``a.jpg`` beside ``a.png`` both come out, in whatever format."""
+    endings = [_ending(one.source, format) for one in found]
+    # Who keeps its ending keeps its name too; of the others, who comes first.
+    order = sorted(
+        range(len(found)), key=lambda i: endings[i][0].lower() != found[i].source.suffix.lower()
+    )
+    taken: dict[Path, Path] = {}
+    jobs: dict[int, Job] = {}
+    for i in order:
+        below, (ending, name) = found[i].below, endings[i]
+        target = out / below.with_name(f"{below.stem}{suffix}{ending}")
+        if target in taken and taken[target].name != below.name:
+            target = out / below.with_name(f"{below.name}{suffix}{ending}")
+        other = taken.setdefault(target, found[i].source)
+        if other is not found[i].source:
+            raise UsageError(
+                f"two inputs would become {target}",
+                got=f"{other} and {found[i].source}",
+                expected="different names",
+                remedy="restore them into different folders",
+            )
+        jobs[i] = Job(found[i].source, target, name)
+    return [jobs[i] for i in range(len(found))]
+
+
+def _ending(source: Path, format: OutputFormat) -> tuple[str, str]:
+    """The ending and the format of a source's target."""
+    own = source.suffix
+    if format == "keep":
+        name = format_of(own) or "png"
+        return (own if own.lower() in SUFFIXES[name] else SUFFIXES[name][0]), name
+    return (own if own.lower() in SUFFIXES[format] else SUFFIXES[format][0]), format
+
+
+def _without_own_outputs(found: list[_Found], jobs: list[Job], left_out: list[LeftOut]) -> Plan:
+    """Leave out what an earlier run wrote beside its inputs.
+
+    That is a file of a folder that is the target of another file of the same folder.
+    """
+    targets: dict[tuple[Path | None, str], Path] = {
+        (one.root, os.path.realpath(job.target)): job.source
+        for one, job in zip(found, jobs, strict=True)
+        if one.root is not None
+    }
+    kept: list[Job] = []
+    for one, job in zip(found, jobs, strict=True):
+        origin = targets.get((one.root, os.path.realpath(job.source)))
+        if origin is None or origin == job.source:
+            kept.append(job)
+        else:
+            left_out.append(LeftOut(job.source, f"the restoration of {origin.name}"))
+    return Plan(tuple(kept), tuple(left_out))

@@ -1,0 +1,275 @@
+"""What a photograph had, its restoration has: the network here is the identity."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmfe_cache.images import encode_photograph, read_photograph, read_rgb8
+from mmfe_cache.images.decoding import Stored
+from mmfe_cache.images.profiles import make_profile
+from mmfe_cache.images.reading import Photograph
+from mmfe_restore import Restorer
+from mmfe_restore.inference import RestoreReport, restore_files, restore_image
+from mmfe_restore.inference.transparency import fill_transparent
+from mmfe_restore.recipes.schema import ModelConfig
+
+D65 = (0.3127, 0.3290)
+P3 = make_profile((*D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060), None)
+ADOBE = make_profile((*D65, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06), 563 / 256)
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf'
+    b'-syntax-ns#"><rdf:Description tiff:Orientation="6" xmp:Rating="4"/></rdf:RDF></x:xmpmeta>'
+)
+RNG = np.random.default_rng(0)
+NOISE = RNG.integers(0, 256, (16, 24, 3)).astype(np.uint8)
+DEEP = RNG.integers(0, 65536, (16, 24, 3)).astype(np.uint16)
+LOSSLESS = {"webp": {"lossless": True, "exact": True}}
+
+
+@pytest.fixture(scope="module")
+def identity() -> Restorer:
+    off = {"encoder_guidance": "none", "decoder_guidance": "none", "experts": "none"}
+    config = ModelConfig(width=8, num_blocks=(1, 1, 1, 1), identity_start=True, **off)
+    return Restorer(config).eval()
+
+
+def restored(identity: Restorer, path: Path, **options: str) -> Path:
+    report = restore_files([path], path.parent / "out", identity, None, **options)
+    assert not report.failed, report.failed
+    return report.restored[0].target
+
+
+def exif(orientation: int = 1) -> Image.Exif:
+    block = Image.Exif()
+    block[0x0112] = orientation
+    block[0x010F] = "A camera"
+    block.get_ifd(0x8769)[0x829A] = 0.01
+    block.get_ifd(0x8825)[1] = "N"
+    return block
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+@pytest.mark.parametrize("profile", [P3, ADOBE], ids=["p3", "adobe"])
+def test_wide_colours_come_back_to_the_bit(
+    identity: Restorer, tmp_path: Path, suffix: str, profile: bytes
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(NOISE).save(path, icc_profile=profile, **LOSSLESS.get(suffix, {}))
+    with Image.open(restored(identity, path)) as found:
+        assert found.info["icc_profile"] == profile
+        assert np.array_equal(np.asarray(found), NOISE)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp", "jpg", "avif"])
+def test_exif_and_xmp_survive_and_the_picture_stands_upright(
+    identity: Restorer, tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    flat = np.zeros((16, 24, 3), np.uint8) + 90
+    flat[:4, :4] = 200
+    options = {"xmp": XMP, "quality": 95} if suffix in ("webp", "avif", "jpg") else {}
+    if suffix == "png":
+        from PIL.PngImagePlugin import PngInfo
+
+        options = {"pnginfo": PngInfo()}
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", XMP.decode())
+    elif suffix == "tif":
+        from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+        tags = ImageFileDirectory_v2()
+        tags[0x0112], tags[0x010F], tags[700] = 6, "A camera", XMP
+        tags[0x8769], tags[0x8825] = {0x829A: 0.01}, {1: "N"}
+        Image.fromarray(flat).save(path, tiffinfo=tags)
+    if suffix != "tif":
+        Image.fromarray(flat).save(path, exif=exif(6), **LOSSLESS.get(suffix, {}), **options)
+    target = restored(identity, path)
+    with Image.open(target) as found:
+        block = found.getexif()
+        assert block.get(0x0112, 1) == 1
+        assert block[0x010F] == "A camera"
+        assert float(block.get_ifd(0x8769)[0x829A]) == pytest.approx(0.01)
+        assert block.get_ifd(0x8825)[1] == "N"
+        xmp = found.info.get("xmp") or found.tag_v2[700]
+        assert b'Rating="4"' in xmp and b'Orientation="1"' in xmp
+        assert found.size == (16, 24)
+    assert np.abs(read_rgb8(target).astype(int) - np.rot90(flat, -1)).max() <= 8
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bits_in_and_out(
+    identity: Restorer, tmp_path: Path, suffix: str, channels: int
+) -> None:
+    values = DEEP[:, :, :channels]
+    suffix = "ppm" if suffix == "pgm" and channels == 3 else suffix
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "ppm":
+        pytest.skip("Pillow reads 16-bit PPM at 8 bits")
+    original = Photograph(Stored(values, "grey" if channels == 1 else "rgb"), DEEP, "PNG",
+                          exif=None)  # fmt: skip
+    name = {"png": "png", "tif": "tiff", "pgm": "pnm"}[suffix]
+    path.write_bytes(
+        encode_photograph(original, np.repeat(values, 4 - channels, 2)[:, :, :3], name)[0]
+    )
+    found = read_photograph(restored(identity, path)).stored
+    assert found.space == ("grey" if channels == 1 else "rgb")
+    assert np.array_equal(found.values, values)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_our_deep_files_are_read_by_others(tmp_path: Path, suffix: str) -> None:
+    """tifffile reads the TIFF; zlib and a sum of rows read the PNG."""
+    import zlib
+
+    import tifffile
+
+    alpha = DEEP[:, :, 0]
+    original = Photograph(
+        Stored(DEEP, "rgb", alpha), DEEP, "TIFF", P3, b"Exif\0\0", XMP, (300, 300)
+    )
+    content, _ = encode_photograph(original, DEEP, {"png": "png", "tif": "tiff"}[suffix])
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(content)
+    if suffix == "tif":
+        with tifffile.TiffFile(path) as file:
+            page = file.pages[0]
+            packed = page.dataoffsets[0], page.databytecounts[0]
+            raw = zlib.decompress(content[packed[0] : packed[0] + packed[1]])
+            assert page.tags[34675].value == P3 and page.tags[700].value == XMP
+            assert page.tags[338].value in ((2,), 2)
+        found = np.cumsum(np.frombuffer(raw, "<u2").reshape(16, 24, 4), axis=1, dtype=np.uint16)
+    else:
+        at = content.index(b"IDAT")
+        size = struct.unpack(">I", content[at - 4 : at])[0]
+        rows = np.frombuffer(zlib.decompress(content[at + 4 : at + 4 + size]), np.uint8)
+        rows = np.cumsum(rows.reshape(16, -1)[:, 1:], axis=0, dtype=np.uint8)
+        found = rows.view(">u2").reshape(16, 24, 4)
+    assert np.array_equal(found, np.dstack([DEEP, alpha]))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+def test_transparency_passes_through(identity: Restorer, tmp_path: Path, suffix: str) -> None:
+    alpha = np.zeros((16, 24), np.uint8)
+    alpha[4:12, 4:20], alpha[5, 5] = 255, 100
+    four = np.dstack([NOISE, alpha])
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(four).save(path, **LOSSLESS.get(suffix, {}))
+    with Image.open(restored(identity, path)) as found:
+        assert np.array_equal(np.asarray(found), four)
+
+
+def test_colours_under_transparency_do_not_bleed(identity: Restorer) -> None:
+    alpha = np.zeros((32, 32), np.uint8)
+    alpha[:, 16:] = 255
+    shown = np.full((32, 32, 3), 200, np.uint8)
+    hidden = shown.copy()
+    hidden[:, :16] = 0
+    assert np.array_equal(fill_transparent(hidden, alpha), shown)
+    torn = Restorer(identity.config).eval()
+    import torch
+
+    torch.nn.init.normal_(torn.output.weight, std=0.05)
+    clean = restore_image(torn, shown)
+    assert np.array_equal(restore_image(torn, fill_transparent(hidden, alpha)), clean)
+    assert not np.array_equal(restore_image(torn, hidden)[:, 16:], clean[:, 16:])
+
+
+def test_grey_stays_grey(identity: Restorer, tmp_path: Path) -> None:
+    for mode, name in (("L", "a.jpg"), ("L", "a.png"), ("LA", "b.png"), ("L", "a.tif")):
+        Image.fromarray(NOISE[:, :, 0]).convert(mode).save(tmp_path / name)
+        with Image.open(restored(identity, tmp_path / name, suffix=mode)) as found:
+            assert found.mode == mode
+
+
+@pytest.mark.parametrize(("name", "kind", "ending"), [
+    ("png", "PNG", ".png"),
+    ("jpeg", "JPEG", ".jpg"),
+    ("webp", "WEBP", ".webp"),
+    ("tiff", "TIFF", ".tif"),
+    ("avif", "AVIF", ".avif"),
+])  # fmt: skip
+def test_formats_that_are_asked_for(
+    identity: Restorer, tmp_path: Path, name: str, kind: str, ending: str
+) -> None:
+    flat = np.zeros((16, 16, 3), np.uint8) + np.array([180, 90, 60], np.uint8)
+    Image.fromarray(flat).save(tmp_path / "a.bmp")
+    target = restored(identity, tmp_path / "a.bmp", format=name)
+    assert target.suffix == ending
+    with Image.open(target) as found:
+        assert found.format == kind
+        assert np.abs(np.asarray(found).astype(int) - flat).max() <= 4
+
+
+def test_jpeg_is_written_without_subsampling_at_95(identity: Restorer, tmp_path: Path) -> None:
+    from PIL import JpegImagePlugin
+
+    Image.fromarray(NOISE).save(tmp_path / "a.jpg", quality=50)
+    Image.fromarray(NOISE).save(tmp_path / "b.jpg", quality=95)
+    with (
+        Image.open(restored(identity, tmp_path / "a.jpg")) as found,
+        Image.open(tmp_path / "b.jpg") as wanted,
+    ):
+        assert JpegImagePlugin.get_sampling(found) == 0
+        assert found.quantization == wanted.quantization
+
+
+def test_what_a_format_cannot_hold_is_said(identity: Restorer, tmp_path: Path) -> None:
+    alpha = np.full((16, 24), 128, np.uint8)
+    Image.fromarray(np.dstack([NOISE, alpha])).save(tmp_path / "a.png", icc_profile=P3)
+    report = restore_files([tmp_path / "a.png"], tmp_path / "out", identity, None, format="jpeg")
+    assert "transparency" in report.restored[0].notes[0]
+    lost = encode_photograph(read_photograph(tmp_path / "a.png"), NOISE, "bmp")[1]
+    assert len(lost) == 2 and "sRGB" in lost[0]
+    Image.fromarray(NOISE).convert("CMYK").save(tmp_path / "c.jpg")
+    report = restore_files([tmp_path / "c.jpg"], tmp_path / "out", identity, None)
+    assert "CMYK" in report.restored[0].notes[0]
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_the_network_runs_at_the_depth_of_its_input(identity: Restorer, kind: type) -> None:
+    import torch
+
+    changed = Restorer(identity.config).eval()
+    torch.nn.init.normal_(changed.output.weight, std=0.02)
+    eight = restore_image(changed, NOISE)
+    white = 65535 if kind is np.uint16 else 1
+    deep = restore_image(changed, (NOISE / 255 * white).astype(kind))
+    assert deep.dtype == kind
+    assert np.abs(deep / white * 255 - eight).max() <= 0.51
+
+
+def test_a_heic_without_its_extra_is_one_line(
+    identity: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmfe_cache.images import opening
+
+    monkeypatch.setattr(opening, "has_heic", lambda: False)
+    monkeypatch.setattr(opening, "has_raw", lambda: False)
+    (tmp_path / "in").mkdir()
+    for name in ("a.heic", "b.dng"):
+        (tmp_path / "in" / name).write_bytes(bytes(64))
+    Image.fromarray(NOISE).save(tmp_path / "in" / "c.png")
+    report: RestoreReport = restore_files([tmp_path / "in"], tmp_path / "out", identity, None)
+    assert not report.failed and len(report.restored) == 1
+    reasons = {one.path.name: one.reason for one in report.left_out}
+    assert "mmfe[heic]" in reasons["a.heic"] and "mmfe[raw]" in reasons["b.dng"]
+    report = restore_files([tmp_path / "in" / "a.heic"], tmp_path / "out", identity, None)
+    assert "mmfe[heic]" in str(report.failed[0][1])
+
+
+def test_heic_in_and_out(identity: Restorer, tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    flat = np.zeros((64, 96, 3), np.uint8) + np.array([180, 90, 60], np.uint8)
+    flat[:32, :48] = 230
+    Image.fromarray(flat).save(tmp_path / "a.heic", quality=95, icc_profile=P3, exif=exif(6))
+    before = read_rgb8(tmp_path / "a.heic")
+    target = restored(identity, tmp_path / "a.heic")
+    with Image.open(target) as found:
+        assert found.format == "HEIF" and found.info["icc_profile"] == P3
+    assert np.abs(read_rgb8(target).astype(int) - before).max() <= 12
