@@ -83,8 +83,8 @@ def train(
     Example: mmfe guide train photos/ --out my-scene.safetensors
     """
     from mmfe_cache.errors import UsageError
-    from mmfe_cache.guides.scene_training import train_scene
-    from mmfe_cache.guides.scene_weights import save_scene
+    from mmfe_cache.guides.scene.training import train_scene
+    from mmfe_cache.guides.scene.weights import save_scene
     from mmfe_cache.machine import pick_device
 
     if out.suffix != ".safetensors":
@@ -146,8 +146,8 @@ def evaluate(
     from mmfe_cache.degradations import KINDS
     from mmfe_cache.errors import UsageError
     from mmfe_cache.guides import load_guide
-    from mmfe_cache.guides.scene_data import find_photos
-    from mmfe_cache.guides.scene_evaluation import evaluate_guide
+    from mmfe_cache.guides.scene.data import find_photos
+    from mmfe_cache.guides.scene.evaluation import evaluate_guide
 
     found = find_photos(photos)
     config = degradations.open_config(

@@ -15,9 +15,9 @@ from scipy.stats import rankdata
 from mmfe_cache.degradations import CLEAR, COMPOSITIONS, KINDS, PROCEDURAL, DegradationConfig
 from mmfe_cache.guides.base import Guide
 from mmfe_cache.guides.dominance import nearest_is_dominant
-from mmfe_cache.guides.scene import Judgement, SceneGuide
-from mmfe_cache.guides.scene_data import Rendered, compose
-from mmfe_cache.guides.scene_traits import TRAITS
+from mmfe_cache.guides.scene.data import Rendered, compose
+from mmfe_cache.guides.scene.guide import Judgement, SceneGuide
+from mmfe_cache.guides.scene.network import TRAITS
 from mmfe_cache.images import read_rgb8
 from mmfe_cache.progress import Progress, SilentProgress, Task
 from mmfe_cache.views import View

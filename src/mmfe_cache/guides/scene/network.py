@@ -18,7 +18,13 @@ from torch.nn import functional as F
 
 from mmfe_cache.degradations import KINDS
 from mmfe_cache.guides.pooling import GRID, Projection, pool_grid
-from mmfe_cache.guides.scene_traits import TRAITS
+
+TRAITS = ("airlight", "noise", "luminance")
+"""What undoing the damage takes beside its severities. The haze's airlight, from 0 (darkest
+published) to 1: two pictures under haze of one severity need different things where it is grey or
+white. The standard deviation of low light's noise, 1 the strongest published: how much to smooth a
+dark picture is a matter of its noise, not of its darkness. The mean of the clean picture's red,
+green and blue."""
 
 DIM = 128
 """D, the width of its embeddings."""

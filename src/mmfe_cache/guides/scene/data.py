@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,9 @@ from mmfe_cache.degradations import (
     DegradationConfig,
     degrade,
 )
+from mmfe_cache.degradations.haze import AIRLIGHT
+from mmfe_cache.degradations.low import NOISE
 from mmfe_cache.errors import DataError
-from mmfe_cache.guides.scene_traits import applied_traits
 from mmfe_cache.images import IMAGE_SUFFIXES, read_rgb8
 from mmfe_cache.samples import ImageArray
 from mmfe_cache.seeds import generator
@@ -119,6 +120,22 @@ def compose(
     truth = np.array([made.severities.get(kind, 0.0) for kind in KINDS], np.float32)
     traits = applied_traits(made.parameters)
     return Rendered(made.image, clean, truth, traits, present, composition)
+
+
+def applied_traits(parameters: Mapping[str, Mapping[str, float]]) -> NDArray[np.float32]:
+    """The traits that lie in how a picture was degraded: all of `TRAITS` but the last.
+
+    Args:
+        parameters: of each degradation, as `degrade` records them.
+
+    Returns:
+        (2,) in [0, 1]; NaN where the degradation that has the trait is not there.
+    """
+    darkest, brightest = AIRLIGHT
+    airlight = parameters.get("haze", {}).get("airlight", np.nan)
+    noise = parameters.get("low", {}).get("noise", np.nan)
+    traits = np.array([(airlight - darkest) / (brightest - darkest), noise / NOISE[1]], np.float32)
+    return np.clip(traits, 0, 1)  # varied haze may be darker or brighter than published; NaN stays
 
 
 def render(photo: Path, seed: int, number: int, config: DegradationConfig = PROCEDURAL) -> Rendered:

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmfe_cache.degradations import PROCEDURAL, DegradationConfig
-from mmfe_cache.guides.scene_data import Rendered, stream
-from mmfe_cache.guides.scene_network import STRIDE
+from mmfe_cache.guides.scene.data import Rendered, stream
+from mmfe_cache.guides.scene.network import STRIDE
 from mmfe_cache.seeds import generator
 from mmfe_cache.views import View
 

@@ -10,12 +10,12 @@ from PIL import Image
 
 from mmfe_cache.degradations import COMPOSITIONS, KINDS
 from mmfe_cache.errors import DataError
-from mmfe_cache.guides import scene_training
 from mmfe_cache.guides.pooling import pool_grid
-from mmfe_cache.guides.scene_batches import clean_statistics, training_batches
-from mmfe_cache.guides.scene_data import compose, find_photos, render, stream
-from mmfe_cache.guides.scene_network import DIM, LOCAL, SceneNetwork
-from mmfe_cache.guides.scene_training import (
+from mmfe_cache.guides.scene import training
+from mmfe_cache.guides.scene.batches import clean_statistics, training_batches
+from mmfe_cache.guides.scene.data import compose, find_photos, render, stream
+from mmfe_cache.guides.scene.network import DIM, LOCAL, TRAITS, SceneNetwork
+from mmfe_cache.guides.scene.training import (
     COMMON,
     LOCAL_SCALE,
     losses,
@@ -23,7 +23,6 @@ from mmfe_cache.guides.scene_training import (
     split_photos,
     train_scene,
 )
-from mmfe_cache.guides.scene_traits import TRAITS
 
 
 @pytest.fixture(scope="module")
@@ -177,8 +176,8 @@ def test_settling_scales_pooled_tokens_and_keeps_the_heads(folder, monkeypatch):
     ours, theirs = network.state_dict(), same.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     # What it says of a picture depends neither on the scale nor on the common part.
-    monkeypatch.setattr(scene_training, "LOCAL_SCALE", 1.0)
-    monkeypatch.setattr(scene_training, "COMMON", 0.0)
+    monkeypatch.setattr(training, "LOCAL_SCALE", 1.0)
+    monkeypatch.setattr(training, "COMMON", 0.0)
     settle(plain, pictures)
     with torch.no_grad():
         before = plain(pictures[-1])

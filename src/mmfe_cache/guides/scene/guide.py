@@ -16,9 +16,8 @@ from torch import Tensor
 from mmfe_cache.degradations import KINDS
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.guides.base import PixelGuide, check_image
-from mmfe_cache.guides.scene_network import DIM, MIN_SIDE
-from mmfe_cache.guides.scene_traits import TRAITS
-from mmfe_cache.guides.scene_weights import load_scene
+from mmfe_cache.guides.scene.network import DIM, MIN_SIDE, TRAITS
+from mmfe_cache.guides.scene.weights import load_scene
 from mmfe_cache.samples import ImageArray
 from mmfe_cache.views import mirror_to
 
@@ -45,7 +44,7 @@ class Judgement:
 
 
 class SceneGuide(PixelGuide):
-    """See `mmfe_cache.guides.scene_network` for what each embedding is.
+    """See `mmfe_cache.guides.scene.network` for what each embedding is.
 
     Args:
         weights: a file of ``mmfe guide train``; None takes the shipped one.

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mmfe_cache.guides.scene_evaluation import (
+from mmfe_cache.guides.scene.evaluation import (
     Seen,
     average_precision,
     dominant_share,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmfe_cache.errors import GuideError
-from mmfe_cache.guides.scene_network import DIM, SceneNetwork
+from mmfe_cache.guides.scene.network import DIM, SceneNetwork
 from mmfe_cache.io import write_file
 
 FORMAT = "mmfe-scene"
@@ -100,7 +100,7 @@ def _read(path: Path | None) -> bytes:
     try:
         if path is not None:
             return path.read_bytes()
-        return resources.files("mmfe_cache.guides").joinpath(SHIPPED).read_bytes()
+        return resources.files("mmfe_cache.guides.scene").joinpath(SHIPPED).read_bytes()
     except FileNotFoundError as problem:
         raise GuideError(
             "the weights of the guide scene are missing",
@@ -110,7 +110,7 @@ def _read(path: Path | None) -> bytes:
 
 
 def _check_shipped(digest: str) -> None:
-    note = resources.files("mmfe_cache.guides").joinpath("scene.json").read_text("utf-8")
+    note = resources.files("mmfe_cache.guides.scene").joinpath("scene.json").read_text("utf-8")
     expected = json.loads(note)["sha256"]
     if digest != expected:
         raise GuideError(

@@ -1,0 +1,11 @@
+"""The guide ``scene``: degradations seen by a small network that comes with the package.
+
+`guide` is what encodes pictures, `network` what it runs, `weights` how it lies on disk; `data`,
+`batches` and `training` make its weights, `evaluation` measures any guide.
+"""
+
+from __future__ import annotations
+
+from .guide import Judgement, SceneGuide
+
+__all__ = ["Judgement", "SceneGuide"]
