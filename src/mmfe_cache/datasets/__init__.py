@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from .check import check_dataset
-from .check_report import CheckReport, PartCheck
-from .packed import find_packs
-from .registry import (
-    DATASETS,
-    SPLITS,
-    DatasetInfo,
-    data_root,
-    dataset_info,
-    load_dataset,
-    splits_of,
-)
-from .sources import DerivedSource, NoisySource, SyntheticSource, WindowSource, add_noise
-from .synth import SynthReport, write_synth
+from typing import TYPE_CHECKING
+
+from mmfe_cache.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .check import check_dataset
+    from .check_report import CheckReport, PartCheck
+    from .packed import find_packs
+    from .registry import (
+        DATASETS,
+        SPLITS,
+        DatasetInfo,
+        data_root,
+        dataset_info,
+        load_dataset,
+        splits_of,
+    )
+    from .sources import DerivedSource, NoisySource, SyntheticSource, WindowSource, add_noise
+    from .synth import SynthReport, write_synth
 
 __all__ = [
     "DATASETS",
@@ -37,3 +42,28 @@ __all__ = [
     "splits_of",
     "write_synth",
 ]
+
+# Imported when asked for: listing a folder's photographs needs no data set.
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "DATASETS": "mmfe_cache.datasets.registry",
+        "SPLITS": "mmfe_cache.datasets.registry",
+        "CheckReport": "mmfe_cache.datasets.check_report",
+        "DatasetInfo": "mmfe_cache.datasets.registry",
+        "DerivedSource": "mmfe_cache.datasets.sources",
+        "NoisySource": "mmfe_cache.datasets.sources",
+        "PartCheck": "mmfe_cache.datasets.check_report",
+        "SynthReport": "mmfe_cache.datasets.synth",
+        "SyntheticSource": "mmfe_cache.datasets.sources",
+        "WindowSource": "mmfe_cache.datasets.sources",
+        "add_noise": "mmfe_cache.datasets.sources",
+        "check_dataset": "mmfe_cache.datasets.check",
+        "data_root": "mmfe_cache.datasets.registry",
+        "dataset_info": "mmfe_cache.datasets.registry",
+        "find_packs": "mmfe_cache.datasets.packed",
+        "load_dataset": "mmfe_cache.datasets.registry",
+        "splits_of": "mmfe_cache.datasets.registry",
+        "write_synth": "mmfe_cache.datasets.synth",
+    },
+)

@@ -1,6 +1,24 @@
 """The store: a sharded Zarr v3 cache of embeddings, read at the speed of memory."""
 
-from mmfe_cache.store.location import store_path
-from mmfe_cache.store.reader import CacheReader, open_cache
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mmfe_cache.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from mmfe_cache.store.location import store_path
+    from mmfe_cache.store.reader import CacheReader, open_cache
 
 __all__ = ["CacheReader", "open_cache", "store_path"]
+
+# Imported when asked for: the reader needs torch, and the command line reads the format's limits
+# before it knows whether anything will be read.
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "CacheReader": "mmfe_cache.store.reader",
+        "open_cache": "mmfe_cache.store.reader",
+        "store_path": "mmfe_cache.store.location",
+    },
+)

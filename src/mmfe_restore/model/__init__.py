@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from mmfe_restore.model.ledger import count_macs, count_parameters, info, parts
-from mmfe_restore.model.network import MGFB_SITES, MOFE_SITES
-from mmfe_restore.model.restorer import Restorer
+from typing import TYPE_CHECKING
+
+from mmfe_cache.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from mmfe_restore.model.ledger import count_macs, count_parameters, info, parts
+    from mmfe_restore.model.network import MGFB_SITES, MOFE_SITES
+    from mmfe_restore.model.restorer import Restorer
 
 __all__ = [
     "MGFB_SITES",
@@ -15,3 +20,17 @@ __all__ = [
     "info",
     "parts",
 ]
+
+# Imported when asked for: which networks are shipped is known without torch.
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "MGFB_SITES": "mmfe_restore.model.network",
+        "MOFE_SITES": "mmfe_restore.model.network",
+        "Restorer": "mmfe_restore.model.restorer",
+        "count_macs": "mmfe_restore.model.ledger",
+        "count_parameters": "mmfe_restore.model.ledger",
+        "info": "mmfe_restore.model.ledger",
+        "parts": "mmfe_restore.model.ledger",
+    },
+)

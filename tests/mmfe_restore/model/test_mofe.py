@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from mmfe_restore.model.experts import Router
 from mmfe_restore.model.mofe import MoFE
-from mmfe_restore.model.wavelet import bands_at
+from mmfe_restore.model.wavelet import bands_at, haar
 from mmfe_restore.recipes.schema import ModelConfig
 
 B, H, W, C, HEADS, D, N, K = 2, 6, 8, 8, 2, 5, 3, 9
@@ -67,3 +67,12 @@ def test_the_block_is_equations_5_and_6() -> None:
     weights = (q @ k.transpose(-1, -2) * attn.temperature).softmax(dim=-1)
     out = F.conv2d((weights @ v).reshape(B, C, H, W), attn.project_out.weight)
     torch.testing.assert_close(mofe(x, bands, answer), x + out.permute(0, 2, 3, 1))
+
+
+def test_inference_takes_the_same_transform_without_the_package() -> None:
+    image = torch.rand(2, 3, 6, 10, dtype=torch.float64)
+    low, high = haar(image)
+    with torch.no_grad():
+        sliced_low, sliced_high = haar(image)
+    torch.testing.assert_close(sliced_low, low, atol=1e-12, rtol=0)
+    torch.testing.assert_close(sliced_high, high, atol=1e-12, rtol=0)
