@@ -59,13 +59,36 @@ def test_what_goes_wrong_is_said(
     assert words in capsys.readouterr().err
 
 
-def test_without_a_run_it_says_how_to_train_one(
+def test_without_a_checkpoint_the_network_of_the_package_is_used_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_png(tmp_path / "in.png", np.zeros((8, 8, 3), dtype=np.uint8))
-    assert run(["restore", "in.png", "-o", "out"]) == 2
-    assert "mmfe train" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)  # no runs/ here
+    image = np.random.default_rng(1).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+    write_png(tmp_path / "in.png", image)
+    assert run(["restore", "in.png", "-o", "out", "--json"]) == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert found["checkpoint"] == "mmfe-small"
+    assert found["guide"] == "scene"
+    seen = found["restored"][0]["seen"]
+    assert set(seen) == {"low", "haze", "rain", "snow"}
+    assert all(0 <= severity <= 1 for severity in seen.values())
+    assert "mmfe-small" in captured.err
+
+
+def test_strength_runs_from_the_input_to_the_restorer(tmp_path: Path) -> None:
+    image = np.random.default_rng(2).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+    write_png(tmp_path / "in.png", image)
+    found: dict[str, np.ndarray] = {}
+    for strength in ("0", "0.5", "1"):
+        target = tmp_path / f"{strength}.png"
+        arguments = ["restore", str(tmp_path / "in.png"), "-o", str(target)]
+        assert run([*arguments, "--strength", strength]) == 0
+        found[strength] = read_rgb8(target).astype(float)
+    assert np.array_equal(found["0"], image)
+    assert not np.array_equal(found["1"], image)
+    assert np.abs(found["0.5"] - (found["1"] + image) / 2).max() <= 1
+    assert run(["restore", str(tmp_path / "in.png"), "-o", "x", "--strength", "2"]) == 2
 
 
 def test_a_guide_in_another_state_is_refused(

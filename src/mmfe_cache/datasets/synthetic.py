@@ -78,10 +78,11 @@ def load_synthetic(split: Split, root: Path) -> SampleSet:
         photographs = find_photographs(folder)
     else:
         folder, layout = root, "one folder, split by scene"
-        # Masks and maps that lie below the root are no photographs.
-        found = tuple(
-            p for p in find_photographs(folder) if not maps & set(p.path.resolve().parents)
-        )
+        found = find_photographs(folder)
+        if maps:
+            # Masks and maps that lie below the root are no photographs.
+            files = [p.path for p in found if not maps & set(p.path.resolve().parents)]
+            found = find_photographs(files)
         photographs = split_photographs(found)[split]
     classes = (*COMPOSITIONS, CLEAR) if clear else COMPOSITIONS
     config.check((photograph.name for photograph in photographs), kinds_of("low_haze_rain_snow"))

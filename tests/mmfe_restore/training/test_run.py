@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,16 +14,17 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from mmfe_cache.datasets import load_dataset
-from mmfe_cache.errors import MmfeError, UsageError
+from mmfe_cache.errors import MmfeError, ModelError, UsageError
 from mmfe_cache.progress import SilentProgress
 from mmfe_cache.store import open_cache, store_path
 from mmfe_restore.data import SampleGuidance, Schedule, TrainingBatches
 from mmfe_restore.losses import fourier_loss, l1_loss
 from mmfe_restore.model import Restorer
-from mmfe_restore.recipes import recipe_to_dict
+from mmfe_restore.recipes import load_recipe, recipe_to_dict
 from mmfe_restore.recipes.reading import parse_yaml
 from mmfe_restore.training import plan_run, train
 from mmfe_restore.training.checkpoints import list_checkpoints, read_checkpoint
+from mmfe_restore.training.inputs import find_weights, new_restorer
 from mmfe_restore.training.task import RestorationTask
 
 
@@ -361,3 +363,23 @@ def test_a_plan_counts_what_a_run_does(world, finished):
     assert [stage.views for stage in plan.stages] == [("whole@16",), ("whole@32",)]
     assert plan.problem is None
     assert plan.to_json()["exit_code"] == 0
+
+
+def test_a_run_and_a_shipped_network_start_another(world, tmp_path):
+    first = world.recipe("train.max_steps=1")
+    train(first, **world.sources, out=tmp_path / "first")
+    still = world.recipe("train.max_steps=1", "train.learning_rate=1e-9", "train.seed=5")
+    train(still, **world.sources, out=tmp_path / "second", init_from=tmp_path / "first")
+    states = [
+        Restorer.from_pretrained(tmp_path / name / "model").state_dict()
+        for name in ("first", "second")
+    ]
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, rtol=0, atol=1e-7)
+    with pytest.raises(ModelError, match="another network"):
+        train(still, **world.sources, out=tmp_path / "third", init_from=Path("mmfe-small"))
+    with pytest.raises(UsageError, match="no weights to start from"):
+        train(still, **world.sources, out=tmp_path / "third", init_from=tmp_path / "nothing")
+    started = new_restorer(load_recipe("small"), find_weights(Path("mmfe-small")))
+    shipped = Restorer.from_pretrained("mmfe-small").state_dict()
+    assert all(torch.equal(value, shipped[name]) for name, value in started.state_dict().items())
