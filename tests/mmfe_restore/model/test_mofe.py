@@ -70,9 +70,9 @@ def test_the_block_is_equations_5_and_6() -> None:
 
 
 def test_inference_takes_the_same_transform_without_the_package() -> None:
-    image = torch.rand(2, 3, 6, 10, dtype=torch.float64)
+    image = torch.rand(2, 3, 6, 10)
     low, high = haar(image)
     with torch.no_grad():
         sliced_low, sliced_high = haar(image)
-    torch.testing.assert_close(sliced_low, low, atol=1e-12, rtol=0)
-    torch.testing.assert_close(sliced_high, high, atol=1e-12, rtol=0)
+    torch.testing.assert_close(sliced_low, low, atol=1e-6, rtol=0)
+    torch.testing.assert_close(sliced_high, high, atol=1e-6, rtol=0)
