@@ -74,7 +74,9 @@ def command(
     ] = OutputFormat.keep,
     suffix: Annotated[
         str,
-        typer.Option("--suffix", metavar="TEXT", help="Added to every file's name: a_TEXT.jpg."),
+        typer.Option(
+            "--suffix", metavar="TEXT", help="Added to every name: with _new, a.jpg is a_new.jpg."
+        ),
     ] = "",
     force: Annotated[
         bool,
@@ -98,9 +100,8 @@ def command(
     used = pick_device(device)
     sides = _tile(tile)
     bits = _precision(precision)
-    plan(
-        inputs, out, format=file_format.value, suffix=suffix
-    )  # a wrong path is said before a network is loaded
+    # A wrong path is said before a network is loaded.
+    plan(inputs, out, format=file_format.value, suffix=suffix)
     restorer, folder = _load(checkpoint)
     restorer = restorer.to(used)
     looking = guide_for(restorer, name=guide, device=device)

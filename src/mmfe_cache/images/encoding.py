@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
-from mmfe_cache.io import write_file
 from mmfe_cache.errors import DataError
 from mmfe_cache.images.opening import HEIC_SUFFIXES, RAW_SUFFIXES, has_heic
 from mmfe_cache.images.profiles import Pixels, Profile, profile_of, srgb_profile
 from mmfe_cache.images.reading import Photograph
+from mmfe_cache.io import write_file
 from mmfe_cache.samples import ImageArray
 
 Format = Literal["png", "jpeg", "webp", "tiff", "avif"]

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mmfe_cache.io import write_file
 from mmfe_cache.datasets.listing import some
 from mmfe_cache.errors import DataError, MmfeError
 from mmfe_cache.images import encode_photograph, read_photograph
+from mmfe_cache.io import write_file
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_restore.inference.image import Tile, restore_image
 from mmfe_restore.inference.jobs import Job, LeftOut, OutputFormat, plan
