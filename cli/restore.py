@@ -83,7 +83,9 @@ def command(
     ] = OutputFormat.keep,
     suffix: Annotated[
         str,
-        typer.Option("--suffix", metavar="TEXT", help="Added to every file's name: a_TEXT.jpg."),
+        typer.Option(
+            "--suffix", metavar="TEXT", help="Added to every name: with _new, a.jpg is a_new.jpg."
+        ),
     ] = "",
     force: Annotated[
         bool,
