@@ -17,8 +17,9 @@ from mmfe_cache.guides.calls import guide_calls
 from mmfe_cache.machine import pick_device
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray, SampleSet
+from mmfe_restore.data import differing_guide, guide_fingerprint
 from mmfe_restore.evaluation import pictures, ranks
-from mmfe_restore.evaluation.guidance import check_guidance, differing_guide, trained_guide
+from mmfe_restore.evaluation.guidance import check_guidance, trained_guide
 from mmfe_restore.evaluation.pictures import Pictures
 from mmfe_restore.evaluation.protocols import Protocol, protocol_named
 from mmfe_restore.evaluation.reading import Pair, batches, read_pairs
@@ -225,7 +226,7 @@ def _guide_notes(
         return ("the checkpoint does not say which guide state it was trained with: not checked",)
     return tuple(
         f"the cache's guide ran in another precision than in training ({line})"
-        for line in differing_guide(trained, cache)
+        for line in differing_guide(trained, guide_fingerprint(cache.fingerprint))
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmfe_restore.model.ledger import count_macs, count_parameters, info, parts
+from mmfe_restore.model.complexity import count_macs, count_parameters, info, parts
 from mmfe_restore.model.network import MGFB_SITES, MOFE_SITES
 from mmfe_restore.model.restorer import Restorer
 
