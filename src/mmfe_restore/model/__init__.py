@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mmfe_cache.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from mmfe_restore.model.ledger import count_macs, count_parameters, info, parts
+    from mmfe_restore.model.complexity import count_macs, count_parameters, info, parts
     from mmfe_restore.model.network import MGFB_SITES, MOFE_SITES
     from mmfe_restore.model.restorer import Restorer
 
