@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mmfe_cache.errors import GuideError, ModelError, UsageError
-from mmfe_cache.store.metadata import flatten
+from mmfe_cache.store.format import flatten
 from mmfe_cache.views import View
 from mmfe_restore.data import differing_guide, only_precision
 

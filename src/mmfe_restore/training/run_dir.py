@@ -18,7 +18,7 @@ from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.io import draft_folder, remove_drafts, write_file, write_json
 from mmfe_cache.lock import locked
 from mmfe_cache.parsing import DuplicateKeyError, parse_json, parse_yaml
-from mmfe_cache.store.metadata import flatten
+from mmfe_cache.store.format import flatten
 from mmfe_restore.data import guide_fingerprint
 from mmfe_restore.recipes import recipe_from_dict, recipe_settings, recipe_to_dict
 from mmfe_restore.recipes.checks import UnknownKeyError
