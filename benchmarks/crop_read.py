@@ -27,8 +27,7 @@ from torch.utils.data import DataLoader
 from mmfe_cache.datasets import load_dataset, write_synth
 from mmfe_cache.images import read_rgb8
 from mmfe_cache.packing import open_pack, pack
-from mmfe_cache.packing.codec import LEVEL
-from mmfe_cache.packing.tiles import split_tiles
+from mmfe_cache.packing.codec import LEVEL, split_tiles
 from mmfe_cache.samples import ImageArray, PixelSource, Sample
 from mmfe_restore.data.pairs import TrainingPairs, collate_pairs
 from mmfe_restore.data.schedule import Draw

@@ -9,13 +9,13 @@ from mmfe_cache.lazy import lazy_names
 if TYPE_CHECKING:
     from .check import check_dataset
     from .check_report import CheckReport, PartCheck
-    from .packed import find_packs
     from .registry import (
         DATASETS,
         SPLITS,
         DatasetInfo,
         data_root,
         dataset_info,
+        find_packs,
         load_dataset,
         splits_of,
     )
@@ -61,7 +61,7 @@ __getattr__, __dir__ = lazy_names(
         "check_dataset": "mmfe_cache.datasets.check",
         "data_root": "mmfe_cache.datasets.registry",
         "dataset_info": "mmfe_cache.datasets.registry",
-        "find_packs": "mmfe_cache.datasets.packed",
+        "find_packs": "mmfe_cache.datasets.registry",
         "load_dataset": "mmfe_cache.datasets.registry",
         "splits_of": "mmfe_cache.datasets.registry",
         "write_synth": "mmfe_cache.datasets.synth",

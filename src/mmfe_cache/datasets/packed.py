@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from mmfe_cache.errors import DataError
+from mmfe_cache.packing.locate import pack_places
+from mmfe_cache.packing.reader import PackReader, open_pack
 from mmfe_cache.samples import SampleSet
 
 from .cdd11 import UNFINISHED_FILE
 from .listing import list_images, some
 from .splits import Split
-
-if TYPE_CHECKING:
-    from mmfe_cache.packing import PackReader
 
 _PROBES = 64
 """How many of the packed files are compared with those in the folder."""
@@ -42,8 +40,6 @@ def find_pack(name: str, split: Split, root: Path) -> tuple[PackReader | None, t
     Raises:
         DataError: what lies there is damaged or no pack.
     """
-    from mmfe_cache.packing import open_pack, pack_places
-
     foreign: list[str] = []
     if (root / UNFINISHED_FILE).exists():
         return None, ()
@@ -58,45 +54,8 @@ def find_pack(name: str, split: Split, root: Path) -> tuple[PackReader | None, t
     return None, tuple(foreign)
 
 
-def find_packs(
-    name: str, root: Path, splits: Sequence[str] | None = None
-) -> list[tuple[Split, PackReader]]:
-    """The packs of a data set.
-
-    Args:
-        name: of the data set.
-        root: its folder, or the folder of its packs.
-        splits: which; None takes those that are packed.
-
-    Raises:
-        UsageError: an unknown data set or split.
-        DataError: there is none, one of ``splits`` has none, or one cannot be read.
-    """
-    from mmfe_cache.packing import pack_places
-
-    from .registry import SPLITS, check_split, dataset_info
-
-    dataset_info(name)
-    wanted: list[Split] = [check_split(split) for split in splits or SPLITS]
-    found: list[tuple[Split, PackReader | None]] = [
-        (split, find_pack(name, split, root)[0]) for split in wanted
-    ]
-    lacking = [split for split, pack in found if pack is None]
-    if lacking and (splits or len(lacking) == len(wanted)):
-        first = pack_places(root, name, lacking[0])
-        raise DataError(
-            f"there is no pack of {name!r}, split {' or '.join(lacking)}, under {root}",
-            got="none of " + ", ".join(str(place.relative_to(root)) for place in first),
-            expected="what `mmfe data pack` writes, in ROOT/packed or in the folder of its --out",
-            remedy=f"mmfe data pack --dataset {name}, or name the folder of its --out as --root",
-        )
-    return [(split, pack) for split, pack in found if pack is not None]
-
-
-def packs_of_their_own(name: str, folder: Path) -> tuple[Split, ...]:
+def packed_splits(name: str, folder: Path) -> tuple[Split, ...]:
     """The splits whose packs lie in ``folder`` itself, as `mmfe data pack --out` writes them."""
-    from mmfe_cache.packing import pack_places
-
     splits: tuple[Split, ...] = get_args(Split)
     return tuple(
         split

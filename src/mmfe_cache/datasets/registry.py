@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 from mmfe_cache.errors import DataError, UsageError
+from mmfe_cache.packing.locate import pack_places
+from mmfe_cache.packing.reader import PackReader
 from mmfe_cache.samples import Sample, SampleSet
 
 from . import tasks
 from .assemble import sample_set, samples_of
 from .cdd11 import SCENES, cdd11_parts, made_splits, read_severities, read_spec
 from .folder import load_folder
+from .packed import find_pack, load_packed, packed_splits
 from .parts import FolderCache, FoundPart, Part, find_part, missing_part
 from .splits import Split
 from .synthetic import load_synthetic
@@ -33,13 +36,22 @@ class DatasetInfo:
             depends on the user's files.
         parts: the parts of a split under a root; None for sets that are no list of parts.
         load: loads sets that are no list of parts.
+        synthetic: whether `data synth` writes sets of this layout, with their severities and a
+            note of the splits that were made.
+        whole_images: no published protocol crops its test images, and all its classes are judged
+            in RGB.
+        crop_multiple: its peers judge the centre crop to a multiple of this, whatever trained the
+            checkpoint; 1 leaves it to protocol and recipe.
     """
 
     name: str
     description: str
     pairs: Mapping[str, int] | None = None
     parts: Callable[[str, Path], tuple[Part, ...]] | None = None
-    load: Callable[[Split, Path], SampleSet] | None = field(default=None)
+    load: Callable[[Split, Path], SampleSet] | None = None
+    synthetic: bool = False
+    whole_images: bool = False
+    crop_multiple: int = 1
 
 
 def _fixed(
@@ -69,12 +81,15 @@ _ALL = (
         "CDD11: 11 compositions of low light, haze, rain and snow; also what `data synth` makes",
         {split: 11 * scenes for split, scenes in SCENES.items()},
         cdd11_parts,
+        synthetic=True,
+        whole_images=True,
     ),
     DatasetInfo(
         "aio3",
         "three tasks: noise (BSD400 + WED), rain (Rain100L), haze (RESIDE-OTS)",
         {"train": 3 * 5144 + 200 + 72135, "test": 3 * 68 + 100 + 500},
         _fixed(_AIO3_TRAIN, _AIO3_TEST),
+        crop_multiple=16,
     ),
     DatasetInfo(
         "aio5",
@@ -84,6 +99,7 @@ _ALL = (
             "test": 68 + 100 + 500 + 1111 + 15,
         },
         _fixed(_AIO5_TRAIN, _AIO5_TEST),
+        crop_multiple=16,
     ),
     DatasetInfo(
         "aio5-rain13k",
@@ -93,6 +109,7 @@ _ALL = (
             "test": 68 + 100 + 500 + 1111 + 15,
         },
         _fixed((*_AIO5_TRAIN, tasks.RAIN13K_TRAIN), _AIO5_TEST),
+        crop_multiple=16,
     ),
     DatasetInfo(
         "rain13k",
@@ -135,6 +152,7 @@ _ALL = (
         "synth",
         "your own clean photographs under CDD11's degradations, made while reading",
         load=load_synthetic,
+        whole_images=True,
     ),
 )
 
@@ -178,12 +196,41 @@ def splits_of(name: str, root: Path | None = None) -> tuple[Split, ...]:
     Both, but for a set that was made with one only, and for a folder that holds the packs of one.
     """
     where = data_root(name, root)
-    made = read_spec(where) if name == "cdd11" else None
+    made = read_spec(where) if dataset_info(name).synthetic else None
     if made is not None:
         return tuple(check_split(split) for split in made_splits(made))
-    from .packed import packs_of_their_own
+    return packed_splits(name, where) or SPLITS
 
-    return packs_of_their_own(name, where) or SPLITS
+
+def find_packs(
+    name: str, root: Path, splits: Sequence[str] | None = None
+) -> list[tuple[Split, PackReader]]:
+    """The packs of a data set.
+
+    Args:
+        name: of the data set.
+        root: its folder, or the folder of its packs.
+        splits: which; None takes those that are packed.
+
+    Raises:
+        UsageError: an unknown data set or split.
+        DataError: there is none, one of ``splits`` has none, or one cannot be read.
+    """
+    dataset_info(name)
+    wanted: list[Split] = [check_split(split) for split in splits or SPLITS]
+    found: list[tuple[Split, PackReader | None]] = [
+        (split, find_pack(name, split, root)[0]) for split in wanted
+    ]
+    lacking = [split for split, pack in found if pack is None]
+    if lacking and (splits or len(lacking) == len(wanted)):
+        first = pack_places(root, name, lacking[0])
+        raise DataError(
+            f"there is no pack of {name!r}, split {' or '.join(lacking)}, under {root}",
+            got="none of " + ", ".join(str(place.relative_to(root)) for place in first),
+            expected="what `mmfe data pack` writes, in ROOT/packed or in the folder of its --out",
+            remedy=f"mmfe data pack --dataset {name}, or name the folder of its --out as --root",
+        )
+    return [(split, pack) for split, pack in found if pack is not None]
 
 
 def find_parts(name: str, split: str, root: Path) -> list[tuple[Part, FoundPart | None]]:
@@ -224,8 +271,6 @@ def load_dataset(
             "says what it finds there",
         )
     if packed:
-        from .packed import load_packed
-
         found = load_packed(name, wanted, where)
         if found is not None:
             return found
@@ -242,7 +287,7 @@ def _load_parts(name: str, split: Split, root: Path) -> SampleSet:
         if found is None:
             raise missing_part(root, part, f"mmfe data check --dataset {name} --root '{root}'")
         severities = None
-        if name == "cdd11":
+        if dataset_info(name).synthetic:
             severities = read_severities((found.base / found.layout.clean[0]).parent)
         samples += samples_of(found, severities)
         warnings += found.warnings()

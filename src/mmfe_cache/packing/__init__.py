@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .advice import pack_path, pack_places, unpacked_cost
+from .locate import pack_path, pack_places
 from .reader import PackedSource, PackReader, forget_packs, open_pack
+from .samples import unpacked_cost
 from .writer import PackReport, pack
 
 __all__ = [

@@ -20,9 +20,18 @@ from mmfe_cache.images import pixel_digest
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray, SampleSet
 
-from .codec import PLAIN, STORED_AS, add_green, inflate_rows
-from .recipes import load_json, load_samples
-from .tiles import TILE, TILE_BYTES, cut_tiles, join_tiles, num_tiles
+from .codec import (
+    PLAIN,
+    STORED_AS,
+    TILE,
+    TILE_BYTES,
+    add_green,
+    cut_tiles,
+    inflate_rows,
+    join_tiles,
+    num_tiles,
+)
+from .samples import load_json, load_samples
 
 FORMAT = "mmfe-pack"
 """Root attribute ``format`` of a pack."""

@@ -16,9 +16,8 @@ import numpy as np
 from mmfe_cache.errors import DataError
 from mmfe_cache.io import write_file
 
-from .codec import LEVEL, PLAIN, STORED_AS
+from .codec import LEVEL, PLAIN, STORED_AS, TILE, TILE_BYTES, num_tiles
 from .reader import FORMAT, VERSION
-from .tiles import TILE, TILE_BYTES, num_tiles
 
 _SYNC_EVERY = 32
 """Pictures between two flushes to the disk: what a power cut can cost."""

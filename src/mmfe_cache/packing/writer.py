@@ -20,11 +20,10 @@ from mmfe_cache.images import FileSource, pixel_digest
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import PixelSource, SampleSet
 
-from .codec import deflate_tiles
+from .codec import TILE_BYTES, deflate_tiles, num_tiles, split_tiles
 from .reader import VERSION, PackReader, forget_packs
-from .recipes import PictureList, dump_about, dump_samples
+from .samples import PictureList, dump_about, dump_samples
 from .staging import Record, Staging
-from .tiles import TILE_BYTES, num_tiles, split_tiles
 
 
 @dataclass(frozen=True, slots=True)

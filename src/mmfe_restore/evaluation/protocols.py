@@ -7,17 +7,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
+from mmfe_cache.datasets import DATASETS
 from mmfe_cache.errors import UsageError
 from mmfe_restore.metrics.base import Channel
 from mmfe_restore.metrics.ssim import Covariance, Window
 
 ProtocolName = Literal["mmfe", "promptir", "moce-ir", "onerestore", "restormer"]
-
-WHOLE_DATASETS = frozenset({"cdd11", "synth"})
-"""Datasets whose test images no published protocol crops."""
-
-TASK_DATASETS = frozenset({"aio3", "aio5", "aio5-rain13k"})
-"""Datasets whose peers all crop to a multiple of 16, whatever trained the checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +23,7 @@ class Protocol:
         name: as in ``--protocol``.
         description: one sentence for people.
         crop_multiple: centre-crop both images to a multiple of this first; None leaves it to
-            the recipe. Datasets in `WHOLE_DATASETS` are never cropped.
+            the recipe. Some data sets are never cropped: `DatasetInfo.whole_images`.
         rounded: round the restored image to 8 bits first, as saving it as PNG does.
         ssim_window: the window behind this protocol's published SSIM.
         covariance: of SSIM.
@@ -47,16 +42,18 @@ class Protocol:
 
     def crop_for(self, dataset: str, recipe_multiple: int) -> int:
         """The crop multiple for a dataset; 1 means the whole image."""
-        if dataset in WHOLE_DATASETS:
+        info = DATASETS.get(dataset)
+        if info is not None and info.whole_images:
             return 1
         if self.crop_multiple is not None:
             return self.crop_multiple
-        return max(16, recipe_multiple) if dataset in TASK_DATASETS else recipe_multiple
+        return max(recipe_multiple, 1 if info is None else info.crop_multiple)
 
     def channel_for(self, dataset: str, label: str) -> Channel:
         """The colour space that images of a dataset's label are judged in."""
         # CDD11's "rain" is one of eleven compositions, which everyone judges in RGB.
-        is_deraining = dataset not in WHOLE_DATASETS and label.split("-")[0] == "rain"
+        whole = dataset in DATASETS and DATASETS[dataset].whole_images
+        is_deraining = not whole and label.split("-")[0] == "rain"
         return "y" if self.luma_rain and is_deraining else "rgb"
 
     def to_json(self) -> dict[str, Any]:

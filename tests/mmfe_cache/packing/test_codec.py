@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmfe_cache.images import read_rgb8
-from mmfe_cache.packing.codec import add_green, deflate_tiles, inflate_rows
-from mmfe_cache.packing.tiles import TILE, split_tiles
+from mmfe_cache.packing.codec import TILE, add_green, deflate_tiles, inflate_rows, split_tiles
 from mmfe_cache.seeds import generator
 
 

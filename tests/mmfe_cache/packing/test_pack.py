@@ -23,7 +23,7 @@ from mmfe_cache.packing import (
     pack_path,
     unpacked_cost,
 )
-from mmfe_cache.packing.tiles import TILE, join_tiles, split_tiles
+from mmfe_cache.packing.codec import TILE, join_tiles, split_tiles
 from mmfe_cache.samples import PixelSource
 from mmfe_cache.seeds import generator
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -150,3 +151,41 @@ def _load(entry: Mapping[str, Any], picture: Callable[[int], PixelSource]) -> Pi
         return NoisySource(base, sigma, name)
     top, left, height, width = entry["window"]
     return WindowSource(base, top, left, height, width)
+
+
+def unpacked_cost(samples: SampleSet, seconds: float = 0.5) -> str | None:
+    """What reading crops from the unpacked files costs, measured on a few of them.
+
+    Args:
+        samples: the split that will be trained on.
+        seconds: how long to measure.
+
+    Returns:
+        One line for a warning; None where nothing would be gained.
+    """
+    pictures = {
+        leaf.name: leaf
+        for sample in samples.samples[:: max(1, len(samples) // 16)]
+        for source in (sample.degraded, sample.clean)
+        if source is not None and isinstance(leaf := leaf_of(source), FileSource | SyntheticSource)
+    }
+    if not pictures:
+        return None
+    made = any(isinstance(source, SyntheticSource) for source in pictures.values())
+    started, read = time.monotonic(), 0
+    for source in pictures.values():
+        try:
+            source.read()
+        except DataError:
+            continue
+        read += 1
+        if time.monotonic() - started > seconds:
+            break
+    if read == 0:
+        return None
+    cost = (time.monotonic() - started) / read
+    what = "decodes two whole pictures and makes one's weather" if made else "decodes two pictures"
+    return (
+        f"every training pair {what}, {2 * 1000 * cost:.0f} ms a pair on one core: "
+        f"`mmfe data pack --dataset {samples.dataset} --root '{samples.root}'` avoids that"
+    )
