@@ -2,17 +2,24 @@
 # Nothing is needed but Python 3.11 to 3.13 and make: each target makes .venv when it is missing or stale.
 
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS) --constraint $(CONSTRAINTS)
 OUT ?= demo
 
-.PHONY: help install demo test lint unit bench clean
+# What another Python, or another version of a dependency, would break first; needs no development tools.
+SMOKE := tests/test_smoke.py tests/mmfe_cache/store/test_unreadable.py
+LOWEST := .venv-lowest
+
+.PHONY: help install demo test test-lowest lint unit smoke clean
 
 help:
 	@echo "make demo     the whole pipeline on bundled photographs, on a CPU (result: $(OUT)/report/report.html)"
 	@echo "make test     linters, type checker, import contracts and every test"
 	@echo "make install  make .venv with mmfe in it, and no more"
+	@echo "make smoke    the few tests that another Python version would fail first"
+	@echo "make test-lowest   those tests with the lowest versions that pyproject.toml allows, in $(LOWEST)"
 	@echo "make lint | unit | clean"
 
 install: $(VENV)/.installed
@@ -27,23 +34,38 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/deptry --no-ansi .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 # Two processes of one thread each: more would only wait for one another.
 unit: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
+smoke: $(VENV)/.installed-smoke
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest $(SMOKE) $(PYTEST_ARGS)
+
+test-lowest: $(LOWEST)/constraints.txt
+	$(MAKE) smoke VENV=$(LOWEST) CONSTRAINTS=$<
+
+$(LOWEST)/constraints.txt: pyproject.toml .ci/lowest.py
+	@mkdir -p $(@D)
+	$(PYTHON) .ci/lowest.py $< > $@.part
+	@mv $@.part $@
+
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 13) and "mmfe needs Python 3.11 to 3.13, and $(PYTHON) is %d.%d; try: make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 	$(PIP) --editable .
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.installed-dev: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 	$(PIP) --editable ".[dev]"
 	@touch $(VENV)/.installed $@
 
+$(VENV)/.installed-smoke: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+	$(PIP) --editable . pytest pytest-timeout
+	@touch $(VENV)/.installed $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info src/*.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-* build dist *.egg-info src/*.egg-info .pytest_cache .ruff_cache .hypothesis

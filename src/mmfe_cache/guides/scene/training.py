@@ -26,7 +26,8 @@ from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.seeds import generator
 
 SETTLING = 80
-"""Batches over which the statistics of the trained network are fixed."""
+"""Batches over which the statistics of the trained network are fixed; fewer after fewer than 20
+steps, since a trial run would mostly settle."""
 
 WEIGHTS = {"labels": 1.0, "severities": 2.0, "traits": 1.0, "relations": 2.0, "clean": 1.0}
 """The share of each term in the loss."""
@@ -150,7 +151,9 @@ def train_scene(
         network,
         (
             batch.degraded
-            for batch in training_batches(photos, seed + 1, SETTLING, workers, 1, config)
+            for batch in training_batches(
+                photos, seed + 1, min(SETTLING, 4 * steps), workers, 1, config
+            )
         ),
     )
     return SceneTraining(
