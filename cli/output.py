@@ -87,7 +87,7 @@ def note(text: str) -> None:
 
 def note_repeated(overrides: Sequence[str]) -> None:
     """Say which keys ``--set`` was given for more than once."""
-    from mmfe_restore.recipes.overrides import repeated_keys
+    from mmfe_restore.recipes.loading import repeated_keys
 
     for key in repeated_keys(overrides):
         note(f"note: {key} is set more than once; the last value counts")

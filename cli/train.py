@@ -68,7 +68,7 @@ def command(
         _dry_run(resolved, as_json, root=root, cache=cache, init_from=init_from, wandb=wandb)
         return
     from mmfe_restore.training import train
-    from mmfe_restore.training.folder import default_folder
+    from mmfe_restore.training.run_dir import default_folder
 
     output.take_threads()
     report = train(
@@ -110,7 +110,7 @@ def _dry_run(
     init_from: Path | None,
     wandb: str | None,
 ) -> None:
-    from mmfe_restore.training.plan import plan_run
+    from mmfe_restore.training.dry_run import plan_run
 
     plan = plan_run(recipe, root=root, cache=cache, init_from=init_from, wandb=wandb)
     if as_json:

@@ -131,7 +131,7 @@ def test_a_run_reports_and_a_second_one_goes_on(capsys, sources, tmp_path):
 
 
 def test_the_default_folder_bears_the_recipe_and_its_overrides(tmp_path, monkeypatch, sources):
-    from mmfe_restore.training.folder import default_folder
+    from mmfe_restore.training.run_dir import default_folder
 
     monkeypatch.chdir(tmp_path)
     assert run(["train", "--recipe", "demo", *SETS, *sources]) == 0

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from mmfe_restore.data.batches import Batch, TrainingBatches
-from mmfe_restore.data.caches import build_command, find_store, guide_fingerprint, guide_name
+from mmfe_restore.data.cache import (
+    build_command,
+    check_cache,
+    differing_guide,
+    find_store,
+    guide_fingerprint,
+    guide_name,
+    only_precision,
+)
+from mmfe_restore.data.dataloader import Batch, TrainingBatches
+from mmfe_restore.data.dataset import Pair, TrainingPairs, collate_pairs
 from mmfe_restore.data.guidance import SampleGuidance
 from mmfe_restore.data.memory import hold_in_memory
-from mmfe_restore.data.pairs import Pair, TrainingPairs, collate_pairs
-from mmfe_restore.data.schedule import Draw, Schedule, StagePlan
+from mmfe_restore.data.sampler import Draw, Schedule, StagePlan
 
 __all__ = [
     "Batch",
@@ -19,9 +27,12 @@ __all__ = [
     "TrainingBatches",
     "TrainingPairs",
     "build_command",
+    "check_cache",
     "collate_pairs",
+    "differing_guide",
     "find_store",
     "guide_fingerprint",
     "guide_name",
     "hold_in_memory",
+    "only_precision",
 ]

@@ -15,6 +15,7 @@ from mmfe_cache.seeds import generator
 
 if TYPE_CHECKING:
     from mmfe_cache.store import CacheReader
+    from mmfe_restore.recipes.schema import Recipe
 
 Control = Literal["none", "shuffled", "constant"]
 
@@ -55,6 +56,17 @@ class SampleGuidance:
             order = generator("shuffled-guidance", len(indices)).permutation(len(indices))
             indices = indices[order]
         self._indices: NDArray[np.int64] = indices
+
+    @classmethod
+    def by_recipe(cls, recipe: Recipe, cache: CacheReader, ids: Sequence[str]) -> SampleGuidance:
+        """The guidance that ``recipe`` reads for the samples ``ids``."""
+        return cls(
+            cache,
+            ids,
+            arrays=recipe.model.reads,
+            tokens=recipe.guide.tokens,
+            control=recipe.guide.control,
+        )
 
     def read(self, positions: Sequence[int] | NDArray[np.int64], view: str) -> Embeddings:
         """The embeddings of the samples at ``positions``, as stored (float16), at ``view``."""

@@ -20,6 +20,7 @@ from mmfe_cache.machine import pick_device
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray, Sample, SampleSet
 from mmfe_cache.views import View
+from mmfe_restore.data import differing_guide, guide_fingerprint
 from mmfe_restore.evaluation import ranks
 from mmfe_restore.evaluation.compare import (
     SavedReport,
@@ -28,7 +29,7 @@ from mmfe_restore.evaluation.compare import (
     run_name,
 )
 from mmfe_restore.evaluation.eval_dataset import Pair, batches, read_pairs
-from mmfe_restore.evaluation.guidance import check_guidance, differing_guide, trained_guide
+from mmfe_restore.evaluation.guidance import check_guidance, trained_guide
 from mmfe_restore.evaluation.protocols import Protocol, protocol_named
 from mmfe_restore.evaluation.report import (
     EvalReport,
@@ -298,7 +299,7 @@ def _guide_notes(
         return ("the checkpoint does not say which guide state it was trained with: not checked",)
     return tuple(
         f"the cache's guide ran in another precision than in training ({line})"
-        for line in differing_guide(trained, cache)
+        for line in differing_guide(trained, guide_fingerprint(cache.fingerprint))
     )
 
 

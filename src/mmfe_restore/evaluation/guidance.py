@@ -10,13 +10,7 @@ from mmfe_cache.errors import CacheError, ModelError
 from mmfe_cache.parsing import parse_json
 from mmfe_cache.samples import SampleSet
 from mmfe_cache.store import CacheReader, open_cache
-from mmfe_restore.data import (
-    SampleGuidance,
-    build_command,
-    find_store,
-    guide_fingerprint,
-    guide_name,
-)
+from mmfe_restore.data import SampleGuidance, build_command, check_cache, find_store
 from mmfe_restore.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -68,17 +62,6 @@ def trained_guide(checkpoint: Path | None) -> Mapping[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def differing_guide(trained: Mapping[str, Any], cache: CacheReader) -> list[str]:
-    """The parts of the guide's fingerprint that differ, as ``key: trained / cache``."""
-    here = guide_fingerprint(cache.fingerprint)
-    keys = sorted(trained.keys() | here.keys())
-    return [
-        f"{key.removeprefix('guide.')}: {trained.get(key)!r} / {here.get(key)!r}"
-        for key in keys
-        if trained.get(key) != here.get(key)
-    ]
-
-
 def check_guidance(
     restorer: Restorer,
     recipe: Recipe,
@@ -115,48 +98,14 @@ def check_guidance(
             "dropout 0 and has no null guidance",
             remedy=_remedy(recipe, samples, view, None),
         )
-    remedy = _remedy(recipe, samples, view, Path(cache.path))
-    if (cache.dataset, cache.split) != (samples.dataset, samples.split):
-        raise CacheError(
-            f"{cache.path} is a cache of other data",
-            got=f"{cache.dataset}/{cache.split}",
-            expected=f"{samples.dataset}/{samples.split}",
-            remedy=remedy,
-        )
-    if cache.dim != recipe.model.guidance_dim:
-        raise CacheError(
-            f"{cache.path} holds embeddings of another width than the checkpoint takes",
-            got=f"{cache.dim} ({cache.guide})",
-            expected=f"{recipe.model.guidance_dim} ({recipe.guide.name})",
-            remedy=remedy,
-        )
-    if cache.guide != guide_name(recipe):
-        raise CacheError(
-            f"{cache.path} is of another guide than the one the checkpoint was trained with",
-            got=cache.guide,
-            expected=recipe.guide.name,
-            remedy=remedy,
-        )
-    other = [] if trained is None else differing_guide(trained, cache)
-    if any(not line.startswith("dtype:") for line in other):
-        raise CacheError(
-            f"{cache.path} was built by another state of the guide than the checkpoint was "
-            "trained with (trained / cache)",
-            got="; ".join(other),
-            expected="the same weights, prompt and pooling",
-            remedy=f"build it with the guide of the training cache: {remedy}",
-        )
-    if view not in cache.views:
-        raise CacheError(
-            f"{cache.path} lacks the view that evaluation reads",
-            got=", ".join(cache.views) or "no finished view",
-            expected=view,
-            remedy=remedy,
-        )
-    return SampleGuidance(
+    check_cache(
+        recipe,
         cache,
-        samples.ids,
-        arrays=recipe.model.reads,
-        tokens=recipe.guide.tokens,
-        control=recipe.guide.control,
+        dataset=samples.dataset,
+        split=samples.split,
+        views=[view],
+        use="evaluation",
+        remedy=_remedy(recipe, samples, view, Path(cache.path)),
+        trained=trained,
     )
+    return SampleGuidance.by_recipe(recipe, cache, samples.ids)

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from mmfe_cache.errors import CacheError, UsageError
-from mmfe_restore.data import guide_name
-from mmfe_restore.evaluation.guidance import differing_guide
+from mmfe_restore.data import differing_guide, guide_fingerprint, guide_name, only_precision
 from mmfe_restore.figures.canvas import (
     COLOURS,
     Drawing,
@@ -144,8 +143,10 @@ def expert_weights(
             expected=guide_name(recipe),
             remedy=one_by_one,
         )
-    other = [] if trained is None else differing_guide(trained, cache)
-    if any(not line.startswith("dtype:") for line in other):
+    other = (
+        [] if trained is None else differing_guide(trained, guide_fingerprint(cache.fingerprint))
+    )
+    if not only_precision(other):
         raise CacheError(
             f"{cache.path} was built by another state of the guide than {name} was trained "
             "with (trained / cache)",

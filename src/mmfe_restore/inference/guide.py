@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mmfe_cache.errors import GuideError, ModelError, UsageError
+from mmfe_cache.store.format import flatten
 from mmfe_cache.views import View
+from mmfe_restore.data import differing_guide, only_precision
 
 if TYPE_CHECKING:
     from mmfe_cache.embeddings import Embeddings, Tokens
@@ -109,28 +111,16 @@ def _check_state(guide: Guide, trained: Mapping[str, Any] | None) -> None:
     """Refuse a guide that sees differently from the one in training; precision alone may differ."""
     if trained is None:  # a folder that `mmfe train` did not write
         return
-    here = _flat(guide.fingerprint(), "guide")
-    differing = [
-        f"{key.removeprefix('guide.')}: {trained.get(key)!r} / {value!r}"
-        for key, value in here.items()
-        if not key.endswith("dtype") and trained.get(key) != value
-    ]
-    if differing:
+    here: dict[str, Any] = flatten({"guide": json.loads(json.dumps(dict(guide.fingerprint())))})
+    # A training store also says what the build decided, which a guide alone does not know.
+    differing = differing_guide({key: trained.get(key) for key in here}, here)
+    if not only_precision(differing):
         raise GuideError(
             f"the guide {guide.name} is not in the state that the network was trained with",
             got=f"{'; '.join(differing)} (trained / here)",
             expected="the same weights, prompt and pooling",
             remedy="use the guide of the training cache, or train again",
         )
-
-
-def _flat(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Dotted names of nested JSON values, as a store's fingerprint has them."""
-    flat: dict[str, Any] = {}
-    for key, value in json.loads(json.dumps(dict(values))).items():
-        name = f"{prefix}.{key}"
-        flat |= _flat(value, name) if isinstance(value, dict) else {name: value}
-    return flat
 
 
 def _load(restorer: Restorer, name: str, device: str) -> Guide:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mmfe_cache.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from mmfe_restore.model.ledger import count_macs, count_parameters, info, parts
+    from mmfe_restore.model.complexity import count_macs, count_parameters, info, parts
     from mmfe_restore.model.network import MGFB_SITES, MOFE_SITES
     from mmfe_restore.model.restorer import Restorer
 
@@ -28,9 +28,9 @@ __getattr__, __dir__ = lazy_names(
         "MGFB_SITES": "mmfe_restore.model.network",
         "MOFE_SITES": "mmfe_restore.model.network",
         "Restorer": "mmfe_restore.model.restorer",
-        "count_macs": "mmfe_restore.model.ledger",
-        "count_parameters": "mmfe_restore.model.ledger",
-        "info": "mmfe_restore.model.ledger",
-        "parts": "mmfe_restore.model.ledger",
+        "count_macs": "mmfe_restore.model.complexity",
+        "count_parameters": "mmfe_restore.model.complexity",
+        "info": "mmfe_restore.model.complexity",
+        "parts": "mmfe_restore.model.complexity",
     },
 )

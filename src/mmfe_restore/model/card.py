@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mmfe_restore.model.ledger import count_parameters
+from mmfe_restore.model.complexity import count_parameters
 
 if TYPE_CHECKING:
     from mmfe_restore.model.restorer import Restorer

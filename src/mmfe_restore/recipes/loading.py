@@ -9,11 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
+import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from mmfe_cache.errors import UsageError
-from mmfe_restore.recipes.checks import check_keys, check_recipe
-from mmfe_restore.recipes.overrides import parse_overrides
+from mmfe_cache.parsing import parse_yaml
+from mmfe_restore.recipes.checks import check_key_path, check_keys, check_recipe
 from mmfe_restore.recipes.reading import lay_over, merge, read_recipe
 from mmfe_restore.recipes.schema import Recipe
 
@@ -36,7 +37,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
 
 
 def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
-    """Validate plain values, such as a saved recipe's.
+    """ValidationCallback plain values, such as a saved recipe's.
 
     A ``model.guidance_dim`` that is left out becomes the width of the recipe's guide.
 
@@ -96,3 +97,50 @@ def _usage_error(problem: ValidationError) -> UsageError:
         expected=first["msg"][:1].lower() + first["msg"][1:],
         remedy="mmfe train --print-config shows every key with its value",
     )
+
+
+SHORTHANDS = {"guide": "guide.name"}
+"""Whole parts that may be set by one word."""
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Turn ``["model.num_experts=4", "guide=scene"]`` into the nested values of a recipe.
+
+    Setting the guide drops a ``model.guidance_dim`` from below, unless that is set as well:
+    the recipe then takes the new guide's width.
+
+    Raises:
+        UsageError: no ``=``, an unknown key (with suggestions), or a value that is not YAML.
+    """
+    values: dict[str, Any] = {}
+    for text in overrides:
+        key, equals, raw = text.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise UsageError(
+                "wrong override", got=repr(text), expected="KEY=VALUE, such as model.num_experts=4"
+            )
+        path = SHORTHANDS.get(key, key).split(".")
+        check_key_path(path)
+        try:
+            value = parse_yaml(raw, f"--set {key}") if raw.strip() else None
+        except yaml.YAMLError as problem:
+            raise UsageError(f"the value of {key} is not YAML", got=str(problem)) from None
+        place = values
+        for part in path[:-1]:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise UsageError(
+                    f"{key} is set inside what another override made a single value",
+                    got=repr(place),
+                    expected=f"a mapping of {part}, or one of the two overrides alone",
+                )
+        place[path[-1]] = value
+    return values
+
+
+def repeated_keys(overrides: Sequence[str]) -> list[str]:
+    """The keys that ``overrides`` set more than once; `parse_overrides` takes their last value."""
+    keys = [text.partition("=")[0].strip() for text in overrides]
+    keys = [SHORTHANDS.get(key, key) for key in keys]
+    return sorted({key for key in keys if keys.count(key) > 1})

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from mmfe_restore.training.plan import Plan, plan_run
-from mmfe_restore.training.report import TrainReport
-from mmfe_restore.training.run import train
+from mmfe_restore.training.dry_run import Plan, plan_run
+from mmfe_restore.training.train import TrainReport, train
 
 __all__ = ["Plan", "TrainReport", "plan_run", "train"]

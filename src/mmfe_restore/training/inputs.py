@@ -13,7 +13,7 @@ from mmfe_cache.progress import Progress
 from mmfe_cache.samples import Sample, SampleSet
 from mmfe_cache.seeds import generator
 from mmfe_cache.store import CacheReader, open_cache
-from mmfe_restore.data import SampleGuidance, Schedule, build_command, find_store, guide_name
+from mmfe_restore.data import SampleGuidance, Schedule, build_command, check_cache, find_store
 from mmfe_restore.model import Restorer
 from mmfe_restore.model.checkpoints import GUIDED, WEIGHTS
 from mmfe_restore.model.shipped import shipped_folder
@@ -92,10 +92,8 @@ def open_inputs(
         validation=validation,
         schedule=Schedule(recipe, training),
         cache=reader,
-        guidance=None if reader is None else _guidance(recipe, reader, training),
-        validation_guidance=(
-            None if reader is None or not validation else _guidance(recipe, reader, validation)
-        ),
+        guidance=_guidance(recipe, reader, training),
+        validation_guidance=_guidance(recipe, reader, validation) if validation else None,
     )
 
 
@@ -209,43 +207,15 @@ def _open_cache(recipe: Recipe, root: Path | None, cache: Path | None) -> CacheR
             expected=f"views {', '.join(recipe.training_views)}",
             remedy=remedy,
         ) from None
-    if (reader.dataset, reader.split) != (recipe.data.dataset, "train"):
-        raise CacheError(
-            f"{path} is a cache of other data",
-            got=f"{reader.dataset}/{reader.split}",
-            expected=f"{recipe.data.dataset}/train",
-            remedy=remedy,
-        )
-    if reader.guide != guide_name(recipe):
-        raise CacheError(
-            f"{path} holds the embeddings of another guide",
-            got=reader.guide,
-            expected=guide_name(recipe),
-            remedy=f"train with --set guide={reader.guide}, or: {remedy}",
-        )
-    if reader.dim != recipe.model.guidance_dim:
-        raise CacheError(
-            f"{path} holds embeddings of another width than the model takes",
-            got=f"{reader.dim} ({reader.guide})",
-            expected=f"{recipe.model.guidance_dim} ({recipe.guide.name})",
-            remedy=f"train with --set model.guidance_dim={reader.dim}",
-        )
-    missing = [view for view in recipe.training_views if view not in reader.views]
-    if missing:
-        raise CacheError(
-            f"{path} lacks views that the schedule needs: {', '.join(missing)}",
-            got=", ".join(reader.views) or "no finished view",
-            expected=", ".join(recipe.training_views),
-            remedy=remedy,
-        )
+    check_cache(
+        recipe, reader, dataset=dataset, split="train", views=views, use="training", remedy=remedy
+    )
     return reader
 
 
-def _guidance(recipe: Recipe, reader: CacheReader, samples: Sequence[Sample]) -> SampleGuidance:
-    return SampleGuidance(
-        reader,
-        [sample.id for sample in samples],
-        arrays=recipe.model.reads,
-        tokens=recipe.guide.tokens,
-        control=recipe.guide.control,
-    )
+def _guidance(
+    recipe: Recipe, reader: CacheReader | None, samples: Sequence[Sample]
+) -> SampleGuidance | None:
+    if reader is None:
+        return None
+    return SampleGuidance.by_recipe(recipe, reader, [sample.id for sample in samples])

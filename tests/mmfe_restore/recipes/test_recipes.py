@@ -8,7 +8,7 @@ from mmfe_cache.errors import UsageError
 from mmfe_restore.recipes import Stage, load_recipe, recipe_from_dict, recipe_names, recipe_to_dict
 
 DESIGNED = {
-    *("cdd11", "aio3", "aio5", "aio5-rain13k", "demo"),
+    *("cdd11", "aio3", "aio5", "aio5-rain13k", "demo", "small"),
     *(f"table4a/{row}" for row in ("baseline", "encoder-image", "encoder-joint")),
     *(f"table4a/{row}" for row in ("decoder-image", "decoder-joint", "mofe", "full")),
     *(f"table4b/{row}" for row in ("full", "multiscale", "neither")),

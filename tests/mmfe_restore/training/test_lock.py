@@ -12,7 +12,7 @@ import pytest
 
 from mmfe_cache.errors import UsageError
 from mmfe_restore.training import train
-from mmfe_restore.training.folder import LOCK, locked_run
+from mmfe_restore.training.run_dir import LOCK, locked_run
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def holder(tmp_path):
     out = tmp_path / "run"
     program = (
         "import sys, time, pathlib\n"
-        "from mmfe_restore.training.folder import locked_run\n"
+        "from mmfe_restore.training.run_dir import locked_run\n"
         "with locked_run(pathlib.Path(sys.argv[1])):\n"
         "    print('held', flush=True)\n"
         "    time.sleep(600)\n"
@@ -64,7 +64,7 @@ def test_a_worker_of_a_killed_training_does_not_keep_its_lock(tmp_path):
     """Loader processes are forked and outlive a killed trainer by seconds."""
     program = (
         "import os, sys, time, pathlib\n"
-        "from mmfe_restore.training.folder import locked_run\n"
+        "from mmfe_restore.training.run_dir import locked_run\n"
         "with locked_run(pathlib.Path(sys.argv[1])):\n"
         "    child = os.fork()\n"
         "    if not child:\n"

@@ -8,7 +8,7 @@ import torch
 from mmfe_cache.progress import SilentProgress
 from mmfe_restore.data import Schedule
 from mmfe_restore.training import train
-from mmfe_restore.training import watch as logging_callback
+from mmfe_restore.training.callbacks import logging_callback
 
 
 class Told(SilentProgress):

@@ -18,7 +18,7 @@ from mmfe_restore.model import Restorer
 from mmfe_restore.recipes import load_recipe
 from mmfe_restore.training import inputs as training_inputs
 from mmfe_restore.training import plan_run, train
-from mmfe_restore.training.memory import estimate
+from mmfe_restore.training.dry_run import estimate
 
 
 class TestRefusals:

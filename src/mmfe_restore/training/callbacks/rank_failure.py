@@ -30,11 +30,11 @@ _LOST = re.compile(
 """What gloo and NCCL say when the other end of a connection is gone."""
 
 
-class PeerLostError(MmfeError):
+class RankFailureError(MmfeError):
     """Another process of the same run has died."""
 
 
-class NamePeers(Callback):
+class RankFailure(Callback):
     """Turns a broken connection between processes into an error that names the dead."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -52,7 +52,7 @@ class NamePeers(Callback):
         torchrun sends SIGTERM to the survivors at once: it must not end them before they spoke.
 
         Raises:
-            PeerLostError: a collective failed, and these ranks did not answer.
+            RankFailureError: a collective failed, and these ranks did not answer.
         """
         store = _store()
         if store is None or not is_lost(exception):
@@ -60,7 +60,7 @@ class NamePeers(Callback):
         rank, world = dist.get_rank(), dist.get_world_size()
         dead = roll_call(store, rank, world)
         if dead:
-            raise PeerLostError(
+            raise RankFailureError(
                 f"rank {rank} of {world} stops, because {dead} no longer answers",
                 got=str(exception).strip().splitlines()[0],
                 remedy="look for that process's own message (killed for memory? a failed node?); "

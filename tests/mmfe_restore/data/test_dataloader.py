@@ -8,7 +8,7 @@ import torch
 
 from mmfe_cache.embeddings import Embeddings
 from mmfe_restore.data import SampleGuidance, Schedule, TrainingBatches
-from mmfe_restore.data.pairs import crop_number
+from mmfe_restore.data.dataset import crop_number
 from mmfe_restore.recipes import DataConfig, ModelConfig, Recipe, Stage, TrainConfig
 
 STAGES = (Stage(2, 16, 4), Stage(1, 32, 4))

@@ -18,6 +18,7 @@ from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.io import draft_folder, remove_drafts, write_file, write_json
 from mmfe_cache.lock import locked
 from mmfe_cache.parsing import DuplicateKeyError, parse_json, parse_yaml
+from mmfe_cache.store.format import flatten
 from mmfe_restore.data import guide_fingerprint
 from mmfe_restore.recipes import recipe_from_dict, recipe_settings, recipe_to_dict
 from mmfe_restore.recipes.checks import UnknownKeyError
@@ -108,19 +109,9 @@ def _written_by(out: Path) -> str:
 def _difference(there: Recipe | None, recipe: Recipe) -> str:
     if there is None:
         return f"an unreadable {RECIPE}"
-    theirs, ours = _flat(recipe_settings(there)), _flat(recipe_settings(recipe))
+    theirs, ours = flatten(recipe_settings(there)), flatten(recipe_settings(recipe))
     keys = [key for key in ours if theirs.get(key) != ours[key]]
     return ", ".join(f"{key}={theirs.get(key)!r} (now {ours[key]!r})" for key in keys[:5])
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def clear(out: Path) -> None:

@@ -18,9 +18,9 @@ from mmfe_cache.samples import ImageArray, PixelSource, Sample
 from mmfe_cache.views import mirror_to
 from mmfe_restore.data import SampleGuidance
 from mmfe_restore.recipes.schema import Recipe
-from mmfe_restore.training.folder import BEST, write_model
-from mmfe_restore.training.tables import CsvTable
-from mmfe_restore.training.task import RestorationTask
+from mmfe_restore.training.lightning_module import RestorationTask
+from mmfe_restore.training.loggers import CsvTable
+from mmfe_restore.training.run_dir import BEST, write_model
 
 BATCH = 8
 """Samples restored at once; small, so that validation needs less memory than training."""
@@ -29,7 +29,7 @@ COLUMNS = ("label", "psnr", "samples")
 """Of validation.csv, after ``step``; ``average`` is the mean of the labels' means."""
 
 
-class Validate(Callback):
+class ValidationCallback(Callback):
     """Restores the centres of held-out samples every so many steps.
 
     The crop has the last stage's resolution and the guidance its view. Test data takes no part:
@@ -76,7 +76,7 @@ class Validate(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Validate where it is time."""
+        """ValidationCallback where it is time."""
         assert isinstance(pl_module, RestorationTask)
         step = trainer.global_step
         every, last = self._recipe.data.validation_every, pl_module.schedule.steps

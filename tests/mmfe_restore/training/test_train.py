@@ -22,8 +22,8 @@ from mmfe_restore.model import Restorer
 from mmfe_restore.recipes import recipe_to_dict
 from mmfe_restore.recipes.reading import parse_yaml
 from mmfe_restore.training import plan_run, train
-from mmfe_restore.training.checkpoints import list_checkpoints, read_checkpoint
-from mmfe_restore.training.task import RestorationTask
+from mmfe_restore.training.callbacks.checkpoints import list_checkpoints, read_checkpoint
+from mmfe_restore.training.lightning_module import RestorationTask
 
 
 def table(path):
@@ -194,7 +194,7 @@ def test_adam_runs_at_the_rate_that_the_schedule_says(world, tmp_path):
 
 def test_a_finished_run_is_complete_where_the_model_is_not_seen_yet(world, tmp_path, monkeypatch):
     # On another node the folder that rank 0 wrote may appear late.
-    monkeypatch.setattr("mmfe_restore.training.folder.write_model", lambda *arguments: None)
+    monkeypatch.setattr("mmfe_restore.training.run_dir.write_model", lambda *arguments: None)
     assert train(world.recipe("train.max_steps=1"), **world.sources, out=tmp_path).completed
 
 

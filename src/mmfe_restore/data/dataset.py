@@ -15,7 +15,7 @@ from mmfe_cache.errors import DataError
 from mmfe_cache.samples import ImageArray, PixelSource, Sample
 from mmfe_cache.seeds import generator
 from mmfe_cache.views import View, mirror_to
-from mmfe_restore.data.schedule import Draw
+from mmfe_restore.data.sampler import Draw
 
 
 @dataclass(frozen=True, slots=True)

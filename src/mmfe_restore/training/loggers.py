@@ -1,16 +1,58 @@
-"""metrics.csv and router.csv: Lightning loggers that go on after a resume."""
+"""Where a run's numbers go: CSV and TensorBoard always, Weights & Biases when asked."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from mmfe_cache.io import write_file
+from mmfe_restore.recipes import recipe_to_dict
+from mmfe_restore.recipes.schema import Recipe
+from mmfe_restore.training.run_dir import METRICS
+
+COLUMNS = (
+    "epoch",
+    "stage",
+    "resolution",
+    "batch_size",
+    "learning_rate",
+    "loss",
+    "l1",
+    "fourier",
+    "mgl",
+    "images_per_second",
+    "data_wait",
+)
+"""Of metrics.csv, after ``step``; ``data_wait`` is a share of the time, 0 to 1."""
+
+
+def loggers(recipe: Recipe, out: Path, step: int, wandb: str | None) -> list[Logger]:
+    """The loggers of a run that starts or goes on at ``step``.
+
+    Args:
+        recipe: goes to Weights & Biases as the configuration.
+        out: the run's folder; TensorBoard's events stand in ``tensorboard/`` below it.
+        step: rows and events after it belong to a run that was lost, and go.
+        wandb: the Weights & Biases project; None does without.
+    """
+    # TensorBoard ends a purged range at the step it is given, that step included.
+    board = TensorBoardLogger(out, name="", version="tensorboard", purge_step=step + 1)
+    chosen: list[Logger] = [CsvTable(out / METRICS, COLUMNS, step), board]
+    if wandb is not None:
+        # The same folder is the same run, also after a resume.
+        identity = hashlib.blake2b(str(out.resolve()).encode(), digest_size=8).hexdigest()
+        logger = WandbLogger(
+            name=out.name, save_dir=out, project=wandb, id=identity, resume="allow"
+        )
+        logger.log_hyperparams(recipe_to_dict(recipe))
+        chosen.append(logger)
+    return chosen
 
 
 class CsvTable(Logger):

@@ -12,25 +12,9 @@ from torch import Tensor
 from mmfe_cache.progress import Progress, SilentProgress, Task, format_seconds
 from mmfe_restore.data import Batch, TrainingBatches
 from mmfe_restore.recipes.schema import Recipe
-from mmfe_restore.training.finite import require_finite_loss
-from mmfe_restore.training.tables import CsvTable
-from mmfe_restore.training.task import RestorationTask
-
-COLUMNS = (
-    "epoch",
-    "stage",
-    "resolution",
-    "batch_size",
-    "learning_rate",
-    "loss",
-    "l1",
-    "fourier",
-    "mgl",
-    "images_per_second",
-    "data_wait",
-)
-"""Of metrics.csv, after ``step``; ``data_wait`` is a share of the time, 0 to 1."""
-
+from mmfe_restore.training.callbacks.divergence import require_finite_loss
+from mmfe_restore.training.lightning_module import RestorationTask
+from mmfe_restore.training.loggers import CsvTable
 
 ESTIMATE_AFTER = 60.0
 """Seconds of training after which it is said when the run will end."""
@@ -42,7 +26,7 @@ def router_columns(recipe: Recipe) -> tuple[str, ...]:
     return ("site", "mgl", "mean", "spread", *experts)
 
 
-class Watch(Callback):
+class LoggingCallback(Callback):
     """Logs a row every ``train.log_every`` steps and moves the progress bar.
 
     Lightning's ThroughputMonitor is not used: it waits for the GPU after every step.

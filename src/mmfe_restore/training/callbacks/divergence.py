@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from mmfe_cache.errors import ModelError
-from mmfe_restore.training.task import RestorationTask
+from mmfe_restore.training.lightning_module import RestorationTask
 
 
 def require_finite_loss(trainer: Trainer, loss: float, task: RestorationTask) -> None:

@@ -8,7 +8,7 @@ from mmfe_cache.errors import DataError
 from mmfe_cache.samples import Sample
 from mmfe_cache.views import View
 from mmfe_restore.data import Draw, TrainingPairs, collate_pairs
-from mmfe_restore.data.pairs import crop_number, dihedral
+from mmfe_restore.data.dataset import crop_number, dihedral
 
 
 def pairs_of(samples, **options):

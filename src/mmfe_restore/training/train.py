@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,8 +21,12 @@ from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.threads import VARIABLE
 from mmfe_restore.data import TrainingBatches, hold_in_memory
 from mmfe_restore.recipes.schema import Recipe
-from mmfe_restore.training import folder, validation
-from mmfe_restore.training.checkpoints import SaveByClock, find_start, list_checkpoints
+from mmfe_restore.training import run_dir
+from mmfe_restore.training.callbacks import validation
+from mmfe_restore.training.callbacks.checkpoints import SaveByClock, find_start, list_checkpoints
+from mmfe_restore.training.callbacks.logging_callback import LoggingCallback, router_columns
+from mmfe_restore.training.callbacks.rank_failure import RankFailure
+from mmfe_restore.training.callbacks.validation import ValidationCallback
 from mmfe_restore.training.inputs import (
     Inputs,
     find_weights,
@@ -29,15 +34,9 @@ from mmfe_restore.training.inputs import (
     open_inputs,
     require_options,
 )
-from mmfe_restore.training.logs import loggers
-from mmfe_restore.training.machine import Machine
-from mmfe_restore.training.peers import NamePeers
-from mmfe_restore.training.report import TrainReport
-from mmfe_restore.training.shortage import memory_explained
-from mmfe_restore.training.tables import CsvTable
-from mmfe_restore.training.task import RestorationTask
-from mmfe_restore.training.validation import Validate
-from mmfe_restore.training.watch import Watch, router_columns
+from mmfe_restore.training.lightning_module import RestorationTask
+from mmfe_restore.training.loggers import CsvTable, loggers
+from mmfe_restore.training.machine import Machine, memory_explained
 
 
 def train(
@@ -87,16 +86,18 @@ def train(
     calls_before = guide_calls()
     init_from = None if init_from is None else find_weights(init_from)
     # A run that goes on has its first weights already: their file need not be there any more.
-    begins = resume is None or (resume == "auto" and not list_checkpoints(out / folder.CHECKPOINTS))
+    begins = resume is None or (
+        resume == "auto" and not list_checkpoints(out / run_dir.CHECKPOINTS)
+    )
     require_options(init_from if begins else None, wandb)
     inputs = open_inputs(recipe, root=root, cache=cache, progress=told)
-    with folder.locked_run(out) if machine.rank == 0 else nullcontext() as stale:
+    with run_dir.locked_run(out) if machine.rank == 0 else nullcontext() as stale:
         if stale:
             told.message(f"took over the lock of a training that died: {stale}")
         if machine.rank == 0:
             if resume is None:
-                folder.clear(out)
-            folder.claim(out, recipe)
+                run_dir.clear(out)
+            run_dir.claim(out, recipe)
         return _train(
             recipe,
             inputs,
@@ -131,10 +132,10 @@ def _train(
         _take_recorded_threads(out, told)
     if machine.rank == 0:
         identity = None if inputs.cache is None else inputs.cache.fingerprint
-        folder.record_versions(
+        run_dir.record_versions(
             out, recipe, identity, machine.world_size, init_from=init_from, resumed=start > 0
         )
-    if start >= inputs.schedule.steps and (out / folder.MODEL / "config.json").exists():
+    if start >= inputs.schedule.steps and (out / run_dir.MODEL / "config.json").exists():
         told.message(f"{out} is complete: {start:,} steps; nothing to do")
         return _report(recipe, inputs, out, start, start, calls_before)
     run = _Run(recipe, inputs, machine, out, start, told, wandb)
@@ -144,7 +145,7 @@ def _train(
 
 def _take_recorded_threads(out: Path, told: Progress) -> None:
     """Sums in another order differ in last bits: a run goes on with the threads it began with."""
-    recorded = folder.recorded_threads(out)
+    recorded = run_dir.recorded_threads(out)
     if VARIABLE in os.environ or recorded in (None, torch.get_num_threads()):
         return
     torch.set_num_threads(recorded)
@@ -194,7 +195,7 @@ class _Run:
         steps = self.inputs.schedule.steps
         self._announce(checkpoint)
         saver = SaveByClock(
-            self.out / folder.CHECKPOINTS,
+            self.out / run_dir.CHECKPOINTS,
             every=self.recipe.train.checkpoint_every,
             last_step=steps,
             stop_after=stop_after,
@@ -202,9 +203,9 @@ class _Run:
         router = CsvTable(self.out / "router.csv", router_columns(self.recipe), self.start)
         validate = self._validation()
         with self.progress.task("training", steps, unit="steps", done=self.start) as bar:
-            watch = Watch(self.batches, bar, router, self.progress)
+            watch = LoggingCallback(self.batches, bar, router, self.progress)
             own = [watch, saver] if validate is None else [watch, validate, saver]
-            trainer = self._trainer([NamePeers(), *own, *callbacks])
+            trainer = self._trainer([RankFailure(), *own, *callbacks])
             try:
                 with memory_explained(self.recipe, self.machine, task):
                     trainer.fit(
@@ -216,8 +217,8 @@ class _Run:
             finally:
                 saver.release_signals()
         if saver.stopped_by is None and trainer.is_global_zero:
-            folder.write_model(
-                self.out / folder.MODEL, task.restorer, self.recipe, self._fingerprint
+            run_dir.write_model(
+                self.out / run_dir.MODEL, task.restorer, self.recipe, self._fingerprint
             )
         trainer.strategy.barrier("model")
         done = trainer.global_step
@@ -268,13 +269,13 @@ class _Run:
             default_root_dir=self.out,
         )
 
-    def _validation(self) -> Validate | None:
+    def _validation(self) -> ValidationCallback | None:
         samples = self.inputs.validation
         if not samples:
             return None
         table = CsvTable(self.out / "validation.csv", validation.COLUMNS, self.start)
         guidance = self.inputs.validation_guidance
-        return Validate(
+        return ValidationCallback(
             self.recipe, samples, guidance, self.out, table, fingerprint=self._fingerprint
         )
 
@@ -305,14 +306,14 @@ def _report(
     done: int,
     calls_before: int,
     *,
-    watch: Watch | None = None,
+    watch: LoggingCallback | None = None,
     stopped_by: str | None = None,
     validation: float | None = None,
 ) -> TrainReport:
     seconds = 0.0 if watch is None else watch.seconds
     images = 0 if watch is None else watch.images
-    model = out / folder.MODEL
-    newest = list_checkpoints(out / folder.CHECKPOINTS)
+    model = out / run_dir.MODEL
+    newest = list_checkpoints(out / run_dir.CHECKPOINTS)
     # Not by looking for the folder, which another node may see late: SLURM would requeue the run.
     completed = stopped_by is None and done >= inputs.schedule.steps
     return TrainReport(
@@ -350,3 +351,51 @@ def _quiet_lightning() -> Generator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """The outcome of one call of `train`.
+
+    Attributes:
+        out: the run's folder.
+        checkpoint: the ``model/`` folder of a completed run, else the newest checkpoint.
+        recipe: the recipe's name.
+        steps: optimiser steps of the run so far, those before a resume included.
+        total_steps: optimiser steps of the whole schedule.
+        resumed_from: the step that this call went on from; 0 for a fresh start.
+        seconds: of training in this call.
+        images: seen by all processes in this call.
+        images_per_second: their rate.
+        data_wait: share of the time that training waited for data, 0 to 1.
+        loss: the last logged loss; None where this call made no step.
+        guide_calls: samples that any guide encoded in this process during the call.
+        completed: whether the schedule's end was reached.
+        stopped_by: what ended it before, such as ``"SIGTERM"``.
+        validation: the last validation's mean PSNR in dB; None without validation.
+        rank: of this process; 0 is the one that reports.
+    """
+
+    out: Path
+    checkpoint: Path | None
+    recipe: str
+    steps: int
+    total_steps: int
+    resumed_from: int
+    seconds: float
+    images: int
+    images_per_second: float
+    data_wait: float
+    loss: float | None
+    guide_calls: int
+    completed: bool
+    stopped_by: str | None = None
+    validation: float | None = None
+    rank: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, paths as text."""
+        values = asdict(self)
+        values["out"] = str(self.out)
+        values["checkpoint"] = None if self.checkpoint is None else str(self.checkpoint)
+        return values

@@ -1,4 +1,4 @@
-"""What a run will do, worked out before it does anything: ``--dry-run``."""
+"""What a run will do and the memory it needs, worked out before it does anything: ``--dry-run``."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mmfe_cache.datasets import load_dataset
+from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import MmfeError
 from mmfe_cache.progress import SilentProgress
 from mmfe_restore.data import Schedule, build_command, find_store
-from mmfe_restore.model import Restorer
+from mmfe_restore.losses import fourier_loss, l1_loss
+from mmfe_restore.model import Restorer, count_parameters
 from mmfe_restore.recipes.schema import Recipe
 from mmfe_restore.training.inputs import (
     find_weights,
@@ -20,7 +24,6 @@ from mmfe_restore.training.inputs import (
     require_options,
 )
 from mmfe_restore.training.machine import Machine
-from mmfe_restore.training.memory import estimate
 
 
 @dataclass(frozen=True)
@@ -187,4 +190,82 @@ def _parameters(recipe: Recipe) -> int:
     import torch
 
     with torch.device("meta"):
-        return sum(p.numel() for p in Restorer(recipe.model).parameters())
+        return count_parameters(Restorer(recipe.model))
+
+
+ADAM_BYTES = 16
+"""Per parameter: weight, gradient and Adam's two moments, float32 each."""
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Bytes that one training step needs on one device.
+
+    Attributes:
+        parameters: weights, gradients and optimiser state.
+        activations: what the forward pass keeps for the backward pass, for one micro-batch.
+    """
+
+    parameters: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """Both together; the framework's own workspace comes on top."""
+        return self.parameters + self.activations
+
+
+def estimate(recipe: Recipe, resolution: int, batch: int, precision: str) -> StepMemory:
+    """Trace a step on tensors without storage and add up what autograd keeps.
+
+    Args:
+        recipe: its model, loss and activation checkpointing.
+        resolution: side of the crops, in pixels.
+        batch: samples of one micro-batch on one device.
+        precision: Lightning's name; mixed precision halves what is kept of most activations,
+            which is counted as a half of all of them.
+
+    Returns:
+        an estimate: eager kernels; `torch.compile` keeps less.
+    """
+    with torch.device("meta"):
+        restorer = Restorer(recipe.model)
+    restorer.activation_checkpointing = recipe.train.activation_checkpointing
+    count = count_parameters(restorer)
+    decay = 4 if recipe.train.ema_decay is not None else 0
+    kept = _kept_bytes(restorer, recipe, resolution, batch)
+    scale = {"16-mixed": 0.5, "bf16-mixed": 0.5, "64-true": 2.0}.get(precision, 1.0)
+    weights = 2 * ADAM_BYTES if precision == "64-true" else ADAM_BYTES
+    return StepMemory(count * (weights + decay), int(kept * scale))
+
+
+def _kept_bytes(restorer: Restorer, recipe: Recipe, resolution: int, batch: int) -> int:
+    seen: dict[int, int] = {}
+    holders: list[torch.Tensor] = []
+    own = {id(p) for p in restorer.parameters()}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in own:
+            storage = tensor.untyped_storage()
+            seen[storage._cdata] = storage.nbytes()  # pyright: ignore[reportPrivateUsage]
+            holders.append(tensor)  # keep it alive, so that no later storage gets its address
+        return tensor
+
+    def unpack(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor
+
+    image = torch.empty(batch, 3, resolution, resolution, device="meta")
+    tokens = 1 if recipe.guide.tokens == "mean" else 16
+    shapes: dict[str, Any] = {
+        "image": (batch, tokens, recipe.model.guidance_dim),
+        "joint": (batch, tokens, recipe.model.guidance_dim),
+        "answer": (batch, recipe.model.guidance_dim),
+    }
+    present = {name: torch.empty(shapes[name], device="meta") for name in recipe.model.reads}
+    embeddings = Embeddings.of(present) if present else None
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        restored = restorer(image, embeddings)
+        loss = l1_loss(restored, image)
+        if recipe.loss.fourier > 0:
+            loss = loss + fourier_loss(restored, image)
+    return sum(seen.values()) + loss.element_size()

@@ -1,0 +1,188 @@
+"""Which store a recipe reads, whether that store is right for it, and the command that builds it.
+
+Training, evaluation and inference all ask here.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mmfe_cache.errors import CacheError, MmfeError, UsageError
+from mmfe_cache.guides.registry import find_guide
+from mmfe_cache.store import store_path
+from mmfe_restore.recipes import Recipe
+
+if TYPE_CHECKING:
+    from mmfe_cache.store import CacheReader
+
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/")
+"""The beginning of an address that fsspec knows, such as s3://bucket."""
+
+
+def is_store(path: Path) -> bool:
+    """Whether ``path`` means one store, and not the folder of a data set's stores."""
+    return path.suffix == ".zarr" or (path / "zarr.json").is_file()
+
+
+def find_store(recipe: Recipe, dataset: str, split: str, cache: Path | None) -> Path:
+    """Where the store of a split lies.
+
+    Args:
+        recipe: names the guide.
+        dataset: the data set's name.
+        split: ``"train"`` or ``"test"``.
+        cache: the store itself, or the folder of the data set's stores; None for its default
+            place.
+
+    Raises:
+        UsageError: ``cache`` is an address: stores are read here by memory map.
+    """
+    if cache is not None and (address := _ADDRESS.match(str(cache))):
+        # As a path, an address has lost one of its two slashes.
+        there = f"{address[1]}://{str(cache)[address.end() :].lstrip('/')}"
+        store = there if there.endswith(".zarr") else f"{there}/{split}/{recipe.guide.name}.zarr"
+        raise UsageError(
+            "a cache at an address is not read in training or evaluation: every step would wait",
+            got=there,
+            expected="a local folder",
+            remedy=f"mmfe cache pull {store} cache/{dataset}/{split}/{recipe.guide.name}.zarr",
+        )
+    if cache is not None and is_store(cache):
+        return cache
+    return store_path(dataset, split, recipe.guide.name, root=cache)
+
+
+def build_command(
+    recipe: Recipe,
+    dataset: str,
+    split: str,
+    views: Sequence[str],
+    *,
+    root: Path | None = None,
+    cache: Path | None = None,
+) -> str:
+    """The command that builds the store that `find_store` looks for.
+
+    A store at a place of its own cannot be asked for: the command then builds the default one.
+    """
+    words = ["mmfe", "cache", "build", "--dataset", dataset, "--split", split]
+    words += ["--guide", recipe.guide.name, "--views", ",".join(views)]
+    if root is not None:
+        words += ["--root", str(root)]
+    if cache is not None and is_store(cache):
+        above = cache.parent.parent
+        cache = (
+            above if store_path(dataset, split, recipe.guide.name, root=above) == cache else None
+        )
+    if cache is not None:
+        words += ["--out", str(cache)]
+    return shlex.join(words)
+
+
+def guide_name(recipe: Recipe) -> str:
+    """What a store calls the recipe's guide: a registry name, or its folder's or file's."""
+    try:
+        return find_guide(recipe.guide.name).name
+    except MmfeError:
+        # The guide's own files need not lie on a training machine.
+        return Path(recipe.guide.name).stem if "/" in recipe.guide.name else recipe.guide.name
+
+
+def guide_fingerprint(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a store's fingerprint that says how its guide sees: equal for all splits."""
+    return {key: value for key, value in fingerprint.items() if key.startswith("guide.")}
+
+
+def differing_guide(trained: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """The parts of two guides' fingerprints that differ, as ``key: trained / here``.
+
+    Args:
+        trained: ``guide.*`` keys, as a store has them.
+        here: likewise.
+    """
+    return [
+        f"{key.removeprefix('guide.')}: {trained.get(key)!r} / {here.get(key)!r}"
+        for key in sorted(trained.keys() | here.keys())
+        if trained.get(key) != here.get(key)
+    ]
+
+
+def only_precision(differing: Sequence[str]) -> bool:
+    """Whether two guides differ in nothing but precision, which changes their last digits only."""
+    return all(line.split(":")[0].endswith("dtype") for line in differing)
+
+
+def check_cache(
+    recipe: Recipe,
+    cache: CacheReader,
+    *,
+    dataset: str,
+    split: str,
+    views: Sequence[str],
+    use: Literal["training", "evaluation"],
+    remedy: str,
+    trained: Mapping[str, Any] | None = None,
+) -> None:
+    """Refuse a cache that does not serve ``recipe``.
+
+    Args:
+        recipe: names the guide, and the width and views that its network reads.
+        cache: the open store.
+        dataset: whose samples will be read.
+        split: likewise.
+        views: that will be read.
+        use: what for.
+        remedy: the command that builds the right one.
+        trained: the guide's fingerprint in training, where the network is trained already;
+            another precision alone is let pass.
+
+    Raises:
+        CacheError: it is of another data set, split, guide or width, was built by another state
+            of the guide, or lacks a view.
+    """
+    training = use == "training"
+    if (cache.dataset, cache.split) != (dataset, split):
+        raise CacheError(
+            f"{cache.path} is a cache of other data",
+            got=f"{cache.dataset}/{cache.split}",
+            expected=f"{dataset}/{split}",
+            remedy=remedy,
+        )
+    if cache.guide != guide_name(recipe):
+        raise CacheError(
+            f"{cache.path} holds the embeddings of another guide",
+            got=cache.guide,
+            expected=guide_name(recipe),
+            remedy=f"train with --set guide={cache.guide}, or: {remedy}" if training else remedy,
+        )
+    if cache.dim != recipe.model.guidance_dim:
+        raise CacheError(
+            f"{cache.path} holds embeddings of another width than the network takes",
+            got=f"{cache.dim} ({cache.guide})",
+            expected=f"{recipe.model.guidance_dim} ({recipe.guide.name})",
+            remedy=f"train with --set model.guidance_dim={cache.dim}" if training else remedy,
+        )
+    differing = (
+        [] if trained is None else differing_guide(trained, guide_fingerprint(cache.fingerprint))
+    )
+    if not only_precision(differing):
+        raise CacheError(
+            f"{cache.path} was built by another state of the guide than the network was trained "
+            "with (trained / cache)",
+            got="; ".join(differing),
+            expected="the same weights, prompt and pooling",
+            remedy=f"build it with the guide of the training cache: {remedy}",
+        )
+    missing = [view for view in views if view not in cache.views]
+    if missing:
+        lacks = "views that the schedule needs" if training else "the view that evaluation reads"
+        raise CacheError(
+            f"{cache.path} lacks {lacks}: {', '.join(missing)}",
+            got=", ".join(cache.views) or "no finished view",
+            expected=", ".join(views),
+            remedy=remedy,
+        )

@@ -1,0 +1,1 @@
+"""Lightning callbacks: saving, validating, logging, and ends that explain themselves."""
