@@ -29,8 +29,8 @@ from mmfe_cache.images import read_rgb8
 from mmfe_cache.packing import open_pack, pack
 from mmfe_cache.packing.codec import LEVEL, split_tiles
 from mmfe_cache.samples import ImageArray, PixelSource, Sample
-from mmfe_restore.data.pairs import TrainingPairs, collate_pairs
-from mmfe_restore.data.schedule import Draw
+from mmfe_restore.data.dataset import TrainingPairs, collate_pairs
+from mmfe_restore.data.sampler import Draw
 
 PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
 SIDE, HEIGHT, WIDTH = 128, 720, 1080

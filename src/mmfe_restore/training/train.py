@@ -358,7 +358,7 @@ class TrainReport:
     """The outcome of one call of `train`.
 
     Attributes:
-        out: the run's run_dir.
+        out: the run's folder.
         checkpoint: the ``model/`` folder of a completed run, else the newest checkpoint.
         recipe: the recipe's name.
         steps: optimiser steps of the run so far, those before a resume included.
