@@ -1,11 +1,14 @@
 # `make demo` does the whole job of this project, `make test` passes its tests.
-# Nothing is needed but Python 3.11 to 3.13 and make: each target makes .venv when it is missing or stale.
+# Python 3.11 to 3.13 and make are needed; each target makes .venv when it is missing or stale. On Linux that fetches
+# about 6 GB of packages, most of it PyTorch with CUDA; TORCH_INDEX=URL takes PyTorch from another index, its CPU one.
 
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS) --constraint $(CONSTRAINTS)
+PIP := $(BIN)/python -m pip --disable-pip-version-check install $(PIP_ARGS) --constraint $(CONSTRAINTS)
+TORCH_INDEX ?=
+TORCH = $(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) torch torchvision)
 OUT ?= demo
 
 # What another Python, or another version of a dependency, would break first; needs no development tools.
@@ -17,7 +20,8 @@ LOWEST := .venv-lowest
 help:
 	@echo "make demo     the whole pipeline on bundled photographs, on a CPU (result: $(OUT)/report/report.html)"
 	@echo "make test     linters, type checker, import contracts and every test"
-	@echo "make install  make .venv with mmfe in it, and no more"
+	@echo "make install  make .venv with mmfe in it, and no more; then: source $(BIN)/activate"
+	@echo "              TORCH_INDEX=URL takes PyTorch from there: its CPU index saves 4 GB"
 	@echo "make smoke    the few tests that another Python version would fail first"
 	@echo "make test-lowest   those tests with the lowest versions that pyproject.toml allows, in $(LOWEST)"
 	@echo "make lint | unit | clean"
@@ -56,14 +60,17 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+	$(TORCH)
 	$(PIP) --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+	$(TORCH)
 	$(PIP) --editable ".[dev]"
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-smoke: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+	$(TORCH)
 	$(PIP) --editable . pytest pytest-timeout
 	@touch $(VENV)/.installed $@
 
