@@ -50,6 +50,12 @@ def command(
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the resolved recipe as YAML and stop.")
     ] = False,
+    explain_config: Annotated[
+        bool,
+        typer.Option(
+            "--explain-config", help="Print every key of a recipe: type, default, meaning; stop."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Train a model by a recipe, from a cache; no guide is loaded.
@@ -58,6 +64,9 @@ def command(
     """
     from mmfe_restore.recipes import load_recipe, recipe_to_dict
 
+    if explain_config:
+        _explain_config(as_json)
+        return
     changes = overrides or []
     output.note_repeated(changes)
     resolved = load_recipe(recipe, changes)
@@ -99,6 +108,17 @@ def _print_config(values: dict[str, object], as_json: bool) -> None:
     import yaml
 
     output.say(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip())
+
+
+def _explain_config(as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from mmfe_restore.recipes.reference import recipe_reference, recipe_reference_markdown
+
+    if as_json:
+        output.print_json({"sections": [asdict(section) for section in recipe_reference()]})
+    else:
+        output.say(recipe_reference_markdown().rstrip())
 
 
 def _dry_run(

@@ -13,10 +13,7 @@ import typer.main
 from mmfe_cli.app import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted(
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
-    + [ROOT / "src/mmfe_cache/guides/scene.md"]
-)
+PAGES = sorted(page for name in ("*.md", "docs/**/*.md", "src/**/*.md") for page in ROOT.glob(name))
 SOURCES = sorted((ROOT / "cli").glob("*.py"))
 """Their docstrings hold the help's examples."""
 
@@ -64,7 +61,7 @@ def code_in(markdown: str) -> str:
     return "\n".join([*fenced, *indented, *inline])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_of_the_pages_exist(page):
     text = code_in(page.read_text(encoding="utf-8"))
     problems = {command: unknown(command) for command in commands_in(text)}
