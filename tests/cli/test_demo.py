@@ -98,7 +98,7 @@ class TestFastDemo:
 
 
 @pytest.mark.slow
-def test_interrupted_demo_exits_130_and_leaves_nothing_half_written(tmp_path):
+def test_ctrl_c_exits_130_says_once_how_to_go_on_and_leaves_nothing_half_written(tmp_path):
     out = tmp_path / "demo"
     process = subprocess.Popen(
         [*PROGRAM, "demo", "--fast", "--out", str(out)],
@@ -112,6 +112,7 @@ def test_interrupted_demo_exits_130_and_leaves_nothing_half_written(tmp_path):
     process.send_signal(signal.SIGINT)
     _, shown = process.communicate(timeout=60)
     assert process.returncode == 130, shown
+    assert shown.count("interrupted; run the same command again") == 1
     assert "Traceback" not in shown
     from PIL import Image
 

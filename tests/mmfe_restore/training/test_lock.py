@@ -1,11 +1,10 @@
 """One training at a time in a run's folder."""
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import pytest
@@ -14,26 +13,27 @@ from mmfe_cache.errors import UsageError
 from mmfe_restore.training import train
 from mmfe_restore.training.run_dir import LOCK, locked_run
 
+# Forked, not started anew: a fresh process would import torch and Lightning only to wait.
+FORK = multiprocessing.get_context("fork")
+
 
 @pytest.fixture
 def holder(tmp_path):
     """A process that holds the lock of a run's folder until it is killed."""
     out = tmp_path / "run"
-    program = (
-        "import sys, time, pathlib\n"
-        "from mmfe_restore.training.run_dir import locked_run\n"
-        "with locked_run(pathlib.Path(sys.argv[1])):\n"
-        "    print('held', flush=True)\n"
-        "    time.sleep(600)\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, str(out)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "held\n"
+
+    def hold():
+        with locked_run(out):
+            held.set()
+            time.sleep(600)
+
+    held = FORK.Event()
+    process = FORK.Process(target=hold)
+    process.start()
+    assert held.wait(60)
     yield out, process
     process.kill()
-    process.wait()
-    process.stdout.close()
+    process.join()
 
 
 @pytest.mark.parametrize("resume", ["auto", None])
@@ -53,7 +53,7 @@ def test_a_second_training_is_refused_and_names_the_first(world, holder, resume)
 def test_a_killed_trainings_lock_is_taken_over(world, holder):
     out, process = holder
     os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.join()
     assert json.loads((out / LOCK).read_text())["pid"] == process.pid
     report = train(world.recipe("train.max_steps=1"), **world.sources, out=out)
     assert report.completed
@@ -62,29 +62,26 @@ def test_a_killed_trainings_lock_is_taken_over(world, holder):
 
 def test_a_worker_of_a_killed_training_does_not_keep_its_lock(tmp_path):
     """Loader processes are forked and outlive a killed trainer by seconds."""
-    program = (
-        "import os, sys, time, pathlib\n"
-        "from mmfe_restore.training.run_dir import locked_run\n"
-        "with locked_run(pathlib.Path(sys.argv[1])):\n"
-        "    child = os.fork()\n"
-        "    if not child:\n"
-        "        time.sleep(600)\n"
-        "    print(child, flush=True)\n"
-        "    time.sleep(600)\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True
-    )
-    child = int(process.stdout.readline())
+
+    def lead():
+        with locked_run(tmp_path / "run"):
+            child = os.fork()
+            if child:
+                pids.put(child)
+            time.sleep(600)
+
+    pids = FORK.SimpleQueue()
+    process = FORK.Process(target=lead)
+    process.start()
+    child = pids.get()
     try:
         process.kill()
-        process.wait()
+        process.join()
         time.sleep(0.05)
         with locked_run(tmp_path / "run") as stale:
             assert f"process {process.pid}" in stale
     finally:
         os.kill(child, signal.SIGKILL)
-        process.stdout.close()
 
 
 def test_the_lock_goes_when_training_fails(world, tmp_path):
