@@ -13,24 +13,41 @@ from mmfe_cache.errors import UsageError
 from mmfe_restore.training import train
 from mmfe_restore.training.run_dir import LOCK, locked_run
 
-# Forked, not started anew: a fresh process would import torch and Lightning only to wait.
-FORK = multiprocessing.get_context("fork")
+HOLD = """
+import os, time
+from mmfe_restore.training.folder import locked_run
+with locked_run(out):
+    forked = os.fork() if with_child else 0
+    if forked or not with_child:
+        pids.put(forked)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(scope="module")
+def hold():
+    """Start a process that holds a lock until it is killed; the pid of its child, if it has one.
+
+    Forked by a server with one thread: a fresh process would import torch only to wait.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mmfe_restore.training.folder"])
+
+    def start(out, *, with_child=False):
+        pids = context.SimpleQueue()
+        known = {"out": out, "with_child": with_child, "pids": pids}
+        process = context.Process(target=exec, args=(HOLD, known))
+        process.start()
+        return process, pids.get()
+
+    return start
 
 
 @pytest.fixture
-def holder(tmp_path):
-    """A process that holds the lock of a run's folder until it is killed."""
+def holder(tmp_path, hold):
+    """A run's folder and the process that holds its lock."""
     out = tmp_path / "run"
-
-    def hold():
-        with locked_run(out):
-            held.set()
-            time.sleep(600)
-
-    held = FORK.Event()
-    process = FORK.Process(target=hold)
-    process.start()
-    assert held.wait(60)
+    process, _ = hold(out)
     yield out, process
     process.kill()
     process.join()
@@ -60,20 +77,9 @@ def test_a_killed_trainings_lock_is_taken_over(world, holder):
     assert not (out / LOCK).exists()
 
 
-def test_a_worker_of_a_killed_training_does_not_keep_its_lock(tmp_path):
+def test_a_worker_of_a_killed_training_does_not_keep_its_lock(tmp_path, hold):
     """Loader processes are forked and outlive a killed trainer by seconds."""
-
-    def lead():
-        with locked_run(tmp_path / "run"):
-            child = os.fork()
-            if child:
-                pids.put(child)
-            time.sleep(600)
-
-    pids = FORK.SimpleQueue()
-    process = FORK.Process(target=lead)
-    process.start()
-    child = pids.get()
+    process, child = hold(tmp_path / "run", with_child=True)
     try:
         process.kill()
         process.join()
