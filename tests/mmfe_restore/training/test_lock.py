@@ -15,7 +15,7 @@ from mmfe_restore.training.run_dir import LOCK, locked_run
 
 HOLD = """
 import os, time
-from mmfe_restore.training.folder import locked_run
+from mmfe_restore.training.run_dir import locked_run
 with locked_run(out):
     forked = os.fork() if with_child else 0
     if forked or not with_child:
@@ -31,7 +31,7 @@ def hold():
     Forked by a server with one thread: a fresh process would import torch only to wait.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mmfe_restore.training.folder"])
+    context.set_forkserver_preload(["mmfe_restore.training.run_dir"])
 
     def start(out, *, with_child=False):
         pids = context.SimpleQueue()
