@@ -40,9 +40,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/deptry --no-ansi .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-# Two processes of one thread each: more would only wait for one another.
+# Two processes of one thread each: more would only wait for one another. Each file runs in one of them, else both
+# would make its fixtures (the demo is one), and in the order of the paths: the longest, `cli`, comes first.
 unit: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 smoke: $(VENV)/.installed-smoke
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest $(SMOKE) $(PYTEST_ARGS)

@@ -6,12 +6,9 @@ import json
 import os
 import re
 import resource
-import signal
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 from mmfe_cli.app import run
 from mmfe_cli.commands import COMMANDS, GROUPS
@@ -59,18 +56,15 @@ def test_commands_that_draw_nothing_do_without_matplotlib():
     assert "nowhere" in done.stderr
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], *[[name, "--help"] for name in COMMANDS + GROUPS]]
-)
-def test_help_loads_nothing_heavy(arguments):
+def test_help_loads_nothing_heavy():
     heavy = ["torch", "numpy", "transformers", "lightning", "zarr", "h5py", "skimage", "PIL"]
     program = (
         "import sys\n"
         "from mmfe_cli.app import run\n"
-        f"code = run({arguments!r})\n"
-        f"loaded = [m for m in {heavy!r} if m in sys.modules]\n"
-        "assert not loaded, loaded\n"
-        "sys.exit(code)\n"
+        f"for name in {[None, *COMMANDS, *GROUPS]!r}:\n"
+        "    code = run([name, '--help'] if name else ['--help'])\n"
+        f"    loaded = [m for m in {heavy!r} if m in sys.modules]\n"
+        "    assert not code and not loaded, (name, code, loaded)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
@@ -80,13 +74,13 @@ def test_help_loads_nothing_heavy(arguments):
 
 def test_help_takes_less_than_half_a_second_of_processor_time():
     # The contract is CPU time, which a busy machine stretches little; the best of three decides.
-    times = []
-    for _ in range(3):
+    def seconds():
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert mmfe("--help").returncode == 0
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(times) < 0.5
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert any(seconds() < 0.5 for _ in range(3))
 
 
 def test_unknown_command_exits_2_and_says_so_on_stderr():
@@ -121,24 +115,6 @@ def test_reading_end_gone_is_no_error():
 def test_json_is_one_document_on_stdout(capsys):
     assert run(["guide", "list", "--json"]) == 0
     json.loads(capsys.readouterr().out)
-
-
-def test_ctrl_c_exits_130_and_says_once_how_to_go_on(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from mmfe_cli.app import main; main()", "demo", "--fast"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    first = process.stderr.readline() + process.stderr.readline()
-    assert "$ mmfe data synth" in first
-    process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=60)
-    assert process.returncode == 130, rest
-    assert rest.count("interrupted; run the same command again") == 1
-    assert "Traceback" not in rest
 
 
 def test_a_full_disk_says_what_to_do(monkeypatch, capsys):

@@ -119,6 +119,8 @@ def test_a_corrupt_chunk_is_not_an_image(tmp_path, picture):
         read_rgb8(tmp_path / "a.png")
 
 
+# pytest sets aside the filter of `mmfe_cache.images`.
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_forged_sizes_are_refused(tmp_path):
     Image.new("1", (4, 4)).save(tmp_path / "a.png")
     content = bytearray((tmp_path / "a.png").read_bytes())

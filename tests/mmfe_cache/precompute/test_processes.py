@@ -12,6 +12,7 @@ from benchmarks.cache_children import CountingGuide, SharedCount, run_build, sta
 from benchmarks.cache_support import TinyGuide, tree
 from mmfe_cache.datasets import write_synth
 from mmfe_cache.precompute.distributed import wants_many
+from mmfe_cli.app import run
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -54,7 +55,7 @@ def test_what_starts_many_processes(monkeypatch, devices, environment, many):
 
 
 @pytest.mark.slow
-def test_torchrun_and_devices_build_what_one_process_builds(tmp_path):
+def test_torchrun_and_devices_build_what_one_process_builds(tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     for name in ("astronaut", "coffee"):
         Image.fromarray(getattr(photographs, name)()).save(tmp_path / "photos" / f"{name}.png")
@@ -64,8 +65,9 @@ def test_torchrun_and_devices_build_what_one_process_builds(tmp_path):
     mmfe = Path(sys.executable).with_name("mmfe")
     torchrun = Path(sys.executable).with_name("torchrun")
     many = [torchrun, "--standalone", "--nproc-per-node", "2", "--no-python"]
+    monkeypatch.chdir(tmp_path)
+    assert run([*options, "--out", "one"]) == 0
     commands = {
-        "one": [mmfe, *options],
         "torchrun": [*many, mmfe, *options],
         "devices": [mmfe, *options, "--devices", "2"],
     }

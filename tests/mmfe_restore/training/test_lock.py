@@ -1,11 +1,10 @@
 """One training at a time in a run's folder."""
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import pytest
@@ -14,26 +13,44 @@ from mmfe_cache.errors import UsageError
 from mmfe_restore.training import train
 from mmfe_restore.training.run_dir import LOCK, locked_run
 
+HOLD = """
+import os, time
+from mmfe_restore.training.run_dir import locked_run
+with locked_run(out):
+    forked = os.fork() if with_child else 0
+    if forked or not with_child:
+        pids.put(forked)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(scope="module")
+def hold():
+    """Start a process that holds a lock until it is killed; the pid of its child, if it has one.
+
+    Forked by a server with one thread: a fresh process would import torch only to wait.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mmfe_restore.training.run_dir"])
+
+    def start(out, *, with_child=False):
+        pids = context.SimpleQueue()
+        known = {"out": out, "with_child": with_child, "pids": pids}
+        process = context.Process(target=exec, args=(HOLD, known))
+        process.start()
+        return process, pids.get()
+
+    return start
+
 
 @pytest.fixture
-def holder(tmp_path):
-    """A process that holds the lock of a run's folder until it is killed."""
+def holder(tmp_path, hold):
+    """A run's folder and the process that holds its lock."""
     out = tmp_path / "run"
-    program = (
-        "import sys, time, pathlib\n"
-        "from mmfe_restore.training.run_dir import locked_run\n"
-        "with locked_run(pathlib.Path(sys.argv[1])):\n"
-        "    print('held', flush=True)\n"
-        "    time.sleep(600)\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, str(out)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "held\n"
+    process, _ = hold(out)
     yield out, process
     process.kill()
-    process.wait()
-    process.stdout.close()
+    process.join()
 
 
 @pytest.mark.parametrize("resume", ["auto", None])
@@ -53,38 +70,24 @@ def test_a_second_training_is_refused_and_names_the_first(world, holder, resume)
 def test_a_killed_trainings_lock_is_taken_over(world, holder):
     out, process = holder
     os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.join()
     assert json.loads((out / LOCK).read_text())["pid"] == process.pid
     report = train(world.recipe("train.max_steps=1"), **world.sources, out=out)
     assert report.completed
     assert not (out / LOCK).exists()
 
 
-def test_a_worker_of_a_killed_training_does_not_keep_its_lock(tmp_path):
+def test_a_worker_of_a_killed_training_does_not_keep_its_lock(tmp_path, hold):
     """Loader processes are forked and outlive a killed trainer by seconds."""
-    program = (
-        "import os, sys, time, pathlib\n"
-        "from mmfe_restore.training.run_dir import locked_run\n"
-        "with locked_run(pathlib.Path(sys.argv[1])):\n"
-        "    child = os.fork()\n"
-        "    if not child:\n"
-        "        time.sleep(600)\n"
-        "    print(child, flush=True)\n"
-        "    time.sleep(600)\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True
-    )
-    child = int(process.stdout.readline())
+    process, child = hold(tmp_path / "run", with_child=True)
     try:
         process.kill()
-        process.wait()
+        process.join()
         time.sleep(0.05)
         with locked_run(tmp_path / "run") as stale:
             assert f"process {process.pid}" in stale
     finally:
         os.kill(child, signal.SIGKILL)
-        process.stdout.close()
 
 
 def test_the_lock_goes_when_training_fails(world, tmp_path):

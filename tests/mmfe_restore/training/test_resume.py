@@ -3,12 +3,14 @@
 import csv
 import hashlib
 import json
+import os
 import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 
 from mmfe_cache.errors import CacheError, UsageError
@@ -90,11 +92,29 @@ def test_kill_9_inside_a_step(world, whole, tmp_path, run_python, step):
     assert_same_run(whole, tmp_path / "run")
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
-def test_a_signal_finishes_the_step_saves_and_exits(world, whole, tmp_path, run_python, name):
-    out = tmp_path / "run"
-    # An hour between checkpoints: what is there was saved because of the signal.
-    recipe = world.recipe("train.checkpoint_every=3600")
+# An hour between checkpoints: what is there was saved because of the signal.
+SELDOM = "train.checkpoint_every=3600"
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGUSR1"])
+def test_a_signal_finishes_the_step_and_saves(world, whole, tmp_path, name):
+    class Signal(Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            if trainer.global_step == 7:
+                os.kill(os.getpid(), getattr(signal, name))
+
+    recipe = world.recipe(SELDOM)
+    stopped = train(recipe, **world.sources, out=tmp_path, callbacks=[Signal()])
+    assert (stopped.steps, stopped.stopped_by, stopped.completed) == (8, name, False)
+    kept = list_checkpoints(tmp_path / "checkpoints")
+    assert [path.name for path in kept] == ["step-00000008.ckpt"]
+    train(recipe, **world.sources, out=tmp_path)
+    assert_same_run(whole, tmp_path)
+
+
+def test_a_process_that_gets_a_signal_saves_and_exits(world, whole, tmp_path, run_python):
+    out, name = tmp_path / "run", "SIGTERM"
+    recipe = world.recipe(SELDOM)
     wanted = {
         "recipe": recipe_to_dict(recipe),
         "root": str(world.root),
