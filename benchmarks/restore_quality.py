@@ -38,7 +38,7 @@ from mmfe_cache.images import FileSource, read_rgb8
 from mmfe_cache.samples import ImageArray
 from mmfe_restore import Restorer
 from mmfe_restore.inference import guide_for, restore_image
-from mmfe_restore.metrics.luma import luma as to_luma
+from mmfe_restore.metrics.base import luma as to_luma
 
 UNSEEN_MASKS = 30
 """Of the streak renderings, those at the end by name were never trained on."""
