@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from . import output
+from . import completion, output
 
 
 def command(
     table: Annotated[
-        str, typer.Argument(help="table4a | table4b | table5a | table5b | table5c | tableS1")
+        str,
+        typer.Argument(
+            help="table4a | table4b | table5a | table5b | table5c | tableS1",
+            autocompletion=completion.tables,
+        ),
     ],
     overrides: Annotated[
         list[str] | None,
@@ -22,7 +28,14 @@ def command(
     cache: Annotated[
         Path | None, typer.Option("--cache", help="The folder of the data set's caches.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Runs go to OUT/TABLE/ROW.")] = Path("runs"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Runs go to OUT/TABLE/ROW [default: runs; with --set, runs/set-HASH of the "
+            "overrides].",
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option("--device", help="For building and evaluation: auto, cpu, cuda …")
     ] = "auto",
@@ -41,7 +54,8 @@ def command(
     from mmfe_restore.evaluation.ablation_plan import make_plan
 
     output.note_repeated(overrides or ())
-    plan = make_plan(table, overrides or (), root=root, cache=cache, out=out)
+    place = _default_place(overrides or ()) if out is None else out
+    plan = make_plan(table, overrides or (), root=root, cache=cache, out=place)
     if not dry_run:
         output.take_threads()
     found = plan.to_json() if dry_run else run_plan(plan, output.console_progress(), device=device)
@@ -55,6 +69,14 @@ def command(
             f"\nGuide calls: {calls['build']} to build what no cache held, {calls['train']} in "
             f"training, {calls['eval']} in evaluation."
         )
+
+
+def _default_place(overrides: Sequence[str]) -> Path:
+    """Runs with overrides lie apart, so that they never stand in a plain row's place."""
+    if not overrides:
+        return Path("runs")
+    digest = hashlib.blake2b("\n".join(sorted(overrides)).encode(), digest_size=4)
+    return Path("runs") / f"set-{digest.hexdigest()}"
 
 
 def _show(found: dict[str, Any], *, done: bool) -> None:

@@ -137,7 +137,9 @@ def run(arguments: list[str] | None = None) -> int:
         if code == INTERRUPTED and not output.VERBOSITY.told:
             # typer has turned Ctrl-C into an exit; a command inside `mmfe demo` tells it once.
             output.VERBOSITY.told = True
-            output.error("interrupted; run the same command again to go on")
+            words = [w for w in arguments or sys.argv[1:] if not w.startswith("-")]
+            goes_on = " to go on" if _goes_on(words) else "; it begins anew"
+            output.error(f"interrupted; run the same command again{goes_on}")
         return code
     except MmfeError as problem:
         if output.VERBOSITY.debug:
@@ -152,6 +154,13 @@ def run(arguments: list[str] | None = None) -> int:
         output.error(_about_files(problem))
         return 1
     return code if isinstance(code, int) else 0
+
+
+def _goes_on(words: Sequence[str]) -> bool:
+    """Whether a command, given again after an interruption, keeps what it had done."""
+    if words[:1] in (["data"], ["cache"]):
+        return words[1:2] in (["synth"], ["pack"], ["build"], ["repair"], ["pull"])
+    return words[:1] in (["demo"], ["train"], ["ablate"], ["restore"])
 
 
 def _about_files(problem: OSError) -> str:

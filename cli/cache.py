@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mmfe_cache.store.format import METADATA_FILE
-
 from . import cache_build, output
 
 if TYPE_CHECKING:
@@ -201,7 +199,7 @@ def _source_of(path: str, root: Path | None) -> SampleSet | None:
     """The data set that a cache was built from; None where its root is too damaged to say so."""
     from mmfe_cache.datasets import load_dataset
     from mmfe_cache.errors import CacheError
-    from mmfe_cache.store.format import OtherVersionError, StoreMetadata
+    from mmfe_cache.store.format import METADATA_FILE, OtherVersionError, StoreMetadata
     from mmfe_cache.store.storage import open_storage
 
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from . import output
+from . import completion, output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,12 @@ def command(
         str | None, typer.Option(help="train or test; without it all that are there.")
     ] = None,
     guide: Annotated[
-        str | None, typer.Option(help="A guide's name or a checkpoint's directory.")
+        str | None,
+        typer.Option(
+            help="A guide's name, or a checkpoint's directory or file: its cache is called "
+            "NAME-HASH.zarr.",
+            autocompletion=completion.guides,
+        ),
     ] = None,
     views: Annotated[
         str | None, typer.Option(help="Comma-separated, such as whole@128,crop@128#3,native.")

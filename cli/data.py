@@ -96,8 +96,11 @@ def synth(
 
 @app.command("list")
 def list_(as_json: Json = False) -> None:
-    """List the data sets that are known, with the published number of samples."""
+    """List the data sets that are known; --json names page, size and terms of each."""
+    from dataclasses import asdict
+
     from mmfe_cache.datasets import DATASETS
+    from mmfe_cache.datasets.origins import ORIGINS
 
     if as_json:
         output.print_json(
@@ -107,6 +110,7 @@ def list_(as_json: Json = False) -> None:
                         "name": info.name,
                         "description": info.description,
                         "published": dict(info.pairs) if info.pairs else None,
+                        "sources": [asdict(origin) for origin in ORIGINS.get(info.name, ())],
                     }
                     for info in DATASETS.values()
                 ]
@@ -125,7 +129,7 @@ def list_(as_json: Json = False) -> None:
             )
             for info in DATASETS.values()
         ],
-        "published numbers of samples; every noise level counts",
+        "published numbers of samples; every noise level counts. Where to get them: --json",
     )
 
 
@@ -162,8 +166,28 @@ def check(
         output.print_json({**report.to_json(), "epoch": epoch})
     else:
         _print_check(report, epoch)
+        output.say(_verdict(report))
     if not report.ok:
         raise typer.Exit(1)
+
+
+def _verdict(report: CheckReport) -> str:
+    """One sentence: whether the data set is whole, and if not, why."""
+    if report.ok:
+        return f"{report.dataset} is whole."
+    counts = (
+        ("parts are not there", sum(part.layout is None for part in report.parts)),
+        (
+            "parts have fewer files than published",
+            sum(part.layout is not None and part.incomplete for part in report.parts),
+        ),
+        ("files or partners are missing", sum(len(part.missing) for part in report.parts)),
+        ("files cannot be read", sum(len(part.unreadable) for part in report.parts)),
+        ("pairs differ in size", sum(len(part.mismatched) for part in report.parts)),
+        ("test photographs are in the training split", len(report.leaks)),
+    )
+    reasons = "; ".join(f"{count} {what}" for what, count in counts if count)
+    return f"{report.dataset} is not whole ({reasons}), so this exits with 1."
 
 
 def _epoch(dataset: str, report: CheckReport) -> dict[str, Any] | None:
@@ -211,7 +235,12 @@ def _print_check(report: CheckReport, epoch: dict[str, Any] | None) -> None:
             for part in report.parts
         ],
     )
-    for part in report.parts:
+    shown = report.parts
+    if all(part.layout is None for part in shown):
+        # Nothing at all: a wrong root. One part says which folders are looked for.
+        shown = shown[:1]
+        output.say(f"nothing of {report.dataset} is under {report.root}; its first part, say:")
+    for part in shown:
         for what, names in (
             ("missing", part.missing),
             ("unreadable", part.unreadable),

@@ -7,10 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from . import output
+from . import completion, output
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Dataset = Annotated[str, typer.Option(help="A data set of `mmfe data list`.")]
+Dataset = Annotated[
+    str, typer.Option(help="A data set of `mmfe data list`.", autocompletion=completion.datasets)
+]
 Root = Annotated[
     Path | None, typer.Option(help="Its folder; default: $MMFE_DATA/DATASET, else data/DATASET.")
 ]

@@ -7,15 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import output
+from . import completion, output
 
 if TYPE_CHECKING:
     from mmfe_restore.recipes import Recipe
 
 
+_MUCH = 16 * 2**30
+"""Bytes of a training step from which a dry run names the settings that need less."""
+
+
 def command(
     recipe: Annotated[
-        str, typer.Option(help="A recipe's name, such as cdd11 or table4a/mofe, or a .yaml file.")
+        str,
+        typer.Option(
+            help="A recipe's name, such as cdd11 or table4a/mofe, or a .yaml file.",
+            autocompletion=completion.recipes,
+        ),
     ] = "cdd11",
     root: Annotated[
         Path | None, typer.Option(help="The data set's folder [default: data/DATASET].")
@@ -28,7 +36,11 @@ def command(
         typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe; repeatable."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The run's folder [default: runs/RECIPE].")
+        Path | None,
+        typer.Option(
+            help="The run's folder [default: runs/RECIPE; with --set, runs/RECIPE-HASH of the "
+            "overrides]."
+        ),
     ] = None,
     resume: Annotated[
         str,
@@ -171,6 +183,9 @@ def _dry_run(
         output.say(f"cache            {plan.cache or 'none needed'}")
         output.say("each: crops that one device holds at once; GiB: its weights, gradients, Adam's")
         output.say("moments and kept activations, estimated")
+        if max(stage.memory for stage in plan.stages) > _MUCH:
+            output.say("less memory, same result: --set train.accumulate=8, and where that is not")
+            output.say("enough --set train.activation_checkpointing=true; on a CPU: --recipe small")
     if plan.problem is not None:
         raise plan.problem
 

@@ -18,10 +18,19 @@ from .check_report import CheckReport, PartCheck
 from .folder import find_folder_pairs
 from .leaks import Leak, clean_sources_of, count_distinct, find_leaks, fingerprints
 from .listing import shown
+from .origins import ORIGINS
 from .packed import find_pack
 from .pairing import Pair
 from .parts import FoundPart, Part, missing_part
-from .registry import SPLITS, check_split, data_root, dataset_info, find_parts, splits_of
+from .registry import (
+    SPLITS,
+    DatasetInfo,
+    check_split,
+    data_root,
+    dataset_info,
+    find_parts,
+    splits_of,
+)
 from .splits import Split
 
 
@@ -58,8 +67,8 @@ def check_dataset(
         raise DataError(
             f"data set {name!r} is not there",
             got=f"no folder {where}",
-            expected=info.description,
-            remedy="name its folder with --root, or set MMFE_DATA",
+            expected=_expected(info, where),
+            remedy=_where_to_get(name) + "name its folder with --root, or set MMFE_DATA",
         )
     reader = _Reader(decode, workers, progress)
     parts: list[PartCheck] = []
@@ -95,6 +104,24 @@ def check_dataset(
         compared = (len(prints["train"].names), len(prints["test"].names))
         distinct = (count_distinct(prints["train"]), count_distinct(prints["test"]))
     return CheckReport(name, where, tuple(parts), found_leaks, compared, distinct)
+
+
+def _expected(info: DatasetInfo, root: Path) -> str:
+    """The folders of a data set in the first layout of each of its training parts."""
+    if info.parts is None:
+        return info.description
+    layouts = [part.layouts[0] for part in info.parts("train", root)]
+    folders = [
+        str(Path(layout.bases[0]) / folder)
+        for layout in layouts
+        for folder in (*layout.degraded, *layout.clean)
+    ]
+    return "such as " + ", ".join(dict.fromkeys(folders))
+
+
+def _where_to_get(name: str) -> str:
+    found = [f"{origin.name}: {origin.page}" for origin in ORIGINS.get(name, ())]
+    return f"get it ({', '.join(found)}), then " if found else ""
 
 
 class _Reader:
