@@ -75,7 +75,7 @@ def open_config(
     """The options as one value; folders are looked into."""
     from mmfe_cache.degradations import DegradationConfig
 
-    return DegradationConfig.open(
+    return DegradationConfig.from_folders(
         rain_masks=rain_masks,
         snow_masks=snow_masks,
         depth=depth,

@@ -42,7 +42,7 @@ class SynthSettings:
     """What ``degradations.yaml`` says; folders are relative to it.
 
     Attributes:
-        rain_masks: a folder, see `DegradationConfig.open`; so are the next four.
+        rain_masks: a folder, see `DegradationConfig.from_folders`; so are the next four.
         snow_masks: likewise.
         depth: likewise.
         light_maps: likewise.
@@ -139,7 +139,7 @@ def read_config(root: Path) -> tuple[DegradationConfig, bool]:
             ("dark", settings.dark_photos),
         )
     }
-    config = DegradationConfig.open(
+    config = DegradationConfig.from_folders(
         **folders, mask_share=settings.mask_share, varied_share=settings.varied_share
     )
     return config, settings.clear

@@ -77,7 +77,7 @@ class DegradationConfig:
     varied_share: float = 0.0
 
     @classmethod
-    def open(
+    def from_folders(
         cls,
         *,
         rain_masks: Path | None = None,

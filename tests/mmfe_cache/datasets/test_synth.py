@@ -305,7 +305,7 @@ def maps(photos, tmp_path):
 
 
 def test_masks_and_maps_are_recorded_and_resumed_with(photos, maps, tmp_path):
-    config = DegradationConfig.open(rain_masks=maps / "rain", depth=maps / "depth")
+    config = DegradationConfig.from_folders(rain_masks=maps / "rain", depth=maps / "depth")
     classes = ("haze", "rain", "clear")
     out = tmp_path / "out"
     report = write_synth(photos, out, compositions=classes, config=config, test_share=0.5)
@@ -331,7 +331,7 @@ def test_masks_and_maps_are_recorded_and_resumed_with(photos, maps, tmp_path):
     assert again.written == 0
     assert content(out) == before
     Image.fromarray(np.full((20, 20), 77, np.uint8)).save(maps / "rain" / "a.png")
-    changed = DegradationConfig.open(rain_masks=maps / "rain", depth=maps / "depth")
+    changed = DegradationConfig.from_folders(rain_masks=maps / "rain", depth=maps / "depth")
     with pytest.raises(DataError, match="other photographs or settings"):
         write_synth(photos, out, compositions=classes, config=changed, test_share=0.5)
 
@@ -343,7 +343,9 @@ def test_the_data_set_synth_reads_its_settings_beside_the_photographs(photos, ma
     (root / "degradations.yaml").write_text(
         "rain_masks: maps/rain\ndepth: maps/depth\nclear: true\nmask_share: 0.5\n"
     )
-    config = DegradationConfig.open(rain_masks=maps / "rain", depth=maps / "depth", mask_share=0.5)
+    config = DegradationConfig.from_folders(
+        rain_masks=maps / "rain", depth=maps / "depth", mask_share=0.5
+    )
     write_synth(photos, tmp_path / "out", compositions=(*COMPOSITIONS, "clear"), config=config)
     for split in ("train", "test"):
         made = load_dataset("cdd11", split, tmp_path / "out")
@@ -374,7 +376,7 @@ def test_bad_settings_are_named(photos, tmp_path, text, words):
 
 def test_a_photograph_without_its_map_is_named_before_anything_is_written(photos, maps, tmp_path):
     next((maps / "depth").glob("*.png")).unlink()
-    config = DegradationConfig.open(depth=maps / "depth")
+    config = DegradationConfig.from_folders(depth=maps / "depth")
     with pytest.raises(DataError, match="have no depth map"):
         write_synth(photos, tmp_path / "out", config=config)
     assert not (tmp_path / "out").exists()

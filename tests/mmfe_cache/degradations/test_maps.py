@@ -32,7 +32,7 @@ def black(height=32, width=32):
 
 
 def test_a_rain_mask_is_added_as_it_is_and_named(streaks):
-    config = DegradationConfig.open(rain_masks=streaks)
+    config = DegradationConfig.from_folders(rain_masks=streaks)
     done = degrade(black(), "rain", seed_parts=("a",), config=config)
     name = done.files["rain"].name
     peak = {"near.png": 240, "far.png": 120}[name]
@@ -44,7 +44,7 @@ def test_a_rain_mask_is_added_as_it_is_and_named(streaks):
 
 
 def test_a_wanted_severity_scales_the_mask(streaks):
-    config = DegradationConfig.open(rain_masks=streaks)
+    config = DegradationConfig.from_folders(rain_masks=streaks)
     full = degrade(black(), "rain", seed_parts=("a",), config=config)
     half = {"rain": full.severities["rain"] / 2}
     done = degrade(black(), "rain", seed_parts=("a",), config=config, severities=half)
@@ -57,7 +57,7 @@ def test_a_snow_mask_covers(tmp_path):
     mask = np.zeros((16, 16))
     mask[4:8, 4:8] = 255
     grey(tmp_path / "snow" / "m.png", mask)
-    config = DegradationConfig.open(snow_masks=tmp_path / "snow")
+    config = DegradationConfig.from_folders(snow_masks=tmp_path / "snow")
     clean = np.full((16, 16, 3), 100, np.uint8)
     image = degrade(clean, "snow", seed_parts=("s",), config=config).image
     assert (image == 255).all(axis=2).sum() == 16
@@ -65,7 +65,7 @@ def test_a_snow_mask_covers(tmp_path):
 
 
 def test_masks_are_drawn_by_seed_all_of_them_and_as_often_as_asked(streaks):
-    config = DegradationConfig.open(rain_masks=streaks, mask_share=0.5)
+    config = DegradationConfig.from_folders(rain_masks=streaks, mask_share=0.5)
     used = [
         degrade(black(8, 8), "rain", seed_parts=(k,), config=config).files.get("rain")
         for k in range(200)
@@ -77,7 +77,7 @@ def test_masks_are_drawn_by_seed_all_of_them_and_as_often_as_asked(streaks):
 
 
 def test_the_listed_severities_are_those_that_degrade_uses(streaks):
-    config = DegradationConfig.open(rain_masks=streaks, mask_share=0.5, varied_share=0.5)
+    config = DegradationConfig.from_folders(rain_masks=streaks, mask_share=0.5, varied_share=0.5)
     clean = np.full((24, 24, 3), 90, np.uint8)
     for k in range(20):
         for composition in COMPOSITIONS:
@@ -101,7 +101,7 @@ def test_depth_is_bright_near_as_published(tmp_path):
     depth = np.zeros((64, 64))
     depth[:, 32:] = 255
     grey(tmp_path / "depth" / "photo.png", depth)
-    config = DegradationConfig.open(depth=tmp_path / "depth")
+    config = DegradationConfig.from_folders(depth=tmp_path / "depth")
     done = degrade(black(64, 64), "haze", seed_parts=("d",), config=config, photograph="photo")
     airlight, beta = (done.parameters["haze"][name] for name in ("airlight", "beta"))
     far, near = done.image[32, 2, 0] / 255, done.image[32, 61, 0] / 255
@@ -111,7 +111,7 @@ def test_depth_is_bright_near_as_published(tmp_path):
 
 def test_a_light_map_takes_the_place_of_the_guessed_one(tmp_path):
     grey(tmp_path / "light" / "photo.png", np.full((64, 64), 128))
-    config = DegradationConfig.open(light_maps=tmp_path / "light")
+    config = DegradationConfig.from_folders(light_maps=tmp_path / "light")
     clean = np.full((64, 64, 3), 0.5, np.float32)
     done = degrade(clean, "low", seed_parts=("l",), config=config, photograph="photo")
     gamma = done.parameters["low"]["gamma"]
@@ -123,7 +123,7 @@ def test_a_real_dark_photograph_is_what_low_light_begins_with(tmp_path):
     dark[..., 1] = 9
     (tmp_path / "dark").mkdir()
     Image.fromarray(dark).save(tmp_path / "dark" / "photo.png")
-    config = DegradationConfig.open(dark=tmp_path / "dark")
+    config = DegradationConfig.from_folders(dark=tmp_path / "dark")
     clean = np.full((20, 30, 3), 90, np.uint8)
     done = degrade(clean, "low", seed_parts=("l",), config=config, photograph="photo")
     assert np.array_equal(done.image, dark)
@@ -139,7 +139,7 @@ def test_a_real_dark_photograph_is_what_low_light_begins_with(tmp_path):
 @pytest.mark.parametrize("kind", ["rain", "snow", "low", "haze"])
 def test_varied_pictures_differ_more_than_published_ones(kind):
     clean = np.tile(np.linspace(20, 235, 96)[None, :, None], (96, 1, 3)).astype(np.uint8)
-    varied = DegradationConfig.open(varied_share=1.0)
+    varied = DegradationConfig.from_folders(varied_share=1.0)
     damage = {
         name: [
             np.abs(degrade(clean, kind, seed_parts=(k,), config=config).image - 1.0 * clean).mean()
@@ -153,14 +153,14 @@ def test_varied_pictures_differ_more_than_published_ones(kind):
 
 def test_what_is_missing_or_unreadable_is_named(tmp_path, streaks):
     with pytest.raises(DataError, match="nowhere does not exist"):
-        DegradationConfig.open(rain_masks=tmp_path / "nowhere")
+        DegradationConfig.from_folders(rain_masks=tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no snow masks"):
-        DegradationConfig.open(snow_masks=tmp_path / "empty")
+        DegradationConfig.from_folders(snow_masks=tmp_path / "empty")
     with pytest.raises(UsageError, match="mask_share"):
-        DegradationConfig.open(mask_share=1.5)
+        DegradationConfig.from_folders(mask_share=1.5)
     grey(tmp_path / "depth" / "one.png", np.ones((4, 4)))
-    config = DegradationConfig.open(depth=tmp_path / "depth")
+    config = DegradationConfig.from_folders(depth=tmp_path / "depth")
     config.check(["one"], ["haze"])
     config.check(["two"], ["low"])
     with pytest.raises(DataError, match="1 of 2 photographs have no depth map") as problem:
@@ -168,10 +168,10 @@ def test_what_is_missing_or_unreadable_is_named(tmp_path, streaks):
     assert problem.value.got == "two"
     (tmp_path / "depth" / "one.jpg").write_bytes(b"no image")
     with pytest.raises(DataError, match="two depth maps claim"):
-        DegradationConfig.open(depth=tmp_path / "depth")
+        DegradationConfig.from_folders(depth=tmp_path / "depth")
     (streaks / "broken.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"broken\.png"):
-        DegradationConfig.open(rain_masks=streaks)
+        DegradationConfig.from_folders(rain_masks=streaks)
     grey(streaks / "broken.png", np.zeros((4, 4)))
     with pytest.raises(DataError, match=r"broken\.png is black"):
-        DegradationConfig.open(rain_masks=streaks)
+        DegradationConfig.from_folders(rain_masks=streaks)
