@@ -12,13 +12,12 @@ from torch import Tensor, nn
 
 from mmfe_cache.embeddings import Embeddings
 from mmfe_restore.model import Restorer
-from mmfe_restore.model.block import Downsample, TransformerBlock, Upsample
-from mmfe_restore.model.feedforward import GDFN
+from mmfe_restore.model.block import GDFN, Downsample, TransformerBlock, Upsample
 from mmfe_restore.model.layers import LayerNorm
 from mmfe_restore.model.mdta import MDTA
 from mmfe_restore.model.mgfb import MGFB
 from mmfe_restore.model.mofe import MoFE
-from mmfe_restore.model.padding import pad_to_multiple
+from mmfe_restore.model.restorer import pad_to_multiple
 
 
 def restore(restorer: Restorer, image: Tensor, embeddings: Embeddings) -> Tensor:

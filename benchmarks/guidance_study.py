@@ -33,7 +33,7 @@ from mmfe_cache.precompute import build_cache
 from mmfe_cache.samples import Sample, SampleSet
 from mmfe_cache.store import open_cache, store_path
 from mmfe_restore.evaluation import evaluate
-from mmfe_restore.model import Restorer
+from mmfe_restore.model import Restorer, count_parameters
 from mmfe_restore.recipes import Recipe, load_recipe
 from mmfe_restore.training import train
 
@@ -99,7 +99,7 @@ def recipe_of(row: str, guide: str, seed: int, steps: int, extra: Sequence[str])
 
 def parameters(recipe: Recipe) -> int:
     """Parameters of the recipe's network."""
-    return sum(p.numel() for p in Restorer(recipe.model).parameters())
+    return count_parameters(Restorer(recipe.model))
 
 
 def blurred(samples: SampleSet, kind: str | None) -> SampleSet:

@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from mmfe_cache.guides import DEFAULT_PROMPT, load_guide
-from mmfe_cache.guides.async_copy import AsyncCopy
+from mmfe_cache.guides.base import AsyncCopy
 from mmfe_cache.guides.mllm import quiet_transformers
 from mmfe_cache.guides.qwen import QwenGuide
 from mmfe_cache.guides.toy import QWEN_3B, make_tiny, qwen_config

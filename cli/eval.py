@@ -299,6 +299,6 @@ def _process_group() -> Any:
 
 
 def _is_first() -> bool:
-    from mmfe_restore.evaluation.ranks import rank_and_size
+    from mmfe_restore.evaluation.evaluate import rank_and_size
 
     return rank_and_size()[0] == 0

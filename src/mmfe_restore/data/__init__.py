@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mmfe_restore.data.cache import (
+    SampleGuidance,
     build_command,
     check_cache,
     differing_guide,
@@ -12,9 +13,7 @@ from mmfe_restore.data.cache import (
     only_precision,
 )
 from mmfe_restore.data.dataloader import Batch, TrainingBatches
-from mmfe_restore.data.dataset import Pair, TrainingPairs, collate_pairs
-from mmfe_restore.data.guidance import SampleGuidance
-from mmfe_restore.data.memory import hold_in_memory
+from mmfe_restore.data.dataset import Pair, TrainingPairs, collate_pairs, hold_in_memory
 from mmfe_restore.data.sampler import Draw, Schedule, StagePlan
 
 __all__ = [

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Sampler
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.samples import Sample
 from mmfe_cache.seeds import generator
+from mmfe_restore.data.cache import SampleGuidance
 from mmfe_restore.data.dataset import TrainingPairs, collate_pairs, crop_number
-from mmfe_restore.data.guidance import SampleGuidance
 from mmfe_restore.data.sampler import Draw, Schedule
 from mmfe_restore.recipes.schema import Recipe
 

@@ -14,9 +14,8 @@ from mmfe_cache.machine import pick_device
 from mmfe_cache.progress import Progress
 from mmfe_cache.samples import SampleSet
 from mmfe_restore.evaluation.ablation_plan import CacheNeed, Plan, Row
-from mmfe_restore.evaluation.checkpoint import load_checkpoint
+from mmfe_restore.evaluation.checkpoint import load_checkpoint, open_eval_cache
 from mmfe_restore.evaluation.evaluate import evaluate
-from mmfe_restore.evaluation.guidance import open_eval_cache
 from mmfe_restore.evaluation.report import METRICS
 
 MEASURED = ("protocol", "crop", "range", "rounding", "view", "guide")

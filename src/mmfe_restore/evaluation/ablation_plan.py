@@ -218,10 +218,10 @@ def _row(
 
 
 def _parameters(recipe: Recipe) -> int:
-    from mmfe_restore.model import Restorer
+    from mmfe_restore.model import Restorer, count_parameters
 
     with torch.device("meta"):
-        return sum(p.numel() for p in Restorer(recipe.model).parameters())
+        return count_parameters(Restorer(recipe.model))
 
 
 def _state(folder: Path, report: Path, recipe: Recipe) -> str:

@@ -1,15 +1,23 @@
-"""Finding and opening what `mmfe eval` judges: a restorer and the recipe that trained it."""
+"""What an evaluation opens: a restorer, the recipe that trained it, the embeddings it reads."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from mmfe_cache.errors import ModelError
+from mmfe_cache.errors import CacheError, ModelError
 from mmfe_cache.parsing import parse_json
+from mmfe_cache.samples import SampleSet
+from mmfe_cache.store import CacheReader, open_cache
+from mmfe_restore.data import SampleGuidance, build_command, check_cache, find_store
 from mmfe_restore.model import Restorer
 from mmfe_restore.recipes import Recipe, recipe_from_dict
 from mmfe_restore.runs import CONFIG, model_folder, newest_checkpoint
+
+if TYPE_CHECKING:
+    pass
 
 
 @dataclass(frozen=True)
@@ -64,3 +72,97 @@ def load_checkpoint(path: Path | None = None, recipe: Recipe | None = None) -> C
     found = read_recipe_of(folder) if recipe is None else recipe
     restorer = Restorer.from_pretrained(folder)
     return Checkpoint(folder, restorer.eval(), found)
+
+
+def open_eval_cache(
+    recipe: Recipe, samples: SampleSet, view: str, cache: Path | None
+) -> CacheReader | None:
+    """Open the cache that ``recipe`` reads; None where its network reads no embedding.
+
+    Args:
+        recipe: names the guide.
+        samples: the test set.
+        view: that will be read, for the message.
+        cache: the folder of the data set's stores, or one store; None for the default place.
+
+    Raises:
+        CacheError: there is none.
+    """
+    if not recipe.model.reads:
+        return None
+    path = find_store(recipe, samples.dataset, samples.split, cache)
+    if not path.exists():
+        raise CacheError(
+            f"the checkpoint needs the embeddings of its guide, {recipe.guide.name}",
+            got=f"no cache at {path}",
+            expected=f"the view {view} of {samples.dataset}/{samples.split}",
+            remedy=_remedy(recipe, samples, view, path),
+        )
+    return open_cache(path)
+
+
+def _remedy(recipe: Recipe, samples: SampleSet, view: str, path: Path | None) -> str:
+    return build_command(
+        recipe, samples.dataset, samples.split, [view], root=samples.root, cache=path
+    )
+
+
+def trained_guide(checkpoint: Path | None) -> Mapping[str, Any] | None:
+    """How the guide saw that a checkpoint was trained with; None where it does not say."""
+    if checkpoint is None:
+        return None
+    try:
+        config = parse_json((checkpoint / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    found = config.get("guide_fingerprint")
+    return found if isinstance(found, dict) else None
+
+
+def check_guidance(
+    restorer: Restorer,
+    recipe: Recipe,
+    samples: SampleSet,
+    cache: CacheReader | None,
+    view: str,
+    trained: Mapping[str, Any] | None = None,
+) -> SampleGuidance | None:
+    """Check that the cache serves this checkpoint on these samples.
+
+    Args:
+        restorer: the network.
+        recipe: what trained it.
+        samples: the test set.
+        cache: its embeddings.
+        view: that will be read.
+        trained: the guide's fingerprint in training; another precision alone is let pass.
+
+    Returns:
+        the reader of the samples' embeddings in their order; None for an unguided run.
+
+    Raises:
+        CacheError: it is of another data set, split, guide or width, or lacks the view or a
+            sample.
+        ModelError: there is no cache and the network cannot run without embeddings.
+    """
+    if not recipe.model.reads:
+        return None
+    if cache is None:
+        if restorer.has_null_guidance:
+            return None
+        raise ModelError(
+            "this checkpoint cannot run without embeddings: it was trained with guidance "
+            "dropout 0 and has no null guidance",
+            remedy=_remedy(recipe, samples, view, None),
+        )
+    check_cache(
+        recipe,
+        cache,
+        dataset=samples.dataset,
+        split=samples.split,
+        views=[view],
+        use="evaluation",
+        remedy=_remedy(recipe, samples, view, Path(cache.path)),
+        trained=trained,
+    )
+    return SampleGuidance.by_recipe(recipe, cache, samples.ids)

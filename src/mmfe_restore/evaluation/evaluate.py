@@ -6,10 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from mmfe_cache.datasets import DATASETS
 from mmfe_cache.embeddings import Embeddings
@@ -21,7 +22,7 @@ from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray, Sample, SampleSet
 from mmfe_cache.views import View
 from mmfe_restore.data import differing_guide, guide_fingerprint
-from mmfe_restore.evaluation import ranks
+from mmfe_restore.evaluation.checkpoint import check_guidance, trained_guide
 from mmfe_restore.evaluation.compare import (
     SavedReport,
     compare,
@@ -29,7 +30,6 @@ from mmfe_restore.evaluation.compare import (
     run_name,
 )
 from mmfe_restore.evaluation.eval_dataset import Pair, batches, read_pairs
-from mmfe_restore.evaluation.guidance import check_guidance, trained_guide
 from mmfe_restore.evaluation.protocols import Protocol, protocol_named
 from mmfe_restore.evaluation.report import (
     EvalReport,
@@ -42,6 +42,7 @@ from mmfe_restore.evaluation.report.page import OtherRun
 from mmfe_restore.evaluation.report.pictures import Pictures
 from mmfe_restore.evaluation.scores import ImageScore, join_figures, quality, to_tensor
 from mmfe_restore.metrics.registry import PerImage, Settings, chosen_metrics
+from mmfe_restore.model import count_parameters
 from mmfe_restore.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def evaluate(
     _check_samples(samples)
     trained = trained_guide(checkpoint)
     guidance = check_guidance(restorer, recipe, samples, cache, used_view, trained)
-    rank, size = ranks.rank_and_size()
+    rank, size = rank_and_size()
     settings = Settings(used, measured.covariance)
     run = _Run(
         restorer=restorer.to(used).eval(),
@@ -131,7 +132,7 @@ def evaluate(
         ):
             run.judge(pairs)
             bar.advance(len(pairs) * size)
-    scores, shown = ranks.gather(run.scores), ranks.gather(run.pictures)
+    scores, shown = gather(run.scores), gather(run.pictures)
     report = EvalReport(
         dataset=samples.dataset,
         split=samples.split,
@@ -143,7 +144,7 @@ def evaluate(
         guide=None if guidance is None else recipe.guide.name,
         tokens=None if guidance is None else recipe.guide.tokens,
         control=recipe.guide.control,
-        parameters=sum(p.numel() for p in restorer.parameters()),
+        parameters=count_parameters(restorer),
         scores=tuple(scores[i] for i in sorted(scores)),
         pictures=tuple(shown[i] for i in sorted(shown)),
         seconds=time.perf_counter() - started,
@@ -306,3 +307,33 @@ def _guide_notes(
 def _to_uint8(image: torch.Tensor) -> ImageArray:
     rounded = (image * 255.0).round().to(torch.uint8)
     return np.ascontiguousarray(rounded.permute(1, 2, 0).cpu().numpy())
+
+
+T = TypeVar("T")
+
+
+def rank_and_size() -> tuple[int, int]:
+    """This process's rank and how many there are; (0, 1) outside a process group."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def gather(mine: dict[int, T]) -> dict[int, T]:
+    """Join what all processes found, by position; every position must be found once.
+
+    Raises:
+        RuntimeError: two processes found the same position (a bug: shares are disjoint).
+    """
+    _, size = rank_and_size()
+    if size == 1:
+        return mine
+    parts: list[dict[int, T] | None] = [None] * size
+    dist.all_gather_object(parts, mine)
+    joined: dict[int, T] = {}
+    for part in parts:
+        assert part is not None
+        if joined.keys() & part.keys():
+            raise RuntimeError("two processes evaluated the same sample")
+        joined |= part
+    return dict(sorted(joined.items()))

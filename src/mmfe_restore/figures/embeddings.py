@@ -25,8 +25,15 @@ from mmfe_restore.figures.canvas import (
     save,
     short,
 )
-from mmfe_restore.figures.scatter import name_classes, scatter
-from mmfe_restore.figures.similarity import Matrix, cosine, neighbours, plane, spread_sample
+from mmfe_restore.figures.scatter import (
+    Matrix,
+    cosine,
+    name_classes,
+    neighbours,
+    plane,
+    scatter,
+    spread_sample,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,8 +15,12 @@ from numpy.typing import NDArray
 from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.images import IMAGE_SUFFIXES, read_rgb8
 from mmfe_cache.samples import ImageArray, Sample, SampleSet
-from mmfe_restore.evaluation.checkpoint import load_checkpoint
-from mmfe_restore.evaluation.guidance import check_guidance, open_eval_cache, trained_guide
+from mmfe_restore.evaluation.checkpoint import (
+    check_guidance,
+    load_checkpoint,
+    open_eval_cache,
+    trained_guide,
+)
 from mmfe_restore.evaluation.scores import to_tensor
 from mmfe_restore.figures.canvas import (
     WIDTH,

@@ -25,8 +25,7 @@ from mmfe_restore.figures.canvas import (
     short,
 )
 from mmfe_restore.figures.embeddings import answers_of, choose_samples
-from mmfe_restore.figures.scatter import name_classes, scatter
-from mmfe_restore.figures.similarity import Matrix, alignment, cosine, plane
+from mmfe_restore.figures.scatter import Matrix, alignment, cosine, name_classes, plane, scatter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

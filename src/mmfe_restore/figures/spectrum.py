@@ -115,7 +115,7 @@ def measure_experts(
     """
     from mmfe_restore.model import MOFE_SITES
     from mmfe_restore.model.mofe import MoFE
-    from mmfe_restore.model.padding import pad_to_multiple
+    from mmfe_restore.model.restorer import pad_to_multiple
     from mmfe_restore.model.wavelet import picture_of
 
     if site not in restorer.mofe:

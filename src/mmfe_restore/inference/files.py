@@ -1,13 +1,17 @@
-"""Restoring photographs from files to files, with all that they had."""
+"""Restoring photographs from file to file; a large one shows how far it has come."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mmfe_cache.datasets.listing import some
 from mmfe_cache.errors import DataError, MmfeError
@@ -15,13 +19,91 @@ from mmfe_cache.images import encode_photograph, read_photograph
 from mmfe_cache.io import write_file
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_restore.inference.jobs import Job, LeftOut, OutputFormat, plan
-from mmfe_restore.inference.transparency import fill_transparent
-from mmfe_restore.inference.waiting import share_of
 
 if TYPE_CHECKING:
     from mmfe_restore.inference.guide import PhotographGuide
     from mmfe_restore.inference.image import Tile
     from mmfe_restore.model import Restorer
+    from mmfe_restore.model.runners import Watch
+
+
+_Kind = TypeVar("_Kind", bound=np.unsignedinteger[Any])
+
+
+def fill_transparent(pixels: NDArray[_Kind], alpha: NDArray[Any]) -> NDArray[_Kind]:
+    """Put the colours around them where pixels cannot be seen.
+
+    Under full transparency lies any colour, often black. A network looks at a pixel's neighbours,
+    so that colour would bleed into the edge that is seen. The colours are spread by halving the
+    picture, each time averaging what is visible, and filling on the way back (push-pull).
+
+    Args:
+        pixels: (H, W, 3).
+        alpha: (H, W); 0 is invisible.
+
+    Returns:
+        (H, W, 3) of the same type; visible pixels are untouched.
+    """
+    hidden = alpha == 0
+    if not hidden.any() or hidden.all():
+        return pixels
+    colours = np.where(hidden[:, :, None], 0, pixels).astype(np.float32)
+    filled = _spread(colours, (~hidden).astype(np.float32))
+    result = pixels.copy()
+    result[hidden] = np.rint(filled[hidden]).astype(pixels.dtype)
+    return result
+
+
+def _spread(colours: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Fill where ``weights`` is 0 from the next coarser level."""
+    if (weights > 0).all() or max(weights.shape) == 1:
+        return colours
+    height, width = weights.shape
+    rows, columns = (height + 1) // 2, (width + 1) // 2
+    even = ((0, 2 * rows - height), (0, 2 * columns - width))
+    share = np.pad(weights, even).reshape(rows, 2, columns, 2)
+    light = np.pad(colours * weights[:, :, None], (*even, (0, 0))).reshape(rows, 2, columns, 2, 3)
+    total = share.sum(axis=(1, 3))
+    mean = light.sum(axis=(1, 3)) / np.maximum(total, 1)[:, :, None]
+    coarse = _spread(mean, (total > 0).astype(np.float32))
+    larger = coarse.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
+    return np.where(weights[:, :, None] > 0, colours, larger)
+
+
+LARGE = 2_000_000
+"""Pixels from which one photograph gets a bar of its own: some seconds on two cores."""
+
+
+@contextmanager
+def share_of(
+    progress: Progress, name: str, image: NDArray[np.generic]
+) -> Generator[Watch | None, None, None]:
+    """Open a task of 100 percent for one photograph.
+
+    Args:
+        progress: who watches.
+        name: of the photograph.
+        image: (H, W, 3); smaller ones than `LARGE` open nothing.
+
+    Yields:
+        What `restore_image` takes as ``watch``; None for a small photograph.
+    """
+    if image.shape[0] * image.shape[1] < LARGE:
+        yield None
+        return
+    with progress.task(name, 100, "%") as task:
+        shown = 0
+
+        def watch(share: float) -> None:
+            nonlocal shown
+            percent = int(100 * share)
+            if percent > shown:
+                task.advance(percent - shown)
+                shown = percent
+
+        yield watch
+        task.advance(100 - shown)
+
 
 _NAMED = 20
 """How many files of a kind a message names; the report has all of them."""

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from mmfe_cache.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from mmfe_restore.model.complexity import count_macs, count_parameters, info, parts
+    from mmfe_restore.model.complexity import count_macs, info, parts
     from mmfe_restore.model.network import MGFB_SITES, MOFE_SITES
     from mmfe_restore.model.restorer import Restorer
+    from mmfe_restore.model.weights import count_parameters
 
 __all__ = [
     "MGFB_SITES",
@@ -29,7 +30,7 @@ __getattr__, __dir__ = lazy_names(
         "MOFE_SITES": "mmfe_restore.model.network",
         "Restorer": "mmfe_restore.model.restorer",
         "count_macs": "mmfe_restore.model.complexity",
-        "count_parameters": "mmfe_restore.model.complexity",
+        "count_parameters": "mmfe_restore.model.weights",
         "info": "mmfe_restore.model.complexity",
         "parts": "mmfe_restore.model.complexity",
     },

@@ -16,14 +16,14 @@ from safetensors.torch import save as to_bytes
 from mmfe_cache.errors import ModelError
 from mmfe_cache.io import write_file
 from mmfe_cache.parsing import DuplicateKeyError, parse_json
-from mmfe_restore.model.card import model_card
 from mmfe_restore.model.shipped import shipped_folder
-from mmfe_restore.model.weights import check_fit, read_weights
+from mmfe_restore.model.weights import check_fit, count_parameters, read_weights
 from mmfe_restore.recipes.schema import ModelConfig
 
 if TYPE_CHECKING:
     from mmfe_restore.model.restorer import Restorer
     from mmfe_restore.recipes.schema import Recipe
+
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 GUIDED = ("mgfb.", "mofe.", "null_guidance.")
@@ -64,10 +64,17 @@ def save(restorer: Restorer, folder: str | Path, recipe: Recipe | None = None) -
     write_file(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
-def load(source: str | Path, *, device: torch.device | str = "cpu", **hub: Any) -> Restorer:
+def load(
+    restorer_class: type[Restorer],
+    source: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    **hub: Any,
+) -> Restorer:
     """Load a folder that `save` wrote, or a repository of the Hugging Face Hub.
 
     Args:
+        restorer_class: what is made.
         source: a folder, ``"owner/name"``, or the name of a network that comes with the package,
             such as ``"mmfe-small"``.
         device: where the weights go.
@@ -79,12 +86,10 @@ def load(source: str | Path, *, device: torch.device | str = "cpu", **hub: Any) 
     Raises:
         ModelError: no such folder, a damaged or foreign one, weights that do not fit.
     """
-    from mmfe_restore.model.restorer import Restorer
-
     folder = shipped_folder(source) or _locate(source, hub)
     config, recipe = read_config(folder)
     with torch.device("meta"):
-        restorer = Restorer(config)
+        restorer = restorer_class(config)
     state = read_weights(folder / WEIGHTS)
     # Shipped weights are float16 to be small; every float16 is exact in float32.
     state = {name: t.float() if t.dtype == torch.float16 else t for name, t in state.items()}
@@ -158,10 +163,13 @@ def written_by(values: Mapping[str, Any]) -> str:
     return str(values.get("mmfe", "0.1 or another version that did not say"))
 
 
-def load_restormer(path: str | Path, config: ModelConfig | None = None) -> Restorer:
+def load_restormer(
+    restorer_class: type[Restorer], path: str | Path, config: ModelConfig | None = None
+) -> Restorer:
     """A new restorer whose backbone starts from Restormer's published weights.
 
     Args:
+        restorer_class: what is made.
         path: a .pth file (unpickled with ``weights_only=True``, so no code of it runs) or
             .safetensors, holding the state dict itself or under ``params`` or ``state_dict``.
         config: the network; None is the unguided baseline. Its guided parts start as in a new
@@ -170,11 +178,9 @@ def load_restormer(path: str | Path, config: ModelConfig | None = None) -> Resto
     Raises:
         ModelError: not such a file, or another network's weights.
     """
-    from mmfe_restore.model.restorer import Restorer
-
     if config is None:
         config = ModelConfig(encoder_guidance="none", decoder_guidance="none", experts="none")
-    restorer = Restorer(config)
+    restorer = restorer_class(config)
     state = read_weights(Path(path))
     own = restorer.state_dict()
     complete = {**{k: v for k, v in own.items() if k.startswith(GUIDED)}, **state}
@@ -228,3 +234,58 @@ def _locate(source: str | Path, hub: dict[str, Any]) -> Path:
             got=str(problem).splitlines()[0] if str(problem) else type(problem).__name__,
             expected="a checkpoint folder, or owner/name on the Hugging Face Hub",
         ) from problem
+
+
+def model_card(restorer: Restorer, recipe: Recipe | None) -> str:
+    """A README.md with the Hub's front matter: what it is, how it was made, how to use it."""
+    config = restorer.config
+    millions = count_parameters(restorer) / 1e6
+    reads = ", ".join(f"E_{name.capitalize()}" for name in config.reads) or "nothing"
+    lines = [
+        "---",
+        "library_name: mmfe",
+        "pipeline_tag: image-to-image",
+        "tags: [image-restoration, all-in-one, multimodal-llm, mixture-of-experts]",
+        "---",
+        "",
+        f"# An mmfe restorer{f' ({recipe.name})' if recipe else ''}",
+        "",
+        "Restores photographs that suffer from several degradations at once, guided by what a",
+        "multimodal LLM sees in them (MMFE-IR, arXiv 2605.11444; this is not the authors' code).",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| parameters | {millions:.3f} M |",
+        f"| experts | {config.num_experts if config.experts != 'none' else 0} ({config.experts}) |",
+        f"| guidance read | {reads}, D = {config.guidance_dim} |",
+        f"| runs without a guide | {'yes' if _unguided(restorer) else 'no'} |",
+    ]
+    if recipe is not None:
+        stages = ", ".join(
+            f"{s.epochs} epochs at {s.resolution}² (batch {s.batch_size})"
+            for s in recipe.train.stages
+        )
+        steps = recipe.train.max_steps
+        ended = f", ended after {steps} steps" if steps else ""
+        lines += [
+            f"| guide | {recipe.guide.name} |",
+            f"| training data | {recipe.data.dataset} |",
+            f"| schedule | {stages}{ended} |",
+        ]
+    lines += [
+        "",
+        "```python",
+        "from mmfe_restore import Restorer",
+        "",
+        'restorer = Restorer.from_pretrained("path/or/owner/name")',
+        "restored = restorer(image, embeddings)  # (B, 3, H, W) in [0, 1]",
+        "```",
+        "",
+        "or `mmfe restore PHOTO -o OUT --checkpoint PATH`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _unguided(restorer: Restorer) -> bool:
+    return restorer.has_null_guidance or not restorer.config.reads

@@ -1,4 +1,4 @@
-"""The ledger: parameters by part, and the arithmetic of one forward pass."""
+"""How large a network is: parameters by part, and the arithmetic of one forward pass."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmfe_restore.model.restorer import Restorer
+from mmfe_restore.model.wavelet import num_bands
+from mmfe_restore.model.weights import count_parameters
+
 if TYPE_CHECKING:
-    from torch import nn
-
-    from mmfe_restore.model.restorer import Restorer
     from mmfe_restore.recipes.schema import ModelConfig, Recipe
-
-
-def count_parameters(module: nn.Module) -> int:
-    """How many numbers are learned."""
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def parts(restorer: Restorer) -> dict[str, int]:
@@ -43,9 +39,6 @@ def count_macs(config: ModelConfig, size: int = 256) -> int:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    from mmfe_restore.model.restorer import Restorer
-    from mmfe_restore.model.wavelet import num_bands
-
     with torch.device("meta"):
         restorer = Restorer(config)
         side = -(-size // restorer.size_multiple) * restorer.size_multiple
@@ -67,8 +60,6 @@ def info(recipe: Recipe) -> dict[str, Any]:
         ``recipe``, ``description``, ``parameters`` (an integer), ``published`` (millions or None),
         ``parts`` and ``macs_256``.
     """
-    from mmfe_restore.model.restorer import Restorer
-
     with torch.device("meta"):
         restorer = Restorer(recipe.model)
     return {

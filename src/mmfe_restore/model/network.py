@@ -10,10 +10,9 @@ from mmfe_restore.model.checks import check_config
 from mmfe_restore.model.layers import conv1x1, convolve, to_nchw, to_nhwc
 from mmfe_restore.model.mgfb import MGFB
 from mmfe_restore.model.mofe import MoFE
-from mmfe_restore.model.runners import Runner, WholeMaps
+from mmfe_restore.model.runners import CountedWork, Meter, Runner, Watch, WholeMaps
 from mmfe_restore.model.strips import Strips
 from mmfe_restore.model.wavelet import bands_at, num_bands
-from mmfe_restore.model.work import CountedWork, Meter, Watch
 from mmfe_restore.recipes.schema import ModelConfig
 
 MGFB_SITES = {

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from mmfe_cache.embeddings import Embeddings
+from mmfe_cache.embeddings import ArrayName, Embeddings
 from mmfe_cache.errors import ModelError
+from mmfe_restore.model import checkpoints
 from mmfe_restore.model.checks import check_embeddings, check_image, check_keep, check_view
-from mmfe_restore.model.guidance import NullGuidance
 from mmfe_restore.model.network import Network
-from mmfe_restore.model.padding import pad_to_multiple
-from mmfe_restore.model.work import Watch
+from mmfe_restore.model.runners import Watch
 from mmfe_restore.recipes.schema import ModelConfig
 
 if TYPE_CHECKING:
@@ -176,25 +177,86 @@ class Restorer(Network):
     @classmethod
     def from_pretrained(cls, source: str | Path, **options: Any) -> Restorer:
         """Load what `save_pretrained` or `push_to_hub` wrote; see `checkpoints.load`."""
-        from mmfe_restore.model import checkpoints
-
-        return checkpoints.load(source, **options)
+        return checkpoints.load(cls, source, **options)
 
     def save_pretrained(self, folder: str | Path, recipe: Recipe | None = None) -> None:
         """Write model.safetensors, config.json and README.md; see `checkpoints.save`."""
-        from mmfe_restore.model import checkpoints
-
         checkpoints.save(self, folder, recipe)
 
     def push_to_hub(self, repository: str, **options: Any) -> str:
         """Upload to the Hugging Face Hub; see `checkpoints.push`."""
-        from mmfe_restore.model import checkpoints
-
         return checkpoints.push(self, repository, **options)
 
     @classmethod
     def from_restormer(cls, path: str | Path, config: ModelConfig | None = None) -> Restorer:
         """Start from Restormer's published weights; see `checkpoints.load_restormer`."""
-        from mmfe_restore.model import checkpoints
+        return checkpoints.load_restormer(cls, path, config)
 
-        return checkpoints.load_restormer(path, config)
+
+class NullGuidance(nn.Module):
+    """One learned D-vector per kind of embedding, for samples without guidance.
+
+    Args:
+        kinds: the kinds of embedding that the network reads.
+        guidance_dim: D.
+    """
+
+    def __init__(self, kinds: tuple[ArrayName, ...], guidance_dim: int) -> None:
+        super().__init__()
+        for kind in kinds:
+            self.register_parameter(kind, nn.Parameter(torch.zeros(guidance_dim)))
+
+    def forward(self, embeddings: Embeddings | None, keep: Tensor | None, batch: int) -> Embeddings:
+        """Replace what is not kept.
+
+        Args:
+            embeddings: the guide's; None means that no sample has any.
+            keep: (B,) bool, False where the null guidance takes a sample's place; None keeps all.
+            batch: B.
+
+        Returns:
+            Embeddings of B samples. In training every null vector is in the graph, whatever
+            ``keep`` says, so that distributed training sees a gradient for it at every step.
+        """
+        vectors = dict(self.named_parameters())
+        if embeddings is None:
+            shapes = {name: (batch, 1, -1) if name != "answer" else (batch, -1) for name in vectors}
+            return Embeddings.of({n: v.expand(shapes[n]) for n, v in vectors.items()})
+        if keep is None:
+            if not self.training:
+                return embeddings
+            device = next(iter(vectors.values())).device
+            keep = torch.ones(batch, dtype=torch.bool, device=device)
+        mixed: dict[str, Tensor] = {}
+        for name, vector in vectors.items():
+            tensor = getattr(embeddings, name)
+            mask = keep.view(-1, *(1,) * (tensor.dim() - 1))
+            mixed[name] = torch.where(mask, tensor, vector.to(tensor.dtype))
+        return replace(embeddings, **mixed)
+
+
+def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """Pad the bottom and the right of ``image`` to a multiple of ``multiple``.
+
+    By reflection, repeated where the image is smaller than the padding; a side of one pixel has
+    nothing to reflect and is replicated.
+
+    Args:
+        image: (B, C, H, W), any H and W from 1.
+        multiple: of both sides.
+
+    Returns:
+        (B, C, H', W'); the image itself where it already fits.
+    """
+    height, width = image.shape[-2:]
+    return _pad(_pad(image, -height % multiple, -2), -width % multiple, -1)
+
+
+def _pad(image: Tensor, missing: int, axis: int) -> Tensor:
+    while missing > 0:
+        size = image.shape[axis]
+        step = missing if size == 1 else min(missing, size - 1)
+        amounts = (0, 0, 0, step) if axis == -2 else (0, step, 0, 0)
+        image = F.pad(image, amounts, mode="replicate" if size == 1 else "reflect")
+        missing -= step
+    return image

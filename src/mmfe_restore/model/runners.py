@@ -1,14 +1,20 @@
-"""How the network's parts are run: on whole maps, as autograd needs it."""
+"""How the network's parts are run on whole maps, as autograd needs it, and how work is counted.
+
+Work is counted, for whoever waits for a large photograph, in numbers that pass a convolution in
+strips: a pass over H × W pixels with K channels counts H · W · K. That is near enough to the time
+that it takes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmfe_restore.model.block import Downsample, TransformerBlock, Upsample
+from mmfe_restore.model.block import GDFN, Downsample, TransformerBlock, Upsample
 from mmfe_restore.model.layers import pointwise
 from mmfe_restore.model.mgfb import MGFB
 from mmfe_restore.model.mofe import MoFE
@@ -78,3 +84,80 @@ class WholeMaps:
         kept = checkpoint(module, *inputs, use_reentrant=False)
         assert isinstance(kept, Tensor)
         return kept
+
+
+Watch = Callable[[float], None]
+"""Is told the share of an image that is done: it rises from 0 to 1."""
+
+
+class Meter:
+    """Adds up the work that is done and tells its share.
+
+    Args:
+        total: the whole work.
+        watch: who is told; None tells nobody.
+    """
+
+    def __init__(self, total: int = 0, watch: Watch | None = None) -> None:
+        self.done = 0
+        self._total, self._watch = total, watch
+
+    def add(self, rows: int, width: int, channels: int) -> None:
+        """Count ``rows`` × ``width`` pixels of ``channels`` channels as done."""
+        self.done += rows * width * channels
+        if self._watch is not None:
+            self._watch(min(1.0, self.done / self._total))
+
+
+class CountedWork:
+    """A runner that computes nothing and counts what `Strips` will report.
+
+    Its maps are on the meta device, where a tensor is a shape.
+
+    Attributes:
+        meter: holds the sum.
+    """
+
+    def __init__(self) -> None:
+        self.meter = Meter()
+
+    def block(self, block: TransformerBlock, x: Tensor) -> Tensor:
+        """One Transformer block: Q and K, V, and the feed-forward network."""
+        self._pass(x, 3 * x.shape[-1] + hidden_channels(block.ffn))
+        return x
+
+    def fuse(self, mgfb: MGFB, x: Tensor, guidance: Tensor) -> Tensor:
+        """One MGFB: the queries, and the feed-forward network."""
+        self._pass(x, x.shape[-1] + hidden_channels(mgfb.ffn))
+        return x
+
+    def mix(self, mofe: MoFE, x: Tensor, bands: Tensor, answer: Tensor) -> Tensor:
+        """One MoFE: the experts, Q and K, and V."""
+        self._pass(bands, mofe.experts.expand.out_channels)
+        self._pass(x, 3 * x.shape[-1])
+        return x
+
+    def down(self, down: Downsample, x: Tensor) -> Tensor:
+        """To the next level of the encoder."""
+        batch, height, width, channels = x.shape
+        self._pass(x, channels)
+        return x.new_empty((batch, height // 2, width // 2, 2 * channels))
+
+    def up(self, up: Upsample, x: Tensor, skip: Tensor, reduce: nn.Conv2d | None) -> Tensor:
+        """To the next level of the decoder."""
+        self._pass(x, 2 * x.shape[-1])
+        channels = skip.shape[-1] * (1 if reduce is not None else 2)
+        return skip.new_empty((*skip.shape[:-1], channels))
+
+    def _pass(self, x: Tensor, channels: int) -> None:
+        self.meter.add(x.shape[0] * x.shape[1], x.shape[2], channels)
+
+
+def hidden_channels(ffn: GDFN) -> int:
+    """The channels of the feed-forward network's widest map in strips.
+
+    Odd hidden sizes (255) halve the speed of a product, so each half has zero channels appended to
+    a multiple of 16.
+    """
+    half = ffn.project_out.in_channels
+    return 2 * (half + -half % 16)

@@ -14,16 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmfe_restore.model.block import Downsample, TransformerBlock, Upsample
-from mmfe_restore.model.experts import Experts
-from mmfe_restore.model.feedforward import GDFN
+from mmfe_restore.model.block import GDFN, Downsample, TransformerBlock, Upsample
 from mmfe_restore.model.layers import LayerNorm, to_nchw, to_nhwc, without_autocast
 from mmfe_restore.model.mdta import MDTA, CrossMDTA, attention_matrix, fold_output
 from mmfe_restore.model.mgfb import MGFB, CrossAttention
-from mmfe_restore.model.mofe import MoFE
-from mmfe_restore.model.products import add_product, product, write_product
-from mmfe_restore.model.rolling import Fill, convolve_rows, rolling_rows, rows_within
-from mmfe_restore.model.work import Meter
+from mmfe_restore.model.mofe import Experts, MoFE
+from mmfe_restore.model.rows import (
+    Fill,
+    add_product,
+    convolve_rows,
+    product,
+    rolling_rows,
+    rows_within,
+    write_product,
+)
+from mmfe_restore.model.runners import Meter
 
 
 class Strips:

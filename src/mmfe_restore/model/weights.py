@@ -1,4 +1,4 @@
-"""State dicts from files: tensors only, and refused where they are another network's."""
+"""Weights: counted, read from files as tensors only, refused where they are another network's."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from mmfe_cache.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+def count_parameters(module: nn.Module) -> int:
+    """How many numbers are learned."""
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

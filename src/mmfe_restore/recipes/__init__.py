@@ -5,10 +5,10 @@ from __future__ import annotations
 from mmfe_restore.recipes.loading import (
     load_recipe,
     recipe_from_dict,
+    recipe_names,
     recipe_settings,
     recipe_to_dict,
 )
-from mmfe_restore.recipes.reading import recipe_names
 from mmfe_restore.recipes.schema import (
     DataConfig,
     EvalConfig,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from math import inf
@@ -10,12 +11,17 @@ from typing import Any, cast, get_args, get_type_hints
 
 from mmfe_cache.errors import UsageError
 from mmfe_cache.views import View
-from mmfe_restore.recipes.reading import suggestion
 from mmfe_restore.recipes.schema import Recipe, Stage
 
 
 class UnknownKeyError(UsageError):
     """A recipe has a key that this version of the program does not know."""
+
+
+def suggestion(word: str, words: Iterable[str]) -> str | None:
+    """``did you mean a, b?`` for the known ``words`` close to ``word``; None where none is."""
+    close = difflib.get_close_matches(word, list(words), n=3, cutoff=0.5)
+    return f"did you mean {', '.join(close)}?" if close else None
 
 
 FREE_KEYS = ("data.repeats",)

@@ -24,8 +24,8 @@ from mmfe_restore.recipes.schema import Recipe
 from mmfe_restore.training import run_dir
 from mmfe_restore.training.callbacks import validation
 from mmfe_restore.training.callbacks.checkpoints import SaveByClock, find_start, list_checkpoints
+from mmfe_restore.training.callbacks.failures import RankFailure
 from mmfe_restore.training.callbacks.logging_callback import LoggingCallback, router_columns
-from mmfe_restore.training.callbacks.rank_failure import RankFailure
 from mmfe_restore.training.callbacks.validation import ValidationCallback
 from mmfe_restore.training.inputs import (
     Inputs,

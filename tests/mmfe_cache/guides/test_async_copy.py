@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from mmfe_cache.embeddings import Embeddings
-from mmfe_cache.guides import async_copy
-from mmfe_cache.guides.async_copy import AsyncCopy
+from mmfe_cache.guides import base
+from mmfe_cache.guides.base import AsyncCopy
 
 
 class OnDevice:
@@ -32,7 +32,7 @@ def recorded(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: f"stream of {device}")
-    monkeypatch.setattr(async_copy, "_to_pinned", lambda t: torch.full((1,), t.value))
+    monkeypatch.setattr(base, "_to_pinned", lambda t: torch.full((1,), t.value))
     return found
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mmfe_restore.data import hold_in_memory, memory
+from mmfe_restore.data import dataset, hold_in_memory
 
 
 def test_held_pictures_are_decoded_once_and_equal(samples, monkeypatch):
@@ -26,12 +26,12 @@ def test_samples_of_a_scene_share_their_ground_truth(samples):
 def test_a_set_that_does_not_fit_is_not_held(samples, monkeypatch):
     # 5 clean and 10 degraded pictures of 40 x 56 x 3 bytes.
     need = 15 * 40 * 56 * 3
-    monkeypatch.setattr(memory, "free_memory", lambda: int(need / memory.SHARE))
+    monkeypatch.setattr(dataset, "free_memory", lambda: int(need / dataset.SHARE))
     assert hold_in_memory(samples) is not None
-    monkeypatch.setattr(memory, "free_memory", lambda: int(need / memory.SHARE) - 8)
+    monkeypatch.setattr(dataset, "free_memory", lambda: int(need / dataset.SHARE) - 8)
     assert hold_in_memory(samples) is None
 
 
 def test_noisy_samples_need_their_clean_picture_only(make_samples):
     noisy = make_samples(scenes=2, labels=("noise-15", "noise-50"), sigma=15.0)
-    assert memory.decoded_bytes(noisy, 10**9) == 2 * 40 * 56 * 3
+    assert dataset.decoded_bytes(noisy, 10**9) == 2 * 40 * 56 * 3

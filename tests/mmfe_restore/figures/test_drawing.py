@@ -26,7 +26,7 @@ from mmfe_restore.figures import (
     plot_routing,
 )
 from mmfe_restore.figures.embeddings import dominance_facts
-from mmfe_restore.figures.similarity import neighbours
+from mmfe_restore.figures.scatter import neighbours
 from mmfe_restore.figures.spectrum import measure_experts
 from mmfe_restore.model import Restorer
 from mmfe_restore.recipes import recipe_from_dict

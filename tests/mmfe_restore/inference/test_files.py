@@ -10,8 +10,8 @@ from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.images import read_rgb8, write_png
 from mmfe_restore import Restorer
 from mmfe_restore.inference import restore_files, restore_image
+from mmfe_restore.inference.image import starts
 from mmfe_restore.inference.jobs import plan
-from mmfe_restore.inference.tiles import starts
 from mmfe_restore.recipes.schema import ModelConfig
 
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from mmfe_restore import Restorer, load_recipe
-from mmfe_restore.inference import restore_image, waiting
-from mmfe_restore.inference.waiting import share_of
+from mmfe_restore.inference import files, restore_image
+from mmfe_restore.inference.files import share_of
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ class Recorder:
 
 
 def test_a_large_photograph_has_a_bar_of_whole_percents(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "LARGE", 100)
+    monkeypatch.setattr(files, "LARGE", 100)
     seen = Recorder()
     with share_of(seen, "a.png", np.zeros((10, 10, 3))) as watch:
         assert watch is not None

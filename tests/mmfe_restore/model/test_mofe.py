@@ -8,8 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmfe_restore.model.experts import Router
-from mmfe_restore.model.mofe import MoFE
+from mmfe_restore.model.mofe import MoFE, Router
 from mmfe_restore.model.wavelet import bands_at, haar
 from mmfe_restore.recipes.schema import ModelConfig
 

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from mmfe_restore.model import products
-from mmfe_restore.model.products import add_product, product, write_product
+from mmfe_restore.model.rows import _convolves, add_product, product, write_product
 
 
 @pytest.mark.parametrize("convolves", [True, False])
@@ -12,7 +11,7 @@ from mmfe_restore.model.products import add_product, product, write_product
 @pytest.mark.parametrize("shape", [(1, 1, 3, 5), (4, 7, 16, 48), (3, 2, 255, 16)])
 def test_rows_times_a_matrix(monkeypatch, convolves, biased, shape):
     height, width, inner, outer = shape
-    monkeypatch.setattr(products, "_convolves", lambda rows: convolves)
+    monkeypatch.setattr("mmfe_restore.model.rows._convolves", lambda rows: convolves)
     torch.manual_seed(0)
     rows, matrix = torch.randn(height, width, inner), torch.randn(outer, inner)
     bias = torch.randn(outer) if biased else None
@@ -46,6 +45,6 @@ def test_one_thread_does_not_fall_back_to_the_slow_kernel():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_only_float32_is_convolved(dtype):
-    assert products._convolves(torch.zeros(1, 1, 1)) == torch.backends.mkldnn.is_available()
-    assert not products._convolves(torch.zeros(1, 1, 1, dtype=dtype))
-    assert not products._convolves(torch.zeros(1, 1, 1, device="meta"))
+    assert _convolves(torch.zeros(1, 1, 1)) == torch.backends.mkldnn.is_available()
+    assert not _convolves(torch.zeros(1, 1, 1, dtype=dtype))
+    assert not _convolves(torch.zeros(1, 1, 1, device="meta"))

@@ -11,7 +11,7 @@ from benchmarks import eager_nchw
 from mmfe_cache.embeddings import Embeddings
 from mmfe_restore import Restorer
 from mmfe_restore.model.layers import LayerNorm
-from mmfe_restore.model.rolling import rolling_rows
+from mmfe_restore.model.rows import rolling_rows
 from mmfe_restore.model.runners import WholeMaps
 from mmfe_restore.model.strips import Strips
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from mmfe_cache.progress import Progress, SilentProgress, Task, format_seconds
 from mmfe_restore.data import Batch, TrainingBatches
 from mmfe_restore.recipes.schema import Recipe
-from mmfe_restore.training.callbacks.divergence import require_finite_loss
+from mmfe_restore.training.callbacks.failures import require_finite_loss
 from mmfe_restore.training.lightning_module import RestorationTask
 from mmfe_restore.training.loggers import CsvTable
 

@@ -1,9 +1,15 @@
-"""Rows of a convolution's input, a strip at a time, each row computed once."""
+"""Rows of a map, for the network in strips: walked down a strip at a time, and multiplied.
+
+torch hands float32 products on a CPU to MKL, which leaves half of the vector unit of some
+processors idle; oneDNN's convolution does not. So float32 rows on a CPU are convolved, and
+everything else is multiplied. `benchmarks/restore_speed.py` measures both.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -64,3 +70,42 @@ def convolve_rows(buffer: Tensor, weight: Tensor, bias: Tensor | None = None) ->
     # The batch axis comes first: only its stride then tells torch that this is channels-last.
     nchw = to_nchw(buffer[None])
     return to_nhwc(F.conv2d(nchw, weight, bias, padding=(0, 1), groups=groups))[0]
+
+
+def product(rows: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The 1×1 convolution ``matrix`` (K', K) of ``rows`` (n, W, K), plus ``bias``: (n, W, K').
+
+    ``rows`` are contiguous, and so is the result.
+    """
+    if not _convolves(rows):
+        return F.linear(rows, matrix, bias)
+    # Not conv2d: on one thread it takes 1×1 kernels to a fallback of less than half this speed.
+    # The batch axis comes first: only its stride then tells torch that this is channels-last.
+    kernel = matrix[:, :, None, None]
+    out = torch.mkldnn_convolution(to_nchw(rows[None]), kernel, bias, (0, 0), (1, 1), (1, 1), 1)
+    return to_nhwc(out)[0]
+
+
+def write_product(out: Tensor, rows: Tensor, matrix: Tensor, bias: Tensor | None = None) -> None:
+    """Write `product` to ``out`` (n, W, K'), at best contiguous."""
+    if _convolves(rows) or not out.is_contiguous():
+        out.copy_(product(rows, matrix, bias))
+        return
+    flat, pixels = out.view(-1, len(matrix)), rows.reshape(-1, rows.shape[-1])
+    if bias is None:
+        torch.mm(pixels, matrix.t(), out=flat)
+    else:
+        torch.addmm(bias, pixels, matrix.t(), out=flat)
+
+
+def add_product(out: Tensor, rows: Tensor, matrix: Tensor) -> None:
+    """Add `product` to ``out`` (n, W, K'), which is contiguous."""
+    if _convolves(rows):
+        out.add_(product(rows, matrix))
+    else:
+        out.view(-1, len(matrix)).addmm_(rows.reshape(-1, rows.shape[-1]), matrix.t())
+
+
+def _convolves(rows: Tensor) -> bool:
+    on_cpu = rows.device.type == "cpu" and rows.dtype == torch.float32
+    return on_cpu and torch.backends.mkldnn.is_available()
