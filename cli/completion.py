@@ -25,14 +25,14 @@ def guides(incomplete: str) -> list[str]:
 
 def recipes(incomplete: str) -> list[str]:
     """Shipped recipes."""
-    from mmfe_restore.recipes.reading import recipe_names
+    from mmfe_restore.recipes.loading import recipe_names
 
     return _beginning(recipe_names(), incomplete)
 
 
 def tables(incomplete: str) -> list[str]:
     """Tables whose rows are recipes."""
-    from mmfe_restore.recipes.reading import recipe_names
+    from mmfe_restore.recipes.loading import recipe_names
 
     found = dict.fromkeys(name.split("/")[0] for name in recipe_names() if "/" in name)
     return _beginning(found, incomplete)
