@@ -63,8 +63,8 @@ def test_torchrun_and_devices_build_what_one_process_builds(tmp_path, monkeypatc
     options = ["cache", "build", "--dataset", "cdd11", "--root", "data", "--guide", "oracle"]
     options += ["--split", "train", "--shard-samples", "2", "--batch-size", "2", "--json"]
     mmfe = Path(sys.executable).with_name("mmfe")
-    torchrun = Path(sys.executable).with_name("torchrun")
-    many = [torchrun, "--standalone", "--nproc-per-node", "2", "--no-python"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run"]
+    many = [*torchrun, "--standalone", "--nproc-per-node", "2", "--no-python"]
     monkeypatch.chdir(tmp_path)
     assert run([*options, "--out", "one"]) == 0
     commands = {
