@@ -1,6 +1,10 @@
 """What the tests of the command line share."""
 
+import os
 import signal
+
+# Workers of pytest-xdist have a width of 80 in their environment, which a pipe has not.
+os.environ.pop("COLUMNS", None)
 
 # A shell starts what runs in its background with SIGINT ignored, and programs inherit that: tests
 # that interrupt one would wait in vain.
