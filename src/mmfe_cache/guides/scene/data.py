@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mmfe_cache.datasets.listing import list_images
 from mmfe_cache.degradations import (
     CLEAR,
     COMPOSITIONS,
@@ -64,15 +65,14 @@ class Rendered:
 
 
 def find_photos(folder: Path) -> list[Path]:
-    """All images below ``folder``, sorted by path.
+    """All images below ``folder``, sorted by path; hidden files and folders are left out.
 
     Raises:
         DataError: there is no such folder, or no image in it.
     """
     if not folder.is_dir():
         raise DataError("no such folder of photographs", got=folder)
-    named = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    found = sorted(p for p in named if not p.is_dir())
+    found = list(list_images(folder, recursive=True).images)
     if not found:
         raise DataError(
             "no photographs in this folder",
