@@ -18,6 +18,7 @@ from mmfe_cache.degradations import (
 )
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import FileSource
+from mmfe_cache.parsing import DuplicateKeyError, parse_yaml
 from mmfe_cache.samples import Sample, SampleSet
 
 from .assemble import sample_set
@@ -162,13 +163,25 @@ def _settings(root: Path) -> SynthSettings:
     known = {field.name: str(field.type) for field in fields(SynthSettings)}
     expected = ", ".join(known)
     try:
-        found: Any = yaml.safe_load(path.read_text("utf-8"))
+        found: Any = parse_yaml(path.read_text("utf-8-sig"), path)
     except FileNotFoundError:
         return SynthSettings()
+    except DuplicateKeyError:
+        raise
     except (OSError, ValueError, yaml.YAMLError) as problem:
-        raise DataError(f"{path} cannot be read", got=str(problem), expected=expected) from problem
+        raise DataError(
+            f"{path} cannot be read",
+            got=str(problem),
+            expected=f"a YAML mapping with any of {expected}",
+            remedy="correct the file, or remove it for the procedural model",
+        ) from problem
     if not isinstance(found, dict):
-        raise DataError(f"{path} holds no settings", got=type(found).__name__, expected=expected)
+        raise DataError(
+            f"{path} holds no settings",
+            got=type(found).__name__,
+            expected=f"a YAML mapping with any of {expected}",
+            remedy="correct the file, or remove it for the procedural model",
+        )
     given = cast("dict[str, Any]", found)
     kinds = {"str | None": (str, type(None)), "float": (float, int), "bool": (bool,)}
     for key, value in given.items():

@@ -191,7 +191,11 @@ def _images(folder: Path | None, what: str) -> list[Path]:
     if folder is None:
         return []
     if not folder.is_dir():
-        raise DataError(f"the folder of {what} {folder} does not exist")
+        raise DataError(
+            f"the folder of {what} {folder} does not exist",
+            expected="a folder of image files",
+            remedy="correct the path, or leave the option out for the procedural model",
+        )
     found = sorted(
         path
         for path in folder.iterdir()
@@ -201,6 +205,7 @@ def _images(folder: Path | None, what: str) -> list[Path]:
         raise DataError(
             f"there are no {what} in {folder}",
             expected=f"files ending in {', '.join(sorted(IMAGE_SUFFIXES))}",
+            remedy="name the folder that holds the files themselves; subfolders are not searched",
         )
     return found
 
@@ -212,6 +217,7 @@ def _by_name(folder: Path | None, what: str) -> dict[str, Path]:
             raise DataError(
                 f"two {what} claim the photograph {path.stem!r}",
                 got=f"{maps[path.stem]} and {path}",
+                remedy="remove or rename one of them",
             )
         maps[path.stem] = path
     return maps

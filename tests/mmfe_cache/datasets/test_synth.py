@@ -7,7 +7,7 @@ from PIL import Image
 
 from mmfe_cache.datasets import load_dataset, splits_of, write_synth
 from mmfe_cache.degradations import COMPOSITIONS, DegradationConfig
-from mmfe_cache.errors import DataError, UsageError
+from mmfe_cache.errors import DataError, MmfeError, UsageError
 from mmfe_cache.images import read_rgb8, write_png
 from mmfe_cache.progress import SilentProgress
 
@@ -372,6 +372,15 @@ def test_bad_settings_are_named(photos, tmp_path, text, words):
     (tmp_path / "root" / "degradations.yaml").write_text(text)
     with pytest.raises(DataError, match=words):
         load_dataset("synth", "train", tmp_path / "root")
+
+
+def test_a_setting_that_stands_twice_is_refused_with_its_lines(photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "root")
+    settings = "mask_share: 0.5\nclear: true\nmask_share: 1.0\n"
+    (tmp_path / "root" / "degradations.yaml").write_text(settings)
+    with pytest.raises(MmfeError, match="line 1 and in line 3") as problem:
+        load_dataset("synth", "train", tmp_path / "root")
+    assert problem.value.exit_code == 2
 
 
 def test_a_photograph_without_its_map_is_named_before_anything_is_written(photos, maps, tmp_path):
