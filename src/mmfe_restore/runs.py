@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmfe_cache.errors import UsageError
+from mmfe_restore.model.shipped import shipped_folder
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -28,11 +29,19 @@ def newest_checkpoint(runs: Path = RUNS) -> Path:
 
 
 def model_folder(path: Path) -> Path:
-    """The ``save_pretrained`` folder that ``path`` means: itself, or ``model/`` of a run.
+    """The ``save_pretrained`` folder that ``path`` means.
+
+    Args:
+        path: itself such a folder; a run's folder, whose ``model/`` is meant; or the name of a
+            network that comes with the package, such as ``mmfe-small``.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is none of these.
+        ModelError: a shipped network is damaged.
     """
+    shipped = shipped_folder(str(path))
+    if shipped is not None:
+        return shipped
     for folder in (path, path / "model"):
         if (folder / CONFIG).is_file():
             return folder
@@ -46,6 +55,7 @@ def model_folder(path: Path) -> Path:
     raise UsageError(
         f"there is no checkpoint at {path}",
         got="a folder without config.json" if path.is_dir() else "no such folder",
-        expected=f"a run's folder, or one that holds {CONFIG} and {WEIGHTS}",
+        expected=f"a run's folder, one that holds {CONFIG} and {WEIGHTS}, or a name of "
+        "`mmfe model list`",
         remedy="mmfe train --recipe NAME --out RUN, then mmfe eval --checkpoint RUN",
     )

@@ -1,9 +1,12 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
+import torch
 
 from mmfe_cache.errors import ModelError
+from mmfe_restore.evaluation import load_checkpoint
 from mmfe_restore.model import shipped
 from mmfe_restore.model.shipped import DEFAULT, shipped_folder, shipped_models
 
@@ -51,3 +54,10 @@ def test_a_damaged_list_is_named(copy):
     (copy / "index.json").write_text(json.dumps({DEFAULT: {"sha256": "0"}}))
     with pytest.raises(ModelError, match="cannot be read"):
         shipped_models()
+
+
+def test_a_shipped_name_is_a_checkpoint_wherever_one_is_asked_for():
+    opened = load_checkpoint(Path(DEFAULT))
+    assert opened.path == shipped_models()[DEFAULT].folder
+    assert opened.recipe.name == "small"
+    assert next(opened.restorer.parameters()).dtype == torch.float32
