@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from mmfe_cache.datasets import load_dataset
-from mmfe_cache.datasets.listing import list_images
+from mmfe_cache.datasets.photographs import list_images
 from mmfe_cache.datasets.sources import unclipped_noise
 
 SIDE, BATCH = 64, 8

@@ -100,7 +100,6 @@ def list_(as_json: Json = False) -> None:
     from dataclasses import asdict
 
     from mmfe_cache.datasets import DATASETS
-    from mmfe_cache.datasets.origins import ORIGINS
 
     if as_json:
         output.print_json(
@@ -110,7 +109,7 @@ def list_(as_json: Json = False) -> None:
                         "name": info.name,
                         "description": info.description,
                         "published": dict(info.pairs) if info.pairs else None,
-                        "sources": [asdict(origin) for origin in ORIGINS.get(info.name, ())],
+                        "sources": [asdict(origin) for origin in info.origins],
                     }
                     for info in DATASETS.values()
                 ]

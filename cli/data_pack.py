@@ -40,7 +40,7 @@ def pack(
 
     Example: mmfe data pack --dataset cdd11 --root /data/cdd11 --compress
     """
-    from mmfe_cache.datasets import data_root, load_dataset, splits_of
+    from mmfe_cache.datasets import data_root, dataset_info, load_dataset, splits_of
     from mmfe_cache.packing import pack as write_pack
     from mmfe_cache.packing import pack_path
 
@@ -51,7 +51,7 @@ def pack(
         samples = load_dataset(dataset, name, where, packed=False)
         for warning in samples.warnings:
             progress.warn(warning)
-        path = pack_path(where, dataset, name, shared=dataset != "cdd11")
+        path = pack_path(where, dataset, name, shared=not dataset_info(dataset).own_root)
         if out is not None:
             path = out / path.name
         report = write_pack(samples, path, compress, progress, workers=workers)

@@ -19,7 +19,7 @@ from . import output
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mmfe_cache.datasets.bundled import Photographs
+    from mmfe_cache.datasets.photographs import Photographs
 
 FINE_TUNING: tuple[str, ...] = (
     *("--init-from", "mmfe-small", "--set", "train.learning_rate=2e-4"),
@@ -183,7 +183,7 @@ def _claim(out: Path, settings: dict[str, object]) -> None:
 
 
 def _choose(photos: Path | None) -> Photographs:
-    from mmfe_cache.datasets.bundled import bundled_photographs, deal_photographs
+    from mmfe_cache.datasets.photographs import bundled_photographs, deal_photographs
 
     return bundled_photographs() if photos is None else deal_photographs(photos)
 

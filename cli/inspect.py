@@ -29,7 +29,7 @@ def command(
 
     Example: mmfe inspect rainy.jpg --json
     """
-    from mmfe_cache.datasets.splits import find_photographs
+    from mmfe_cache.datasets.photographs import find_photographs
     from mmfe_cache.errors import MmfeError, UsageError
     from mmfe_cache.guides import load_guide
     from mmfe_cache.guides.scene import SceneGuide

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from mmfe_cache.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .check import check_dataset
-    from .check_report import CheckReport, PartCheck
+    from .check import CheckReport, PartCheck, check_dataset
     from .registry import (
         DATASETS,
         SPLITS,
@@ -49,11 +48,11 @@ __getattr__, __dir__ = lazy_names(
     {
         "DATASETS": "mmfe_cache.datasets.registry",
         "SPLITS": "mmfe_cache.datasets.registry",
-        "CheckReport": "mmfe_cache.datasets.check_report",
+        "CheckReport": "mmfe_cache.datasets.check",
         "DatasetInfo": "mmfe_cache.datasets.registry",
         "DerivedSource": "mmfe_cache.datasets.sources",
         "NoisySource": "mmfe_cache.datasets.sources",
-        "PartCheck": "mmfe_cache.datasets.check_report",
+        "PartCheck": "mmfe_cache.datasets.check",
         "SynthReport": "mmfe_cache.datasets.synth",
         "SyntheticSource": "mmfe_cache.datasets.sources",
         "WindowSource": "mmfe_cache.datasets.sources",

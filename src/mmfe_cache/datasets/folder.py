@@ -8,11 +8,18 @@ from mmfe_cache.errors import DataError
 from mmfe_cache.images import FileSource
 from mmfe_cache.samples import Sample, SampleSet
 
-from .assemble import sample_set, samples_of
-from .listing import list_images, similar_folder, stem_of
+from .layouts import (
+    FolderCache,
+    FoundPart,
+    Layout,
+    Part,
+    find_part,
+    half_layout,
+    sample_set,
+    samples_of,
+)
 from .pairing import by_name
-from .parts import FolderCache, FoundPart, Layout, Part, find_part, half_layout
-from .splits import Split
+from .photographs import Split, list_images, similar_folder, stem_of
 
 LABEL = "folder"
 """The class of every sample."""

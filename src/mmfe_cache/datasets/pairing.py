@@ -10,11 +10,11 @@ from pathlib import Path
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import read_size
 
-from .listing import some, stem_of
+from .photographs import some, stem_of
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class FilePair:
     """A degraded file and its clean answer.
 
     Attributes:
@@ -41,7 +41,7 @@ class Pairing:
         notes: what else is odd, such as names that differ in case only.
     """
 
-    pairs: tuple[Pair, ...]
+    pairs: tuple[FilePair, ...]
     unpaired_degraded: tuple[Path, ...]
     unpaired_clean: tuple[Path, ...]
     notes: tuple[str, ...] = ()
@@ -91,14 +91,14 @@ def rain_key(path: Path) -> str:
 def by_haze_id(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
     """RESIDE, ``0025_0.8_0.1.jpg`` and ``0025.png``: one clean photograph, many hazy ones."""
     answers = _unique(clean, stem_of)
-    pairs: list[Pair] = []
+    pairs: list[FilePair] = []
     unpaired: list[Path] = []
     used: set[str] = set()
     _unique(degraded, stem_of)
     for path in degraded:
         scene = stem_of(path).split("_")[0]
         if scene in answers:
-            pairs.append(Pair(stem_of(path), scene, path, answers[scene]))
+            pairs.append(FilePair(stem_of(path), scene, path, answers[scene]))
             used.add(scene)
         else:
             unpaired.append(path)
@@ -121,7 +121,7 @@ def by_order(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
     if len(degraded) != len(clean) or named.pairs:
         return named
     pairs = [
-        Pair(stem_of(path), stem_of(answer), path, answer)
+        FilePair(stem_of(path), stem_of(answer), path, answer)
         for path, answer in zip(degraded, clean, strict=True)
     ]
     for path, answer in zip(degraded, clean, strict=True):
@@ -140,7 +140,7 @@ def clean_only(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
     """Photographs that are degraded by a formula: there is no degraded file."""
     del degraded
     answers = _unique(clean, stem_of)
-    return Pairing(_sorted([Pair(s, s, None, path) for s, path in answers.items()]), (), ())
+    return Pairing(_sorted([FilePair(s, s, None, path) for s, path in answers.items()]), (), ())
 
 
 def _by_keys(
@@ -150,7 +150,9 @@ def _by_keys(
     clean_key: Callable[[Path], str],
 ) -> Pairing:
     inputs, answers = _unique(degraded, degraded_key), _unique(clean, clean_key)
-    pairs = [Pair(key, key, path, answers[key]) for key, path in inputs.items() if key in answers]
+    pairs = [
+        FilePair(key, key, path, answers[key]) for key, path in inputs.items() if key in answers
+    ]
     unpaired = tuple(path for key, path in inputs.items() if key not in answers)
     alone = tuple(path for key, path in answers.items() if key not in inputs)
     return Pairing(_sorted(pairs), unpaired, alone, _case_notes(unpaired, alone, degraded_key))
@@ -171,7 +173,7 @@ def _unique(paths: Sequence[Path], key: Callable[[Path], str]) -> dict[str, Path
     return found
 
 
-def _sorted(pairs: list[Pair]) -> tuple[Pair, ...]:
+def _sorted(pairs: list[FilePair]) -> tuple[FilePair, ...]:
     return tuple(sorted(pairs, key=lambda pair: pair.stem))
 
 

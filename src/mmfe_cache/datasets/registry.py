@@ -1,26 +1,31 @@
-"""Which data sets there are, and how each is loaded."""
+"""Which data sets there are, and how each is loaded: from its folders, or from its packs."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
 from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.packing.locate import pack_places
-from mmfe_cache.packing.reader import PackReader
+from mmfe_cache.packing.reader import PackReader, open_pack
 from mmfe_cache.samples import Sample, SampleSet
 
 from . import tasks
-from .assemble import sample_set, samples_of
-from .cdd11 import SCENES, cdd11_parts, made_splits, read_severities, read_spec
+from .cdd11 import (
+    SCENES,
+    UNFINISHED_FILE,
+    cdd11_parts,
+    load_synthetic,
+    made_splits,
+    read_severities,
+    read_spec,
+)
 from .folder import load_folder
-from .packed import find_pack, load_packed, packed_splits
-from .parts import FolderCache, FoundPart, Part, find_part, missing_part
-from .splits import Split
-from .synthetic import load_synthetic
+from .layouts import FolderCache, FoundPart, Part, find_part, missing_part, sample_set, samples_of
+from .photographs import Split, list_images, some
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 
@@ -40,6 +45,8 @@ class DatasetInfo:
             note of the splits that were made.
         whole_images: no published protocol crops its test images, and all its classes are judged
             in RGB.
+        origins: where the published pictures come from; none for sets of the user's own files.
+        own_root: whether its root serves no other data set: its packs need not be named after it.
         crop_multiple: its peers judge the centre crop to a multiple of this, whatever trained the
             checkpoint; 1 leaves it to protocol and recipe.
     """
@@ -51,6 +58,8 @@ class DatasetInfo:
     load: Callable[[Split, Path], SampleSet] | None = None
     synthetic: bool = False
     whole_images: bool = False
+    origins: tuple[tasks.Origin, ...] = ()
+    own_root: bool = False
     crop_multiple: int = 1
 
 
@@ -64,6 +73,9 @@ def _fixed(
     return parts
 
 
+_NOISE_ORIGINS = (tasks.BSD400_ORIGIN, tasks.WED_ORIGIN, tasks.CBSD68_ORIGIN)
+_AIO3_ORIGINS = (*_NOISE_ORIGINS, tasks.RAIN100L_ORIGIN, tasks.RESIDE_ORIGIN)
+_AIO5_ORIGINS = (*_AIO3_ORIGINS, tasks.GOPRO_ORIGIN, tasks.LOL_ORIGIN)
 _AIO3_TRAIN = (tasks.NOISE_TRAIN, tasks.RAIN_TRAIN, tasks.HAZE_TRAIN)
 _AIO5_TRAIN = (*_AIO3_TRAIN, tasks.BLUR_TRAIN, tasks.LOW_TRAIN)
 _AIO3_TEST = (tasks.noise_test(), tasks.RAIN_TEST, tasks.HAZE_TEST)
@@ -83,6 +95,8 @@ _ALL = (
         cdd11_parts,
         synthetic=True,
         whole_images=True,
+        origins=(tasks.CDD11_ORIGIN,),
+        own_root=True,
     ),
     DatasetInfo(
         "aio3",
@@ -90,6 +104,7 @@ _ALL = (
         {"train": 3 * 5144 + 200 + 72135, "test": 3 * 68 + 100 + 500},
         _fixed(_AIO3_TRAIN, _AIO3_TEST),
         crop_multiple=16,
+        origins=_AIO3_ORIGINS,
     ),
     DatasetInfo(
         "aio5",
@@ -100,6 +115,7 @@ _ALL = (
         },
         _fixed(_AIO5_TRAIN, _AIO5_TEST),
         crop_multiple=16,
+        origins=_AIO5_ORIGINS,
     ),
     DatasetInfo(
         "aio5-rain13k",
@@ -110,42 +126,49 @@ _ALL = (
         },
         _fixed((*_AIO5_TRAIN, tasks.RAIN13K_TRAIN), _AIO5_TEST),
         crop_multiple=16,
+        origins=(*_AIO5_ORIGINS, tasks.RAIN13K_ORIGIN),
     ),
     DatasetInfo(
         "rain13k",
         "rain only: Rain13K and its five test sets",
         {"train": 13712, "test": 98 + 100 + 100 + 2800 + 1200},
         _fixed((tasks.RAIN13K_TRAIN,), tasks.rain13k_tests()),
+        origins=(tasks.RAIN13K_ORIGIN,),
     ),
     DatasetInfo(
         "denoise",
         "noise only: BSD400 + WED, tested on CBSD68 at 15, 25 and 50",
         {"train": 3 * 5144, "test": 3 * 68},
         _fixed((tasks.NOISE_TRAIN,), (tasks.noise_test(),)),
+        origins=_NOISE_ORIGINS,
     ),
     DatasetInfo(
         "rain100l",
         "rain only: Rain100L",
         {"train": 200, "test": 100},
         _fixed((tasks.RAIN_TRAIN,), (tasks.RAIN_TEST,)),
+        origins=(tasks.RAIN100L_ORIGIN,),
     ),
     DatasetInfo(
         "reside",
         "haze only: RESIDE-OTS, tested on SOTS outdoor",
         {"train": 72135, "test": 500},
         _fixed((tasks.HAZE_TRAIN,), (tasks.HAZE_TEST,)),
+        origins=(tasks.RESIDE_ORIGIN,),
     ),
     DatasetInfo(
         "gopro",
         "motion blur only: GoPro, trained on windows of 512 pixels",
         {"train": 16824, "test": 1111},
         _fixed((tasks.BLUR_TRAIN,), (tasks.BLUR_TEST,)),
+        origins=(tasks.GOPRO_ORIGIN,),
     ),
     DatasetInfo(
         "lol-v1",
         "low light only: LOL-v1",
         {"train": 485, "test": 15},
         _fixed((tasks.LOW_TRAIN,), (tasks.LOW_TEST,)),
+        origins=(tasks.LOL_ORIGIN,),
     ),
     DatasetInfo("folder", "your own pairs: two folders with equal file names", load=load_folder),
     DatasetInfo(
@@ -293,3 +316,82 @@ def _load_parts(name: str, split: Split, root: Path) -> SampleSet:
         warnings += found.warnings()
         layouts.append(found.layout.name)
     return sample_set(name, split, root, ", ".join(dict.fromkeys(layouts)), samples, warnings)
+
+
+_PROBES = 64
+"""How many of the packed files are compared with those in the folder."""
+
+
+def load_packed(name: str, split: Split, root: Path) -> SampleSet | None:
+    """The samples of ``root``'s pack of this split; None when there is none of this data set.
+
+    Raises:
+        DataError: the pack is damaged, or the files beside it have changed since.
+    """
+    pack, foreign = find_pack(name, split, root)
+    if pack is None:
+        return None
+    _check_fresh(pack, root)
+    samples = pack.samples(root)
+    newer = _newer_files(pack, root)
+    return replace(samples, warnings=(*samples.warnings, *foreign, *newer))
+
+
+def find_pack(name: str, split: Split, root: Path) -> tuple[PackReader | None, tuple[str, ...]]:
+    """The pack of a split, and a line for each pack of another set that lies in its place.
+
+    Raises:
+        DataError: what lies there is damaged or no pack.
+    """
+    foreign: list[str] = []
+    if (root / UNFINISHED_FILE).exists():
+        return None, ()
+    for path in pack_places(root, name, split):
+        if not path.exists():
+            continue
+        pack = open_pack(path)
+        described = pack.about
+        if (described["dataset"], described["split"]) == (name, split):
+            return pack, tuple(foreign)
+        foreign.append(f"{path} holds {described['dataset']}, {described['split']}")
+    return None, tuple(foreign)
+
+
+def packed_splits(name: str, folder: Path) -> tuple[Split, ...]:
+    """The splits whose packs lie in ``folder`` itself, as `mmfe data pack --out` writes them."""
+    splits: tuple[Split, ...] = get_args(Split)
+    return tuple(
+        split
+        for split in splits
+        if any(p.parent == folder and p.exists() for p in pack_places(folder, name, split))
+    )
+
+
+def _check_fresh(pack: PackReader, root: Path) -> None:
+    step = max(1, len(pack) // _PROBES)
+    changed: list[str] = []
+    for number in range(0, len(pack), step):
+        path = root / pack.names[number]
+        # A pack may well outlive the folder it was made from: files that are gone are fine.
+        if path.is_file() and path.stat().st_size != int(pack.bytes[number]):
+            changed.append(pack.names[number])
+    if changed:
+        raise DataError(
+            f"the files under {root} have changed since they were packed",
+            got=f"other sizes: {some(changed)}",
+            expected=f"the files that {pack.path} was made from",
+            remedy=f"rm '{pack.path}', then mmfe data pack",
+        )
+
+
+def _newer_files(pack: PackReader, root: Path) -> tuple[str, ...]:
+    """A line where the folders hold more images than they did when they were packed."""
+    more: list[str] = []
+    for name, count in pack.about["folders"].items():
+        folder = root / name
+        now = len(list_images(folder).images) if folder.is_dir() else 0
+        if now > count:
+            more.append(f"{name}: {now} images, {count} when it was packed")
+    if not more:
+        return ()
+    return (f"the pack {pack.path} lacks newer files ({some(more)}): rm it, then mmfe data pack",)

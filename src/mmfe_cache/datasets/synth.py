@@ -27,16 +27,15 @@ from mmfe_cache.io import write_file
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray
 
-from .cdd11 import SEVERITIES_FILE, SPEC_FILE, UNFINISHED_FILE
-from .listing import some
-from .splits import (
+from .cdd11 import DEFAULT_SEED, SEVERITIES_FILE, SPEC_FILE, UNFINISHED_FILE, seed_parts
+from .photographs import (
     Photograph,
     Split,
     find_photographs,
     not_photographs,
+    some,
     split_photographs,
 )
-from .synthetic import DEFAULT_SEED, seed_parts
 
 FORMAT = 1
 """Changes when the same photographs would give other files."""

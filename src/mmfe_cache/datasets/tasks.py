@@ -1,9 +1,63 @@
-"""The single tasks of the 3-task, 5-task and Rain13K sets, in every layout people have."""
+"""The published sets: where they come from, and their tasks in every layout that people have."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from .layouts import Layout, Part
 from .pairing import by_haze_id, by_name, by_order, by_rain_number, by_sequence, clean_only
-from .parts import Layout, Part
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """One published collection of pictures.
+
+    Attributes:
+        name: as papers call it.
+        page: the public page or repository that has it or leads to it.
+        size: what it holds.
+        terms: what its page or repository says of its use; None where that is not known here.
+    """
+
+    name: str
+    page: str
+    size: str
+    terms: str | None = None
+
+
+CDD11_ORIGIN = Origin(
+    "CDD-11",
+    "https://github.com/gy65896/OneRestore",
+    "archives of 22.4 GB (train) and 3.8 GB (test)",
+    "the repository states no licence",
+)
+BSD400_ORIGIN = Origin("BSD400", "https://github.com/BIDS/BSDS500", "400 photographs of 481×321")
+WED_ORIGIN = Origin("WED", "https://ece.uwaterloo.ca/~k29ma/exploration/", "4,744 photographs")
+CBSD68_ORIGIN = Origin(
+    "CBSD68", "https://github.com/clausmichele/CBSD68-dataset", "68 photographs of 481×321"
+)
+RAIN100L_ORIGIN = Origin(
+    "Rain100L",
+    "https://www.icst.pku.edu.cn/struct/Projects/joint_rain_removal.html",
+    "200 and 100 pairs of 481×321",
+)
+RESIDE_ORIGIN = Origin(
+    "RESIDE",
+    "https://sites.google.com/view/reside-dehaze-datasets",
+    "OTS: 72,135 hazy pictures of 2,061 clear ones; SOTS outdoor: 500",
+)
+GOPRO_ORIGIN = Origin(
+    "GoPro",
+    "https://seungjunnah.github.io/Datasets/gopro.html",
+    "2,103 and 1,111 pairs of 1280×720",
+)
+LOL_ORIGIN = Origin(
+    "LOL-v1",
+    "https://daooshee.github.io/BMVC2018website/",
+    "485 and 15 pairs of 600×400",
+)
+RAIN13K_ORIGIN = Origin("Rain13K", "https://github.com/swz30/Restormer", "13,712 and 4,298 pairs")
+
 
 SIGMAS = (15, 25, 50)
 """Noise levels, on the 0 to 255 scale."""

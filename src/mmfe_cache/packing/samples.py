@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmfe_cache.datasets.listing import list_images
+from mmfe_cache.datasets.photographs import list_images
 from mmfe_cache.datasets.sources import (
     DerivedSource,
     NoisySource,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmfe_cache.datasets.listing import some
+from mmfe_cache.datasets.photographs import some
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import FileSource, pixel_digest
 from mmfe_cache.progress import Progress, SilentProgress

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfe_cache.datasets.listing import some
+from mmfe_cache.datasets.photographs import some
 from mmfe_cache.errors import DataError, MmfeError
 from mmfe_cache.images import encode_photograph, read_photograph
 from mmfe_cache.io import write_file

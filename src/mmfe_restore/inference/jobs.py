@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mmfe_cache.datasets.listing import Listing, list_images
+from mmfe_cache.datasets.photographs import Listing, list_images
 from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.images.encoding import SUFFIXES, Format, format_of
 from mmfe_cache.images.opening import (

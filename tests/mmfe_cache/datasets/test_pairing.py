@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mmfe_cache.datasets import load_dataset
-from mmfe_cache.datasets.listing import list_images, similar_folder
 from mmfe_cache.datasets.pairing import by_haze_id, by_name, by_order, by_rain_number, by_sequence
+from mmfe_cache.datasets.photographs import list_images, similar_folder
 from mmfe_cache.errors import DataError
 
 

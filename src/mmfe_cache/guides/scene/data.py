@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmfe_cache.datasets.listing import list_images
+from mmfe_cache.datasets.photographs import list_images
 from mmfe_cache.degradations import (
     CLEAR,
     COMPOSITIONS,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmfe_cache.datasets.bundled import bundled_photographs, deal_photographs
-from mmfe_cache.datasets.splits import scene_of
+from mmfe_cache.datasets.photographs import bundled_photographs, deal_photographs, scene_of
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import read_rgb8, write_png
 

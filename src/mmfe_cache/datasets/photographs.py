@@ -1,0 +1,399 @@
+"""Photographs: the image files of a folder, told apart by scene, split by scene, or bundled."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mmfe_cache.errors import DataError, UsageError
+from mmfe_cache.images import IMAGE_SUFFIXES
+from mmfe_cache.seeds import seed_of
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A folder's content.
+
+    Attributes:
+        images: image files, sorted by their path.
+        ignored: other files that lie there, and folders that were not looked into, sorted.
+        loops: symbolic links that lead back to a folder already seen, or nowhere.
+        hidden: files and folders that a system keeps for itself: names that start with a dot
+            (such as the ``._a.jpg`` that macOS writes beside ``a.jpg``), and ``__MACOSX``.
+        skipped: folders that the caller wanted left out.
+        unreadable: subfolders that may not be read, where the caller goes on without them.
+    """
+
+    images: tuple[Path, ...]
+    ignored: tuple[Path, ...]
+    loops: tuple[Path, ...]
+    hidden: tuple[Path, ...] = ()
+    skipped: tuple[Path, ...] = ()
+    unreadable: tuple[Path, ...] = ()
+
+    def left_out(self) -> tuple[str, ...]:
+        """A line for each kind of thing that is no image, with names."""
+        return left_out(self.ignored, self.loops)
+
+
+def is_image_name(path: Path) -> bool:
+    """Whether a file's ending says that it is an image, as data sets hold them."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def list_images(
+    folder: Path,
+    recursive: bool = False,
+    *,
+    wanted: Callable[[Path], bool] = is_image_name,
+    skip: Sequence[Path] = (),
+    go_on: bool = False,
+) -> Listing:
+    """List the image files of ``folder``: the one way in which every command looks into folders.
+
+    Args:
+        folder: where to look.
+        recursive: look into subfolders too, each once, however links lead there.
+        wanted: tells by a file's name whether it is an image.
+        skip: folders that are not looked into, however links lead there.
+        go_on: a subfolder that may not be read is listed and the rest is searched.
+
+    Raises:
+        DataError: the folder is missing, is a file, or may not be read.
+    """
+    walk = _Walk(recursive, wanted, frozenset(filter(None, map(_identity, skip))), go_on)
+    walk.into(folder, first=True)
+    found = (
+        walk.images, walk.ignored, walk.loops, walk.hidden, walk.skipped, walk.unreadable,
+    )  # fmt: skip
+    return Listing(*(tuple(sorted(paths)) for paths in found))
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+class _Walk:
+    """One search through a folder; what it finds lies in its lists."""
+
+    def __init__(
+        self,
+        recursive: bool,
+        wanted: Callable[[Path], bool],
+        skip: frozenset[tuple[int, int]],
+        go_on: bool,
+    ) -> None:
+        self._recursive, self._wanted, self._skip, self._go_on = recursive, wanted, skip, go_on
+        self._seen: set[tuple[int, int]] = set()
+        self.images: list[Path] = []
+        self.ignored: list[Path] = []
+        self.loops: list[Path] = []
+        self.hidden: list[Path] = []
+        self.skipped: list[Path] = []
+        self.unreadable: list[Path] = []
+
+    def into(self, folder: Path, first: bool = False) -> None:
+        try:
+            status = folder.stat()
+            identity = status.st_dev, status.st_ino
+            if identity in self._skip and not first:
+                self.skipped.append(folder)
+                return
+            if identity in self._seen:
+                self.loops.append(folder)
+                return
+            self._seen.add(identity)
+            with os.scandir(folder) as entries:
+                children = sorted(entries, key=lambda entry: entry.name)
+        except FileNotFoundError:
+            raise DataError(f"folder {folder} does not exist") from None
+        except NotADirectoryError:
+            raise DataError(f"{folder} is not a folder", expected="a folder of images") from None
+        except PermissionError:
+            if self._go_on and not first:
+                self.unreadable.append(folder)
+                return
+            raise DataError(
+                f"folder {folder} may not be read", remedy=f"chmod u+rx '{folder}'"
+            ) from None
+        for child in children:
+            self._take(folder / child.name, child)
+
+    def _take(self, path: Path, child: os.DirEntry[str]) -> None:
+        if child.name.startswith(".") or child.name == "__MACOSX":
+            self.hidden.append(path)
+            return
+        try:
+            if child.is_file():
+                (self.images if self._wanted(path) else self.ignored).append(path)
+            elif child.is_dir():
+                if self._recursive:
+                    self.into(path)
+                else:
+                    self.ignored.append(path)
+            elif child.is_symlink():
+                self.loops.append(path)
+            else:
+                self.ignored.append(path)  # a pipe or a device
+        except OSError:
+            self.loops.append(path)
+
+
+def stem_of(path: Path) -> str:
+    """The file's name without its ending, as one sequence of code points on every file system.
+
+    Some file systems give ``é`` back as ``e`` and an accent: pairs, ids and the noise that is
+    drawn from them must not depend on that.
+
+    Raises:
+        DataError: the name is no text, so that no list of samples can hold it.
+    """
+    try:
+        path.stem.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            "a file's name is no text",
+            got=shown(path),
+            expected="a name in UTF-8",
+            remedy="rename the file",
+        ) from None
+    return unicodedata.normalize("NFC", path.stem)
+
+
+def shown(path: Path) -> str:
+    """A path that can be printed, whatever bytes it is made of."""
+    return str(path).encode(errors="backslashreplace").decode()
+
+
+def left_out(ignored: Sequence[Path], loops: Sequence[Path]) -> tuple[str, ...]:
+    """A line for each kind of thing that was left out, with names."""
+    kinds = (
+        (ignored, "files that are no images, or folders, left out"),
+        (loops, "links that lead in a circle or nowhere, left out"),
+    )
+    return tuple(
+        f"{len(paths)} {what}: {some([path.name for path in paths])}"
+        for paths, what in kinds
+        if paths
+    )
+
+
+def similar_folder(path: Path) -> Path | None:
+    """A folder beside ``path`` whose name differs in case only, to point a user to it."""
+    try:
+        siblings = sorted(path.parent.iterdir())
+    except OSError:
+        return None
+    wanted = path.name.casefold()
+    for sibling in siblings:
+        if sibling.name != path.name and sibling.name.casefold() == wanted and sibling.is_dir():
+            return sibling
+    return None
+
+
+def some(names: list[str] | tuple[str, ...], limit: int = 5) -> str:
+    """The first few names, and how many more there are, for a message."""
+    first = ", ".join(shown(Path(name)) for name in names[:limit])
+    return first if len(names) <= limit else f"{first} and {len(names) - limit} more"
+
+
+Split = Literal["train", "test"]
+
+_STEREO = re.compile(r"[-_ .](left|right|l|r)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Photograph:
+    """A clean photograph of a folder.
+
+    Attributes:
+        name: unique in its set; the file's stem, with its folder's where stems repeat.
+        path: the file.
+    """
+
+    name: str
+    path: Path
+
+
+def find_photographs(where: Path | Sequence[Path]) -> tuple[Photograph, ...]:
+    """All photographs of a folder and its subfolders, or of a list of files and folders.
+
+    Raises:
+        DataError: there is none, or a folder is missing.
+    """
+    places = [where] if isinstance(where, Path) else list(where)
+    files: list[tuple[Path, Path]] = []
+    for place in places:
+        if place.is_file():
+            files.append((place, Path(place.name)))
+        else:
+            files += [
+                (path, path.relative_to(place))
+                for path in list_images(place, recursive=True).images
+            ]
+    if not files:
+        raise DataError(
+            "there is no photograph",
+            got=f"no image file in {', '.join(map(str, places)) or 'an empty list'}",
+            expected="at least one .png, .jpg, .bmp, .tif, .webp or .ppm file",
+        )
+    stems = [stem_of(path) for path, _ in files]
+    repeated = (
+        {stem for stem in stems if stems.count(stem) > 1}
+        if len(set(stems)) < len(stems)
+        else set[str]()
+    )
+    photographs: dict[str, Photograph] = {}
+    for path, inside in files:
+        name = stem_of(path)
+        if name in repeated:
+            name = "-".join((*inside.parts[:-1], stem_of(inside)))
+        if name in photographs:
+            name = f"{name}-{path.suffix[1:].lower()}"
+        if name in photographs:
+            raise DataError(
+                f"two photographs claim the name {name!r}",
+                got=f"{photographs[name].path} and {path}",
+                remedy="rename one of them",
+            )
+        photographs[name] = Photograph(name, path)
+    return tuple(sorted(photographs.values(), key=lambda photograph: photograph.name))
+
+
+def not_photographs(where: Path | Sequence[Path]) -> tuple[str, ...]:
+    """What `find_photographs` leaves out of the same folders, a line for each kind."""
+    folders = [place for place in ([where] if isinstance(where, Path) else where) if place.is_dir()]
+    return tuple(
+        f"{folder}: {line}"
+        for folder in folders
+        for line in list_images(folder, recursive=True).left_out()
+    )
+
+
+def scene_of(name: str) -> str:
+    """The scene that a photograph shows: the two halves of a stereo pair show the same one."""
+    return _STEREO.sub("", name) or name
+
+
+def split_photographs(
+    photographs: Sequence[Photograph], test_share: float = 0.2, seed: int = 0
+) -> dict[Split, tuple[Photograph, ...]]:
+    """Split by scene; the same names always split the same way.
+
+    Args:
+        photographs: from `find_photographs`.
+        test_share: part of the scenes that goes to test; strictly between 0 and 1 each split
+            gets at least one, 0 leaves test empty and 1 train.
+        seed: another seed, another split.
+
+    Raises:
+        DataError: fewer than two scenes.
+        UsageError: the share is not inside [0, 1].
+    """
+    if not 0 <= test_share <= 1:
+        raise UsageError("the test share is out of range", got=test_share, expected="0 to 1")
+    if test_share in (0, 1):
+        empty: tuple[Photograph, ...] = ()
+        whole = tuple(photographs)
+        return (
+            {"train": whole, "test": empty} if test_share == 0 else {"train": empty, "test": whole}
+        )
+    scenes = sorted(
+        {scene_of(photograph.name) for photograph in photographs},
+        key=lambda scene: seed_of("split", seed, scene),
+    )
+    if len(scenes) < 2:
+        raise DataError(
+            "one scene cannot be split into train and test",
+            got=", ".join(photograph.name for photograph in photographs),
+            expected="at least two photographs of different scenes",
+            remedy="add photographs, or name a second folder with --test-photos",
+        )
+    count = min(len(scenes) - 1, max(1, round(test_share * len(scenes))))
+    chosen = set(scenes[:count])
+    return {
+        "train": tuple(p for p in photographs if scene_of(p.name) not in chosen),
+        "test": tuple(p for p in photographs if scene_of(p.name) in chosen),
+    }
+
+
+_TRAIN = (
+    "astronaut.png",
+    "camera.png",
+    "grass.png",
+    # Two views of one scene: they must stay in one split.
+    "motorcycle_left.png",
+    "motorcycle_right.png",
+)
+_TEST = ("chelsea.png", "coffee.png")
+_OWN = ("rocket.jpg",)
+_FEWEST = 3
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Photographs by the part they play; no scene stands in two parts.
+
+    Attributes:
+        train: what training sets are made from.
+        test: what test sets are made from.
+        own: what stands for a user's own photograph, in neither set.
+    """
+
+    train: tuple[Photograph, ...]
+    test: tuple[Photograph, ...]
+    own: tuple[Photograph, ...]
+
+
+def bundled_photographs() -> Photographs:
+    """The colour and grey photographs that lie in scikit-image's installed wheel.
+
+    Raises:
+        DataError: this scikit-image carries fewer photographs than are named here.
+    """
+    import skimage.data
+
+    # Only files: scikit-image would download the others, and nothing here needs a network.
+    folder = Path(skimage.data.__file__).parent
+    parts = [tuple(folder / name for name in part) for part in (_TRAIN, _TEST, _OWN)]
+    missing = [path.name for part in parts for path in part if not path.is_file()]
+    if missing:
+        raise DataError(
+            "this scikit-image does not carry all the photographs that the demo uses",
+            got=f"no {', '.join(missing)} in {folder}",
+            expected="the photographs of scikit-image 0.24 or newer",
+            remedy="use photographs of your own: mmfe demo --photos DIR",
+        )
+    return Photographs(*(tuple(Photograph(path.stem, path) for path in part) for part in parts))
+
+
+def deal_photographs(folder: Path) -> Photographs:
+    """Deal the photographs of ``folder`` out to the three parts, scene by scene.
+
+    The last scene by name stands for the user's own photograph, a quarter of the others is for
+    testing.
+
+    Raises:
+        DataError: the folder is missing or holds fewer than three scenes.
+    """
+    found = find_photographs(folder)
+    scenes = sorted({scene_of(photograph.name) for photograph in found})
+    if len(scenes) < _FEWEST:
+        raise DataError(
+            f"{folder} does not hold enough photographs",
+            got=f"{len(found)} photographs of {len(scenes)} scenes",
+            expected=f"at least {_FEWEST} scenes: to train on, to test on, and one of neither",
+            remedy="name a folder with more photographs",
+        )
+    own = tuple(p for p in found if scene_of(p.name) == scenes[-1])
+    split = split_photographs([p for p in found if p not in own], test_share=0.25)
+    return Photographs(split["train"], split["test"], own[:1])
