@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from .fields import FloatImage
-from .maps import PROCEDURAL, DegradationConfig
+from .maps import PROCEDURAL, DegradationConfig, FloatImage
 from .model import CLEAR, COMPOSITIONS, KINDS, Degraded, degrade, drawn_severities, kinds_of
 
 __all__ = [

@@ -1,26 +1,37 @@
-"""Published masks, depth and light maps beside the procedural model, and how often they are used.
+"""What is laid over a picture: published masks and maps, or smooth random fields.
 
-The layout is that of CDD11's published ``syn_data``: folders of rain and of snow masks, of which
+The published layout is that of CDD11's ``syn_data``: folders of rain and of snow masks, of which
 each picture draws one by seed, and a depth and a light map for each photograph, by its name.
+Random fields are computed in float64 and then rounded to a coarse grid, so that the last bit of a
+transcendental function, which differs between processors, never reaches a pixel.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.images import IMAGE_SUFFIXES, read_rgb8
 from mmfe_cache.seeds import generator
 
-from .fields import Field
+Field = NDArray[np.float32]
+"""(H, W) float32."""
+
+FloatImage = NDArray[np.float32]
+"""(H, W, 3) float32 RGB in [0, 1]: what every degradation takes and gives."""
+
+_GRID = 4096.0
+"""Fields are rounded to multiples of 1/4096: finer than 8 bits, far coarser than float64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +58,14 @@ class Choice:
         return self.mask or self.depth or self.dark or self.light
 
 
-STANDARD = Choice()
-"""The procedural model in CDD11's ranges."""
+Degradation = Callable[
+    [FloatImage, float, np.random.Generator, FloatImage, Choice],
+    tuple[FloatImage, dict[str, float]],
+]
+"""One kind of degradation, of: the picture, (H, W, 3) float32 in [0, 1]; the severity in [0, 1], 0
+being none; the random stream; the picture before any degradation; how it is drawn in this picture.
+Gives the picture, and the raw parameters in published units. `mmfe_cache.degradations.model` has a
+row for each."""
 
 
 @dataclass(frozen=True)
@@ -268,3 +285,64 @@ def read_fitting(path: Path, shape: tuple[int, ...]) -> Field:
     """A map of a photograph at the photograph's size, (H, W) float32 in [0, 1]."""
     fitted = _grey(path).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
     return np.asarray(fitted, np.float32) / np.float32(255)
+
+
+def smooth_noise(
+    rng: np.random.Generator, shape: tuple[int, int], cells: int, octaves: int = 1
+) -> Field:
+    """Value noise: random numbers on a grid, smoothly interpolated; octaves halve in weight.
+
+    Args:
+        rng: the stream.
+        shape: (H, W) of the field.
+        cells: grid cells along the shorter side in the first octave.
+        octaves: how many grids, each twice as fine.
+
+    Returns:
+        (H, W) float32 in [0, 1].
+    """
+    total = np.zeros(shape, np.float64)
+    weights = 0.0
+    short = min(shape)
+    for octave in range(octaves):
+        side = cells * 2**octave
+        grid = rng.random((side * shape[0] // short + 2, side * shape[1] // short + 2))
+        weight = 0.5**octave
+        total += weight * upsample(grid, shape)
+        weights += weight
+    return on_grid(total / weights)
+
+
+def upsample(grid: NDArray[np.floating], shape: tuple[int, int]) -> NDArray[np.float64]:
+    """Interpolate ``grid`` to ``shape`` with smoothstep weights, corner on corner."""
+    top, down = _steps(grid.shape[0], shape[0])
+    left, right = _steps(grid.shape[1], shape[1])
+    wide = grid.astype(np.float64)
+    wide = wide[:, left] + (wide[:, np.minimum(left + 1, grid.shape[1] - 1)] - wide[:, left]) * (
+        right
+    )
+    low = wide[np.minimum(top + 1, grid.shape[0] - 1)]
+    high = wide[top]
+    return high + (low - high) * down[:, None]
+
+
+def _steps(cells: int, pixels: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    position = np.linspace(0, max(cells - 1, 0), pixels)
+    base = np.minimum(position.astype(np.intp), max(cells - 2, 0))
+    fraction = position - base
+    return base, fraction * fraction * (3 - 2 * fraction)
+
+
+def box_blur(field: Field, size: int) -> Field:
+    """Mean over a ``size`` x ``size`` window with repeated edges (summed in float64).
+
+    Args:
+        field: (H, W).
+        size: side of the window in pixels, odd or even.
+    """
+    return cast("Field", ndimage.uniform_filter(field, size, mode="nearest"))
+
+
+def on_grid(values: NDArray[np.float64]) -> Field:
+    """Values rounded to 1/4096, so that a processor's last bit never reaches a pixel."""
+    return (np.rint(values * _GRID) / _GRID).astype(np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,9 +14,8 @@ from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.samples import ImageArray
 from mmfe_cache.seeds import generator
 
-from . import haze, low, weather
-from .fields import FloatImage
-from .maps import PROCEDURAL, Choice, DegradationConfig, mask_amount
+from . import light, weather
+from .maps import PROCEDURAL, Choice, Degradation, DegradationConfig, FloatImage, mask_amount
 
 KINDS = ("low", "haze", "rain", "snow")
 """The single degradations, in the order of Table 1."""
@@ -40,16 +39,16 @@ CLEAR = "clear"
 class _Kind(NamedTuple):
     """One degradation: how it is applied, and the severities that a set draws."""
 
-    apply: Callable[..., tuple[FloatImage, dict[str, float]]]
+    apply: Degradation
     published: tuple[float, ...]
     varied: tuple[float, ...]
 
 
 _IN_ORDER = {
-    "low": _Kind(low.apply_low, low.SEVERITY, low.VARIED_SEVERITY),
+    "low": _Kind(light.apply_low, light.LOW_SEVERITY, light.LOW_VARIED_SEVERITY),
     "rain": _Kind(weather.apply_rain, weather.SEVERITY, weather.VARIED_SEVERITY),
     "snow": _Kind(weather.apply_snow, weather.SEVERITY, weather.VARIED_SEVERITY),
-    "haze": _Kind(haze.apply_haze, haze.SEVERITY, haze.VARIED_SEVERITY),
+    "haze": _Kind(light.apply_haze, light.HAZE_SEVERITY, light.HAZE_VARIED_SEVERITY),
 }
 """The kinds in the order of application."""
 

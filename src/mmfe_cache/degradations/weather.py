@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
 
-from .fields import Field, FloatImage, Specks, size_factor, smeared_specks, smooth_noise
-from .maps import Choice, mask_amount, read_covering
+from .maps import Choice, Field, FloatImage, mask_amount, on_grid, read_covering, smooth_noise
 
 SEVERITY = (0.5, 1.0)
 """The range drawn for a set; CDD11's masks of rain and snow are files without parameters."""
@@ -20,9 +23,27 @@ FULL_AMOUNT = 0.06
 """Mean of a mask, in [0, 1], that counts as severity 1: that of the heaviest streak renderings of
 Garg and Nayar (from which CDD11's rain comes), and about that of the heaviest procedural fall."""
 
-
 MOST_ZOOM = 2.5
 """How much a mask is magnified at most in varied weather."""
+
+
+@dataclass(frozen=True, slots=True)
+class Specks:
+    """One layer of specks of about the same size.
+
+    Attributes:
+        density: specks per pixel.
+        along: standard deviation along the direction of motion, in pixels.
+        across: standard deviation across it, in pixels; below 0.5 the grid cannot show it.
+        low: peak value of the faintest speck.
+        high: peak value of the brightest speck.
+    """
+
+    density: float
+    along: float
+    across: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +57,7 @@ class Falling:
         layers: the heaviest fall's specks for a motion and a `size_factor`.
         evenness: least factor of the mask's slow variation, and what is added to it at most.
         cells: how many cells that variation has along the shorter side, from its length in pixels.
+        shown: mask, strength and severity to the mask as it shows, and its raw parameters.
     """
 
     slant: float
@@ -44,21 +66,7 @@ class Falling:
     layers: Callable[[float, float], tuple[Specks, ...]]
     evenness: tuple[float, float]
     cells: Callable[[int], int]
-
-
-@dataclass(frozen=True, slots=True)
-class Fall:
-    """One drawn fall.
-
-    Attributes:
-        mask: (H, W) float32, at least 0.
-        angle: of the fall from the vertical, in degrees.
-        strength: drawn from the kind's range.
-    """
-
-    mask: Field
-    angle: float
-    strength: float
+    shown: Callable[[Field, float, float], tuple[Field, dict[str, float]]]
 
 
 def _streaks(length: float, scale: float) -> tuple[Specks, ...]:
@@ -80,6 +88,17 @@ def _flakes(motion: float, scale: float) -> tuple[Specks, ...]:
     )
 
 
+def _shown_rain(mask: Field, strength: float, severity: float) -> tuple[Field, dict[str, float]]:
+    brightness = strength * (0.4 + 0.6 * severity) if severity > 0 else 0.0
+    return np.minimum(mask * np.float32(brightness), np.float32(0.9)), {"brightness": brightness}
+
+
+def _shown_snow(mask: Field, strength: float, severity: float) -> tuple[Field, dict[str, float]]:
+    del severity
+    # Peaks above 1 are cut off, which gives a flake its flat body.
+    return np.minimum(mask, np.float32(1)) * np.float32(strength), {"opacity": strength}
+
+
 RAIN = Falling(
     slant=25.0,
     motion=(0.7, 1.3),
@@ -88,6 +107,7 @@ RAIN = Falling(
     evenness=(0.6, 0.8),
     # Rain comes in sheets: its strength varies slowly over the picture.
     cells=lambda _: 3,
+    shown=_shown_rain,
 )
 """The heaviest rain."""
 
@@ -99,6 +119,7 @@ SNOW = Falling(
     evenness=(0.7, 0.6),
     # Fine noise frays the flakes' edges.
     cells=lambda side: max(4, side // 6),
+    shown=_shown_snow,
 )
 """The heaviest snow."""
 
@@ -113,29 +134,12 @@ def apply_rain(
     """Add a mask of streaks: clip(I + M) (OneRestore, syn_data; procedural masks are ours).
 
     Severity is the share of the heaviest rain's streaks, and dims the rest of them: at 0 there
-    is none. A published mask is scaled to its severity, see `mask_severity`.
-
-    Args:
-        image: (H, W, 3) float32 in [0, 1].
-        severity: in [0, 1].
-        rng: the stream.
-        clean: the picture before any degradation; not needed here.
-        choice: a mask, or standard or varied weather.
-
-    Returns:
-        The picture, and the raw parameters.
+    is none. A published mask is scaled to its severity, see `mask_severity`. Arguments and
+    result: see `Degradation`.
     """
     del clean
-    if choice.mask is not None:
-        mask, strength = _published(choice, image, severity, rng)
-        parameters = {"strength": strength}
-    else:
-        kind = _varied_rain(rng) if choice.varied else RAIN
-        fall = draw_fall(rng, image.shape, severity, kind)
-        brightness = fall.strength * (0.4 + 0.6 * severity) if severity > 0 else 0.0
-        mask = np.minimum(fall.mask * np.float32(brightness), np.float32(0.9))
-        parameters = {"density": severity, "angle": fall.angle, "brightness": brightness}
-    return np.clip(image + mask[:, :, None], 0, 1), parameters
+    mask, parameters = _draw_mask(image.shape, severity, rng, choice, RAIN, _varied_rain)
+    return np.clip(image + mask, 0, 1), parameters
 
 
 def apply_snow(
@@ -147,29 +151,11 @@ def apply_snow(
 ) -> tuple[FloatImage, dict[str, float]]:
     """Cover with flakes: I (1 - M) + M (OneRestore, syn_data; procedural masks are ours).
 
-    Severity is the share of the heaviest snow's flakes: at 0 there is none.
-
-    Args:
-        image: (H, W, 3) float32 in [0, 1].
-        severity: in [0, 1].
-        rng: the stream.
-        clean: the picture before any degradation; not needed here.
-        choice: a mask, or standard or varied weather.
-
-    Returns:
-        The picture, and the raw parameters.
+    Severity is the share of the heaviest snow's flakes: at 0 there is none. Arguments and result:
+    see `Degradation`.
     """
     del clean
-    if choice.mask is not None:
-        mask, strength = _published(choice, image, severity, rng)
-        parameters = {"strength": strength}
-    else:
-        kind = _varied_snow(rng) if choice.varied else SNOW
-        fall = draw_fall(rng, image.shape, severity, kind)
-        # Peaks above 1 are cut off, which gives a flake its flat body.
-        mask = np.minimum(fall.mask, np.float32(1)) * np.float32(fall.strength)
-        parameters = {"density": severity, "angle": fall.angle, "opacity": fall.strength}
-    mask = mask[:, :, None]
+    mask, parameters = _draw_mask(image.shape, severity, rng, choice, SNOW, _varied_snow)
     return image * (1 - mask) + mask, parameters
 
 
@@ -178,39 +164,37 @@ def mask_severity(amount: float) -> float:
     return min(1.0, amount / FULL_AMOUNT)
 
 
-def _published(
-    choice: Choice, image: FloatImage, severity: float, rng: np.random.Generator
-) -> tuple[Field, float]:
-    """A mask file over the whole picture, and the factor that brings it to ``severity``."""
-    assert choice.mask is not None
-    as_it_is = mask_severity(mask_amount(choice.mask))
-    strength = severity / as_it_is if as_it_is > 0 else 0.0
-    zoom = _between(rng, 1.0, MOST_ZOOM) if choice.varied else 1.0
-    mask = read_covering(choice.mask, image.shape[:2], rng, zoom)
-    return np.minimum(mask * np.float32(strength), np.float32(1)), strength
+def _draw_mask(
+    image_shape: tuple[int, ...],
+    severity: float,
+    rng: np.random.Generator,
+    choice: Choice,
+    kind: Falling,
+    vary: Callable[[np.random.Generator], Falling],
+) -> tuple[Field, dict[str, float]]:
+    """What falls over a picture, (H, W, 1) float32 of at least 0, and its raw parameters.
 
-
-def draw_fall(
-    rng: np.random.Generator, image_shape: tuple[int, ...], severity: float, kind: Falling
-) -> Fall:
-    """Draw a mask of falling specks.
-
-    Args:
-        rng: the stream.
-        image_shape: (H, W, ...).
-        severity: in [0, 1]: the share of the heaviest fall's specks; a larger one keeps the same
-            specks and adds others, and at 0 there is none.
-        kind: what falls.
+    A larger severity keeps the same specks and adds others.
     """
+    shape = (image_shape[0], image_shape[1])
+    if choice.mask is not None:
+        as_it_is = mask_severity(mask_amount(choice.mask))
+        strength = severity / as_it_is if as_it_is > 0 else 0.0
+        zoom = _between(rng, 1.0, MOST_ZOOM) if choice.varied else 1.0
+        mask = read_covering(choice.mask, shape, rng, zoom)
+        mask = np.minimum(mask * np.float32(strength), np.float32(1))
+        return mask[:, :, None], {"strength": strength}
+    if choice.varied:
+        kind = vary(rng)
     angle = float(rng.uniform(-kind.slant, kind.slant))
     motion = float(rng.uniform(*kind.motion))
     strength = float(rng.uniform(*kind.strength))
     layers = kind.layers(motion, size_factor(image_shape))
-    shape = (image_shape[0], image_shape[1])
     mask = smeared_specks(rng, shape, layers, np.deg2rad(angle), share=severity)
     least, more = (np.float32(value) for value in kind.evenness)
     mask *= least + more * smooth_noise(rng, shape, kind.cells(min(shape)))
-    return Fall(mask, angle, strength)
+    mask, parameters = kind.shown(mask, strength, severity)
+    return mask[:, :, None], {"density": severity, "angle": angle, **parameters}
 
 
 def _between(rng: np.random.Generator, low: float, high: float) -> float:
@@ -224,33 +208,36 @@ def _varied_rain(rng: np.random.Generator) -> Falling:
     A network trained on one procedural rain removes that rain and no other. So the number,
     length, width and brightness of streaks are drawn anew for every picture.
     """
-    layers = tuple(
+    drawn = [
         (
+            layer,
             _between(rng, 0.1, 1.6) * layer.density,
             _between(rng, 0.4, 2.5) * layer.along,
             _between(rng, 0.7, 2.2) * layer.across,
             _between(rng, 0.5, 2.0),
         )
         for layer in _streaks(1.0, 1.0)
-    )
-    peaks = [(layer.low, layer.high) for layer in _streaks(1.0, 1.0)]
+    ]
     size = _between(rng, 0.7, 1.6)
 
     def streaks(length: float, scale: float) -> tuple[Specks, ...]:
         return tuple(
             Specks(
-                density, along * length * scale * size, across * size, low * bright, high * bright
+                density,
+                along * length * scale * size,
+                across * size,
+                layer.low * bright,
+                layer.high * bright,
             )
-            for (density, along, across, bright), (low, high) in zip(layers, peaks, strict=True)
+            for layer, density, along, across, bright in drawn
         )
 
-    return Falling(
+    return replace(
+        RAIN,
         slant=float(rng.uniform(5, 60)),
-        motion=RAIN.motion,
         strength=(0.4, 1.1),
         layers=streaks,
         evenness=(float(rng.uniform(0.2, 0.9)), 0.8),
-        cells=RAIN.cells,
     )
 
 
@@ -260,33 +247,33 @@ def _varied_snow(rng: np.random.Generator) -> Falling:
     Flakes run from specks to blurred discs of many pixels, from frozen in the air to long smears,
     from transparent to flat white.
     """
-    layers = tuple(
+    drawn = [
         (
+            layer,
             _between(rng, 0.15, 2.0) * layer.density,
             _between(rng, 0.7, 1.8) * layer.across,
             _between(rng, 0.5, 3.0),
         )
         for layer in _flakes(1.0, 1.0)
-    )
-    peaks = [(layer.low, layer.high) for layer in _flakes(1.0, 1.0)]
+    ]
     size = _between(rng, 0.7, 1.6)
     smear = _between(rng, 1.0, 5.0)
 
     def flakes(motion: float, scale: float) -> tuple[Specks, ...]:
-        wide = scale * size
         return tuple(
             Specks(
                 density / size,
-                max(0.5, across * wide) * (1 + (motion * smear - 1) / (1 + across / 2)),
-                max(0.5, across * wide),
-                low * bright,
-                high * bright,
+                max(0.5, across * (scale * size)) * (1 + (motion * smear - 1) / (1 + across / 2)),
+                max(0.5, across * (scale * size)),
+                layer.low * bright,
+                layer.high * bright,
             )
-            for (density, across, bright), (low, high) in zip(layers, peaks, strict=True)
+            for layer, density, across, bright in drawn
         )
 
     fine = float(rng.uniform()) < 0.5
-    return Falling(
+    return replace(
+        SNOW,
         slant=float(rng.uniform(10, 80)),
         motion=(1.0, 1.6),
         strength=(0.45, 1.0),
@@ -294,3 +281,78 @@ def _varied_snow(rng: np.random.Generator) -> Falling:
         evenness=(0.7, 0.6) if fine else (float(rng.uniform(0.3, 1.0)), 0.5),
         cells=SNOW.cells if fine else RAIN.cells,
     )
+
+
+def size_factor(shape: tuple[int, ...]) -> float:
+    """How much larger a drop or flake is drawn than on a 512-pixel image.
+
+    It grows with the square root of the shorter side: a large photograph shows a wider scene and
+    more detail at once.
+    """
+    return float(np.clip((min(shape[:2]) / 512) ** 0.5, 0.6, 1.6))
+
+
+def smeared_specks(
+    rng: np.random.Generator,
+    shape: tuple[int, int],
+    layers: Sequence[Specks],
+    angle: float,
+    share: float = 1.0,
+) -> Field:
+    """The sum of layers of Gaussian specks, all smeared along ``angle``.
+
+    Args:
+        rng: the stream; the same number of values is drawn for every ``share``.
+        shape: (H, W) of the field.
+        layers: what to draw.
+        angle: direction of motion in radians from the vertical.
+        share: the part of every layer's specks that is kept; a larger share keeps the same ones
+            and adds others, so the field grows continuously.
+
+    Returns:
+        (H, W) float32, at least 0, peaks as the layers ask where specks do not overlap.
+    """
+    padded = (_fast_length(shape[0]), _fast_length(shape[1]))
+    rows, columns = _frequencies(padded)
+    along = rows * np.cos(angle) + columns * np.sin(angle)
+    across = columns * np.cos(angle) - rows * np.sin(angle)
+    along *= along
+    across *= across
+    spectrum: NDArray[np.complex128] | None = None
+    for layer in layers:
+        impulses = _impulses(rng, padded, layer, share)
+        if impulses is None:
+            continue
+        kernel = np.exp(-2 * np.pi**2 * (layer.along**2 * along + layer.across**2 * across))
+        kernel *= 2 * np.pi * layer.along * layer.across
+        kernel = kernel * fft.rfft2(impulses)
+        spectrum = kernel if spectrum is None else spectrum + kernel
+    if spectrum is None:
+        return np.zeros(shape, np.float32)
+    field = cast("NDArray[np.float64]", fft.irfft2(spectrum, s=padded))
+    return on_grid(np.maximum(field[: shape[0], : shape[1]], 0))
+
+
+def _fast_length(length: int) -> int:
+    return int(cast("int", fft.next_fast_len(length, real=True)))
+
+
+@lru_cache(maxsize=8)
+def _frequencies(shape: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    rows = np.fft.fftfreq(shape[0]).astype(np.float64)
+    columns = np.fft.rfftfreq(shape[1]).astype(np.float64)
+    return rows[:, None], columns[None, :]
+
+
+def _impulses(
+    rng: np.random.Generator, shape: tuple[int, int], layer: Specks, share: float
+) -> NDArray[np.float64] | None:
+    pixels = shape[0] * shape[1]
+    count = max(1, round(layer.density * pixels))
+    where = rng.integers(0, pixels, count)
+    peaks = rng.uniform(layer.low, layer.high, count)
+    kept = int(np.ceil(share * count)) if share > 0 else 0
+    if kept == 0:
+        return None
+    sums = np.bincount(where[:kept], weights=peaks[:kept], minlength=pixels)
+    return sums.astype(np.float64).reshape(shape)

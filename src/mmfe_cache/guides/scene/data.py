@@ -22,8 +22,7 @@ from mmfe_cache.degradations import (
     DegradationConfig,
     degrade,
 )
-from mmfe_cache.degradations.haze import AIRLIGHT
-from mmfe_cache.degradations.low import NOISE
+from mmfe_cache.degradations.light import AIRLIGHT, NOISE
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import IMAGE_SUFFIXES, read_rgb8
 from mmfe_cache.samples import ImageArray
