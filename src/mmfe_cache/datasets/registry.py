@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from mmfe_cache.errors import DataError, UsageError
-from mmfe_cache.packing.locate import pack_places
-from mmfe_cache.packing.reader import PackReader, open_pack
+from mmfe_cache.packing.reader import PackReader, open_pack, pack_places
 from mmfe_cache.samples import Sample, SampleSet
 
 from . import tasks

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from mmfe_cache.images.encoding import encode_photograph, encode_png, write_png
 from mmfe_cache.images.opening import IMAGE_SUFFIXES, MAX_PIXELS
-from mmfe_cache.images.pixels import FileSource, crop, pixel_digest
-from mmfe_cache.images.reading import Photograph, read_photograph, read_rgb8, read_size
+from mmfe_cache.images.reading import (
+    FileSource,
+    Photograph,
+    crop,
+    pixel_digest,
+    read_photograph,
+    read_rgb8,
+    read_size,
+)
 
 __all__ = [
     "IMAGE_SUFFIXES",

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -241,83 +240,6 @@ def decode_srgb(values: Floats) -> Floats:
 def srgb_profile() -> bytes:
     """LittleCMS's sRGB profile."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-
-
-def make_profile(
-    chromaticities: Sequence[float], gamma: float | None, name: str = "from the file"
-) -> bytes | None:
-    """Build the ICC profile that a PNG's gAMA and cHRM, or a code point of H.273, stand for.
-
-    Args:
-        chromaticities: x and y of white, red, green and blue.
-        gamma: the exponent that gives linear light; None for sRGB's own curve.
-        name: its description.
-
-    Returns:
-        A version 2 profile; None where the primaries span no gamut.
-    """
-    points = np.array(chromaticities, dtype=float).reshape(4, 2)
-    if not np.isfinite(points).all() or (points[:, 1] <= 0).any():
-        return None
-    if gamma is not None and not 0.01 < gamma < 100:
-        return None
-    xyz = np.stack([points[:, 0], points[:, 1], 1 - points.sum(axis=1)], axis=1) / points[:, 1:]
-    if abs(np.linalg.det(xyz[1:])) < 1e-6:
-        return None
-    primaries = xyz[1:].T * np.linalg.solve(xyz[1:].T, xyz[0])
-    columns = (_bradford(xyz[0]) @ primaries).T
-    if gamma is None:
-        numbers = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
-        curve = b"para\0\0\0\0" + struct.pack(">HH", 3, 0) + _fixed(numbers)
-    else:
-        curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
-    text = name.encode("ascii") + b"\0"
-    description = b"desc\0\0\0\0" + struct.pack(">I", len(text)) + text + bytes(78)
-    tags = {
-        b"desc": description + bytes(-len(description) % 4),
-        b"cprt": b"text\0\0\0\0none\0\0\0\0",
-        b"wtpt": b"XYZ \0\0\0\0" + _fixed(_D50),
-        **{
-            f"{channel}XYZ".encode(): b"XYZ \0\0\0\0" + _fixed(column)
-            for channel, column in zip("rgb", columns, strict=True)
-        },
-        **{f"{channel}TRC".encode(): curve for channel in "rgb"},
-    }
-    return _assemble(tags)
-
-
-_D50 = (0.9642, 1.0, 0.8249)
-
-_BRADFORD = np.array(
-    [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
-)
-
-
-def _bradford(white: Floats) -> Floats:
-    """(3, 3) adapting colours under ``white`` to D50, the profiles' own white."""
-    scale = (_BRADFORD @ np.array(_D50)) / (_BRADFORD @ white)
-    return np.linalg.inv(_BRADFORD) @ np.diag(scale) @ _BRADFORD
-
-
-def _assemble(tags: dict[bytes, bytes]) -> bytes:
-    start = 128 + 4 + 12 * len(tags)
-    table, body = struct.pack(">I", len(tags)), b""
-    for tag, content in tags.items():
-        table += tag + struct.pack(">II", start + len(body), len(content))
-        body += content
-    # Version 4.2 where the curve is parametric: version 2 has no such type.
-    version = 0x04200000 if b"para" in body else 0x02400000
-    header = struct.pack(
-        ">I4sI4s4s4s6H4s", start + len(body), b"mmfe", version, b"mntr", b"RGB ", b"XYZ ",
-        2026, 1, 1, 0, 0, 0, b"acsp",
-    )  # fmt: skip
-    header = header.ljust(68, b"\0") + _fixed(_D50)
-    return header.ljust(128, b"\0") + table + body
-
-
-def _fixed(numbers: Sequence[float] | Floats) -> bytes:
-    """S15Fixed16 numbers."""
-    return b"".join(struct.pack(">i", round(float(number) * 65536)) for number in numbers)
 
 
 def _tags(data: bytes) -> dict[str, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,19 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmfe_cache.errors import DataError
-from mmfe_cache.images.colour_tags import HighDynamicRange, colour_profile
-from mmfe_cache.images.decoding import Stored, UnknownRange, decode, prepare
-from mmfe_cache.images.exif import upright, upright_xmp
-from mmfe_cache.images.opening import (
-    RAW_SUFFIXES,
-    decoding,
-    extra_missing,
-    max_pixels,
-    opened,
-    without_metadata,
-)
-from mmfe_cache.images.profiles import Pixels, profile_of
 from mmfe_cache.samples import ImageArray
+
+from .decoding import Stored, UnknownRange, decode, prepare
+from .opening import RAW_SUFFIXES, decoding, extra_missing, max_pixels, opened, without_metadata
+from .profiles import Pixels, profile_of
+from .tags import HighDynamicRange, colour_profile, upright, upright_xmp
 
 _Result = TypeVar("_Result")
 
@@ -321,3 +315,55 @@ def _raw_exif(path: Path) -> bytes | None:
             return upright(_exif_of(image), turned=False)
     except DataError:
         return None
+
+
+_DIGEST_BYTES = 16
+
+
+def pixel_digest(image: ImageArray) -> str:
+    """Identify pixels: blake2b over the shape and the bytes, 32 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    digest.update(",".join(map(str, image.shape)).encode() + b";")
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """The pixels of an image file; a crop decodes the whole file (see `mmfe_cache.packing`)."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels, from the header."""
+        return read_size(self.path)
+
+    def read(self) -> ImageArray:
+        """The whole image, (H, W, 3) uint8."""
+        return read_rgb8(self.path)
+
+    def read_crop(self, top: int, left: int, height: int, width: int) -> ImageArray:
+        """The window that starts at (top, left), (height, width, 3) uint8."""
+        return crop(self.read(), top, left, height, width, self.name)
+
+
+def crop(
+    image: ImageArray, top: int, left: int, height: int, width: int, name: str = "image"
+) -> ImageArray:
+    """Cut a window out of ``image``, as its own array.
+
+    Raises:
+        DataError: the window does not lie inside the image.
+    """
+    if min(top, left) < 0 or top + height > image.shape[0] or left + width > image.shape[1]:
+        raise DataError(
+            f"the crop does not lie inside {name}",
+            got=f"rows {top} to {top + height}, columns {left} to {left + width}",
+            expected=f"inside {image.shape[0]} rows and {image.shape[1]} columns",
+        )
+    return image[top : top + height, left : left + width].copy()

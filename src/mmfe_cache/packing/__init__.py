@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from .locate import pack_path, pack_places
-from .reader import PackedSource, PackReader, forget_packs, open_pack
+from .reader import PackedSource, PackReader, forget_packs, open_pack, pack_path, pack_places
 from .samples import unpacked_cost
 from .writer import PackReport, pack
 

@@ -1,4 +1,4 @@
-"""Reading a pack: crops straight from the file's memory map, in any number of processes.
+"""Finding a pack and reading it: crops from the file's memory map, in any number of processes.
 
 HDF5 opens the file once to check it and to say where the tiles lie; after that no lock of HDF5
 is taken, so threads and forked workers read side by side.
@@ -304,3 +304,29 @@ def _data(file: h5py.File, name: str) -> Any:
 
 def _array(file: h5py.File, name: str) -> NDArray[Any]:
     return np.asarray(_data(file, name)[...])
+
+
+FOLDER = "packed"
+"""The folder under a data set's root in which packs lie."""
+
+
+def pack_path(root: Path, dataset: str, split: str, shared: bool = False) -> Path:
+    """``root/packed/<split>.h5``.
+
+    Args:
+        root: the data set's root.
+        dataset: its name.
+        split: train or test.
+        shared: for a root that serves several data sets: ``<dataset>-<split>.h5``.
+    """
+    return root / FOLDER / (f"{dataset}-{split}.h5" if shared else f"{split}.h5")
+
+
+def pack_places(root: Path, dataset: str, split: str) -> tuple[Path, ...]:
+    """Where a split's pack may lie, in the order in which it is looked for.
+
+    Under ``root/packed``, else in ``root`` itself: a folder of packs is a data set's root too, so
+    that packs may lie on another disk than the files they were made from.
+    """
+    written = [pack_path(root, dataset, split, shared) for shared in (True, False)]
+    return (*written, *(root / path.name for path in written))

@@ -16,10 +16,10 @@ from mmfe_cache.images.profiles import (
     MatrixProfile,
     decode_srgb,
     encode_srgb,
-    make_profile,
     profile_of,
     srgb_profile,
 )
+from mmfe_cache.images.tags import make_profile
 
 D65 = (0.3127, 0.3290)
 SRGB = (*D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)

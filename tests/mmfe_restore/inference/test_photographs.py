@@ -11,8 +11,8 @@ from PIL import Image
 
 from mmfe_cache.images import encode_photograph, read_photograph, read_rgb8
 from mmfe_cache.images.decoding import Stored
-from mmfe_cache.images.profiles import make_profile
 from mmfe_cache.images.reading import Photograph
+from mmfe_cache.images.tags import make_profile
 from mmfe_restore import Restorer
 from mmfe_restore.inference import RestoreReport, restore_files, restore_image
 from mmfe_restore.inference.files import fill_transparent

@@ -1,0 +1,313 @@
+"""What a file says beside its pixels: which way up they are, and colours without an ICC profile.
+
+EXIF and XMP blocks are read and patched byte by byte. Re-writing one with a library would move what
+camera makers' notes point to, and one broken entry would cost all the others. Nothing there fails:
+what cannot be read says nothing.
+
+PNG has gAMA, cHRM and cICP chunks, AVIF a ``colr`` box of code points (ITU-T H.273). Pillow reports
+the first two and knows nothing of the others; viewers go by all of them.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from .profiles import Floats
+
+_ORIENTATION = 0x0112
+_EXIF_IFD = 0x8769
+_WIDTH, _HEIGHT = 0xA002, 0xA003
+"""PixelXDimension and PixelYDimension, in the Exif IFD."""
+
+_SHORT, _LONG = 3, 4
+
+_PREFIX = b"Exif\0\0"
+
+# Exif 2.32 wants one SHORT; LONG is written by many and read by all but the browsers.
+_FORMATS = {_SHORT: "H", _LONG: "I"}
+
+_XMP_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[2-8](?=\s*[\"'<])")
+
+
+class _Entry(NamedTuple):
+    tag: int
+    type: int
+    number: int
+    at: int  # offset of the four bytes that hold the value, or point to it
+
+
+def orientation_of(exif: bytes | None) -> int:
+    """The orientation, 1 to 8; 1 (upright) where the block does not say it in a valid way.
+
+    Args:
+        exif: an EXIF block, with or without its ``Exif`` header; None for none.
+    """
+    if not exif:
+        return 1
+    block = exif.removeprefix(_PREFIX)
+    order = _byte_order(block)
+    for entry in _entries(block, order, _first_ifd(block, order)):
+        if entry.tag == _ORIENTATION:
+            value = _number(block, order, entry)
+            return value if value is not None and 1 <= value <= 8 else 1
+    return 1
+
+
+def orientation_of_tiff(file: IO[bytes]) -> int:
+    """The orientation of an open TIFF file's first picture, by the same rules.
+
+    Pillow takes the first of several values and any type of number; viewers do not.
+    """
+    before = file.tell()
+    try:
+        file.seek(0)
+        head = file.read(8)
+        order = _byte_order(head)
+        file.seek(_first_ifd(head, order))
+        count = file.read(2)
+        entries = file.read(12 * struct.unpack(f"{order}H", count)[0]) if len(count) == 2 else b""
+    finally:
+        file.seek(before)
+    # The first directory alone, as a block of its own: an orientation lies in its entry.
+    return orientation_of(head[:4] + struct.pack(f"{order or '<'}I", 8) + count + entries)
+
+
+def upright(exif: bytes | None, turned: bool) -> bytes | None:
+    """The block of a picture whose pixels have been turned upright; all else stays as it is.
+
+    The thumbnail is unlinked: it shows the picture as it was.
+
+    Args:
+        exif: the block as it lay in the file.
+        turned: width and height were exchanged.
+    """
+    if not exif:
+        return None
+    block = bytearray(exif.removeprefix(_PREFIX))
+    order = _byte_order(block)
+    first = _first_ifd(block, order)
+    sides: dict[int, _Entry] = {}
+    for entry in _entries(block, order, first):
+        if entry.tag == _ORIENTATION and entry.number >= 1:
+            # As one SHORT, whatever was there: 1 is then read by everyone.
+            struct.pack_into(f"{order}HIHH", block, entry.at - 6, _SHORT, 1, 1, 0)
+        elif entry.tag == _EXIF_IFD and turned:
+            inner = struct.unpack_from(f"{order}I", block, entry.at)[0]
+            sides = {e.tag: e for e in _entries(block, order, inner) if e.tag in (_WIDTH, _HEIGHT)}
+    if len(sides) == 2 and sides[_WIDTH].type == sides[_HEIGHT].type:
+        a, b = sides[_WIDTH].at, sides[_HEIGHT].at
+        block[a : a + 4], block[b : b + 4] = block[b : b + 4], block[a : a + 4]
+    if order and first + 2 <= len(block):
+        after = first + 2 + 12 * struct.unpack_from(f"{order}H", block, first)[0]
+        if after + 4 <= len(block):
+            block[after : after + 4] = bytes(4)
+    return _PREFIX + bytes(block)
+
+
+def upright_xmp(xmp: bytes | None) -> bytes | None:
+    """The XMP packet of a picture whose pixels have been turned upright."""
+    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp) if xmp else None
+
+
+def _byte_order(block: bytes | bytearray) -> str:
+    """The struct module's sign for the block's byte order; empty where it is no TIFF header."""
+    return {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(block[:4]), "")
+
+
+def _first_ifd(block: bytes | bytearray, order: str) -> int:
+    return struct.unpack_from(f"{order}I", block, 4)[0] if order and len(block) >= 8 else 0
+
+
+def _entries(block: bytes | bytearray, order: str, at: int) -> Iterator[_Entry]:
+    if not order or at < 8 or at + 2 > len(block):
+        return
+    count = struct.unpack_from(f"{order}H", block, at)[0]
+    for start in range(at + 2, at + 2 + 12 * count, 12):
+        if start + 12 > len(block):
+            return
+        tag, kind, number = struct.unpack_from(f"{order}HHI", block, start)
+        yield _Entry(tag, kind, number, start + 8)
+
+
+def _number(block: bytes | bytearray, order: str, entry: _Entry) -> int | None:
+    form = _FORMATS.get(entry.type)
+    if form is None or entry.number != 1:
+        return None
+    return struct.unpack_from(f"{order}{form}", block, entry.at)[0]
+
+
+_D65 = (0.3127, 0.3290)
+
+_SRGB = (*_D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
+
+_PRIMARIES = {
+    1: _SRGB,
+    5: (*_D65, 0.64, 0.33, 0.29, 0.60, 0.15, 0.06),
+    6: (*_D65, 0.630, 0.340, 0.310, 0.595, 0.155, 0.070),
+    9: (*_D65, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),
+    11: (0.314, 0.351, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
+    12: (*_D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
+}
+"""H.273, table 2: white, red, green, blue."""
+
+# Table 3. BT.709's camera curve stands for what screens do with it, which is sRGB's in practice.
+_GAMMAS: dict[int, float | None] = {1: None, 4: 2.2, 5: 2.8, 6: None, 8: 1.0, 13: None}
+_HDR = {16: "PQ", 18: "HLG"}
+
+_HEADER_BYTES = 1 << 20
+"""Where an AVIF file's boxes are looked for; they precede the pixels."""
+
+
+class HighDynamicRange(ValueError):  # noqa: N818 - it names the condition, as in the message
+    """The picture's light goes beyond white, by PQ or HLG."""
+
+
+def colour_profile(image: Image.Image, path: Path) -> bytes | None:
+    """The ICC profile of an open picture: its own, or what its other tags stand for.
+
+    PNG's order of precedence (third edition, 4.3): cICP, iCCP, sRGB, then gAMA with cHRM.
+
+    Returns:
+        A profile; None where the file says nothing, or sRGB.
+
+    Raises:
+        HighDynamicRange: its numbers are PQ or HLG.
+    """
+    embedded = image.info.get("icc_profile")
+    if image.format == "PNG":
+        points = _png_code_points(path)
+        if points is not None:
+            return _from_code_points(*points)
+        if embedded or "srgb" in image.info:
+            return embedded or None
+        return _from_gamma(image)
+    if image.format == "AVIF" and not embedded:
+        points = _avif_code_points(path)
+        return None if points is None else _from_code_points(*points)
+    return embedded or None
+
+
+def _from_gamma(image: Image.Image) -> bytes | None:
+    gamma, chromaticities = image.info.get("gamma"), image.info.get("chromaticity")
+    if gamma is None and chromaticities is None:
+        return None
+    points = _SRGB if chromaticities is None else chromaticities
+    near = max(abs(a - b) for a, b in zip(points, _SRGB, strict=True)) < 0.003
+    # 1/2.2 beside sRGB's primaries is how sRGB is written (PNG, 11.3.2.5): not the pure power.
+    curve = None if gamma is None or abs(gamma - 0.45455) < 0.005 else 1 / gamma if gamma else None
+    return None if near and curve is None else make_profile(points, curve)
+
+
+def _from_code_points(primaries: int, transfer: int) -> bytes | None:
+    if transfer in _HDR:
+        raise HighDynamicRange(f"light beyond white, by {_HDR[transfer]}")
+    points, gamma = _PRIMARIES.get(primaries, _SRGB), _GAMMAS.get(transfer)
+    return None if points is _SRGB and gamma is None else make_profile(points, gamma)
+
+
+def _png_code_points(path: Path) -> tuple[int, int] | None:
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, name = struct.unpack(">I4s", head)
+            if name == b"IDAT":
+                return None
+            if name == b"cICP" and len(points := file.read(4)) == 4:
+                return points[0], points[1]
+            file.seek(length + 4, 1)
+    return None
+
+
+def _avif_code_points(path: Path) -> tuple[int, int] | None:
+    """The first ``colr`` box of type ``nclx`` (ISO/IEC 23008-12, 6.5.5)."""
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+    at = header.find(b"colrnclx")
+    if at < 0 or at + 12 > len(header):
+        return None
+    primaries, transfer = struct.unpack_from(">HH", header, at + 8)
+    return primaries, transfer
+
+
+def make_profile(
+    chromaticities: Sequence[float], gamma: float | None, name: str = "from the file"
+) -> bytes | None:
+    """Build the ICC profile that a PNG's gAMA and cHRM, or a code point of H.273, stand for.
+
+    Args:
+        chromaticities: x and y of white, red, green and blue.
+        gamma: the exponent that gives linear light; None for sRGB's own curve.
+        name: its description.
+
+    Returns:
+        A version 2 profile; None where the primaries span no gamut.
+    """
+    points = np.array(chromaticities, dtype=float).reshape(4, 2)
+    if not np.isfinite(points).all() or (points[:, 1] <= 0).any():
+        return None
+    if gamma is not None and not 0.01 < gamma < 100:
+        return None
+    xyz = np.stack([points[:, 0], points[:, 1], 1 - points.sum(axis=1)], axis=1) / points[:, 1:]
+    if abs(np.linalg.det(xyz[1:])) < 1e-6:
+        return None
+    primaries = xyz[1:].T * np.linalg.solve(xyz[1:].T, xyz[0])
+    columns = (_bradford(xyz[0]) @ primaries).T
+    if gamma is None:
+        numbers = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+        curve = b"para\0\0\0\0" + struct.pack(">HH", 3, 0) + _fixed(numbers)
+    else:
+        curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
+    text = name.encode("ascii") + b"\0"
+    description = b"desc\0\0\0\0" + struct.pack(">I", len(text)) + text + bytes(78)
+    tags = {
+        b"desc": description + bytes(-len(description) % 4),
+        b"cprt": b"text\0\0\0\0none\0\0\0\0",
+        b"wtpt": b"XYZ \0\0\0\0" + _fixed(_D50),
+        **{
+            f"{channel}XYZ".encode(): b"XYZ \0\0\0\0" + _fixed(column)
+            for channel, column in zip("rgb", columns, strict=True)
+        },
+        **{f"{channel}TRC".encode(): curve for channel in "rgb"},
+    }
+    return _assemble(tags)
+
+
+_D50 = (0.9642, 1.0, 0.8249)
+
+_BRADFORD = np.array(
+    [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
+)
+
+
+def _bradford(white: Floats) -> Floats:
+    """(3, 3) adapting colours under ``white`` to D50, the profiles' own white."""
+    scale = (_BRADFORD @ np.array(_D50)) / (_BRADFORD @ white)
+    return np.linalg.inv(_BRADFORD) @ np.diag(scale) @ _BRADFORD
+
+
+def _assemble(tags: dict[bytes, bytes]) -> bytes:
+    start = 128 + 4 + 12 * len(tags)
+    table, body = struct.pack(">I", len(tags)), b""
+    for tag, content in tags.items():
+        table += tag + struct.pack(">II", start + len(body), len(content))
+        body += content
+    # Version 4.2 where the curve is parametric: version 2 has no such type.
+    version = 0x04200000 if b"para" in body else 0x02400000
+    header = struct.pack(
+        ">I4sI4s4s4s6H4s", start + len(body), b"mmfe", version, b"mntr", b"RGB ", b"XYZ ",
+        2026, 1, 1, 0, 0, 0, b"acsp",
+    )  # fmt: skip
+    header = header.ljust(68, b"\0") + _fixed(_D50)
+    return header.ljust(128, b"\0") + table + body
+
+
+def _fixed(numbers: Sequence[float] | Floats) -> bytes:
+    """S15Fixed16 numbers."""
+    return b"".join(struct.pack(">i", round(float(number) * 65536)) for number in numbers)
