@@ -14,6 +14,7 @@ from . import completion, output
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mmfe_cache.guides.outline import GuideOutline
     from mmfe_cache.precompute.plan import BuildPlan
     from mmfe_restore.recipes.schema import Recipe
 
@@ -72,7 +73,11 @@ def command(
     devices: Annotated[int, typer.Option(min=1, help="Processes on this node, one a GPU.")] = 1,
     nodes: Annotated[int, typer.Option(min=1, help="Nodes that take part, under SLURM.")] = 1,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it would cost; build nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Say what it would cost; build nothing. A guide's weights need not be here.",
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -107,7 +112,8 @@ def command(
         for warning in samples.warnings:
             progress.warn(warning)
     chosen = ranks.device if ranks is not None and device == "auto" else device
-    loaded = load_guide(named, device=chosen, precision=precision, prompt=question)
+    outline = _outline(named, question) if dry_run else None
+    loaded = outline or load_guide(named, device=chosen, precision=precision, prompt=question)
     targets = [
         (samples, wanted, store_path(name, samples.split, named, question, out))
         for samples, wanted in jobs
@@ -123,12 +129,12 @@ def command(
                 path,
                 batch_size=batch_size,
                 shard_samples=shard_samples,
-                timed_batches=2 if dry_run else 0,
+                timed_batches=2 if dry_run and outline is None else 0,
             )
             for samples, wanted, path in targets
         ]
         if dry_run:
-            _print_plans(plans, as_json)
+            _print_plans(plans, outline, as_json)
         # Each store is checked again by itself; here it is whether all of them fit together.
         _refuse_what_cannot_fit(plans)
         if dry_run:
@@ -171,6 +177,18 @@ def command(
             for r in reports
         ],
     )
+
+
+def _outline(guide: str, prompt: str | None) -> GuideOutline | None:
+    """What the configuration tells of a guide whose weights are not here; None where they are."""
+    from mmfe_cache.guides.hf_files import is_local
+    from mmfe_cache.guides.registry import find_guide
+
+    if is_local(find_guide(guide), guide):
+        return None
+    from mmfe_cache.guides.outline import outline_guide
+
+    return outline_guide(guide, prompt)
 
 
 def _refuse_address(out: Path) -> None:
@@ -223,7 +241,7 @@ def _prompt(text: str | None, file: Path | None) -> str | None:
         raise UsageError(f"cannot read the prompt file {file}", got=str(problem)) from problem
 
 
-def _print_plans(plans: Sequence[BuildPlan], as_json: bool) -> None:
+def _print_plans(plans: Sequence[BuildPlan], outline: GuideOutline | None, as_json: bool) -> None:
     from mmfe_cache.io import format_bytes
 
     total: dict[str, Any] = {
@@ -232,16 +250,20 @@ def _print_plans(plans: Sequence[BuildPlan], as_json: bool) -> None:
         "stored_vectors": sum(plan.stored_vectors for plan in plans),
         "bytes": sum(plan.bytes for plan in plans),
         "free": plans[0].free,
-        "hours": sum(plan.seconds or 0.0 for plan in plans) / 3600,
+        # Nothing is timed where the weights are not here.
+        "hours": None if outline else sum(plan.seconds or 0.0 for plan in plans) / 3600,
+        "weights_here": outline is None,
+        "download": 0 if outline is None else outline.download,
     }
     if as_json:
         stores = [{**asdict(plan), "path": str(plan.path)} for plan in plans]
         output.print_json({**total, "stores": stores})
         return
     titles = ("store", "samples", "views", "encodings", "tokens the guide reads")
+    free = [] if total["free"] is None else [f"{format_bytes(total['free'])} free"]
     output.print_table(
         "What the build would cost",
-        (*titles, "vectors stored", "on disk", "hours"),
+        (*titles, "vectors stored", "on disk", *([] if outline else ["hours"])),
         [
             (
                 str(plan.path),
@@ -251,12 +273,25 @@ def _print_plans(plans: Sequence[BuildPlan], as_json: bool) -> None:
                 plan.tokens,
                 plan.stored_vectors,
                 format_bytes(plan.bytes),
-                (plan.seconds or 0.0) / 3600,
+                *([] if outline else [(plan.seconds or 0.0) / 3600]),
             )
             for plan in plans
         ],
-        None if total["free"] is None else f"{format_bytes(total['free'])} free",
+        "; ".join([*free, *_without_weights(outline)]) or None,
     )
+
+
+def _without_weights(outline: GuideOutline | None) -> list[str]:
+    """What an estimate without the guide's weights lacks, and how large they are."""
+    if outline is None:
+        return []
+    from mmfe_cache.io import format_bytes
+
+    size = "" if outline.download is None else f" ({format_bytes(outline.download)} to download)"
+    counted = (
+        "" if outline.exact else "; tokens by the published processor, the question's estimated"
+    )
+    return [f"the weights of {outline.name} are not here{size}, so no hours are known{counted}"]
 
 
 def _refuse_what_cannot_fit(plans: Sequence[BuildPlan]) -> None:

@@ -80,6 +80,40 @@ def test_dry_run_counts_the_language_models_tokens(build, tmp_path, capsys):
     assert found["stored_vectors"] == 22 * 35
 
 
+def test_dry_run_needs_no_weights(build, tmp_path, monkeypatch):
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    options = ["--dry-run", "--guide", "qwen2.5-vl-3b", "--views", "whole@56,whole@224"]
+    code, found, message = build(*options)
+    assert code == 0, message
+    assert (found["weights_here"], found["download"], found["hours"]) == (
+        False,
+        7_509_245_952,
+        None,
+    )
+    # (side / 28)² image tokens and the 29 of the conversation, for 22 samples.
+    assert found["tokens"] == 22 * (4 + 64 + 2 * 29)
+    # 35 vectors of 2048 float16 an encoding, and little else.
+    assert 1 < found["bytes"] / (44 * 35 * 2048 * 2) < 1.02
+    assert not (tmp_path / "caches").exists()
+    code, _, message = build(*options[1:])
+    assert code == 1
+    assert "hf download Qwen/Qwen2.5-VL-3B-Instruct" in message
+
+
+def test_dry_run_by_config_json_alone(root, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "qwen2_5_vl", "hidden_size": 3584}')
+    monkeypatch.setenv("COLUMNS", "80")
+    options = ["--dataset", "cdd11", "--root", str(root), "--split", "test", "--dry-run"]
+    assert run(["cache", "build", *options, "--guide", str(folder)]) == 0
+    text = capsys.readouterr().out
+    assert "the weights of mine are not here, so no hours are known" in text
+    assert "hours │" not in text
+
+
 def test_stores_that_fit_only_one_by_one_are_refused_before_anything_is_built(
     build, tmp_path, monkeypatch
 ):

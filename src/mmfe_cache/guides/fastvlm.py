@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 from transformers import FastVlmModel, LlavaProcessor
 
 from mmfe_cache.guides.base import check_image
 from mmfe_cache.guides.mllm import Layout, MllmGuide
 from mmfe_cache.samples import ImageArray
+
+PUBLISHED_TOKENS = (1024 // 64) ** 2
+"""Image tokens of a picture under the published checkpoints: one for every 64×64 of 1024×1024."""
 
 
 class FastVlmGuide(MllmGuide):
@@ -22,6 +26,19 @@ class FastVlmGuide(MllmGuide):
 
     network_class = FastVlmModel
     processor_class = LlavaProcessor
+    turn_tokens = 20
+
+    @classmethod
+    def image_tokens(
+        cls, processor: Any | None, config: Mapping[str, Any], height: int, width: int
+    ) -> int:
+        """Equal for all pictures: the processor makes them equal; see `MllmGuide.image_tokens`."""
+        if processor is None:
+            return int(config.get("image_seq_length", PUBLISHED_TOKENS))
+        blank = np.zeros((height, width, 3), np.uint8)
+        pixels = processor.image_processor(images=[blank], return_tensors="np")["pixel_values"]
+        rows, columns = (side // int(processor.patch_size) for side in pixels.shape[-2:])
+        return rows * columns
 
     def prepare(self, image: ImageArray) -> ImageArray:
         """Check one image; all else happens on the device, where it is faster.

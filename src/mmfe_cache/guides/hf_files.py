@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any, cast
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -23,6 +24,7 @@ _TEXT_FILES = (
     "chat_template.json",
     "chat_template.jinja",
 )
+INDEX = "model.safetensors.index.json"
 _BLOCK = 1 << 24
 
 
@@ -38,21 +40,14 @@ def find_checkpoint(info: GuideInfo, name_or_dir: str | Path) -> Path:
     Raises:
         GuideError: its weights are not on this machine, or not all of them.
     """
-    if info.repository is None:
-        directory = Path(name_or_dir)
-    else:
-        try:
-            found = snapshot_download(
-                info.repository, revision=info.revision, local_files_only=True
-            )
-        except (LocalEntryNotFoundError, HFValidationError, FileNotFoundError) as problem:
-            raise GuideError(
-                f"the weights of the guide {info.name} are not on this machine",
-                got=f"no {info.repository} in the Hugging Face cache",
-                expected="a downloaded checkpoint, or a directory given with --guide DIR",
-                remedy=f"{info.how_to_get}   (or use --guide scene, which needs no download)",
-            ) from problem
-        directory = Path(found)
+    directory = checkpoint_folder(info, name_or_dir)
+    if directory is None:
+        raise GuideError(
+            f"the weights of the guide {info.name} are not on this machine",
+            got=f"no {info.repository} in the Hugging Face cache",
+            expected="a downloaded checkpoint, or a directory given with --guide DIR",
+            remedy=f"{info.how_to_get}   (or use --guide scene, which needs no download)",
+        )
     read_config(directory)
     missing = [name for name in weight_files(directory) if not (directory / name).is_file()]
     if missing:
@@ -65,15 +60,60 @@ def find_checkpoint(info: GuideInfo, name_or_dir: str | Path) -> Path:
     return directory
 
 
-def is_local(info: GuideInfo) -> bool:
-    """Whether a guide's weights are on this machine."""
-    if info.repository is None:
-        return True
+def is_local(info: GuideInfo, name_or_dir: str | Path | None = None) -> bool:
+    """Whether a guide's weights are on this machine, all of them.
+
+    Args:
+        info: what the registry says of it.
+        name_or_dir: what the user named; None for a guide of the registry.
+    """
+    name_or_dir = info.name if name_or_dir is None else name_or_dir
+    if info.repository is None and not (info.local and Path(name_or_dir).is_dir()):
+        return True  # it comes with mmfe, or is one file
     try:
-        find_checkpoint(info, info.name)
+        find_checkpoint(info, name_or_dir)
     except GuideError:
         return False
     return True
+
+
+def checkpoint_folder(info: GuideInfo, name_or_dir: str | Path) -> Path | None:
+    """The directory of a guide's checkpoint as far as it is here, whole or not; None without one.
+
+    Args:
+        info: what the registry says of it.
+        name_or_dir: what the user named.
+    """
+    if info.repository is None:
+        return Path(name_or_dir)
+    try:
+        return Path(
+            snapshot_download(info.repository, revision=info.revision, local_files_only=True)
+        )
+    except (LocalEntryNotFoundError, HFValidationError, FileNotFoundError):
+        return None
+
+
+def missing_download(info: GuideInfo, directory: Path | None) -> int | None:
+    """Bytes of weights that are still to be fetched; None where nothing says how many.
+
+    Args:
+        info: what the registry says of the guide.
+        directory: its checkpoint as far as it is here.
+
+    Raises:
+        GuideError: the index of the weights cannot be read.
+    """
+    total, there = info.download, 0
+    if directory is not None:
+        index = directory / INDEX
+        if index.is_file():
+            metadata = _read_index(index).get("metadata")
+            size = metadata.get("total_size") if isinstance(metadata, dict) else None
+            total = int(size) if isinstance(size, int | float) else total
+        files = (directory / name for name in weight_files(directory))
+        there = sum(path.stat().st_size for path in files if path.is_file())
+    return None if total is None else max(0, total - there)
 
 
 def weight_files(directory: Path) -> list[str]:
@@ -82,13 +122,23 @@ def weight_files(directory: Path) -> list[str]:
     Raises:
         GuideError: the index cannot be read.
     """
-    index = directory / "model.safetensors.index.json"
+    index = directory / INDEX
     if not index.is_file():
         return ["model.safetensors"]
     try:
-        return sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError) as problem:
+        return sorted(set(_read_index(index)["weight_map"].values()))
+    except (KeyError, AttributeError) as problem:
         raise GuideError("the index of the weights cannot be read", got=index) from problem
+
+
+def _read_index(index: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(index.read_text("utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as problem:
+        raise GuideError("the index of the weights cannot be read", got=index) from problem
+    if not isinstance(found, dict):
+        raise GuideError("the index of the weights is no JSON object", got=index)
+    return cast("dict[str, Any]", found)
 
 
 def checkpoint_digest(directory: Path) -> str:

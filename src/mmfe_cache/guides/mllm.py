@@ -85,6 +85,8 @@ class MllmGuide(PixelGuide):
     Attributes:
         network_class: the base model's class; a subclass names it.
         processor_class: its processor's class.
+        turn_tokens: tokens of the conversation beside picture and question, by the published
+            template and tokenizer.
 
     Args:
         directory: a local checkpoint in Hugging Face format.
@@ -101,6 +103,24 @@ class MllmGuide(PixelGuide):
     takes_prompt = True
     network_class: ClassVar[type[Any]]
     processor_class: ClassVar[type[Any]]
+    turn_tokens: ClassVar[int]
+
+    @classmethod
+    @abstractmethod
+    def image_tokens(
+        cls, processor: Any | None, config: Mapping[str, Any], height: int, width: int
+    ) -> int:
+        """How many image tokens a picture of ``height`` by ``width`` pixels becomes.
+
+        Args:
+            processor: the checkpoint's own; None goes by ``config`` and what is published.
+            config: its config.json; may be empty.
+            height: in pixels.
+            width: in pixels.
+
+        Raises:
+            GuideError: the model cannot take a picture of that shape.
+        """
 
     def __init__(
         self,
@@ -157,22 +177,7 @@ class MllmGuide(PixelGuide):
         Raises:
             GuideError: the template is no valid one.
         """
-        turn = {
-            "role": "user",
-            "content": [{"type": "image"}, {"type": "text", "text": self.prompt}],
-        }
-        try:
-            text = self._processor.apply_chat_template(
-                [turn], tokenize=False, add_generation_prompt=True
-            )
-        except (TemplateError, TypeError, ValueError) as problem:
-            raise GuideError(
-                "the checkpoint's chat template cannot be used",
-                got=f"{self._directory}: {type(problem).__name__}: {problem}",
-                expected="the template as it was published",
-                remedy="fetch the checkpoint's chat_template.jinja or tokenizer_config.json again",
-            ) from problem
-        return str(text)
+        return conversation(self._processor, self.prompt, self._directory)
 
     def layout(self, shape: tuple[int, int]) -> Layout:
         """The sequence for images prepared to ``shape`` (height, width in pixels).
@@ -296,6 +301,30 @@ class MllmGuide(PixelGuide):
         if self.device.type == "cuda":
             batch = batch.pin_memory()
         return batch.to(self.device, non_blocking=True)
+
+
+def conversation(processor: Any, prompt: str, directory: Path) -> str:
+    """The text that a model reads, by its checkpoint's own template; one image token.
+
+    Args:
+        processor: the checkpoint's.
+        prompt: the question.
+        directory: the checkpoint, for the message.
+
+    Raises:
+        GuideError: the template is no valid one.
+    """
+    turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}
+    try:
+        text = processor.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
+    except (TemplateError, TypeError, ValueError) as problem:
+        raise GuideError(
+            "the checkpoint's chat template cannot be used",
+            got=f"{directory}: {type(problem).__name__}: {problem}",
+            expected="the template as it was published",
+            remedy="fetch the checkpoint's chat_template.jinja or tokenizer_config.json again",
+        ) from problem
+    return str(text)
 
 
 def load_processor(directory: Path, kind: type[Any]) -> Any:

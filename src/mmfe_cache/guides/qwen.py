@@ -38,6 +38,24 @@ class QwenGuide(MllmGuide):
 
     network_class = Qwen2_5_VLModel
     processor_class = Qwen2_5_VLProcessor
+    turn_tokens = 21
+
+    @classmethod
+    def image_tokens(
+        cls, processor: Any | None, config: Mapping[str, Any], height: int, width: int
+    ) -> int:
+        """One for every 28×28 pixels of the resized image; see `MllmGuide.image_tokens`."""
+        if processor is None:
+            vision = config.get("vision_config") or {}
+            factor = int(vision.get("patch_size", 14)) * int(vision.get("spatial_merge_size", 2))
+            budget = PUBLISHED_BUDGET
+        else:
+            of_images = processor.image_processor
+            factor = int(of_images.patch_size) * int(of_images.merge_size)
+            budget = pixel_budget(of_images)
+        narrow = narrow_size(height, width, factor, budget)
+        rows, columns = narrow or smart_resize(height, width, factor, **budget)
+        return (rows // factor) * (columns // factor)
 
     def __init__(
         self,
@@ -51,11 +69,7 @@ class QwenGuide(MllmGuide):
         super().__init__(directory, info, device=device, precision=precision, prompt=prompt)
         speed_up(self._network.visual)
         self._plans: dict[Hashable, VisionPlan] = {}
-        size = self._processor.image_processor.size
-        self._budget = {
-            "min_pixels": int(size["shortest_edge"]),
-            "max_pixels": int(size["longest_edge"]),
-        }
+        self._budget = pixel_budget(self._processor.image_processor)
 
     def prepare(self, image: ImageArray) -> ImageArray:
         """Resize one image as qwen-vl-utils does, (H, W, 3) uint8, sides multiples of 28.
@@ -64,36 +78,13 @@ class QwenGuide(MllmGuide):
             GuideError: it is no picture, or more than 200 times as long as wide.
         """
         picture = Image.fromarray(check_image(image))
-        try:
-            size = self._resized(picture.height, picture.width)
-        except ValueError as problem:
-            raise GuideError(
-                "Qwen2.5-VL cannot take an image of this shape",
-                got=f"{image.shape[1]}×{image.shape[0]} pixels",
-                expected=f"sides that differ by a factor of {MAX_RATIO} at most",
-                remedy="use a view such as whole@224",
-            ) from problem
+        processor = self._processor.image_processor
+        factor = int(processor.patch_size) * int(processor.merge_size)
+        size = narrow_size(picture.height, picture.width, factor, self._budget)
         if size is not None:
             return np.asarray(picture.resize((size[1], size[0])))
         request: dict[str, Any] = {"image": picture, **self._budget}
         return np.asarray(fetch_image(request))
-
-    def _resized(self, height: int, width: int) -> tuple[int, int] | None:
-        """(height, width) for a picture that qwen-vl-utils would shrink away; None for all others.
-
-        Under a small budget it rounds the short side of a narrow picture down to nothing, or to so
-        little that the sides differ by more than the model takes. One patch is the least.
-        """
-        processor = self._processor.image_processor
-        factor = int(processor.patch_size) * int(processor.merge_size)
-        rows, columns = smart_resize(height, width, factor, **self._budget)
-        short, long = max(min(rows, columns), factor), max(rows, columns)
-        longest = MAX_RATIO * short
-        if min(rows, columns) >= factor and long <= longest:
-            return None
-        longest = min(longest, self._budget["max_pixels"] // short // factor * factor)
-        long = max(factor, min(long, longest))
-        return (short, long) if rows < columns else (long, short)
 
     def replace_network(self, network: Qwen2_5_VLModel) -> None:
         """Run ``network`` instead of the checkpoint's: for timing sizes that nobody downloaded.
@@ -161,6 +152,51 @@ class QwenGuide(MllmGuide):
             known = plan_vision(self._network.visual, rows, columns, batch, self.device)
             self._plans[key] = known
         return known
+
+
+PUBLISHED_BUDGET = {"min_pixels": 56 * 56, "max_pixels": 16384 * 28 * 28}
+"""The pixels that a resized picture has at least and at most, by the published checkpoints."""
+
+
+def pixel_budget(processor: Any) -> dict[str, int]:
+    """What an image processor brings a picture's pixels to, at least and at most."""
+    size = processor.size
+    return {"min_pixels": int(size["shortest_edge"]), "max_pixels": int(size["longest_edge"])}
+
+
+def narrow_size(
+    height: int, width: int, factor: int, budget: Mapping[str, int]
+) -> tuple[int, int] | None:
+    """(height, width) for a picture that qwen-vl-utils would shrink away; None for all others.
+
+    Under a small budget it rounds the short side of a narrow picture down to nothing, or to so
+    little that the sides differ by more than the model takes. One image token is the least.
+
+    Args:
+        height: of the picture, in pixels.
+        width: likewise.
+        factor: pixels on a side of one image token.
+        budget: see `pixel_budget`.
+
+    Raises:
+        GuideError: the picture is more than 200 times as long as wide.
+    """
+    try:
+        rows, columns = smart_resize(height, width, factor, **budget)
+    except ValueError as problem:
+        raise GuideError(
+            "Qwen2.5-VL cannot take an image of this shape",
+            got=f"{width}×{height} pixels",
+            expected=f"sides that differ by a factor of {MAX_RATIO} at most",
+            remedy="use a view such as whole@224",
+        ) from problem
+    short, long = max(min(rows, columns), factor), max(rows, columns)
+    longest = MAX_RATIO * short
+    if min(rows, columns) >= factor and long <= longest:
+        return None
+    longest = min(longest, budget["max_pixels"] // short // factor * factor)
+    long = max(factor, min(long, longest))
+    return (short, long) if rows < columns else (long, short)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ class GuideInfo:
         revision: the published commit that is meant; None takes what lies in the local cache.
         reads: what it looks at; only pixels can be had of a photograph.
         local: whether it is a directory or file of the user's, and no named guide.
+        download: bytes of its published weights; None where unknown or none are needed.
     """
 
     name: str
@@ -44,6 +45,7 @@ class GuideInfo:
     revision: str | None = None
     reads: Literal["pixels", "severities"] = "pixels"
     local: bool = False
+    download: int | None = None
 
     @property
     def how_to_get(self) -> str:
@@ -63,6 +65,7 @@ GUIDES: dict[str, GuideInfo] = {
             "Qwen2.5-VL-3B-Instruct, the paper's guide and the default",
             "Qwen Research (non-commercial)",
             "Qwen/Qwen2.5-VL-3B-Instruct",
+            download=7_509_245_952,
         ),
         GuideInfo(
             "qwen2.5-vl-7b",
@@ -71,6 +74,7 @@ GUIDES: dict[str, GuideInfo] = {
             "Qwen2.5-VL-7B-Instruct",
             "Apache-2.0",
             "Qwen/Qwen2.5-VL-7B-Instruct",
+            download=16_584_333_312,
         ),
         GuideInfo(
             "fastvlm-0.5b",

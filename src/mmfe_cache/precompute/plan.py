@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -70,7 +70,8 @@ def plan_build(
 
     Args:
         samples: the split.
-        guide: the guide; it is run only where batches are timed.
+        guide: the guide; it is run only where batches are timed. A `GuideOutline` is enough
+            elsewhere; whether a store that is there fits its weights then stays open.
         views: the views' names.
         path: the store's folder, which may exist.
         batch_size: samples the guide encodes together.
@@ -85,6 +86,8 @@ def plan_build(
     writer = CacheWriter(path, metadata)
     if writer.exists:
         reader = open_cache(path)
+        if not metadata.fingerprint:  # a guide without its weights
+            metadata = replace(metadata, fingerprint=reader.metadata.fingerprint)
         check_same(reader.metadata, metadata, path, reader.ids, samples.ids)
         writer = CacheWriter(path, reader.metadata)
     else:

@@ -1,0 +1,117 @@
+"""A guide by its configuration alone: what a build would cost before gigabytes are fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmfe_cache.embeddings import DEFAULT_PROMPT, Embeddings
+from mmfe_cache.errors import GuideError
+from mmfe_cache.guides.base import PixelGuide, check_image
+from mmfe_cache.guides.hf_files import checkpoint_folder, missing_download
+from mmfe_cache.guides.mllm import MllmGuide, conversation, load_processor
+from mmfe_cache.guides.registry import GuideInfo, find_guide, read_config
+from mmfe_cache.samples import ImageArray
+
+CHARACTERS_A_TOKEN = 5
+"""Of an English question, where no tokenizer is here to count; exact for the paper's."""
+
+
+class GuideOutline(PixelGuide):
+    """An MLLM guide without its weights: it counts the tokens that the guide would read.
+
+    Attributes:
+        download: bytes of weights that are still to be fetched; None where unknown.
+        exact: whether the checkpoint's own tokenizer and processor do the counting. Without them
+            the published processor is assumed and the question's tokens are estimated.
+
+    Args:
+        info: what the registry says of the guide.
+        directory: its checkpoint as far as it is here: its config.json at least; None where
+            nothing of it is.
+        prompt: the question.
+
+    Raises:
+        GuideError: what is there of the checkpoint cannot be read.
+    """
+
+    takes_prompt = True
+
+    def __init__(self, info: GuideInfo, directory: Path | None, prompt: str) -> None:
+        super().__init__(info.name, info.dim, None, torch.device("cpu"))
+        module, _, name = info.implementation.partition(":")
+        kind = getattr(import_module(module), name)
+        assert issubclass(kind, MllmGuide)
+        self._kind: type[MllmGuide] = kind
+        self._config = {} if directory is None else read_config(directory)
+        self.download = missing_download(info, directory)
+        self._processor: Any = None
+        if directory is not None and _can_count(directory):
+            self._processor = load_processor(directory, kind.processor_class)
+            text = conversation(self._processor, prompt, directory)
+            # The picture's own token stands for all those that it becomes.
+            self._question = len(self._processor.tokenizer(text)["input_ids"]) - 1
+        else:
+            self._question = kind.turn_tokens + -(-len(prompt) // CHARACTERS_A_TOKEN)
+        self.exact = self._processor is not None
+        self._sizes: dict[tuple[int, int], int] = {}
+
+    def prepare(self, image: ImageArray) -> int:
+        """How many image tokens a picture (H, W, 3) becomes."""
+        height, width = check_image(image).shape[:2]
+        if (height, width) not in self._sizes:
+            self._sizes[height, width] = self._kind.image_tokens(
+                self._processor, self._config, height, width
+            )
+        return self._sizes[height, width]
+
+    def sequence_tokens(self, prepared: Any) -> int:
+        """How many tokens the model would read for one prepared image."""
+        return self._question + int(prepared)
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Empty: what decides the embeddings is in the weights."""
+        return {}
+
+    def describe(self) -> Mapping[str, Any]:
+        """What is known of it."""
+        return {"name": self.name, "dim": self.dim, "weights": None, "download": self.download}
+
+    def _shape(self, prepared: Any) -> Hashable:
+        return prepared
+
+    def _encode_batch(self, prepared: Sequence[Any]) -> Embeddings:
+        raise AssertionError("start refuses a guide without a network")
+
+
+def outline_guide(name_or_dir: str | Path, prompt: str | None = None) -> GuideOutline:
+    """The outline of an MLLM guide, whose weights need not be here.
+
+    Args:
+        name_or_dir: as for `load_guide`.
+        prompt: likewise.
+
+    Raises:
+        UsageError: there is no such guide.
+        GuideError: what is there of the checkpoint cannot be read.
+    """
+    info = find_guide(name_or_dir)
+    directory = checkpoint_folder(info, name_or_dir)
+    return GuideOutline(info, directory, DEFAULT_PROMPT if prompt is None else prompt)
+
+
+def _can_count(directory: Path) -> bool:
+    """Whether there is a tokenizer, an image processor and a chat template."""
+    processors = ("preprocessor_config.json", "processor_config.json")
+    if not (directory / "tokenizer.json").is_file():
+        return False
+    if not any((directory / name).is_file() for name in processors):
+        return False
+    try:
+        return getattr(load_processor(directory, object), "chat_template", None) is not None
+    except GuideError:
+        return False
