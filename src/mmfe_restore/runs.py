@@ -1,15 +1,25 @@
-"""Where trained networks lie; apart from what opens them, so that it needs no torch."""
+"""Where trained networks and their guides lie; apart from what opens them: it needs no torch."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from mmfe_cache.errors import UsageError
+from mmfe_cache.errors import MmfeError, UsageError
+from mmfe_cache.guides.registry import find_guide
 from mmfe_restore.model.shipped import shipped_folder
+
+if TYPE_CHECKING:
+    from mmfe_restore.recipes.schema import Recipe
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 RUNS = Path("runs")
+GUIDE_PATH = "guide_path"
+"""The key of config.json that says where a guide of the user's own lay in training."""
 
 
 def newest_checkpoint(runs: Path = RUNS) -> Path:
@@ -59,3 +69,44 @@ def model_folder(path: Path) -> Path:
         "`mmfe model list`",
         remedy="mmfe train --recipe NAME --out RUN, then mmfe eval --checkpoint RUN",
     )
+
+
+def guide_record(name: str, folder: Path) -> dict[str, str] | None:
+    """Where the guide ``name`` lies, for the config.json in ``folder``.
+
+    Returns:
+        Its absolute path, and the one from ``folder``, which holds where both have moved
+        together; None for a guide of the registry, and where there is none.
+    """
+    try:
+        if not find_guide(name).local:
+            return None
+    except MmfeError:
+        return None
+    absolute = Path(name).resolve()
+    return {"absolute": str(absolute), "relative": os.path.relpath(absolute, folder.resolve())}
+
+
+def find_recorded_guide(recipe: Recipe, config: Mapping[str, Any], folder: Path) -> Recipe:
+    """``recipe`` with its guide's name as it is to be found from here.
+
+    A recipe keeps the path that it was given, which may hold in its own working directory only.
+
+    Args:
+        recipe: of the checkpoint.
+        config: its config.json; what `guide_record` says stands under `GUIDE_PATH`.
+        folder: where that lies.
+
+    Returns:
+        The recipe as it is where its guide lies where it says, or nothing else is recorded. Where
+        the guide is nowhere, the recipe names the absolute path at which it lay in training.
+    """
+    recorded = config.get(GUIDE_PATH)
+    if not isinstance(recorded, dict):
+        return recipe
+    places = [Path(str(recorded.get("absolute"))), folder / str(recorded.get("relative"))]
+    found = next((place for place in places if place.exists()), places[0])
+    named = Path(recipe.guide.name)
+    if named.exists() and (not found.exists() or named.samefile(found)):
+        return recipe
+    return replace(recipe, guide=replace(recipe.guide, name=str(found.resolve())))

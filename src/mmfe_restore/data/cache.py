@@ -49,6 +49,8 @@ def find_store(recipe: Recipe, dataset: str, split: str, cache: Path | None) -> 
 
     Raises:
         UsageError: ``cache`` is an address: stores are read here by memory map.
+        CacheError: the guide is a directory or file that is not here, after whose content its
+            stores are named.
     """
     if cache is not None and (address := _ADDRESS.match(str(cache))):
         # As a path, an address has lost one of its two slashes.
@@ -62,7 +64,25 @@ def find_store(recipe: Recipe, dataset: str, split: str, cache: Path | None) -> 
         )
     if cache is not None and is_store(cache):
         return cache
-    return store_path(dataset, split, recipe.guide.name, root=cache)
+    path = store_path(dataset, split, recipe.guide.name, root=cache)
+    if not path.exists() and not _is_here(recipe.guide.name):
+        raise CacheError(
+            "the guide is not here, and its caches are named after what is in it",
+            got=recipe.guide.name,
+            expected="the directory or file that this path named when the cache was built",
+            remedy=f"name the cache: --cache {path.parent}/{guide_name(recipe)}-HASH.zarr",
+        )
+    return path
+
+
+def _is_here(guide: str) -> bool:
+    try:
+        find_guide(guide)
+    except UsageError:
+        return False
+    except MmfeError:  # here, and damaged
+        return True
+    return True
 
 
 def build_command(
@@ -98,7 +118,8 @@ def guide_name(recipe: Recipe) -> str:
         return find_guide(recipe.guide.name).name
     except MmfeError:
         # The guide's own files need not lie on a training machine.
-        return Path(recipe.guide.name).stem if "/" in recipe.guide.name else recipe.guide.name
+        path = Path(recipe.guide.name)
+        return path.stem if path.suffix == ".safetensors" else path.name
 
 
 def guide_fingerprint(fingerprint: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from mmfe_cache.store import CacheReader, open_cache
 from mmfe_restore.data import SampleGuidance, build_command, check_cache, find_store
 from mmfe_restore.model import Restorer
 from mmfe_restore.recipes import Recipe, recipe_from_dict
-from mmfe_restore.runs import CONFIG, model_folder, newest_checkpoint
+from mmfe_restore.runs import CONFIG, find_recorded_guide, model_folder, newest_checkpoint
 
 if TYPE_CHECKING:
     pass
@@ -53,7 +53,7 @@ def read_recipe_of(folder: Path) -> Recipe:
             expected="a key 'recipe', as mmfe train writes it",
             remedy="give it with --recipe NAME",
         )
-    return recipe_from_dict(recipe)
+    return find_recorded_guide(recipe_from_dict(recipe), config, folder)
 
 
 def load_checkpoint(path: Path | None = None, recipe: Recipe | None = None) -> Checkpoint:

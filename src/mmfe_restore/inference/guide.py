@@ -14,6 +14,7 @@ from mmfe_restore.data import differing_guide, only_precision
 if TYPE_CHECKING:
     from mmfe_cache.embeddings import Embeddings, Tokens
     from mmfe_cache.guides.base import Guide
+    from mmfe_cache.guides.registry import GuideInfo
     from mmfe_cache.samples import ImageArray
     from mmfe_restore.model import Restorer
     from mmfe_restore.recipes import Recipe
@@ -123,13 +124,33 @@ def _check_state(guide: Guide, trained: Mapping[str, Any] | None) -> None:
         )
 
 
+def _find_own(name: str) -> GuideInfo:
+    """Look up the guide that a checkpoint names.
+
+    Raises:
+        GuideError: it is a directory or file that is not here.
+    """
+    from mmfe_cache.guides.registry import find_guide
+
+    try:
+        return find_guide(name)
+    except UsageError as problem:
+        raise GuideError(
+            "the guide that this network was trained with is not here",
+            got=f"nothing at {name}",
+            expected="the directory or file that was there in training",
+            remedy="name it where it lies now: --guide PATH",
+        ) from problem
+
+
 def _load(restorer: Restorer, name: str, device: str) -> Guide:
     from mmfe_cache.guides import load_guide
     from mmfe_cache.guides.registry import find_guide
 
     unguided = "or restore without it: --guide none" if restorer.has_null_guidance else None
+    own = restorer.recipe is not None and name == restorer.recipe.guide.name
     try:
-        found = find_guide(name)
+        found = _find_own(name) if own else find_guide(name)
         if found.reads != "pixels":
             raise UsageError(
                 f"the guide {name} reads recorded severities and cannot see a photograph",

@@ -19,6 +19,7 @@ from mmfe_cache.parsing import DuplicateKeyError, parse_json
 from mmfe_restore.model.shipped import shipped_folder
 from mmfe_restore.model.weights import check_fit, count_parameters, read_weights
 from mmfe_restore.recipes.schema import ModelConfig
+from mmfe_restore.runs import GUIDE_PATH, find_recorded_guide, guide_record
 
 if TYPE_CHECKING:
     from mmfe_restore.model.restorer import Restorer
@@ -52,6 +53,9 @@ def save(restorer: Restorer, folder: str | Path, recipe: Recipe | None = None) -
     }
     if recipe is not None:
         config["recipe"] = recipe_to_dict(recipe)
+        record = guide_record(recipe.guide.name, folder)
+        if record is not None:
+            config[GUIDE_PATH] = record
     if restorer.guide_fingerprint is not None:
         config["guide_fingerprint"] = restorer.guide_fingerprint
     state = {
@@ -127,7 +131,7 @@ def read_config(folder: Path) -> tuple[ModelConfig, Recipe | None]:
         values = parse_json(path.read_bytes(), path)
         _check_config(values, path)
         if "recipe" in values:
-            recipe = recipe_from_dict(values["recipe"])
+            recipe = find_recorded_guide(recipe_from_dict(values["recipe"]), values, folder)
             return recipe.model, recipe
         return recipe_from_dict({"model": values["model"]}).model, None
     except (ModelError, DuplicateKeyError):
