@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,6 +49,12 @@ def _to_pinned(tensor: Tensor) -> Tensor:
     # The allocator keeps pinned blocks and gives one out again only after its last copy is done.
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     return host.copy_(tensor, non_blocking=True)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a CPU tensor to ``device``; to a GPU from page-locked memory, without waiting for it."""
+    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
+    return pinned.to(device, non_blocking=True)
 
 
 @runtime_checkable
@@ -239,6 +246,10 @@ class PixelGuide(ABC):
         self._count(len(prepared))
         return copy
 
+    def _to_device(self, images: Sequence[ImageArray]) -> Tensor:
+        """(B, H, W, 3) uint8 on the device; see `to_device`."""
+        return to_device(torch.from_numpy(np.stack(images)), self.device)
+
     def _count(self, samples: int) -> None:
         self.calls += samples
         record_calls(samples)
@@ -277,6 +288,6 @@ def _restore_order(parts: Sequence[Embeddings], groups: Sequence[Sequence[int]])
 
     def merge(name: str) -> torch.Tensor:
         merged = torch.cat([getattr(part, name) for part in parts])
-        return merged[back.to(merged.device)]
+        return merged[to_device(back, merged.device)]
 
     return Embeddings(merge("image"), merge("joint"), merge("answer"))

@@ -57,12 +57,18 @@ class FastVlmGuide(MllmGuide):
         return None, int(height) // patch, int(width) // patch
 
     def _hidden(self, layout: Layout, prepared: Sequence[ImageArray]) -> Tensor:
+        """What ``FastVlmModel.forward`` computes, without its detours; see `_sequence`."""
         pixels = self._processor.image_processor(
             images=list(self._to_device(prepared).permute(0, 3, 1, 2)), return_tensors="pt"
         )["pixel_values"]
-        output = self._network(
-            input_ids=layout.tokens.expand(len(prepared), -1),
-            pixel_values=pixels.to(self.device, self.dtype),
-            use_cache=False,
-        )
-        return output.last_hidden_state
+        seen = self._network.get_image_features(
+            pixel_values=pixels.to(self.device, self.dtype), return_dict=True
+        ).pooler_output
+        language = self._network.language_model
+        # Without a mask the model looks for packed sequences in the positions, and a GPU waits for
+        # the answer. A causal layer needs none for whole sequences; one with a window does.
+        kinds = set(language.config.layer_types)
+        masks = dict.fromkeys(kinds) if kinds == {"full_attention"} else None
+        return language(
+            inputs_embeds=self._sequence(layout, seen), attention_mask=masks, use_cache=False
+        ).last_hidden_state

@@ -29,7 +29,6 @@ from mmfe_cache.guides.hf_files import checkpoint_digest, find_checkpoint
 from mmfe_cache.guides.pooling import pool_grid, pool_sequence
 from mmfe_cache.guides.registry import GuideInfo
 from mmfe_cache.machine import pick_device
-from mmfe_cache.samples import ImageArray
 
 _DTYPES = {
     "float32": torch.float32,
@@ -276,6 +275,17 @@ class MllmGuide(PixelGuide):
             hidden_BTD[:, -1].float(),
         )
 
+    def _sequence(self, layout: Layout, seen_BND: Tensor) -> Tensor:
+        """(B, T, D): the words' embeddings, with the pictures' N features in their place.
+
+        The models' own ``forward`` finds the image tokens anew in every batch and makes a GPU wait
+        for the answer; here they are known to lie in one run.
+        """
+        words = self._network.get_input_embeddings()(layout.tokens).expand(len(seen_BND), -1, -1)
+        after = layout.first + layout.rows * layout.columns
+        parts = [words[:, : layout.first], seen_BND.to(words.dtype), words[:, after:]]
+        return torch.cat(parts, dim=1)
+
     @cached_property
     def _digest(self) -> str:
         return checkpoint_digest(self._directory)
@@ -294,13 +304,6 @@ class MllmGuide(PixelGuide):
                 got=f"{self._processor.image_token!r} is {found} in the tokenizer",
                 expected=f"{expected}, as in config.json, below {rows} embeddings",
             )
-
-    def _to_device(self, images: Sequence[ImageArray]) -> Tensor:
-        """(B, H, W, 3) uint8 on the device, through pinned memory to a GPU."""
-        batch = torch.from_numpy(np.stack(images))
-        if self.device.type == "cuda":
-            batch = batch.pin_memory()
-        return batch.to(self.device, non_blocking=True)
 
 
 def conversation(processor: Any, prompt: str, directory: Path) -> str:

@@ -111,11 +111,7 @@ class QwenGuide(MllmGuide):
         return positions, int(grid[0, 1]) // merge, int(grid[0, 2]) // merge
 
     def _hidden(self, layout: Layout, prepared: Sequence[ImageArray]) -> Tensor:
-        """What ``Qwen2_5_VLModel.forward`` computes, without its detours.
-
-        That one finds the image tokens anew in every batch and makes a GPU wait for the answer;
-        here they are known to lie in one run, and the tower's features are put there.
-        """
+        """What ``Qwen2_5_VLModel.forward`` computes, without its detours; see `_sequence`."""
         assert layout.positions is not None
         batch, network = len(prepared), self._network
         plan = self._plan(layout, batch)
@@ -127,16 +123,7 @@ class QwenGuide(MllmGuide):
             seen = network.visual(
                 patches.to(self.dtype), grid_thw=plan.grid, **plan.given
             ).pooler_output
-        words = network.get_input_embeddings()(layout.tokens).expand(batch, -1, -1)
-        after = layout.first + layout.rows * layout.columns
-        sequence = torch.cat(
-            [
-                words[:, : layout.first],
-                seen.to(words.dtype).unflatten(0, (batch, -1)),
-                words[:, after:],
-            ],
-            dim=1,
-        )
+        sequence = self._sequence(layout, seen.unflatten(0, (batch, -1)))
         return network.language_model(
             inputs_embeds=sequence, position_ids=layout.positions, use_cache=False
         ).last_hidden_state

@@ -269,13 +269,23 @@ class SampleGuidance:
             control=recipe.guide.control,
         )
 
-    def read(self, positions: Sequence[int] | NDArray[np.int64], view: str) -> Embeddings:
-        """The embeddings of the samples at ``positions``, as stored (float16), at ``view``."""
-        return self._read(positions, view, self._arrays)
+    def read(
+        self, positions: Sequence[int] | NDArray[np.int64], view: str, *, pin: bool = False
+    ) -> Embeddings:
+        """The embeddings of the samples at ``positions``, as stored (float16), at ``view``.
 
-    def read_answers(self, positions: Sequence[int] | NDArray[np.int64], view: str) -> torch.Tensor:
-        """(B, D) E_Answer alone, for the router's loss over a global batch."""
-        answer = self._read(positions, view, ("answer",)).answer
+        Args:
+            positions: B of them.
+            view: its name.
+            pin: read into page-locked memory where the store allows it, for copies to a GPU.
+        """
+        return self._read(positions, view, self._arrays, pin)
+
+    def read_answers(
+        self, positions: Sequence[int] | NDArray[np.int64], view: str, *, pin: bool = False
+    ) -> torch.Tensor:
+        """(B, D) E_Answer alone, for the router's loss over a global batch; see `read`."""
+        answer = self._read(positions, view, ("answer",), pin).answer
         assert answer is not None
         return answer
 
@@ -284,10 +294,11 @@ class SampleGuidance:
         positions: Sequence[int] | NDArray[np.int64],
         view: str,
         arrays: tuple[ArrayName, ...],
+        pin: bool,
     ) -> Embeddings:
         chosen = self._indices[np.asarray(positions, dtype=np.int64)]
         if self._constant is None:
-            found = self._cache.gather(chosen, view, arrays=arrays, tokens=self._tokens)
+            found = self._cache.gather(chosen, view, arrays=arrays, tokens=self._tokens, pin=pin)
             # Whoever gives a view by name, such as `mmfe eval --view`, means it.
             return replace(found, view=None)
         one = self._constant

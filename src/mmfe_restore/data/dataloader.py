@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -52,15 +52,25 @@ class Batch:
         return len(self.degraded)
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on ``device``."""
+        """The same batch on ``device``; pinned memory is copied without waiting for it."""
+        return self._map(lambda t: t.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory; what lies there already is not copied."""
+        return self._map(lambda t: t.pin_memory())
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        def maybe(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else function(tensor)
+
         return Batch(
-            self.degraded.to(device, non_blocking=True),
-            self.clean.to(device, non_blocking=True),
+            function(self.degraded),
+            function(self.clean),
             step=self.step,
-            embeddings=None if self.embeddings is None else self.embeddings.to(device),
-            keep=None if self.keep is None else self.keep.to(device),
-            answers=None if self.answers is None else self.answers.to(device),
-            answers_keep=None if self.answers_keep is None else self.answers_keep.to(device),
+            embeddings=None if self.embeddings is None else self.embeddings.map(function),
+            keep=maybe(self.keep),
+            answers=maybe(self.answers),
+            answers_keep=maybe(self.answers_keep),
         )
 
 
@@ -96,7 +106,7 @@ class TrainingBatches:
         pin_memory: bool = False,
     ) -> None:
         self._recipe, self._samples, self._schedule = recipe, samples, schedule
-        self._guidance = guidance
+        self._guidance, self._pin = guidance, pin_memory
         self._parts = world_size * recipe.train.accumulate
         self._rank, self._world_size = rank, world_size
         self.start_step = start_step
@@ -144,6 +154,8 @@ class TrainingBatches:
             started = time.perf_counter()
             degraded, clean = next(pairs)
             batch = self._guide(Batch(degraded, clean, step=step), everything, mine)
+            if self._pin:
+                batch = batch.pin_memory()
             self.waited += time.perf_counter() - started
             yield batch
 
@@ -175,7 +187,7 @@ class TrainingBatches:
     def _gather(self, draws: list[Draw], views: list[str]) -> Embeddings:
         assert self._guidance is not None
         if len(set(views)) == 1:
-            return self._guidance.read([d.sample for d in draws], views[0])
+            return self._guidance.read([d.sample for d in draws], views[0], pin=self._pin)
         parts = [self._guidance.read([d.sample], v) for d, v in zip(draws, views, strict=True)]
         kinds = parts[0].present()
         return Embeddings.of({k: torch.cat([p.present()[k] for p in parts]) for k in kinds})
@@ -183,7 +195,7 @@ class TrainingBatches:
     def _answers(self, draws: list[Draw], views: list[str]) -> Tensor:
         assert self._guidance is not None
         if len(set(views)) == 1:
-            return self._guidance.read_answers([d.sample for d in draws], views[0])
+            return self._guidance.read_answers([d.sample for d in draws], views[0], pin=self._pin)
         read = self._guidance.read_answers
         return torch.cat([read([d.sample], v) for d, v in zip(draws, views, strict=True)])
 

@@ -26,7 +26,7 @@ class Cache:
     def index_of(self, ids):
         return np.array([self._ids.index(one) for one in ids])
 
-    def gather(self, indices, view, arrays, tokens):
+    def gather(self, indices, view, arrays, tokens, pin=False):
         if view not in self.views:
             self.views.append(view)
         number = self.views.index(view)

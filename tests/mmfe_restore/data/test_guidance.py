@@ -21,7 +21,7 @@ class Cache:
     def index_of(self, ids):
         return np.array([self._ids.index(one) for one in ids])
 
-    def gather(self, indices, view, arrays, tokens):
+    def gather(self, indices, view, arrays, tokens, pin=False):
         number = torch.as_tensor(np.asarray(indices), dtype=torch.float16)
         full = Embeddings(
             image=number[:, None, None].expand(-1, 17, D),

@@ -43,6 +43,7 @@ class World:
 
     root: Path
     cache: Path
+    tiny = TINY
 
     def recipe(self, *overrides, base=TINY):
         return load_recipe("demo", [*base, *overrides])

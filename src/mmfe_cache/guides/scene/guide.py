@@ -158,5 +158,4 @@ class SceneGuide(PixelGuide):
 
     def _to_tensor(self, prepared: Sequence[ImageArray]) -> Tensor:
         """(B, 3, H, W) float32 in [0, 1], channels last."""
-        batch = torch.from_numpy(np.stack(prepared)).to(self.device)
-        return batch.permute(0, 3, 1, 2).float().div_(255)
+        return self._to_device(prepared).permute(0, 3, 1, 2).float().div_(255)

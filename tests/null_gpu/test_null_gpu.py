@@ -1,0 +1,48 @@
+"""CUDA's faults without a GPU: each kind is planted and seen, and the right way is free of it."""
+
+import pytest
+
+QUIET = {"pageable": 0, "waits": 0, "unsettled": 0}
+
+
+@pytest.fixture(scope="module")
+def faults(on_null_gpu):
+    return on_null_gpu("faults.py", cards=2)
+
+
+def test_a_batch_in_pageable_memory_is_seen_and_a_pinned_one_is_copied_without_waiting(faults):
+    # degraded, clean, three embeddings, keep, answers, answers_keep
+    assert faults["pageable batch"]["pageable"] == 8
+    assert faults["pinned batch"] == QUIET
+    assert faults["pageable image"] == {"pageable": 1, "waits": 1, "unsettled": 0}
+    assert faults["image"] == QUIET
+
+
+def test_reading_a_value_waits(faults):
+    assert faults["reading a value"]["waits"] == 1
+    assert faults["keeping a value"] == QUIET
+
+
+def test_an_event_on_the_current_device_does_not_wait_for_another_ones_copy(faults):
+    assert faults["event of the current device"] == {"pageable": 0, "waits": 1, "unsettled": 1}
+    assert faults["event of its own device"] == {"pageable": 0, "waits": 1, "unsettled": 0}
+
+
+def test_embeddings_are_waited_for_on_their_own_device(faults):
+    assert faults["embeddings under way"] == {"pageable": 0, "waits": 0, "unsettled": 1}
+    assert faults["embeddings waited for"] == {"pageable": 0, "waits": 1, "unsettled": 0}
+
+
+def test_weights_on_a_wrong_device_are_seen(faults):
+    ran, refused = faults["network"]
+    assert ran == "ran"
+    assert "cuda:0 and cpu" in refused
+
+
+def test_from_the_second_batch_on_encoding_waits_for_its_results_alone(on_null_gpu, tmp_path):
+    found = on_null_gpu("encode.py", tmp_path, cards=2)
+    assert set(found) == {"scene", "qwen2.5-vl", "fastvlm"}
+    for guide, batches in found.items():
+        for batch in batches[1:]:
+            assert batch["started"]["waits"] == batch["started"]["pageable"] == 0, guide
+            assert batch["done"] == {"pageable": 0, "waits": 1, "unsettled": 0}, guide
