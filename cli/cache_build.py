@@ -41,6 +41,10 @@ def command(
             autocompletion=completion.guides,
         ),
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="The file of the weights of a guide timm:MODEL, or random."),
+    ] = None,
     views: Annotated[
         str | None, typer.Option(help="Comma-separated, such as whole@128,crop@128#3,native.")
     ] = None,
@@ -90,7 +94,7 @@ def command(
     Example: mmfe cache build --dataset cdd11 --guide scene --views whole@128,whole@160
     """
     from mmfe_cache.datasets import load_dataset, splits_of
-    from mmfe_cache.guides import load_guide
+    from mmfe_cache.guides import load_guide, with_weights
     from mmfe_cache.precompute.distributed import launch, wants_many
     from mmfe_cache.progress import SilentProgress
     from mmfe_cache.store import store_path
@@ -99,7 +103,7 @@ def command(
         _refuse_address(out)
     found = _recipe(recipe, dataset)
     name = dataset or found.data.dataset
-    named = guide or (found.guide.name if recipe else DEFAULT_GUIDE)
+    named = str(with_weights(guide or (found.guide.name if recipe else DEFAULT_GUIDE), weights))
     question = _prompt(prompt, prompt_file)
     ranks = launch(devices, nodes) if wants_many(devices, nodes) and not dry_run else None
     first = ranks is None or ranks.rank == 0

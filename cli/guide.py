@@ -24,13 +24,14 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """List the guides: what each is, its D, its licence, and how to get its weights."""
-    from mmfe_cache.guides import GUIDES
+    from mmfe_cache.guides import FAMILIES, GUIDES
     from mmfe_cache.guides.hf_files import is_local
 
     rows = [
         {
             "name": info.name,
             "kind": info.kind,
+            "family": info.kind,
             "dim": info.dim,
             "description": info.description,
             "licence": info.licence,
@@ -40,7 +41,16 @@ def list_(
         for info in GUIDES.values()
     ]
     if as_json:
-        output.print_json({"guides": rows})
+        families = [
+            {
+                "family": one.kind,
+                "spelled": one.spelled,
+                "description": one.description,
+                "needs": one.needs,
+            }
+            for one in FAMILIES.values()
+        ]
+        output.print_json({"guides": rows, "families": families})
         return
     output.print_table(
         "Guides",
@@ -52,8 +62,11 @@ def list_(
     )
     for row in rows:
         output.say(f"{row['name']}: {row['description']}")
-    output.say("DIR: any Qwen2.5-VL or FastVLM checkpoint in Hugging Face format")
-    output.say("FILE.safetensors: a scene guide written by `mmfe guide train`")
+    output.print_table(
+        "Families",
+        ("family", "--guide", "what it is", "needs"),
+        [(one.kind, one.spelled, one.description, one.needs) for one in FAMILIES.values()],
+    )
 
 
 @app.command("train")
@@ -128,6 +141,9 @@ def train(
 def evaluate(
     photos: Annotated[Path, typer.Argument(help="Clean photographs the guide never saw.")],
     guide: Annotated[str, typer.Option("--guide", "-g", help="A name, DIR or FILE.")] = "scene",
+    weights: Annotated[
+        str | None, typer.Option(help="The file of a timm encoder's weights, or random.")
+    ] = None,
     view: Annotated[
         str, typer.Option(help="What the guide sees, such as whole@224.")
     ] = "whole@224",
@@ -154,7 +170,7 @@ def evaluate(
         rain_masks, snow_masks, depth, light_maps, dark_photos, mask_share, varied_share
     )
     config.check((photo.stem for photo in found), KINDS)
-    loaded = load_guide(guide, device=device)
+    loaded = load_guide(guide, device=device, weights=weights)
     if loaded.reads != "pixels":
         raise UsageError(f"the guide {loaded.name} sees no pictures", expected="another guide")
     scores = evaluate_guide(

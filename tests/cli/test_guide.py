@@ -22,7 +22,11 @@ def photos(tmp_path):
 
 def test_list_says_everything_about_every_guide(capsys):
     assert run(["guide", "list", "--json"]) == 0
-    guides = {row["name"]: row for row in json.loads(capsys.readouterr().out)["guides"]}
+    said = json.loads(capsys.readouterr().out)
+    families = {row["family"]: row["spelled"] for row in said["families"]}
+    assert families["timm"] == "timm:MODEL"
+    guides = {row["name"]: row for row in said["guides"]}
+    assert {row["family"] for row in guides.values()} <= set(families)
     assert list(guides) == [
         "qwen2.5-vl-3b",
         "qwen2.5-vl-7b",

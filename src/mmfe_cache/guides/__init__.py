@@ -12,16 +12,29 @@ from typing import TYPE_CHECKING
 from mmfe_cache.embeddings import DEFAULT_PROMPT
 from mmfe_cache.errors import UsageError
 from mmfe_cache.guides.registry import (
+    FAMILIES,
     GUIDES,
+    Family,
     GuideInfo,
     find_guide,
     guide_dim,
+    with_weights,
 )
 
 if TYPE_CHECKING:
     from mmfe_cache.guides.base import Guide, Precision
 
-__all__ = ["DEFAULT_PROMPT", "GUIDES", "GuideInfo", "find_guide", "guide_dim", "load_guide"]
+__all__ = [
+    "DEFAULT_PROMPT",
+    "FAMILIES",
+    "GUIDES",
+    "Family",
+    "GuideInfo",
+    "find_guide",
+    "guide_dim",
+    "load_guide",
+    "with_weights",
+]
 
 
 def load_guide(
@@ -30,21 +43,25 @@ def load_guide(
     device: str = "auto",
     precision: Precision = "auto",
     prompt: str | None = None,
+    weights: str | Path | None = None,
 ) -> Guide:
     """Load a guide.
 
     Args:
-        name_or_dir: a name of ``GUIDES``, a directory in Hugging Face format, or a file written by
-            ``mmfe guide train``.
+        name_or_dir: a name of ``GUIDES``, ``"timm:MODEL"``, a directory in Hugging Face format, or
+            a file written by ``mmfe guide train`` or ``mmfe guide distill``.
         device: ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         precision: ``"auto"`` (bfloat16 on a GPU, float32 on a CPU), ``"float32"``,
             ``"bfloat16"`` or ``"float16"``; ``scene`` and ``oracle`` always compute in float32.
         prompt: the question put to an MLLM; None asks the paper's.
+        weights: the file of a timm encoder's weights, or ``"random"``; the same as
+            ``"timm:MODEL,weights=FILE"``.
 
     Raises:
-        UsageError: there is no such guide, or a prompt is given to one that takes none.
+        UsageError: there is no such guide, or a prompt or weights are given to one that takes none.
         GuideError: its checkpoint is missing, of the wrong class or incomplete.
     """
+    name_or_dir = with_weights(name_or_dir, weights)
     info = find_guide(name_or_dir)
     module, _, name = info.implementation.partition(":")
     guide_class = getattr(import_module(module), name)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mmfe_cache.embeddings import Embeddings
-from mmfe_cache.errors import GuideError
+from mmfe_cache.errors import GuideError, UsageError
 from mmfe_cache.guides.registry import GuideInfo
 from mmfe_cache.machine import pick_device
 from mmfe_cache.samples import ImageArray, Sample
@@ -143,6 +143,27 @@ def guide_calls() -> int:
 
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """Turn ``"auto"`` into bfloat16 on a GPU and float32 elsewhere.
+
+    Raises:
+        UsageError: there is no such precision.
+    """
+    if precision == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if precision not in _DTYPES:
+        raise UsageError(
+            "unknown precision", got=repr(precision), expected=f"auto, {', '.join(_DTYPES)}"
+        )
+    return _DTYPES[precision]
 
 
 class PixelGuide(ABC):

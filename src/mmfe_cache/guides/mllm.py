@@ -24,17 +24,11 @@ from transformers.utils import logging as transformers_logging
 
 from mmfe_cache.embeddings import DEFAULT_PROMPT, Embeddings
 from mmfe_cache.errors import GuideError, UsageError
-from mmfe_cache.guides.base import PixelGuide, Precision
+from mmfe_cache.guides.base import PixelGuide, Precision, pick_dtype
 from mmfe_cache.guides.hf_files import checkpoint_digest, find_checkpoint
 from mmfe_cache.guides.pooling import pool_grid, pool_sequence
 from mmfe_cache.guides.registry import GuideInfo
 from mmfe_cache.machine import pick_device
-
-_DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 
 MAX_LAYOUTS = 256
 """How many layouts are remembered; ``native`` views may have many sizes."""
@@ -61,21 +55,6 @@ class Layout:
     first: int
     rows: int
     columns: int
-
-
-def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """Turn ``"auto"`` into bfloat16 on a GPU and float32 elsewhere.
-
-    Raises:
-        UsageError: there is no such precision.
-    """
-    if precision == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if precision not in _DTYPES:
-        raise UsageError(
-            "unknown precision", got=repr(precision), expected=f"auto, {', '.join(_DTYPES)}"
-        )
-    return _DTYPES[precision]
 
 
 class MllmGuide(PixelGuide):
@@ -374,6 +353,12 @@ def load_network(directory: Path, kind: type[Any], dtype: torch.dtype, device: t
                 attn_implementation="sdpa",
                 ignore_mismatched_sizes=True,  # they are reported, and refused below by name
             )
+    except ImportError as problem:
+        raise GuideError(
+            "the checkpoint's model needs a package that is not installed",
+            got=f"{directory}: {_first_line(problem)}",
+            remedy="for timm, in mmfe's checkout: pip install -c constraints.txt '.[timm]'",
+        ) from problem
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as problem:
         raise GuideError(
             "the checkpoint's weights cannot be loaded",

@@ -21,10 +21,11 @@ def pool_grid(tokens_BThwD: Tensor) -> Tensor:
         tokens_BThwD: (B, h, w, D), any floating type; h and w at least 1.
 
     Returns:
-        (B, 17, D) float32: token 0 the exact mean, tokens 1 to 16 the adaptive average over a
-        4×4 raster, row by row. Summed in float32 whatever the input.
+        (B, 17, D) float32, float64 for such: token 0 the exact mean, tokens 1 to 16 the adaptive
+        average over a 4×4 raster, row by row. Summed in float32 at least.
     """
-    raster = tokens_BThwD.float().permute(0, 3, 1, 2)
+    raster = tokens_BThwD.permute(0, 3, 1, 2)
+    raster = raster if raster.dtype == torch.float64 else raster.float()
     cells = F.adaptive_avg_pool2d(raster, GRID).flatten(2).transpose(1, 2)
     return torch.cat([raster.mean(dim=(2, 3))[:, None], cells], dim=1)
 

@@ -111,21 +111,123 @@ GUIDES: dict[str, GuideInfo] = {
 }
 """Every named guide; a local directory in Hugging Face format is one too."""
 
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A kind of guide.
+
+    Attributes:
+        kind: its name, as fingerprints have it.
+        spelled: what ``--guide`` is given.
+        description: one line.
+        needs: what must be there beside mmfe.
+    """
+
+    kind: str
+    spelled: str
+    description: str
+    needs: str
+
+
+FAMILIES: dict[str, Family] = {
+    family.kind: family
+    for family in (
+        Family(
+            "qwen2.5-vl",
+            "qwen2.5-vl-3b, qwen2.5-vl-7b, DIR",
+            "Qwen2.5-VL: the paper's guide",
+            "its checkpoint",
+        ),
+        Family("fastvlm", "fastvlm-0.5b, fastvlm-1.5b, DIR", "FastVLM", "its checkpoint; timm"),
+        Family(
+            "timm",
+            "timm:MODEL",
+            "any vision encoder of timm: a good eye without language",
+            "timm; its weights, or a file of them (--weights)",
+        ),
+        Family(
+            "scene",
+            "scene, FILE of `mmfe guide train`",
+            "a small network that sees composition and severity",
+            "nothing",
+        ),
+        Family("oracle", "oracle", "the recorded severities: a ceiling", "a synthetic set"),
+    )
+}
+"""Every kind of guide."""
+
 MODEL_TYPES = {"qwen2_5_vl": _QWEN, "fast_vlm": _FASTVLM}
 """``model_type`` in a checkpoint's config.json to the kind of guide and the class that loads it."""
 
 _SCENE_FORMAT = "mmfe-scene"
 
 
+TIMM = "timm:"
+"""What the name of a timm encoder begins with."""
+
+RANDOM = "random"
+"""What ``weights=`` says for an untrained encoder."""
+
+Pool = Literal["stages", "last"]
+
+_POOLS: dict[str, Pool] = {"": "stages", "stages": "stages", "last": "last"}
+
+
+@dataclass(frozen=True, slots=True)
+class TimmName:
+    """The parts of a guide's name ``timm:MODEL[,pool=last][,weights=FILE]``.
+
+    Attributes:
+        model: the model's name in timm, with or without the tag of its weights.
+        pool: ``"stages"`` (mean and spread of all) or ``"last"`` (the last stage's mean).
+        weights: a file, or `RANDOM`; None for the published ones.
+    """
+
+    model: str
+    pool: Pool = "stages"
+    weights: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> TimmName:
+        """Read a name.
+
+        Raises:
+            UsageError: it is no such name.
+        """
+        # A file's name may hold commas, so it comes last.
+        rest, _, weights = text.removeprefix(TIMM).partition(",weights=")
+        model, _, pool = rest.partition(",pool=")
+        if not model or "," in model or pool not in _POOLS:
+            raise UsageError(
+                "this is no name of a timm encoder",
+                got=repr(text),
+                expected="timm:MODEL, timm:MODEL,pool=last or timm:MODEL,weights=FILE",
+            )
+        return cls(model, _POOLS[pool], weights or None)
+
+    @property
+    def plain(self) -> str:
+        """The guide's name: the same whichever file its weights lie in."""
+        pool = "" if self.pool == "stages" else f",pool={self.pool}"
+        return f"{TIMM}{self.model}{pool}{',weights=random' if self.weights == RANDOM else ''}"
+
+
 def find_guide(name_or_dir: str | Path) -> GuideInfo:
-    """Look a guide up by name, directory in Hugging Face format, or file of ``guide train``.
+    """Look a guide up by name, directory in Hugging Face format, or file of ``mmfe guide``.
 
     Raises:
         UsageError: it is none of these.
-        GuideError: the directory or file holds no checkpoint that a guide can use.
+        GuideError: the directory or file holds no checkpoint that a guide can use, or timm is not
+            installed.
     """
-    if str(name_or_dir) in GUIDES:
-        return GUIDES[str(name_or_dir)]
+    text = str(name_or_dir)
+    if text in GUIDES:
+        return GUIDES[text]
+    if text.startswith(TIMM):
+        # Only timm knows how wide its models are.
+        from mmfe_cache.guides.timm_encoder import encoder_info
+
+        return encoder_info(TimmName.parse(text))
     path = Path(name_or_dir)
     if path.is_dir():
         return _from_directory(path)
@@ -134,10 +236,27 @@ def find_guide(name_or_dir: str | Path) -> GuideInfo:
     raise UsageError(
         "unknown guide",
         got=repr(str(name_or_dir)),
-        expected=f"one of {', '.join(GUIDES)}, a directory in Hugging Face format, "
-        "or a file written by `mmfe guide train`",
+        expected=f"one of {', '.join(GUIDES)}, timm:MODEL, a directory in Hugging Face format, "
+        "or a file written by `mmfe guide train` or `mmfe guide distill`",
         remedy="mmfe guide list",
     )
+
+
+def with_weights(name_or_dir: str | Path, weights: str | Path | None) -> str | Path:
+    """The name of a timm encoder with the file of its weights in it; any other without.
+
+    Raises:
+        UsageError: weights are given to another kind of guide, or twice.
+    """
+    if weights is None:
+        return name_or_dir
+    if not str(name_or_dir).startswith(TIMM) or TimmName.parse(str(name_or_dir)).weights:
+        raise UsageError(
+            "weights of their own go with timm encoders only, and once",
+            got=f"{name_or_dir} and {weights}",
+            expected="timm:MODEL and a file of its weights, or a directory or file as the guide",
+        )
+    return f"{name_or_dir},weights={weights}"
 
 
 def guide_dim(name_or_dir: str | Path) -> int:

