@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmfe_cache.errors import GuideError, UsageError
+from mmfe_cache.guides.timm_models import TIMM, TimmName, find_encoder
 from mmfe_cache.parsing import parse_json
 
 _QWEN = ("qwen2.5-vl", "mmfe_cache.guides.qwen:QwenGuide")
 _FASTVLM = ("fastvlm", "mmfe_cache.guides.fastvlm:FastVlmGuide")
+_TIMM = ("timm", "mmfe_cache.guides.timm_encoder:TimmGuide")
 _SCENE = ("scene", "mmfe_cache.guides.scene:SceneGuide")
 _ORACLE = ("oracle", "mmfe_cache.guides.oracle:OracleGuide")
 
@@ -162,56 +164,6 @@ MODEL_TYPES = {"qwen2_5_vl": _QWEN, "fast_vlm": _FASTVLM}
 _SCENE_FORMAT = "mmfe-scene"
 
 
-TIMM = "timm:"
-"""What the name of a timm encoder begins with."""
-
-RANDOM = "random"
-"""What ``weights=`` says for an untrained encoder."""
-
-Pool = Literal["stages", "last"]
-
-_POOLS: dict[str, Pool] = {"": "stages", "stages": "stages", "last": "last"}
-
-
-@dataclass(frozen=True, slots=True)
-class TimmName:
-    """The parts of a guide's name ``timm:MODEL[,pool=last][,weights=FILE]``.
-
-    Attributes:
-        model: the model's name in timm, with or without the tag of its weights.
-        pool: ``"stages"`` (mean and spread of all) or ``"last"`` (the last stage's mean).
-        weights: a file, or `RANDOM`; None for the published ones.
-    """
-
-    model: str
-    pool: Pool = "stages"
-    weights: str | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> TimmName:
-        """Read a name.
-
-        Raises:
-            UsageError: it is no such name.
-        """
-        # A file's name may hold commas, so it comes last.
-        rest, _, weights = text.removeprefix(TIMM).partition(",weights=")
-        model, _, pool = rest.partition(",pool=")
-        if not model or "," in model or pool not in _POOLS:
-            raise UsageError(
-                "this is no name of a timm encoder",
-                got=repr(text),
-                expected="timm:MODEL, timm:MODEL,pool=last or timm:MODEL,weights=FILE",
-            )
-        return cls(model, _POOLS[pool], weights or None)
-
-    @property
-    def plain(self) -> str:
-        """The guide's name: the same whichever file its weights lie in."""
-        pool = "" if self.pool == "stages" else f",pool={self.pool}"
-        return f"{TIMM}{self.model}{pool}{',weights=random' if self.weights == RANDOM else ''}"
-
-
 def find_guide(name_or_dir: str | Path) -> GuideInfo:
     """Look a guide up by name, directory in Hugging Face format, or file of ``mmfe guide``.
 
@@ -224,10 +176,7 @@ def find_guide(name_or_dir: str | Path) -> GuideInfo:
     if text in GUIDES:
         return GUIDES[text]
     if text.startswith(TIMM):
-        # Only timm knows how wide its models are.
-        from mmfe_cache.guides.timm_encoder import encoder_info
-
-        return encoder_info(TimmName.parse(text))
+        return _from_timm(TimmName.parse(text))
     path = Path(name_or_dir)
     if path.is_dir():
         return _from_directory(path)
@@ -292,6 +241,19 @@ def read_config(directory: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise GuideError("the checkpoint's config.json is no JSON object", got=path)
     return config
+
+
+def _from_timm(name: TimmName) -> GuideInfo:
+    found = find_encoder(name.model)  # only timm knows how wide its models are
+    return GuideInfo(
+        name.plain,
+        *_TIMM,
+        found.dim(name.pool),
+        f"the vision encoder {found.model} of timm",
+        found.licence,
+        repository=found.repository if name.weights is None else None,
+        local=name.weights is not None,
+    )
 
 
 def _from_directory(path: Path) -> GuideInfo:

@@ -5,15 +5,10 @@ Shape suffixes: B batch, C channels of one stage, h and w its rows and columns, 
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import logging
-from collections.abc import Generator, Hashable, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache, cached_property
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -26,10 +21,19 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmfe_cache.embeddings import Embeddings
-from mmfe_cache.errors import GuideError, UsageError
+from mmfe_cache.errors import GuideError
 from mmfe_cache.guides.base import PixelGuide, Precision, check_image, pick_dtype
 from mmfe_cache.guides.pooling import GRID, pool_grid
-from mmfe_cache.guides.registry import RANDOM, GuideInfo, TimmName
+from mmfe_cache.guides.registry import GuideInfo
+from mmfe_cache.guides.timm_models import (
+    RANDOM,
+    Encoder,
+    TimmName,
+    find_encoder,
+    import_timm,
+    make_features,
+    without_fetching,
+)
 from mmfe_cache.machine import pick_device
 from mmfe_cache.samples import ImageArray
 from mmfe_cache.views import mirror_to
@@ -46,125 +50,6 @@ _INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
     "lanczos": Image.Resampling.LANCZOS,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Encoder:
-    """What timm says of a model before its weights are loaded.
-
-    Attributes:
-        model: its name in timm, with the tag of its weights.
-        channels: of every stage.
-        stride: pixels of the picture to a cell of the coarsest stage.
-        size: (height, width) that it takes; None where it takes any.
-        mean: of R, G, B in [0, 1] that are taken off.
-        spread: by which they are divided.
-        interpolation: how pictures are brought to ``size``.
-        repository: where its weights are published; None where timm names no place.
-        file: their name there; None for the usual ones.
-        licence: of its weights.
-    """
-
-    model: str
-    channels: tuple[int, ...]
-    stride: int
-    size: tuple[int, int] | None
-    mean: tuple[float, ...]
-    spread: tuple[float, ...]
-    interpolation: str
-    repository: str | None
-    file: str | None
-    licence: str
-
-    def dim(self, pool: str) -> int:
-        """D: mean and spread of every stage, or the last stage's channels."""
-        return 2 * sum(self.channels) if pool == "stages" else self.channels[-1]
-
-
-def encoder_info(name: TimmName) -> GuideInfo:
-    """What the registry says of a guide ``timm:…``; loads no weights.
-
-    Args:
-        name: its parts.
-
-    Raises:
-        UsageError: timm has no such model.
-        GuideError: timm is not installed, or the model gives no features.
-    """
-    found = find_encoder(name.model)
-    return GuideInfo(
-        name.plain,
-        "timm",
-        "mmfe_cache.guides.timm_encoder:TimmGuide",
-        found.dim(name.pool),
-        f"the vision encoder {found.model} of timm",
-        found.licence,
-        repository=found.repository if name.weights is None else None,
-        local=name.weights is not None,
-    )
-
-
-def import_timm() -> ModuleType:
-    """The package timm.
-
-    Raises:
-        GuideError: it is not installed.
-    """
-    try:
-        import timm
-    except ModuleNotFoundError as problem:
-        if problem.name != "timm":
-            raise
-        raise GuideError(
-            "vision encoders come from timm, which is an extra and not installed",
-            remedy="in mmfe's checkout: pip install -c constraints.txt '.[timm]'",
-        ) from None
-    return timm
-
-
-@cache
-def find_encoder(model: str) -> Encoder:
-    """Ask timm what ``model`` is, without its weights.
-
-    Raises:
-        UsageError: timm has no such model.
-        GuideError: timm is not installed, or the model gives no feature maps.
-    """
-    timm = import_timm()
-    if not timm.is_model(model):
-        near = difflib.get_close_matches(model, timm.list_models(), 3)
-        raise UsageError(
-            "timm has no such model",
-            got=repr(model),
-            expected=f"such as {', '.join(near or ['tf_efficientnet_lite0', 'resnet50'])}",
-            remedy='python -c "import timm; print(timm.list_models())" lists them',
-        )
-    architecture, _, tag = model.partition(".")
-    tags = [name for name in timm.list_pretrained() if name.split(".")[0] == architecture]
-    if tag and model not in tags:
-        raise UsageError(
-            "timm has no weights of that tag",
-            got=repr(model),
-            expected=", ".join([architecture, *tags][:4]),
-        )
-    config = timm.get_pretrained_cfg(model)
-    with torch.device("meta"):
-        network = _features(model)
-    about = network.feature_info
-    size = tuple(config.input_size)[-2:] if config.fixed_input_size else None
-    tag = f".{config.tag}" if config.tag else ""
-    return Encoder(
-        model=f"{config.architecture}{tag}",
-        channels=tuple(int(c) for c in about.channels()),
-        stride=int(max(about.reduction())),
-        size=None if size is None else (int(size[0]), int(size[1])),
-        mean=tuple(map(float, config.mean)),
-        spread=tuple(map(float, config.std)),
-        interpolation=str(config.interpolation),
-        repository=config.hf_hub_id,
-        file=config.hf_hub_filename,
-        licence=str(config.license or "its own"),
-    )
 
 
 class TimmGuide(PixelGuide):
@@ -343,14 +228,14 @@ def load_encoder(name: TimmName, encoder: Encoder) -> tuple[nn.Module, str, str]
     if name.weights == RANDOM:
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(0)
-            network, place = _features(name.model), "random, seed 0"
+            network, place = make_features(name.model), "random, seed 0"
     else:
         path = _find_weights(name, encoder)
         try:
             tensors = _in_order(name.model, _read(path))
             # Strictly into the whole model first: a model that gives features forgives what lacks.
-            whole = timm.create_model(name.model, **_given(tensors))
-            network, place = _features(name.model, whole.state_dict()), str(path)
+            whole = timm.create_model(name.model, **without_fetching(tensors))
+            network, place = make_features(name.model, whole.state_dict()), str(path)
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as problem:
             raise GuideError(
                 f"these are no weights of timm's {name.model}",
@@ -362,39 +247,6 @@ def load_encoder(name: TimmName, encoder: Encoder) -> tuple[nn.Module, str, str]
         digest.update(f"{key}\0{tuple(tensor.shape)}\0".encode())
         digest.update(tensor.float().contiguous().numpy().tobytes())
     return network.eval().requires_grad_(False), digest.hexdigest(), place
-
-
-@contextmanager
-def _quiet_timm() -> Generator[None, None, None]:
-    """Keep timm from warning of the layers behind the features, which are meant to be left out."""
-    logger = logging.getLogger("timm")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-
-
-def _features(model: str, tensors: Mapping[str, Tensor] | None = None) -> Any:
-    """The network of a model's stages, with these weights or as timm makes it."""
-    timm = import_timm()
-    try:
-        given = {} if tensors is None else _given(tensors)
-        with _quiet_timm():
-            return timm.create_model(model, features_only=True, **given)
-    except (RuntimeError, AttributeError, AssertionError) as problem:
-        raise GuideError(
-            f"timm's {model} gives no feature maps",
-            got=" ".join(str(problem).split())[:200],
-            expected="a model that timm makes with features_only=True, such as resnet50",
-        ) from problem
-
-
-def _given(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What timm's ``create_model`` needs to take these tensors instead of fetching any."""
-    overlay = {"state_dict": dict(tensors), "custom_load": False, "source": "", "label_offset": 0}
-    return {"pretrained": True, "pretrained_cfg_overlay": overlay}
 
 
 def _find_weights(name: TimmName, encoder: Encoder) -> Path:

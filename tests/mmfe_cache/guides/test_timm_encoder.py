@@ -12,7 +12,7 @@ from skimage import data
 
 from mmfe_cache.errors import GuideError, UsageError
 from mmfe_cache.guides import find_guide, guide_dim, load_guide
-from mmfe_cache.guides.registry import TimmName
+from mmfe_cache.guides.timm_models import TimmName
 from mmfe_cache.store import store_path
 
 TOLERANCE = 1e-4
