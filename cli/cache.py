@@ -185,7 +185,7 @@ def pull(
     Example: mmfe cache pull s3://bucket/cdd11/train/scene.zarr cache/cdd11/train/scene.zarr
     """
     from mmfe_cache.io import format_bytes
-    from mmfe_cache.store.pull import pull as pull_store
+    from mmfe_cache.store.writer import pull as pull_store
 
     chosen = None if views is None else cache_build.named_views(views)
     count = pull_store(address, path, views=chosen, progress=output.console_progress())

@@ -20,7 +20,6 @@ from mmfe_cache.lock import locked
 from mmfe_cache.precompute.build import build_cache, check_same, wanted_metadata
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import SampleSet
-from mmfe_cache.store.findings import Damage, VerifyReport
 from mmfe_cache.store.format import (
     METADATA_FILE,
     SAMPLES,
@@ -41,7 +40,7 @@ from mmfe_cache.store.sample_table import (
     table_documents,
 )
 from mmfe_cache.store.shards import ShardIndex, decode_index
-from mmfe_cache.store.verify import verify
+from mmfe_cache.store.verify import Damage, VerifyReport, verify
 from mmfe_cache.store.writer import CacheWriter, aside_folder
 
 

@@ -21,9 +21,8 @@ from mmfe_cache.store.format import (
     parse_document,
     serialise,
 )
-from mmfe_cache.store.mmap import Region
 from mmfe_cache.store.shards import CRC_BYTES, ShardIndex, read_index
-from mmfe_cache.store.storage import Storage
+from mmfe_cache.store.storage import Region, Storage
 
 Check = Literal["first", "always", "never"]
 """When a chunk's crc32c is compared: once per process, at every read, or never."""

@@ -11,7 +11,7 @@ from benchmarks.cache_read import VIEW, write_store
 from mmfe_cache import open_cache
 from mmfe_cache.embeddings import ARRAY_NAMES
 from mmfe_cache.errors import CacheError, UsageError
-from mmfe_cache.store import mmap
+from mmfe_cache.store import storage
 from mmfe_cache.store.storage import LocalStorage
 
 COUNT = 150
@@ -75,7 +75,7 @@ def test_a_tensor_is_written_to_without_touching_the_store(store):
 
 
 def test_where_the_system_grants_no_more_maps_files_are_read(store, monkeypatch):
-    original, granted = mmap._map, []
+    original, granted = storage._map, []
 
     def few(address, *rest):
         if address is not None:
@@ -85,7 +85,7 @@ def test_where_the_system_grants_no_more_maps_files_are_read(store, monkeypatch)
         return original(address, *rest)
 
     expected = open_cache(store).gather(range(COUNT), VIEW, tokens="all")
-    monkeypatch.setattr(mmap, "_map", few)
+    monkeypatch.setattr(storage, "_map", few)
     found = open_cache(store).gather(range(COUNT), VIEW, tokens="all")
     assert all(torch.equal(getattr(found, n), t) for n, t in expected.present().items())
 

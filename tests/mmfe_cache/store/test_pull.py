@@ -6,9 +6,9 @@ from benchmarks.cache_support import TinyGuide, sample_set, tree
 from mmfe_cache import open_cache
 from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.precompute import build_cache
-from mmfe_cache.store.pull import pull
 from mmfe_cache.store.storage import RemoteStorage
 from mmfe_cache.store.verify import verify
+from mmfe_cache.store.writer import pull
 
 VIEWS = ("whole@16", "crop@8")
 

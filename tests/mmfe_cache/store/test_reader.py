@@ -15,7 +15,7 @@ from benchmarks.cache_support import TinyGuide, sample_set
 from mmfe_cache import open_cache
 from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.precompute import build_cache
-from mmfe_cache.store import mmap
+from mmfe_cache.store import storage
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_maps_end_with_their_reader(store):
 
 
 def test_beyond_the_limit_of_maps_reading_goes_on(store, everything, monkeypatch):
-    monkeypatch.setattr(mmap, "MAX_MAPS", mmap._mapped + 5)
+    monkeypatch.setattr(storage, "MAX_MAPS", storage._mapped + 5)
     found = open_cache(store).gather(range(103), VIEW, tokens="all")
     assert torch.equal(found.image, everything.image)
     assert torch.equal(found.answer, everything.answer)
@@ -146,7 +146,7 @@ def test_without_room_for_maps_reading_goes_on(store, everything, monkeypatch):
     def refuse(*_):
         raise OSError("no addresses")
 
-    monkeypatch.setattr(mmap, "_map", refuse)
+    monkeypatch.setattr(storage, "_map", refuse)
     monkeypatch.setattr(
         "mmfe_cache.store.storage.map_file", lambda path: np.fromfile(path, np.uint8)
     )
