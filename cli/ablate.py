@@ -36,6 +36,15 @@ def command(
             "overrides].",
         ),
     ] = None,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            "--seeds",
+            min=1,
+            help="Trainings of each row: with the recipe's seed and those that follow. The further "
+            "ones go to OUT/TABLE/ROW-seedS.",
+        ),
+    ] = 1,
     device: Annotated[
         str, typer.Option("--device", help="For building and evaluation: auto, cpu, cuda …")
     ] = "auto",
@@ -47,15 +56,19 @@ def command(
     """Train and judge every row of a table; what is there already is not done again.
 
     Rows of several tables that are the same training, labels aside, are trained once and reused;
-    --dry-run names them. Embeddings that a cache holds are never computed again: the table ends
-    in the count of guide calls. Example: mmfe ablate table4a --dry-run
+    --dry-run names them. With --seeds K the table has mean and standard deviation over K trainings.
+    Every row's difference to the full model's is paired image by image; docs/evaluation.md says
+    what its two intervals mean. Embeddings that a cache holds are never computed again: the table
+    ends in the count of guide calls.
+
+    Example: mmfe ablate table4a --seeds 3 --dry-run
     """
     from mmfe_restore.evaluation.ablation import run_plan
     from mmfe_restore.evaluation.ablation_plan import make_plan
 
     output.note_repeated(overrides or ())
     place = _default_place(overrides or ()) if out is None else out
-    plan = make_plan(table, overrides or (), root=root, cache=cache, out=place)
+    plan = make_plan(table, overrides or (), root=root, cache=cache, out=place, seeds=seeds)
     if not dry_run:
         output.take_threads()
     found = plan.to_json() if dry_run else run_plan(plan, output.console_progress(), device=device)
@@ -80,21 +93,29 @@ def _default_place(overrides: Sequence[str]) -> Path:
 
 
 def _show(found: dict[str, Any], *, done: bool) -> None:
-    columns = ["row", "recipe", "params M", "printed M"]
-    columns += (
-        ["PSNR", "95 % interval", "SSIM 11×11", "SSIM 7×7"]
-        if done
-        else ["state", "same training as"]
-    )
-    rows = [_cells(row, done=done) for row in found["rows"]]
+    if done:
+        _show_figures(found)
+        return
+    several = any(len(row["seeds"]) > 1 for row in found["rows"])
     output.print_table(
         f"{found['table']}: {found['title']}",
-        [*columns, "printed PSNR", "printed SSIM"],
-        rows,
-        caption=f"printed: {found['source']}{_judged(found['rows']) if done else ''}",
+        [
+            *("row", "recipe", "params M", "printed M", "state"),
+            *(["seeds"] if several else []),
+            *("same training as", "printed PSNR", "printed SSIM"),
+        ],
+        [
+            [
+                *_named(row),
+                row["state"],
+                *([_states(row)] if several else []),
+                ", ".join(row["shares"]) or None,
+                *_printed(row),
+            ]
+            for row in found["rows"]
+        ],
+        caption=f"printed: {found['source']}",
     )
-    if done:
-        return
     output.print_table(
         "Caches",
         ["path", "guide", "views there", "views missing"],
@@ -110,6 +131,81 @@ def _show(found: dict[str, Any], *, done: bool) -> None:
     )
 
 
+def _show_figures(found: dict[str, Any]) -> None:
+    several = len(found["rows"][0]["seeds"]) > 1
+    reference = found["reference"]
+    lines: list[tuple[str, dict[str, Any], dict[str, Any]]] = []
+    for row in found["rows"]:
+        lines.append((row["method"], row, row))
+        lines += [(f"{row['method']}, at {one['view']}", row, one) for one in row["also"]]
+    output.print_table(
+        f"{found['table']}: {found['title']}",
+        [
+            *("row", "recipe", "params M", "printed M", "PSNR"),
+            *(["sd of seeds"] if several else []),
+            *("95 % interval", "SSIM 11×11", "SSIM 7×7", "less the full model", "95 % of scenes"),
+            *(["95 % of seeds"] if several else []),
+            *("printed PSNR", "printed SSIM"),
+        ],
+        [
+            [
+                method,
+                *_named(row)[1:],
+                figures["average"]["psnr"],
+                *([_number(figures["spread"].get("psnr"))] if several else []),
+                _range(*figures["interval"]),
+                *(
+                    # None where every image was smaller than the window.
+                    None if figures["average"][name] is None else f"{figures['average'][name]:.4f}"
+                    for name in ("ssim_gaussian", "ssim_uniform")
+                ),
+                *_difference(figures, several=several),
+                *_printed(row),
+            ]
+            for method, row, figures in lines
+        ],
+        caption=f"the full model: {reference}; printed: {found['source']}{_judged(found['rows'])}",
+    )
+
+
+def _named(row: dict[str, Any]) -> list[object]:
+    printed = row["published"]["parameters"]
+    return [
+        row["method"],
+        row["recipe"],
+        f"{row['parameters'] / 1e6:.3f}",
+        None if printed is None else f"{printed:.1f}",
+    ]
+
+
+def _printed(row: dict[str, Any]) -> list[object]:
+    printed = row["published"]
+    return [printed["psnr"], None if printed["ssim"] is None else f"{printed['ssim']:.3f}"]
+
+
+def _states(row: dict[str, Any]) -> str:
+    return ", ".join(f"{one['seed']} {one['state']}" for one in row["seeds"])
+
+
+def _difference(figures: dict[str, Any], *, several: bool) -> list[object]:
+    found = (figures["difference"] or {}).get("psnr")
+    if found is None:
+        return [None] * (3 if several else 2)
+    scenes = _range(found["low"], found["high"], sign="+")
+    seeds = [_range(found["seeds_low"], found["seeds_high"], sign="+")] if several else []
+    return [output.signed(found["mean"]), scenes, *seeds]
+
+
+def _range(low: float | None, high: float | None, sign: str = "") -> str | None:
+    if low is None or high is None:
+        return None
+    return f"{low:{sign}.2f}{' to ' if sign else '–'}{high:{sign}.2f}"
+
+
+def _number(value: float | None) -> str | None:
+    return None if value is None else f"{value:.2f}"
+
+
 def _judged(rows: list[dict[str, Any]]) -> str:
     said = [row["measured"] for row in rows]
     seen = sorted({f"{m['guide']} at {m['view']}" for m in said if m["guide"] is not None})
@@ -119,27 +215,3 @@ def _judged(rows: list[dict[str, Any]]) -> str:
         f"; ours: protocol {first['protocol']}, {first['crop']}, range 0 to {first['range']:g}, "
         f"rounding {first['rounding']}, guided by {', '.join(seen) or 'nothing'}"
     )
-
-
-def _cells(row: dict[str, Any], *, done: bool) -> list[object]:
-    printed = row["published"]
-    cells: list[object] = [
-        row["method"],
-        row["recipe"],
-        f"{row['parameters'] / 1e6:.3f}",
-        None if printed["parameters"] is None else f"{printed['parameters']:.1f}",
-    ]
-    if done:
-        average, (low, high) = row["average"], row["interval"]
-        cells += [
-            average["psnr"],
-            None if low is None else f"{low:.2f}–{high:.2f}",
-            # None where every image was smaller than the window.
-            *(
-                None if average[name] is None else f"{average[name]:.4f}"
-                for name in ("ssim_gaussian", "ssim_uniform")
-            ),
-        ]
-    else:
-        cells += [row["state"], ", ".join(row["shares"]) or None]
-    return [*cells, printed["psnr"], f"{printed['ssim']:.3f}"]

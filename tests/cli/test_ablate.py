@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mmfe_cache.datasets.synth import write_synth
 from mmfe_cli.app import run
+from mmfe_restore.evaluation import ablation_plan
 from mmfe_restore.evaluation.ablation_plan import ABLATIONS
 
 SMALL = [
@@ -92,7 +94,7 @@ def data(tmp_path_factory):
     return folder / "data"
 
 
-def test_every_row_from_one_cache_and_nothing_twice(data, tmp_path, capsys):
+def test_every_row_from_one_cache_and_nothing_twice(data, tmp_path, capsys, monkeypatch):
     command = ["ablate", "table5b", "--root", str(data), "--cache", str(tmp_path / "cache"),
                "--out", str(tmp_path / "runs"), "--set", "model.num_experts=2", *SET]  # fmt: skip
     assert run([*command, "--json"]) == 0
@@ -113,6 +115,47 @@ def test_every_row_from_one_cache_and_nothing_twice(data, tmp_path, capsys):
     measured = again["rows"][0]["measured"]
     assert (measured["protocol"], measured["rounding"]) == ("mmfe", "none")
     assert measured["guide"] == "scene"
+    assert again["reference"] == "table5b/frequency"
+    frequency, spatial = again["rows"]
+    assert frequency["difference"] is None
+    assert spatial["difference"]["psnr"]["mean"] == pytest.approx(
+        spatial["average"]["psnr"] - frequency["average"]["psnr"], abs=1e-6
+    )
+    assert spatial["spread"] is None
+    # More seeds: the first ones are taken as they are.
+    assert run([*command, "--seeds", "2", "--json"]) == 0
+    twice = json.loads(capsys.readouterr().out)
+    assert twice["guide_calls"] == {"build": 0, "train": 0, "eval": 0}
+    models = sorted((tmp_path / "runs").rglob("model.safetensors"))
+    assert len(models) == 4
+    for row, once in zip(twice["rows"], again["rows"], strict=True):
+        assert [one["seed"] for one in row["seeds"]] == [0, 1]
+        assert row["seeds"][0]["average"] == once["average"]
+        assert row["seeds"][1]["out"].endswith("-seed1")
+        each = [one["average"]["psnr"] for one in row["seeds"]]
+        assert each[0] != each[1]
+        assert row["average"]["psnr"] == pytest.approx(np.mean(each))
+        assert row["spread"]["psnr"] == pytest.approx(np.std(each, ddof=1))
+    found = twice["rows"][1]["difference"]["psnr"]
+    assert found["per_seed"][0] == pytest.approx(spatial["difference"]["psnr"]["mean"])
+    assert found["mean"] == pytest.approx(np.mean(found["per_seed"]))
+    assert run([*command, "--seeds", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "sd of seeds" in shown and "95 % of seeds" in shown
+    # A row that is also judged at the view it was trained at.
+    table = ablation_plan.published_table("table5b")
+    also = (table.rows[0], replace(table.rows[1], also_as_trained=True))
+    monkeypatch.setattr(ablation_plan, "published_table", lambda name: replace(table, rows=also))
+    assert run([*command, "--json"]) == 0
+    further = json.loads(capsys.readouterr().out)
+    assert further["guide_calls"] == {"build": 11, "train": 0, "eval": 0}
+    assert [row["average"] for row in further["rows"]] == [row["average"] for row in again["rows"]]
+    (one,) = further["rows"][1]["also"]
+    assert one["view"] == "whole@32"
+    assert one["average"]["psnr"] != further["rows"][1]["average"]["psnr"]
+    assert run(command) == 0
+    assert "spatial, at whole@32" in capsys.readouterr().out
+    monkeypatch.undo()
     # A row that was judged by hand in another way would mix two protocols in one table.
     row = ["--checkpoint", str(tmp_path / "runs" / "table5b" / "spatial"), "--root", str(data),
            "--cache", str(tmp_path / "cache"), "--force"]  # fmt: skip
@@ -127,6 +170,31 @@ def test_every_row_from_one_cache_and_nothing_twice(data, tmp_path, capsys):
     # Other overrides in the same place would mix two experiments.
     assert run([*command, "--set", "train.seed=1"]) == 2
     assert "another recipe" in capsys.readouterr().err
+
+
+def test_a_row_trained_at_one_size_is_judged_there_too(data, tmp_path, capsys):
+    command = ["ablate", "table4b", "--root", str(data), "--cache", str(tmp_path / "cache"),
+               "--out", str(tmp_path / "runs"), "--set", "model.num_experts=2", *SET[:-4],
+               "--set", "train.max_steps=1", "--set", "train.num_workers=0"]  # fmt: skip
+    assert run([*command, "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    (test,) = [cache for cache in plan["caches"] if cache["split"] == "test"]
+    assert test["views"] == ["whole@64", "whole@128"]
+    assert [len(row["seeds"]) for row in plan["rows"]] == [1, 1, 1]
+
+
+def test_seeds_in_a_dry_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = ["ablate", "tableS1", "--seeds", "3", "--set", "train.seed=5", "--dry-run"]
+    assert run([*command, "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)["rows"][1]
+    assert [one["seed"] for one in row["seeds"]] == [5, 6, 7]
+    assert [one["out"].rsplit("/", 1)[1] for one in row["seeds"]] == [
+        "with-ll", "with-ll-seed6", "with-ll-seed7",
+    ]  # fmt: skip
+    assert run(command) == 0
+    assert "5 missing, 6 missing, 7 missing" in capsys.readouterr().out
+    assert run(["ablate", "tableS1", "--seeds", "0", "--dry-run"]) == 2
 
 
 def test_overrides_that_undo_the_table(tmp_path, capsys, monkeypatch):

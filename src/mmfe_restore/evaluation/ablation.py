@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mmfe_cache.datasets import load_dataset
-from mmfe_cache.errors import UsageError
+from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.guides.base import guide_calls
 from mmfe_cache.machine import pick_device
 from mmfe_cache.progress import Progress
 from mmfe_cache.samples import SampleSet
-from mmfe_restore.evaluation.ablation_plan import CacheNeed, Plan, Row
+from mmfe_restore.evaluation.ablation_plan import CacheNeed, Plan
+from mmfe_restore.evaluation.ablation_rows import Judgement, Row, Run
 from mmfe_restore.evaluation.checkpoint import load_checkpoint, open_eval_cache
+from mmfe_restore.evaluation.compare import SavedReport, read_report
 from mmfe_restore.evaluation.evaluate import evaluate
-from mmfe_restore.evaluation.report import METRICS
+from mmfe_restore.evaluation.seeds import mean_scores, seed_difference
+from mmfe_restore.evaluation.statistics import bootstrap
 
 MEASURED = ("protocol", "crop", "range", "rounding", "view", "guide")
 """What a row says of how it was judged."""
+
+COMPARED = ("psnr", "ssim_gaussian", "ssim_uniform")
+"""The figures in which rows are compared with the reference."""
 
 
 @dataclass
@@ -35,11 +43,12 @@ class Counts:
 def run_plan(plan: Plan, progress: Progress, *, device: str = "auto") -> dict[str, Any]:
     """Build, train and judge what is missing; a second call goes on where the first stopped.
 
+    All rows are trained with the first seed before any is with the second: whoever stops there
+    has a whole table.
+
     Returns:
         the plan's JSON with each row's figures, and how often a guide was called for what.
     """
-    from mmfe_restore.training import train
-
     pick_device(device)  # refused now, and not after the first row's training
     counts = Counts()
     before = guide_calls()
@@ -48,28 +57,12 @@ def run_plan(plan: Plan, progress: Progress, *, device: str = "auto") -> dict[st
             _build(plan, need, progress, device)
     counts.build = guide_calls() - before
     tests: dict[str, SampleSet] = {}
-    for row in plan.rows:
-        calls = guide_calls()
-        dataset = row.recipe.data.dataset
-        if row.state not in {"evaluated", "trained"}:
-            progress.message(f"training {row.recipe.name}")
-            done = train(
-                row.recipe, root=plan.root, cache=plan.cache, out=row.out, progress=progress
-            )
-            if not done.completed:
-                raise UsageError(
-                    f"the run of {row.recipe.name} was stopped",
-                    got=done.stopped_by,
-                    remedy="the same command goes on there",
-                )
-        counts.train += guide_calls() - calls
-        if row.state != "evaluated":
-            if dataset not in tests:
-                tests[dataset] = load_dataset(dataset, "test", plan.root)
-            between = guide_calls()
-            _judge(row, tests[dataset], plan.cache, progress, device)
-            counts.eval += guide_calls() - between
-        counts.per_row[row.recipe.name] = guide_calls() - calls
+    for index in range(len(plan.rows[0].runs)):
+        for row in plan.rows:
+            calls = guide_calls()
+            _run(plan, row.runs[index], tests, counts, progress, device)
+            name = row.recipe.name
+            counts.per_row[name] = counts.per_row.get(name, 0) + guide_calls() - calls
     return _result(plan, counts)
 
 
@@ -84,17 +77,57 @@ def _build(plan: Plan, need: CacheNeed, progress: Progress, device: str) -> None
     build_cache(samples, guide, need.missing, need.path, progress=progress)
 
 
-def _judge(
-    row: Row, samples: SampleSet, cache: Path | None, progress: Progress, device: str
+def _run(
+    plan: Plan,
+    run: Run,
+    tests: dict[str, SampleSet],
+    counts: Counts,
+    progress: Progress,
+    device: str,
 ) -> None:
-    opened = load_checkpoint(row.out)
-    store = open_eval_cache(opened.recipe, samples, opened.recipe.eval.view, cache)
+    from mmfe_restore.training import train
+
+    recipe, calls = run.recipe, guide_calls()
+    if run.state not in {"evaluated", "trained"}:
+        several = len(plan.rows[0].runs) > 1
+        progress.message(
+            f"training {recipe.name}" + (f", seed {recipe.train.seed}" if several else "")
+        )
+        done = train(recipe, root=plan.root, cache=plan.cache, out=run.out, progress=progress)
+        if not done.completed:
+            raise UsageError(
+                f"the run of {recipe.name} was stopped",
+                got=done.stopped_by,
+                remedy="the same command goes on there",
+            )
+    counts.train += guide_calls() - calls
+    missing = [judgement for judgement in run.judgements if not judgement.done]
+    dataset = recipe.data.dataset
+    if missing and dataset not in tests:
+        tests[dataset] = load_dataset(dataset, "test", plan.root)
+    calls = guide_calls()
+    for judgement in missing:
+        _judge(run, judgement, tests[dataset], plan.cache, progress, device)
+    counts.eval += guide_calls() - calls
+
+
+def _judge(
+    run: Run,
+    judgement: Judgement,
+    samples: SampleSet,
+    cache: Path | None,
+    progress: Progress,
+    device: str,
+) -> None:
+    opened = load_checkpoint(run.out)
+    store = open_eval_cache(opened.recipe, samples, judgement.view, cache)
     evaluate(
         opened.restorer,
         opened.recipe,
         samples,
         store,
-        out=row.report,
+        out=judgement.folder,
+        view=judgement.view,
         progress=progress,
         checkpoint=opened.path,
         device=device,
@@ -103,14 +136,69 @@ def _judge(
 
 def _result(plan: Plan, counts: Counts) -> dict[str, Any]:
     result = plan.to_json()
+    reference = _reports(plan.reference)
     for entry, row in zip(result["rows"], plan.rows, strict=True):
-        about = json.loads((row.report / METRICS).read_text(encoding="utf-8"))
+        reports = _reports(row)
+        about = reports[0].about
         entry["state"] = "evaluated"
-        entry["average"] = about["average"]
-        entry["interval"] = about["intervals"]["average"]["psnr"]
+        entry |= _figures(reports)
+        entry["difference"] = None if row is plan.reference else _differences(reference, reports)
         entry["measured"] = {name: about[name] for name in MEASURED}
         entry["guide_calls"] = counts.per_row[row.recipe.name]
+        for seed, report in zip(entry["seeds"], reports, strict=True):
+            seed["state"], seed["average"] = "evaluated", report.about["average"]
+        entry["also"] = [
+            {
+                "view": judgement.view,
+                **_figures(further := _reports(row, place)),
+                "difference": _differences(reference, further),
+            }
+            for place, judgement in enumerate(row.runs[0].judgements)
+            if place
+        ]
     for cache in result["caches"]:
         cache["built"], cache["missing"] = cache["missing"], []
     result["guide_calls"] = {"build": counts.build, "train": counts.train, "eval": counts.eval}
     return result
+
+
+def _reports(row: Row, place: int = 0) -> list[SavedReport]:
+    """The reports of a row's trainings, in the order of their seeds."""
+    return [read_report(run.judgements[place].folder) for run in row.runs]
+
+
+def _figures(reports: Sequence[SavedReport]) -> dict[str, Any]:
+    """The averages' means over the seeds, their spread, and the interval over scenes."""
+    first = reports[0].about
+    averages = [report.about["average"] for report in reports]
+    if len(reports) == 1:
+        return {
+            "average": first["average"],
+            "spread": None,
+            "interval": first["intervals"]["average"]["psnr"],
+        }
+    common = {name: [average.get(name) for average in averages] for name in averages[0]}
+    known = {name: values for name, values in common.items() if None not in values}
+    _, overall = bootstrap(mean_scores(reports))
+    return {
+        "average": {
+            name: statistics.fmean(known[name]) if name in known else None for name in common
+        },
+        "spread": {name: statistics.stdev(values) for name, values in known.items()},
+        "interval": [
+            end if math.isfinite(end) else None
+            for end in (overall["psnr"].low, overall["psnr"].high)
+        ],
+    }
+
+
+def _differences(
+    reference: Sequence[SavedReport], reports: Sequence[SavedReport]
+) -> Mapping[str, Any]:
+    found: dict[str, Any] = {}
+    for figure in COMPARED:
+        try:
+            found[figure] = seed_difference(reference, reports, figure).to_json()
+        except DataError:  # such as images that are all smaller than a window
+            found[figure] = None
+    return found

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import yaml
-
 from mmfe_cache.errors import CacheError, UsageError
-from mmfe_cache.parsing import DuplicateKeyError, parse_yaml
 from mmfe_cache.store import open_cache
 from mmfe_restore.data import find_store
-from mmfe_restore.evaluation.compare import read_report
-from mmfe_restore.evaluation.published import (
-    PublishedRow,
-    PublishedTable,
-    published_table,
-    published_tables,
-)
-from mmfe_restore.evaluation.report import METRICS
-from mmfe_restore.recipes import Recipe, load_recipe, recipe_from_dict, recipe_to_dict
+from mmfe_restore.evaluation.ablation_rows import Row, equal_recipes, identity, make_row
+from mmfe_restore.evaluation.published import PublishedRow, PublishedTable, published_table
+from mmfe_restore.recipes import load_recipe
 
 ABLATIONS = ("table4a", "table4b", "table5a", "table5b", "table5c", "tableS1")
 """The tables whose rows are recipes."""
+
+REFERENCE = "cdd11"
+"""The recipe whose row the others are compared with."""
 
 
 @dataclass(frozen=True)
@@ -49,35 +41,13 @@ class CacheNeed:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of the table and how far it has come.
-
-    Attributes:
-        published: as printed.
-        recipe: with the overrides.
-        parameters: of the network, counted.
-        out: its run's folder.
-        report: its evaluation's folder.
-        state: ``evaluated``, ``trained``, ``started`` or ``missing``.
-        shares: recipes of this and other tables that are the same training, labels aside.
-    """
-
-    published: PublishedRow
-    recipe: Recipe
-    parameters: int
-    out: Path
-    report: Path
-    state: str
-    shares: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Plan:
     """What a table needs and what is there.
 
     Attributes:
         table: as printed.
         rows: in printed order.
+        reference: the row that the others are compared with.
         caches: every store that any row reads.
         root: where the data set lies; None for its default place.
         cache: the folder of its stores; None for the default place.
@@ -85,6 +55,7 @@ class Plan:
 
     table: PublishedTable
     rows: tuple[Row, ...]
+    reference: Row
     caches: tuple[CacheNeed, ...]
     root: Path | None
     cache: Path | None
@@ -95,6 +66,7 @@ class Plan:
             "table": self.table.name,
             "title": self.table.title,
             "source": self.table.source,
+            "reference": self.reference.recipe.name,
             "rows": [
                 {
                     "recipe": row.recipe.name,
@@ -103,7 +75,11 @@ class Plan:
                     "published": published_json(row.published),
                     "state": row.state,
                     "shares": list(row.shares),
-                    "out": str(row.out),
+                    "out": str(row.runs[0].out),
+                    "seeds": [
+                        {"seed": run.recipe.train.seed, "state": run.state, "out": str(run.out)}
+                        for run in row.runs
+                    ],
                 }
                 for row in self.rows
             ],
@@ -127,6 +103,7 @@ def make_plan(
     root: Path | None = None,
     cache: Path | None = None,
     out: Path = Path("runs"),
+    seeds: int = 1,
 ) -> Plan:
     """Look at everything a table needs; reads no image and loads no guide.
 
@@ -135,8 +112,10 @@ def make_plan(
         overrides: for every row, as ``--set`` takes them.
         root: where the data set lies; None for its default place.
         cache: the folder of the data set's stores; None for its default place.
-        out: the runs go to ``out/<table>/<row>``, unless the same training is there already
-            under the name of another table's row.
+        out: the runs go to ``out/<table>/<row>``, those of further seeds to
+            ``out/<table>/<row>-seed<S>``, unless the same training is there already under the
+            name of another table's row.
+        seeds: trainings of each row, at least 1: with the recipe's seed and those that follow.
 
     Raises:
         UsageError: an unknown table or override, overrides that make two rows equal, or a run
@@ -145,119 +124,22 @@ def make_plan(
     """
     if name not in ABLATIONS:
         raise UsageError("unknown ablation", got=name, expected=" | ".join(ABLATIONS))
+    if seeds < 1:
+        raise UsageError("a row has at least one training", got=f"--seeds {seeds}")
     table = published_table(name)
-    equal = _equal_recipes(overrides)
-    rows = tuple(_row(row, overrides, out, equal) for row in table.rows)
+    equal = equal_recipes(overrides)
+    rows = tuple(make_row(row, overrides, out, equal, seeds) for row in table.rows)
     _check_distinct(rows, overrides)
-    return Plan(table, rows, _needs(rows, cache), root, cache)
+    return Plan(table, rows, _reference(rows, overrides), _needs(rows, cache), root, cache)
 
 
-def identity(recipe: Recipe) -> str:
-    """What a recipe trains, as text: two recipes of equal text train the same model.
-
-    Its labels are left out: a name or description changes nothing that is computed.
-    """
-    values = recipe_to_dict(recipe)
-    for label in ("name", "description", "published_parameters"):
-        del values[label]
-    return json.dumps(values, sort_keys=True)
-
-
-def _equal_recipes(overrides: Sequence[str]) -> dict[str, list[str]]:
-    """The names of the published rows' recipes by what they train."""
-    names = dict.fromkeys(
-        row.recipe for table in published_tables().values() for row in table.rows if row.recipe
-    )
-    found: dict[str, list[str]] = {}
-    for name in names:
-        try:
-            recipe = load_recipe(name, overrides)
-        except UsageError:
-            continue  # another table's row that these overrides do not fit
-        found.setdefault(identity(recipe), []).append(name)
-    return found
-
-
-def _place(name: str, recipe: Recipe, shares: Sequence[str], out: Path) -> Path:
-    """Its own folder, or that of an equal run which is there already."""
-    own = out / name
-    if (own / "recipe.yaml").is_file():
-        return own
-    equal = [out / other for other in shares if _holds(out / other, recipe)]
-    finished = [folder for folder in equal if (folder / "model" / "config.json").is_file()]
-    return (*finished, *equal, own)[0]
-
-
-def _holds(folder: Path, recipe: Recipe) -> bool:
-    there = _recipe_in(folder)
-    return there is not None and identity(there) == identity(recipe)
-
-
-def _recipe_in(folder: Path) -> Recipe | None:
-    """The recipe of a run; None where there is none that can be read."""
+def _reference(rows: Sequence[Row], overrides: Sequence[str]) -> Row:
+    """The row that is the full model; the first where overrides leave none."""
     try:
-        file = folder / "recipe.yaml"
-        return recipe_from_dict(parse_yaml(file.read_text(encoding="utf-8"), file))
-    except DuplicateKeyError:
-        raise
-    except (OSError, UsageError, yaml.YAMLError, ValueError):
-        return None
-
-
-def _row(
-    row: PublishedRow, overrides: Sequence[str], out: Path, equal: Mapping[str, Sequence[str]]
-) -> Row:
-    assert row.recipe is not None, "every row of an ablation names its recipe"
-    recipe = load_recipe(row.recipe, overrides)
-    shares = tuple(name for name in equal[identity(recipe)] if name != row.recipe)
-    folder = _place(row.recipe, recipe, shares, out)
-    report = folder / "eval" / f"{recipe.data.dataset}-test"
-    return Row(
-        row, recipe, _parameters(recipe), folder, report, _state(folder, report, recipe), shares
-    )
-
-
-def _parameters(recipe: Recipe) -> int:
-    from mmfe_restore.model import Restorer, count_parameters
-
-    with torch.device("meta"):
-        return count_parameters(Restorer(recipe.model))
-
-
-def _state(folder: Path, report: Path, recipe: Recipe) -> str:
-    file = folder / "recipe.yaml"
-    if not file.is_file():
-        return "missing"
-    if not _holds(folder, recipe):
-        raise UsageError(
-            f"{folder} holds a run of another recipe than this table's row",
-            expected=f"a run of {recipe.name} with the same --set",
-            remedy="choose another place with --out, or remove the folder",
-        )
-    if (report / METRICS).is_file():
-        _check_judged(folder, report, recipe)
-        return "evaluated"
-    return "trained" if (folder / "model" / "config.json").is_file() else "started"
-
-
-def _check_judged(folder: Path, report: Path, recipe: Recipe) -> None:
-    """One table, one way to measure: a row may have been judged by hand in between."""
-    about = read_report(report).about
-    guided = bool(recipe.model.reads)
-    expected = {
-        "protocol": recipe.eval.protocol,
-        "guide": recipe.guide.name if guided else None,
-        "view": recipe.eval.view if guided else None,
-    }
-    found = {name: about.get(name) for name in expected}
-    if found != expected:
-        raise UsageError(
-            f"{report} was judged in another way than this table's rows are",
-            got=", ".join(f"{name} {value}" for name, value in found.items()),
-            expected=", ".join(f"{name} {value}" for name, value in expected.items()),
-            remedy=f"mmfe eval --checkpoint {folder} --force, with the --root and --cache of this "
-            "command",
-        )
+        full = identity(load_recipe(REFERENCE, overrides))
+    except UsageError:
+        return rows[0]
+    return next((row for row in rows if identity(row.recipe) == full), rows[0])
 
 
 def _check_distinct(rows: Sequence[Row], overrides: Sequence[str]) -> None:
@@ -279,10 +161,8 @@ def _needs(rows: Sequence[Row], cache: Path | None) -> tuple[CacheNeed, ...]:
         if not row.recipe.model.reads:
             continue
         guide, dataset = row.recipe.guide.name, row.recipe.data.dataset
-        for split, views in (
-            ("train", row.recipe.training_views),
-            ("test", (row.recipe.eval.view,)),
-        ):
+        judged = tuple(judgement.view for judgement in row.runs[0].judgements)
+        for split, views in (("train", row.recipe.training_views), ("test", judged)):
             path = find_store(row.recipe, dataset, split, cache)
             wanted.setdefault((guide, split, path), {}).update(dict.fromkeys(views))
     return tuple(

@@ -181,7 +181,7 @@ def compare(a: SavedReport, b: SavedReport, figure: Figure = "psnr", most: int =
     Raises:
         UsageError: they were measured differently, or are of other images.
     """
-    _check_comparable(a, b)
+    check_comparable(a, b)
     theirs = {score.id: score for score in b.scores}
     pairs = [(score, theirs[score.id]) for score in a.scores]
     used = [
@@ -280,7 +280,12 @@ def _difference(x: ImageScore, y: ImageScore, figure: Figure) -> ImageScore:
     return ImageScore(x.id, x.label, x.scene, x.height, x.width, values)
 
 
-def _check_comparable(a: SavedReport, b: SavedReport) -> None:
+def check_comparable(a: SavedReport, b: SavedReport) -> None:
+    """Refuse two evaluations that were measured differently, or are of other images.
+
+    Raises:
+        UsageError: names what differs.
+    """
     for name in _SAME:
         if a.about.get(name) != b.about.get(name):
             raise UsageError(

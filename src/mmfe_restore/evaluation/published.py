@@ -32,6 +32,8 @@ class PublishedRow:
         recipe: the recipe here that the row belongs to; None for a peer's method.
         parameters: printed, in millions.
         latency: printed, in seconds.
+        also_as_trained: whether the row is also judged at the view of its last training stage,
+            where that differs from the view of the others.
     """
 
     method: str
@@ -40,6 +42,7 @@ class PublishedRow:
     recipe: str | None = None
     parameters: float | None = None
     latency: float | None = None
+    also_as_trained: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,4 +114,5 @@ def _row(raw: Mapping[str, Any], columns: tuple[str, ...]) -> PublishedRow:
         recipe=raw.get("recipe"),
         parameters=raw.get("parameters"),
         latency=raw.get("latency"),
+        also_as_trained=raw.get("also_as_trained", False),
     )

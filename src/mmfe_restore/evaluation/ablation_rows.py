@@ -1,0 +1,231 @@
+"""The rows of an ablation: their trainings, one a seed, where each lies and how far it has come."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import yaml
+
+from mmfe_cache.errors import UsageError
+from mmfe_cache.parsing import DuplicateKeyError, parse_yaml
+from mmfe_restore.evaluation.compare import read_report
+from mmfe_restore.evaluation.published import PublishedRow, published_tables
+from mmfe_restore.evaluation.report import METRICS
+from mmfe_restore.recipes import Recipe, load_recipe, recipe_from_dict, recipe_settings
+
+STATES = ("missing", "started", "trained", "evaluated")
+"""How far a training can have come, in order."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One evaluation of one training.
+
+    Attributes:
+        view: that the guide's embeddings are read at.
+        folder: of its report.
+        done: whether the report is there.
+    """
+
+    view: str
+    folder: Path
+    done: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of a row.
+
+    Attributes:
+        recipe: with the overrides and this training's seed.
+        out: its folder.
+        judgements: the row's own first.
+        state: one of `STATES`.
+    """
+
+    recipe: Recipe
+    out: Path
+    judgements: tuple[Judgement, ...]
+    state: str
+
+    @property
+    def report(self) -> Path:
+        """The folder of the evaluation at the recipe's own view."""
+        return self.judgements[0].folder
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table and how far it has come.
+
+    Attributes:
+        published: as printed.
+        recipe: with the overrides; its seed is that of the first run.
+        parameters: of the network, counted.
+        runs: its trainings, in the order of their seeds.
+        shares: recipes of this and other tables that are the same training, labels aside.
+    """
+
+    published: PublishedRow
+    recipe: Recipe
+    parameters: int
+    runs: tuple[Run, ...]
+    shares: tuple[str, ...] = ()
+
+    @property
+    def state(self) -> str:
+        """That of the training which has come least far."""
+        return min((run.state for run in self.runs), key=STATES.index)
+
+
+def make_row(
+    row: PublishedRow,
+    overrides: Sequence[str],
+    out: Path,
+    equal: Mapping[str, Sequence[str]],
+    seeds: int,
+) -> Row:
+    """Look a row up on the disk.
+
+    Args:
+        row: as printed.
+        overrides: as ``--set`` takes them.
+        out: the folder of all runs.
+        equal: the names of all tables' recipes by their `identity`.
+        seeds: how many trainings it has: the recipe's seed and those that follow.
+
+    Raises:
+        UsageError: a run of another recipe lies in its place, or was judged in another way.
+    """
+    assert row.recipe is not None, "every row of an ablation names its recipe"
+    recipe = load_recipe(row.recipe, overrides)
+    shares = tuple(name for name in equal.get(identity(recipe), ()) if name != row.recipe)
+    runs = tuple(
+        _run(row, replace(recipe, train=replace(recipe.train, seed=seed)), shares, out, step)
+        for step, seed in enumerate(range(recipe.train.seed, recipe.train.seed + seeds))
+    )
+    return Row(row, recipe, _parameters(recipe), runs, shares)
+
+
+def identity(recipe: Recipe) -> str:
+    """What a recipe trains, as text: two recipes of equal text train the same model.
+
+    Its labels are left out: a name or description changes nothing that is computed.
+    """
+    return json.dumps(recipe_settings(recipe), sort_keys=True)
+
+
+def equal_recipes(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """The names of the published rows' recipes by what they train."""
+    names = dict.fromkeys(
+        row.recipe for table in published_tables().values() for row in table.rows if row.recipe
+    )
+    found: dict[str, list[str]] = {}
+    for name in names:
+        try:
+            recipe = load_recipe(name, overrides)
+        except UsageError:
+            continue  # another table's row that these overrides do not fit
+        found.setdefault(identity(recipe), []).append(name)
+    return found
+
+
+def _run(row: PublishedRow, recipe: Recipe, shares: Sequence[str], out: Path, step: int) -> Run:
+    assert row.recipe is not None
+    suffix = f"-seed{recipe.train.seed}" if step else ""
+    folder = _place(row.recipe, recipe, shares, out, suffix)
+    views = (recipe.eval.view, *_further_views(row, recipe))
+    judgements = tuple(_judgement(folder, recipe, view) for view in views)
+    return Run(recipe, folder, judgements, _state(folder, judgements, recipe))
+
+
+def _further_views(row: PublishedRow, recipe: Recipe) -> tuple[str, ...]:
+    """The view of the last stage, for a row that is also to be judged as it was trained."""
+    if not row.also_as_trained or not recipe.model.reads:
+        return ()
+    trained = recipe.stage_views(recipe.train.stages[-1])[0]
+    return () if trained == recipe.eval.view else (trained,)
+
+
+def _judgement(folder: Path, recipe: Recipe, view: str) -> Judgement:
+    # Beside eval/, not in it: a run with one report there is its own name for `mmfe compare`.
+    own = view == recipe.eval.view
+    above = folder / ("eval" if own else f"eval-at-{view.replace('@', '-').replace('#', '-')}")
+    report = above / f"{recipe.data.dataset}-test"
+    return Judgement(view, report, (report / METRICS).is_file())
+
+
+def _place(name: str, recipe: Recipe, shares: Sequence[str], out: Path, suffix: str) -> Path:
+    """Its own folder, or that of an equal run which is there already."""
+    own = out / f"{name}{suffix}"
+    if (own / "recipe.yaml").is_file():
+        return own
+    others = (out / f"{other}{suffix}" for other in shares)
+    equal = [folder for folder in others if _holds(folder, recipe)]
+    finished = [folder for folder in equal if (folder / "model" / "config.json").is_file()]
+    return (*finished, *equal, own)[0]
+
+
+def _holds(folder: Path, recipe: Recipe) -> bool:
+    there = _recipe_in(folder)
+    return there is not None and identity(there) == identity(recipe)
+
+
+def _recipe_in(folder: Path) -> Recipe | None:
+    """The recipe of a run; None where there is none that can be read."""
+    try:
+        file = folder / "recipe.yaml"
+        return recipe_from_dict(parse_yaml(file.read_text(encoding="utf-8"), file))
+    except DuplicateKeyError:
+        raise
+    except (OSError, UsageError, yaml.YAMLError, ValueError):
+        return None
+
+
+def _parameters(recipe: Recipe) -> int:
+    from mmfe_restore.model import Restorer, count_parameters
+
+    with torch.device("meta"):
+        return count_parameters(Restorer(recipe.model))
+
+
+def _state(folder: Path, judgements: Sequence[Judgement], recipe: Recipe) -> str:
+    file = folder / "recipe.yaml"
+    if not file.is_file():
+        return "missing"
+    if not _holds(folder, recipe):
+        raise UsageError(
+            f"{folder} holds a run of another recipe than this table's row",
+            expected=f"a run of {recipe.name} with the same --set",
+            remedy="choose another place with --out, or remove the folder",
+        )
+    for judgement in judgements:
+        if judgement.done:
+            _check_judged(folder, judgement, recipe)
+    if all(judgement.done for judgement in judgements):
+        return "evaluated"
+    return "trained" if (folder / "model" / "config.json").is_file() else "started"
+
+
+def _check_judged(folder: Path, judgement: Judgement, recipe: Recipe) -> None:
+    """One table, one way to measure: a row may have been judged by hand in between."""
+    about = read_report(judgement.folder).about
+    guided = bool(recipe.model.reads)
+    expected = {
+        "protocol": recipe.eval.protocol,
+        "guide": recipe.guide.name if guided else None,
+        "view": judgement.view if guided else None,
+    }
+    found = {name: about.get(name) for name in expected}
+    if found != expected:
+        raise UsageError(
+            f"{judgement.folder} was judged in another way than this table's rows are",
+            got=", ".join(f"{name} {value}" for name, value in found.items()),
+            expected=", ".join(f"{name} {value}" for name, value in expected.items()),
+            remedy=f"mmfe eval --checkpoint {folder} --force, with the --root and --cache of this "
+            "command",
+        )
