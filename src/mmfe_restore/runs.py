@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmfe_cache.errors import MmfeError, UsageError
-from mmfe_cache.guides.registry import find_guide
+from mmfe_cache.errors import UsageError
+from mmfe_cache.guides.registry import GUIDES
+from mmfe_cache.guides.timm_models import RANDOM, TIMM
 from mmfe_restore.model.shipped import shipped_folder
 
 if TYPE_CHECKING:
@@ -78,13 +79,23 @@ def guide_record(name: str, folder: Path) -> dict[str, str] | None:
         Its absolute path, and the one from ``folder``, which holds where both have moved
         together; None for a guide of the registry, and where there is none.
     """
-    try:
-        if not find_guide(name).local:
-            return None
-    except MmfeError:
+    _, path = split_guide(name)
+    if path is None or not path.exists():
         return None
-    absolute = Path(name).resolve()
+    absolute = path.resolve()
     return {"absolute": str(absolute), "relative": os.path.relpath(absolute, folder.resolve())}
+
+
+def split_guide(name: str) -> tuple[str, Path | None]:
+    """A guide's name as what stands before a path in it, and that path.
+
+    The path is None for a guide that is none of the user's own: one of the registry, or an
+    encoder of timm with its published weights.
+    """
+    if name.startswith(TIMM):
+        encoder, equals, weights = name.partition(",weights=")
+        return encoder + equals, Path(weights) if weights and weights != RANDOM else None
+    return "", None if name in GUIDES else Path(name)
 
 
 def find_recorded_guide(recipe: Recipe, config: Mapping[str, Any], folder: Path) -> Recipe:
@@ -102,11 +113,11 @@ def find_recorded_guide(recipe: Recipe, config: Mapping[str, Any], folder: Path)
         the guide is nowhere, the recipe names the absolute path at which it lay in training.
     """
     recorded = config.get(GUIDE_PATH)
-    if not isinstance(recorded, dict):
+    before, named = split_guide(recipe.guide.name)
+    if not isinstance(recorded, dict) or named is None:
         return recipe
     places = [Path(str(recorded.get("absolute"))), folder / str(recorded.get("relative"))]
     found = next((place for place in places if place.exists()), places[0])
-    named = Path(recipe.guide.name)
     if named.exists() and (not found.exists() or named.samefile(found)):
         return recipe
-    return replace(recipe, guide=replace(recipe.guide, name=str(found.resolve())))
+    return replace(recipe, guide=replace(recipe.guide, name=f"{before}{found.resolve()}"))

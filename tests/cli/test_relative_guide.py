@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from skimage import data as photographs
 from mmfe_cli.app import run
 from mmfe_restore import Restorer, load_recipe
 from mmfe_restore.evaluation.checkpoint import read_recipe_of
+from mmfe_restore.runs import find_recorded_guide, guide_record
 
 GUIDE = "my-scene.safetensors"
 
@@ -116,3 +118,33 @@ def test_a_checkpoint_saved_again_still_knows_its_guide(trained, tmp_path, monke
 def test_the_guide_here_is_meant_where_it_lies_where_the_recipe_says(trained, monkeypatch):
     monkeypatch.chdir(trained)
     assert read_recipe_of(trained / "runs/mine/model").guide.name == GUIDE
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("toy", "toy"),
+        ("../guides/qwen2.5-vl", "../guides/qwen2.5-vl"),
+        ("timm:resnet18,pool=last,weights=w.pth", "w.pth"),
+        ("timm:resnet18,weights=random", None),
+        ("timm:resnet18", None),
+        ("qwen2.5-vl-3b", None),
+        ("scene", None),
+    ],
+)
+def test_the_path_in_a_guides_name(name, path, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Path("scene").mkdir()  # a folder of a guide's name is not that guide
+    if path is not None:
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).touch()
+    record = guide_record(name, tmp_path / "runs/mine/model")
+    if path is None:
+        assert record is None
+        return
+    recipe = load_recipe("demo")
+    recipe = replace(recipe, guide=replace(recipe.guide, name=name))
+    monkeypatch.chdir(tmp_path)
+    found = find_recorded_guide(recipe, {"guide_path": record}, tmp_path / "runs/mine/model")
+    assert found.guide.name == name.replace(path, str((tmp_path / "here" / path).resolve()))

@@ -71,7 +71,14 @@ def is_local(info: GuideInfo, name_or_dir: str | Path | None = None) -> bool:
     if info.repository is None and not (info.local and Path(name_or_dir).is_dir()):
         return True  # it comes with mmfe, or is one file
     try:
-        find_checkpoint(info, name_or_dir)
+        if info.kind == "timm":
+            from mmfe_cache.guides.timm_encoder import find_weights
+            from mmfe_cache.guides.timm_models import TimmName, find_encoder
+
+            name = TimmName.parse(str(name_or_dir))
+            find_weights(name, find_encoder(name.model))
+        else:
+            find_checkpoint(info, name_or_dir)
     except GuideError:
         return False
     return True

@@ -22,12 +22,13 @@ CHARACTERS_A_TOKEN = 5
 
 
 class GuideOutline(PixelGuide):
-    """An MLLM guide without its weights: it counts the tokens that the guide would read.
+    """A guide without its weights: it counts the tokens that the guide would read.
 
     Attributes:
         download: bytes of weights that are still to be fetched; None where unknown.
-        exact: whether the checkpoint's own tokenizer and processor do the counting. Without them
-            the published processor is assumed and the question's tokens are estimated.
+        exact: whether the checkpoint's own tokenizer and processor do the counting, or there is
+            nothing to count, in a guide without language. Else the published processor is assumed
+            and the question's tokens are estimated.
 
     Args:
         info: what the registry says of the guide.
@@ -45,11 +46,15 @@ class GuideOutline(PixelGuide):
         super().__init__(info.name, info.dim, None, torch.device("cpu"))
         module, _, name = info.implementation.partition(":")
         kind = getattr(import_module(module), name)
-        assert issubclass(kind, MllmGuide)
-        self._kind: type[MllmGuide] = kind
+        self._kind: type[MllmGuide] | None = kind if issubclass(kind, MllmGuide) else None
+        self._sizes: dict[tuple[int, int], int] = {}
+        self._processor: Any = None
+        self._question = 0
+        if self._kind is None:
+            self.exact, self.download = True, info.download
+            return
         self._config = {} if directory is None else read_config(directory)
         self.download = missing_download(info, directory)
-        self._processor: Any = None
         if directory is not None and _can_count(directory):
             self._processor = load_processor(directory, kind.processor_class)
             text = conversation(self._processor, prompt, directory)
@@ -58,11 +63,12 @@ class GuideOutline(PixelGuide):
         else:
             self._question = kind.turn_tokens + -(-len(prompt) // CHARACTERS_A_TOKEN)
         self.exact = self._processor is not None
-        self._sizes: dict[tuple[int, int], int] = {}
 
     def prepare(self, image: ImageArray) -> int:
         """How many image tokens a picture (H, W, 3) becomes."""
         height, width = check_image(image).shape[:2]
+        if self._kind is None:
+            return 0
         if (height, width) not in self._sizes:
             self._sizes[height, width] = self._kind.image_tokens(
                 self._processor, self._config, height, width
@@ -89,7 +95,7 @@ class GuideOutline(PixelGuide):
 
 
 def outline_guide(name_or_dir: str | Path, prompt: str | None = None) -> GuideOutline:
-    """The outline of an MLLM guide, whose weights need not be here.
+    """The outline of a guide whose weights need not be here.
 
     Args:
         name_or_dir: as for `load_guide`.

@@ -230,7 +230,7 @@ def load_encoder(name: TimmName, encoder: Encoder) -> tuple[nn.Module, str, str]
             torch.manual_seed(0)
             network, place = make_features(name.model), "random, seed 0"
     else:
-        path = _find_weights(name, encoder)
+        path = find_weights(name, encoder)
         try:
             tensors = _in_order(name.model, _read(path))
             # Strictly into the whole model first: a model that gives features forgives what lacks.
@@ -249,7 +249,7 @@ def load_encoder(name: TimmName, encoder: Encoder) -> tuple[nn.Module, str, str]
     return network.eval().requires_grad_(False), digest.hexdigest(), place
 
 
-def _find_weights(name: TimmName, encoder: Encoder) -> Path:
+def find_weights(name: TimmName, encoder: Encoder) -> Path:
     """The file of weights that is meant; nothing is downloaded here.
 
     Raises:

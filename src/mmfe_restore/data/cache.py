@@ -22,6 +22,7 @@ from mmfe_cache.guides.registry import find_guide
 from mmfe_cache.seeds import generator
 from mmfe_cache.store import store_path
 from mmfe_restore.recipes import Recipe
+from mmfe_restore.runs import split_guide
 
 if TYPE_CHECKING:
     from mmfe_cache.store import CacheReader
@@ -65,7 +66,8 @@ def find_store(recipe: Recipe, dataset: str, split: str, cache: Path | None) -> 
     if cache is not None and is_store(cache):
         return cache
     path = store_path(dataset, split, recipe.guide.name, root=cache)
-    if not path.exists() and not _is_here(recipe.guide.name):
+    _, own = split_guide(recipe.guide.name)
+    if own is not None and not own.exists() and not path.exists():
         raise CacheError(
             "the guide is not here, and its caches are named after what is in it",
             got=recipe.guide.name,
@@ -73,16 +75,6 @@ def find_store(recipe: Recipe, dataset: str, split: str, cache: Path | None) -> 
             remedy=f"name the cache: --cache {path.parent}/{guide_name(recipe)}-HASH.zarr",
         )
     return path
-
-
-def _is_here(guide: str) -> bool:
-    try:
-        find_guide(guide)
-    except UsageError:
-        return False
-    except MmfeError:  # here, and damaged
-        return True
-    return True
 
 
 def build_command(
@@ -118,7 +110,11 @@ def guide_name(recipe: Recipe) -> str:
         return find_guide(recipe.guide.name).name
     except MmfeError:
         # The guide's own files need not lie on a training machine.
-        path = Path(recipe.guide.name)
+        encoder, path = split_guide(recipe.guide.name)
+        if path is None:
+            return recipe.guide.name
+        if encoder:
+            return encoder.removesuffix(",weights=")
         return path.stem if path.suffix == ".safetensors" else path.name
 
 

@@ -105,3 +105,12 @@ def test_guides_that_come_with_the_package_need_no_outline(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "scene").mkdir()  # a folder of that name is not the guide
     assert is_local(find_guide("scene"), "scene")
+
+
+def test_an_encoder_without_weights_reads_no_tokens(hub):
+    info = find_guide("timm:resnet18")
+    assert not is_local(info, "timm:resnet18")
+    untrained = "timm:resnet18,weights=random"
+    assert is_local(find_guide(untrained), untrained)
+    outline = outline_guide("timm:resnet18")
+    assert (outline.dim, outline.sequence_tokens(outline.prepare(PICTURES[0]))) == (info.dim, 0)
