@@ -96,7 +96,7 @@ def repair(
     prompt: Annotated[str | None, typer.Option(help="The prompt, likewise.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"],
+        Literal["auto", "float32", "tf32", "bfloat16", "float16"],
         typer.Option(help="Precision of the guide, as when the cache was built."),
     ] = "auto",
     workers: Annotated[int | None, typer.Option(help="Threads that prepare images.")] = None,

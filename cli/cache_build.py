@@ -67,7 +67,7 @@ def command(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"],
+        Literal["auto", "float32", "tf32", "bfloat16", "float16"],
         typer.Option(help="Precision of the guide; auto is bfloat16 on a GPU."),
     ] = "auto",
     prompt: Annotated[str | None, typer.Option(help="What the guide is asked.")] = None,

@@ -1,10 +1,12 @@
 """Devices that are not there, memory that is short, and who started this process."""
 
+from contextlib import suppress
+
 import pytest
 import torch
 
 from mmfe_cache.errors import UsageError
-from mmfe_cache.machine import Processes, is_out_of_memory, pick_device
+from mmfe_cache.machine import Processes, float32_products, is_out_of_memory, pick_device
 
 
 @pytest.mark.parametrize("name", ["banana", "", "mps", "meta", "cuda:99", "xpu", "cuda:-1"])
@@ -66,3 +68,20 @@ def test_the_launcher_is_read_from_the_environment(monkeypatch, environment, exp
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert Processes.detect() == expected
+
+
+def tf32():
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_tf32_is_as_wanted_inside_the_block_and_as_before_after_it(wanted):
+    before = tf32()
+    assert before == (False, True)  # PyTorch's default, which is neither
+    with float32_products(tf32=wanted):
+        assert tf32() == (wanted, wanted)
+        with suppress(ValueError), float32_products(tf32=not wanted):
+            assert tf32() == (not wanted, not wanted)
+            raise ValueError
+        assert tf32() == (wanted, wanted)
+    assert tf32() == before

@@ -13,11 +13,15 @@ from mmfe_cache.guides.toy import make_tiny
 
 scratch = Path(sys.argv[1])
 CARD = torch.device("cuda", torch.cuda.device_count() - 1)
-SIDES = {"scene": (224, 256), "qwen2.5-vl": (56,), "fastvlm": (56,)}
+SIDES = {"scene": (224, 256), "timm": (64,), "qwen2.5-vl": (56,), "fastvlm": (56,)}
 FOUND = {}
 for kind, sides in SIDES.items():
-    where = kind if kind == "scene" else make_tiny(scratch / kind, kind=kind)
-    guide = load_guide(where, device=str(CARD))
+    if kind == "scene":
+        guide = load_guide("scene", device=str(CARD))
+    elif kind == "timm":
+        guide = load_guide("timm:resnet10t", weights="random", device=str(CARD))
+    else:
+        guide = load_guide(make_tiny(scratch / kind, kind=kind), device=str(CARD))
     # More pixels than `scene` runs at once, and two sizes in turns: parts that are put in order.
     pictures = [np.zeros((side, side, 3), np.uint8) for side in sides] * (
         20 if kind == "scene" else 2

@@ -41,7 +41,7 @@ def test_weights_on_a_wrong_device_are_seen(faults):
 
 def test_from_the_second_batch_on_encoding_waits_for_its_results_alone(on_null_gpu, tmp_path):
     found = on_null_gpu("encode.py", tmp_path, cards=2)
-    assert set(found) == {"scene", "qwen2.5-vl", "fastvlm"}
+    assert set(found) == {"scene", "timm", "qwen2.5-vl", "fastvlm"}
     for guide, batches in found.items():
         for batch in batches[1:]:
             assert batch["started"]["waits"] == batch["started"]["pageable"] == 0, guide

@@ -26,6 +26,7 @@ class Steps(Callback):
             self.seen.__exit__()
             STEPS[-1].update(self.seen.now())
         STEPS.append({"side": batch.degraded.shape[-1], "device": str(batch.degraded.device)})
+        STEPS[-1]["tf32"] = torch.backends.cudnn.allow_tf32
         self.seen = Watched().__enter__()
 
 

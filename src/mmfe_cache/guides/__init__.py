@@ -51,8 +51,9 @@ def load_guide(
         name_or_dir: a name of ``GUIDES``, ``"timm:MODEL"``, a directory in Hugging Face format, or
             a file written by ``mmfe guide train`` or ``mmfe guide distill``.
         device: ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
-        precision: ``"auto"`` (bfloat16 on a GPU, float32 on a CPU), ``"float32"``,
-            ``"bfloat16"`` or ``"float16"``; ``scene`` and ``oracle`` always compute in float32.
+        precision: ``"auto"`` (bfloat16 on a GPU, float32 on a CPU), ``"float32"``, ``"tf32"``
+            (float32 whose products a GPU rounds), ``"bfloat16"`` or ``"float16"``; ``scene`` and
+            ``oracle`` always compute in float32.
         prompt: the question put to an MLLM; None asks the paper's.
         weights: the file of a timm encoder's weights, or ``"random"``; the same as
             ``"timm:MODEL,weights=FILE"``.

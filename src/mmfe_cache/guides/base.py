@@ -14,7 +14,7 @@ from torch import Tensor
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import GuideError, UsageError
 from mmfe_cache.guides.registry import GuideInfo
-from mmfe_cache.machine import pick_device
+from mmfe_cache.machine import float32_products, pick_device
 from mmfe_cache.samples import ImageArray, Sample
 
 
@@ -142,10 +142,11 @@ def guide_calls() -> int:
     return _COUNT[0]
 
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
 
 _DTYPES = {
     "float32": torch.float32,
+    "tf32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
@@ -155,13 +156,19 @@ def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """Turn ``"auto"`` into bfloat16 on a GPU and float32 elsewhere.
 
     Raises:
-        UsageError: there is no such precision.
+        UsageError: there is no such precision, or the device has none such.
     """
     if precision == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     if precision not in _DTYPES:
         raise UsageError(
             "unknown precision", got=repr(precision), expected=f"auto, {', '.join(_DTYPES)}"
+        )
+    if precision == "tf32" and device.type != "cuda":
+        raise UsageError(
+            "TF32 is arithmetic of NVIDIA's GPUs",
+            got=f"--precision tf32 on {device}",
+            expected="--precision float32, which gives the same numbers to three digits",
         )
     return _DTYPES[precision]
 
@@ -178,10 +185,14 @@ class PixelGuide(ABC):
         reads: always ``"pixels"``.
         takes_prompt: whether it is asked a question.
         calls: how many samples this object has encoded so far.
+        dtype: of its weights and arithmetic.
+        tf32: whether its float32 products may run in TF32; the fingerprint says where they do.
     """
 
     reads: Literal["pixels", "severities"] = "pixels"
     takes_prompt: ClassVar[bool] = False
+    dtype: torch.dtype = torch.float32
+    tf32: bool = False
     _network: Any = None
 
     def __init__(self, name: str, dim: int, network: Any, device: torch.device) -> None:
@@ -225,6 +236,11 @@ class PixelGuide(ABC):
         weights = Path(name_or_dir) if info.local else None
         return cls(weights, device=pick_device(device))  # pyright: ignore[reportCallIssue, reportArgumentType]
 
+    @property
+    def precision(self) -> str:
+        """Of its arithmetic, as its fingerprint says it: a dtype's name, or ``tf32``."""
+        return "tf32" if self.tf32 else str(self.dtype).removeprefix("torch.")
+
     def encode(self, images: Sequence[ImageArray]) -> Embeddings:
         """Encode B uint8 RGB images (H, W, 3) of any sizes.
 
@@ -258,7 +274,7 @@ class PixelGuide(ABC):
         if not groups:
             tokens = torch.zeros(0, 17, self.dim)
             return AsyncCopy(Embeddings(tokens, tokens.clone(), torch.zeros(0, self.dim)))
-        with torch.inference_mode():
+        with torch.inference_mode(), float32_products(tf32=self.tf32):
             parts = [
                 self._encode_batch([prepared[i] for i in indices]) for indices in groups.values()
             ]

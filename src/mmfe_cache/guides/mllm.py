@@ -111,7 +111,7 @@ class MllmGuide(PixelGuide):
     ) -> None:
         if not prompt.strip():
             raise UsageError("the prompt is empty", expected="a question about the image")
-        self.dtype = pick_dtype(precision, device)
+        self.dtype, self.tf32 = pick_dtype(precision, device), precision == "tf32"
         self.prompt = prompt
         self._directory = directory
         self._info = info
@@ -215,7 +215,7 @@ class MllmGuide(PixelGuide):
             "processor": type(self._processor.image_processor).__name__,
             "prompt": self.prompt,
             "pooling": "mean + 4x4 grid of image tokens; mean + 16 runs of all tokens; last token",
-            "dtype": str(self.dtype).removeprefix("torch."),
+            "dtype": self.precision,
         }
 
     def describe(self) -> Mapping[str, Any]:
@@ -227,7 +227,7 @@ class MllmGuide(PixelGuide):
             "licence": self._info.licence,
             "weights": str(self._directory),
             "prompt": self.prompt,
-            "dtype": str(self.dtype).removeprefix("torch."),
+            "dtype": self.precision,
             "device": str(self.device),
         }
 

@@ -75,7 +75,7 @@ class TimmGuide(PixelGuide):
         self, name: TimmName, *, device: torch.device, precision: Precision = "auto"
     ) -> None:
         self._encoder = find_encoder(name.model)
-        self.dtype = pick_dtype(precision, device)
+        self.dtype, self.tf32 = pick_dtype(precision, device), precision == "tf32"
         network, self._digest, self._weights = load_encoder(name, self._encoder)
         self._pool: Literal["stages", "last"] = name.pool
         if device.type == "cpu" and self.dtype == torch.float32:
@@ -132,7 +132,7 @@ class TimmGuide(PixelGuide):
             "size": f"at most {MAX_PIXELS} pixels" if encoder.size is None else list(encoder.size),
             "mean": list(encoder.mean),
             "spread": list(encoder.spread),
-            "dtype": str(self.dtype).removeprefix("torch."),
+            "dtype": self.precision,
         }
 
     def describe(self) -> Mapping[str, Any]:
@@ -144,7 +144,7 @@ class TimmGuide(PixelGuide):
             "licence": self._encoder.licence,
             "weights": self._weights,
             "model": self._encoder.model,
-            "dtype": str(self.dtype).removeprefix("torch."),
+            "dtype": self.precision,
             "device": str(self.device),
         }
 
@@ -163,7 +163,7 @@ class TimmGuide(PixelGuide):
 
     def _tokens(self, prepared: Sequence[ImageArray]) -> Tensor:
         """(B, 17, D): the whole picture, then its cells."""
-        batch = torch.from_numpy(np.stack(prepared)).to(self.device).permute(0, 3, 1, 2)
+        batch = self._to_device(prepared).permute(0, 3, 1, 2)
         maps = self._maps(((batch.float() - self._mean) / self._spread).to(self.dtype))
         if self._pool == "last":
             return pool_grid(maps[-1].permute(0, 2, 3, 1))

@@ -17,7 +17,7 @@ from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import DataError, ModelError
 from mmfe_cache.guides import GUIDES
 from mmfe_cache.guides.base import guide_calls
-from mmfe_cache.machine import pick_device
+from mmfe_cache.machine import float32_products, pick_device
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray, Sample, SampleSet
 from mmfe_cache.views import View
@@ -181,7 +181,11 @@ class _Run:
         self.pictures: dict[int, Pictures] = {}
 
     def judge(self, pairs: list[Pair]) -> None:
-        """Restore and score images of one size and label."""
+        """Restore and score images of one size and label, in true float32."""
+        with float32_products():
+            self._judge(pairs)
+
+    def _judge(self, pairs: list[Pair]) -> None:
         device = next(self.restorer.parameters()).device
         degraded = torch.cat([to_tensor(pair.degraded) for pair in pairs]).to(device)
         clean = torch.cat([to_tensor(pair.clean) for pair in pairs]).to(device)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmfe_cache.errors import DataError, ModelError, UsageError
+from mmfe_cache.machine import float32_products
 
 if TYPE_CHECKING:
     from mmfe_cache.embeddings import Embeddings
@@ -80,6 +81,7 @@ def restore_image(
     halved = {"bf16": torch.bfloat16, "16": torch.float16}.get(precision)
     with (
         torch.inference_mode(),
+        float32_products(),
         torch.autocast(device.type, dtype=halved, enabled=halved is not None),
     ):
         if isinstance(tile, int):

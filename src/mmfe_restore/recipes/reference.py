@@ -110,7 +110,7 @@ def _documented(schema: type[Any]) -> tuple[str, dict[str, str]]:
 _ALIASES = {
     "Guidance": "image, joint or none",
     "ExpertDomain": "frequency, spatial or none",
-    "Precision": "auto, 32, 64, bf16 or 16",
+    "Precision": "auto, 32, tf32, 64, bf16 or 16",
     "Tokens": "grid or mean",
     "dict[str, int]": "label to number",
     "tuple[int, int, int, int]": "four numbers",

@@ -9,7 +9,7 @@ from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName, Tokens
 
 Guidance = Literal["image", "joint", "none"]
 ExpertDomain = Literal["frequency", "spatial", "none"]
-Precision = Literal["auto", "32", "64", "bf16", "16"]
+Precision = Literal["auto", "32", "tf32", "64", "bf16", "16"]
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,8 @@ class TrainConfig:
         learning_rate: at the start; it falls to 0 along one cosine over the whole run.
         betas: of Adam.
         seed: of everything random in the run.
-        precision: ``auto`` is bf16 on CUDA and float32 on a CPU.
+        precision: ``auto`` is bf16 on CUDA and float32 on a CPU; ``tf32`` is float32 whose products
+            a GPU rounds to 10 bits.
         accumulate: micro-batches that one global batch is split into, per process.
         activation_checkpointing: recompute activations in the backward pass to save memory.
         compile: compile the network: ``auto`` does on CUDA.

@@ -75,7 +75,13 @@ class Machine:
         chosen = recipe.train.precision
         if chosen == "auto":
             chosen = "bf16" if self.accelerator == "cuda" else "32"
-        names = {"32": "32-true", "64": "64-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+        names = {
+            "32": "32-true",
+            "tf32": "32-true",
+            "64": "64-true",
+            "bf16": "bf16-mixed",
+            "16": "16-mixed",
+        }
         return names[chosen]
 
     def may_hold(self, recipe: Recipe) -> bool:

@@ -16,6 +16,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
 from mmfe_cache.guides.base import guide_calls
+from mmfe_cache.machine import float32_products
 from mmfe_cache.packing import unpacked_cost
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.threads import VARIABLE
@@ -207,7 +208,11 @@ class _Run:
             own = [watch, saver] if validate is None else [watch, validate, saver]
             trainer = self._trainer([RankFailure(), *own, *callbacks])
             try:
-                with memory_explained(self.recipe, self.machine, task):
+                tf32 = self.recipe.train.precision == "tf32"
+                with (
+                    memory_explained(self.recipe, self.machine, task),
+                    float32_products(tf32=tf32),
+                ):
                     trainer.fit(
                         task,
                         train_dataloaders=self.batches,

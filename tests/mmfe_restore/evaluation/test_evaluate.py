@@ -53,6 +53,16 @@ def test_equals_a_plain_loop(samples, guided, cache):
                 assert values[f"{prefix}ssim_{window}"] == pytest.approx(ssim, abs=1e-5)
 
 
+def test_the_network_runs_in_true_float32(unguided, samples):
+    restorer, recipe = unguided
+    seen = []
+    allowed = torch.backends.cuda.matmul, torch.backends.cudnn
+    hook = restorer.register_forward_hook(lambda *_: seen.append([b.allow_tf32 for b in allowed]))
+    evaluate(restorer, recipe, samples, None, device="cpu")
+    hook.remove()
+    assert seen and all(one == [False, False] for one in seen)
+
+
 def test_average_is_the_mean_of_class_means(guided, cache, samples):
     restorer, recipe = guided
     uneven = replace(samples, samples=samples.samples[:-2])

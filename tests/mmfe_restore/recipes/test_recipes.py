@@ -179,7 +179,7 @@ def test_an_override_inside_a_single_value_is_refused(first):
         load_recipe("cdd11", [first, "data.repeats.low=2"])
 
 
-@pytest.mark.parametrize("precision", ["32", "16", "bf16", "'64'"])
+@pytest.mark.parametrize("precision", ["32", "16", "bf16", "tf32", "'64'"])
 def test_a_precision_may_be_written_as_a_number(precision):
     recipe = load_recipe("cdd11", [f"train.precision={precision}"])
     assert recipe.train.precision == precision.strip("'")

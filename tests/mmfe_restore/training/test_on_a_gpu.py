@@ -20,4 +20,5 @@ def test_no_step_waits_for_the_device_or_copies_from_pageable_memory(trained):
     for step in steps:
         assert step["waits"] == step["pageable"] == 0
         assert step["device"] == "cuda:0"
+        assert not step["tf32"]
     assert trained["completed"]
