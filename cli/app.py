@@ -138,8 +138,7 @@ def run(arguments: list[str] | None = None) -> int:
             # typer has turned Ctrl-C into an exit; a command inside `mmfe demo` tells it once.
             output.VERBOSITY.told = True
             words = [w for w in arguments or sys.argv[1:] if not w.startswith("-")]
-            goes_on = " to go on" if _goes_on(words) else "; it begins anew"
-            output.error(f"interrupted; run the same command again{goes_on}")
+            output.error(f"interrupted; run the same command again{_what_then(words)}")
         return code
     except MmfeError as problem:
         if output.VERBOSITY.debug:
@@ -154,6 +153,14 @@ def run(arguments: list[str] | None = None) -> int:
         output.error(_about_files(problem))
         return 1
     return code if isinstance(code, int) else 0
+
+
+def _what_then(words: Sequence[str]) -> str:
+    """What the command does when it is given again."""
+    if not output.VERBOSITY.step:
+        return " to go on" if _goes_on(words) else "; it begins anew"
+    step = "" if _goes_on(words) else ", which begins anew; the steps before it are done"
+    return f": the demo goes on with its step '{output.VERBOSITY.step}'{step}"
 
 
 def _goes_on(words: Sequence[str]) -> bool:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from . import cache_build, output
+from . import cache_build, completion, output
+from .data_pack import FOLDER_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from mmfe_cache.samples import SampleSet
 
 app = typer.Typer(no_args_is_help=True, help="Build, inspect, verify and repair caches.")
-app.command("build")(cache_build.command)
+app.command("build", epilog=FOLDER_NAMES)(cache_build.command)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Store = Annotated[str, typer.Argument(help="The store: a .zarr folder.")]
@@ -87,12 +88,22 @@ def repair(
     path: Annotated[Path, typer.Argument(help="The store: a .zarr folder.")],
     root: Annotated[Path | None, typer.Option(help="Where the data set lies.")] = None,
     guide: Annotated[
-        str | None, typer.Option(help="The guide, where it was a checkpoint's directory.")
+        str | None,
+        typer.Option(
+            help="The guide, where it was a checkpoint's directory.",
+            autocompletion=completion.guides,
+        ),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="The data set, where the store cannot say so any more.")
+        str | None,
+        typer.Option(
+            help="The data set, where the store cannot say so any more.",
+            autocompletion=completion.datasets,
+        ),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="The split, likewise.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="The split, likewise.", autocompletion=completion.splits)
+    ] = None,
     prompt: Annotated[str | None, typer.Option(help="The prompt, likewise.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[

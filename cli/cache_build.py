@@ -24,14 +24,21 @@ DEFAULT_GUIDE = "qwen2.5-vl-3b"
 
 def command(
     dataset: Annotated[
-        str | None, typer.Option(help="The data set's name; the recipe's own without it.")
+        str | None,
+        typer.Option(
+            help="The data set's name; the recipe's own without it.",
+            autocompletion=completion.datasets,
+        ),
     ] = None,
     root: Annotated[
         Path | None,
         typer.Option(help="Where the data set lies; else $MMFE_DATA/NAME, else data/NAME."),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="train or test; without it all that are there.")
+        str | None,
+        typer.Option(
+            help="train or test; without it all that are there.", autocompletion=completion.splits
+        ),
     ] = None,
     guide: Annotated[
         str | None,
@@ -49,7 +56,11 @@ def command(
         str | None, typer.Option(help="Comma-separated, such as whole@128,crop@128#3,native.")
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Take data set, guide and views from this recipe.")
+        str | None,
+        typer.Option(
+            help="Take data set, guide and views from this recipe.",
+            autocompletion=completion.recipes,
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of this data set's caches, else cache/DATASET.")

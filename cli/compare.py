@@ -7,12 +7,24 @@ from typing import Annotated
 
 import typer
 
-from . import output
+from . import completion, output
 
 
 def command(
-    run_a: Annotated[Path, typer.Argument(help="A run, or the folder of one of its reports.")],
-    run_b: Annotated[Path, typer.Argument(help="The other; differences are B less A.")],
+    run_a: Annotated[
+        Path,
+        typer.Argument(
+            help="A run, or the folder of one of its reports.",
+            autocompletion=completion.runs,
+        ),
+    ],
+    run_b: Annotated[
+        Path,
+        typer.Argument(
+            help="The other; differences are B less A.",
+            autocompletion=completion.runs,
+        ),
+    ],
     figure: Annotated[
         str,
         typer.Option(

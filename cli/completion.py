@@ -1,8 +1,14 @@
-"""What the shell completes: names of recipes, guides, tables and data sets; imports no torch."""
+"""What the shell completes: names of data sets, guides, recipes, tables, networks and protocols.
+
+Imports no torch. Where no name begins with what was typed, the shell completes paths.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+
+PROTOCOLS = ("mmfe", "promptir", "moce-ir", "onerestore", "restormer")
+"""Their own module imports torch."""
 
 
 def _beginning(names: Iterable[str], incomplete: str) -> list[str]:
@@ -21,6 +27,45 @@ def guides(incomplete: str) -> list[str]:
     from mmfe_cache.guides.registry import GUIDES
 
     return _beginning(GUIDES, incomplete)
+
+
+def guides_of_photographs(incomplete: str) -> list[str]:
+    """Named guides that see pictures, and ``none``, the null guidance."""
+    from mmfe_cache.guides.registry import GUIDES
+
+    seeing = [name for name, info in GUIDES.items() if info.reads == "pixels"]
+    return _beginning([*seeing, "none"], incomplete)
+
+
+def checkpoints(incomplete: str) -> list[str]:
+    """Networks that come with the package, and finished runs."""
+    from mmfe_restore.model.shipped import shipped_models
+    from mmfe_restore.runs import finished_runs
+
+    return _beginning([*shipped_models(), *map(str, finished_runs())], incomplete)
+
+
+def runs(incomplete: str) -> list[str]:
+    """Finished runs."""
+    from mmfe_restore.runs import finished_runs
+
+    return _beginning(map(str, finished_runs()), incomplete)
+
+
+def protocols(incomplete: str) -> list[str]:
+    """How peers measure."""
+    return _beginning(PROTOCOLS, incomplete)
+
+
+def splits(incomplete: str) -> list[str]:
+    """The two splits."""
+    return _beginning(("train", "test"), incomplete)
+
+
+def lists_of_recipes(incomplete: str) -> list[str]:
+    """The last of several tables or recipes, separated by commas."""
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in (*tables(last), *recipes(last))]
 
 
 def recipes(incomplete: str) -> list[str]:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import data_pack, degradations, output
-from .data_pack import Dataset, Json, Root, Splits
+from .data_pack import FOLDER_NAMES, Dataset, Json, Root, Splits
 
 if TYPE_CHECKING:
     from mmfe_cache.datasets import CheckReport, PartCheck
 
 app = typer.Typer(no_args_is_help=True, help="Make, list, check and pack data sets.")
-app.command("pack")(data_pack.pack)
+app.command("pack", epilog=FOLDER_NAMES)(data_pack.pack)
 app.command("verify")(data_pack.verify)
 
 
@@ -132,7 +132,7 @@ def list_(as_json: Json = False) -> None:
     )
 
 
-@app.command()
+@app.command(epilog=FOLDER_NAMES)
 def check(
     dataset: Dataset = "cdd11",
     root: Root = None,

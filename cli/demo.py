@@ -63,8 +63,12 @@ class _Steps:
         ]
         started = time.perf_counter()
         printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            code = run([*flags, *words, "--json"])
+        output.VERBOSITY.step = name
+        try:
+            with contextlib.redirect_stdout(printed):
+                code = run([*flags, *words, "--json"])
+        finally:
+            output.VERBOSITY.step = ""
         self.seconds[name] = round(time.perf_counter() - started, 1)
         if code == INTERRUPTED:
             raise typer.Exit(code)
@@ -85,6 +89,9 @@ def command(
     fast: Annotated[
         bool, typer.Option("--fast", help="Smaller photographs, a few steps of training.")
     ] = False,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Another seed draws other weather and other crops.")
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Do the whole job on real photographs, on a CPU, in minutes and without a download.
@@ -95,7 +102,12 @@ def command(
     """
     output.take_threads()
     chosen = _choose(photos)
-    _claim(out, {"photos": str(photos.resolve()) if photos else None, "fast": fast})
+    settings: dict[str, object] = {
+        "photos": str(photos.resolve()) if photos else None,
+        "fast": fast,
+    }
+    # Folders of demos that knew no seed are of seed 0.
+    _claim(out, settings | ({"seed": seed} if seed else {}))
     steps = _Steps()
     started = time.perf_counter()
     _copy_photographs(chosen, out / "photos")
@@ -106,7 +118,7 @@ def command(
     steps.run(
         "data synth",
         *("data", "synth", out / "photos" / "train", "--test-photos", out / "photos" / "test"),
-        *("--max-side", max_side, "--out", data),
+        *("--max-side", max_side, "--seed", str(seed), "--out", data),
     )
     sources: tuple[str | Path, ...] = ("--root", data, "--cache", cache)
     built = steps.run(
@@ -115,13 +127,14 @@ def command(
         *("--recipe", "small", "--out", cache),
     )
     shorter = ("--set", f"train.max_steps={FAST_STEPS}") if fast else ()
+    drawn = ("--set", f"train.seed={seed}") if seed else ()
     trained = steps.run(
         "train",
-        *("train", "--recipe", "small", *FINE_TUNING, *sources, *shorter, "--out", run),
+        *("train", "--recipe", "small", *FINE_TUNING, *sources, *shorter, *drawn, "--out", run),
     )
     ablated = steps.run(
         "ablation",
-        *("train", "--recipe", "small", *sources, *ABLATION),
+        *("train", "--recipe", "small", *sources, *ABLATION, *drawn),
         *("--set", f"train.max_steps={FAST_STEPS if fast else ABLATION_STEPS}"),
         *("--out", out / "runs" / "demo-without-experts"),
     )
@@ -137,7 +150,7 @@ def command(
         *("--out", out / "report", "--force"),
     )
     typical = typical_class(evaluated["classes"])
-    restored = _restore_own(steps, out, run / "model", typical, max_side)
+    restored = _restore_own(steps, out, run / "model", typical, max_side, seed)
     _show_on_page(out / "report", restored)
     result = {
         "average": evaluated["average"],
@@ -203,14 +216,15 @@ def typical_class(classes: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _restore_own(
-    steps: _Steps, out: Path, model: Path, composition: str, max_side: str
+    steps: _Steps, out: Path, model: Path, composition: str, max_side: str, seed: int
 ) -> dict[str, Any]:
     """Degrade the photograph of neither set and restore it."""
     folder = out / "own"
     steps.run(
         "degrade",
         *("data", "synth", out / "photos" / "own", "--test-share", "1"),
-        *("--composition", composition, "--max-side", max_side, "--out", folder),
+        *("--composition", composition, "--max-side", max_side, "--seed", str(seed)),
+        *("--out", folder),
     )
     degraded = next((folder / "test" / composition).glob("*.png"))
     target = out / "restored" / degraded.name

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import output
+from . import completion, output
 
 if TYPE_CHECKING:
     from mmfe_restore.evaluation import EvalReport
@@ -22,19 +22,28 @@ def command(
         Path | None,
         typer.Option(
             "--checkpoint",
-            help="A run's folder or its model/; without it, the run under runs/ that finished "
-            "last.",
+            help="A run's folder or its model/, or a network of `mmfe model list`; without it, the "
+            "run under runs/ that finished last.",
+            autocompletion=completion.checkpoints,
         ),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option("--dataset", help="Test set; the one it was trained for.")
+        str | None,
+        typer.Option(
+            "--dataset",
+            help="Test set; the one it was trained for.",
+            autocompletion=completion.datasets,
+        ),
     ] = None,
     root: Annotated[Path | None, typer.Option("--root", help="Where the data set lies.")] = None,
     cache: Annotated[
         Path | None,
         typer.Option("--cache", help="The folder of the data set's caches, or one cache."),
     ] = None,
-    split: Annotated[str, typer.Option("--split", help="Which split to judge.")] = "test",
+    split: Annotated[
+        str,
+        typer.Option("--split", help="Which split to judge.", autocompletion=completion.splits),
+    ] = "test",
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Report folder; RUN/eval/DATASET-SPLIT without it."),
@@ -44,6 +53,7 @@ def command(
         typer.Option(
             "--protocol",
             help="mmfe | promptir | moce-ir | onerestore | restormer: how peers measure.",
+            autocompletion=completion.protocols,
         ),
     ] = None,
     view: Annotated[
@@ -51,7 +61,11 @@ def command(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", help="Recipe of a checkpoint that does not name its own."),
+        typer.Option(
+            "--recipe",
+            help="Recipe of a checkpoint that does not name its own.",
+            autocompletion=completion.recipes,
+        ),
     ] = None,
     no_guide: Annotated[
         bool,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import degradations, output
+from . import completion, degradations, output
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -140,7 +140,12 @@ def train(
 @app.command("evaluate")
 def evaluate(
     photos: Annotated[Path, typer.Argument(help="Clean photographs the guide never saw.")],
-    guide: Annotated[str, typer.Option("--guide", "-g", help="A name, DIR or FILE.")] = "scene",
+    guide: Annotated[
+        str,
+        typer.Option(
+            "--guide", "-g", help="A name, DIR or FILE.", autocompletion=completion.guides
+        ),
+    ] = "scene",
     weights: Annotated[
         str | None, typer.Option(help="The file of a timm encoder's weights, or random.")
     ] = None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import output
+from . import completion, output
 
 
 def command(
@@ -15,7 +15,13 @@ def command(
         list[Path], typer.Argument(metavar="PHOTO...", help="Photographs, or folders of them.")
     ],
     guide: Annotated[
-        str, typer.Option("--guide", "-g", help="scene, or a FILE of `mmfe guide train`.")
+        str,
+        typer.Option(
+            "--guide",
+            "-g",
+            help="scene, or a FILE of `mmfe guide train`.",
+            autocompletion=completion.guides,
+        ),
     ] = "scene",
     view: Annotated[
         str, typer.Option(help="What the guide sees: native, whole@r or crop@r.")

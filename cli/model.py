@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import output
+from . import completion, output
 
 app = typer.Typer(no_args_is_help=True, help="Inspect networks.")
 
@@ -19,7 +19,10 @@ def group() -> None:
 @app.command()
 def info(
     recipe: Annotated[
-        str, typer.Option("--recipe", help="A recipe's name or a YAML file.")
+        str,
+        typer.Option(
+            "--recipe", help="A recipe's name or a YAML file.", autocompletion=completion.recipes
+        ),
     ] = "cdd11",
     overrides: Annotated[
         list[str] | None,

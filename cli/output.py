@@ -30,11 +30,13 @@ class Verbosity:
         quiet: ``--quiet``.
         debug: ``--debug``.
         told: an interruption was reported already.
+        step: of `mmfe demo`, whose commands run in this process; empty outside of it.
     """
 
     quiet: bool = False
     debug: bool = False
     told: bool = False
+    step: str = ""
 
 
 VERBOSITY = Verbosity()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import output
+from . import completion, output
 
 if TYPE_CHECKING:
     from mmfe_cache.samples import Sample, SampleSet
@@ -31,12 +31,18 @@ Cache = Annotated[
 Runs = Annotated[Path, typer.Option("--runs", help="Where the recipes' runs lie.")]
 Checkpoints = Annotated[
     list[Path] | None,
-    typer.Option("--checkpoint", help="A run; may be given several times, or as NAME=RUN."),
+    typer.Option(
+        "--checkpoint",
+        help="A run; may be given several times, or as NAME=RUN.",
+        autocompletion=completion.runs,
+    ),
 ]
 Recipes = Annotated[
     str | None,
     typer.Option(
-        "--recipes", help="Comma-separated recipes, or a table such as table5a: their runs."
+        "--recipes",
+        help="Comma-separated recipes, or a table such as table5a: their runs.",
+        autocompletion=completion.lists_of_recipes,
     ),
 ]
 FIGURES = Path("figures")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from . import output
+from . import completion, output
 
 if TYPE_CHECKING:
     from mmfe_restore.inference import RestoreReport
@@ -44,12 +44,15 @@ def command(
             "--checkpoint",
             help="A run's folder, its model/, a network of `mmfe model list`, or OWNER/NAME on the "
             "Hugging Face Hub [default: mmfe-small, which comes with mmfe].",
+            autocompletion=completion.checkpoints,
         ),
     ] = None,
     guide: Annotated[
         str | None,
         typer.Option(
-            "--guide", help="Another guide than the network's own; none takes its null guidance."
+            "--guide",
+            help="Another guide than the network's own; none takes its null guidance.",
+            autocompletion=completion.guides_of_photographs,
         ),
     ] = None,
     tile: Annotated[

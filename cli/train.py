@@ -50,7 +50,8 @@ def command(
         Path | None,
         typer.Option(
             help="Weights to start from: a run, a network of `mmfe model list` such as "
-            "mmfe-small, or a file of Restormer's."
+            "mmfe-small, or a file of Restormer's.",
+            autocompletion=completion.checkpoints,
         ),
     ] = None,
     wandb: Annotated[

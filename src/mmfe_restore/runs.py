@@ -29,14 +29,20 @@ def newest_checkpoint(runs: Path = RUNS) -> Path:
     Raises:
         UsageError: no run under ``runs`` is finished.
     """
-    configs = [*runs.glob(f"*/model/{CONFIG}"), *runs.glob(f"*/*/model/{CONFIG}")]
-    if not configs:
+    finished = finished_runs(runs)
+    if not finished:
         raise UsageError(
             f"there is no finished run under {runs}",
             expected=f"{runs}/NAME/model/{CONFIG}",
             remedy="mmfe train --recipe NAME, or name one with --checkpoint PATH",
         )
-    return max(configs, key=lambda path: path.stat().st_mtime).parent
+    return max((run / "model" / CONFIG for run in finished), key=lambda p: p.stat().st_mtime).parent
+
+
+def finished_runs(runs: Path = RUNS) -> list[Path]:
+    """The folders of finished runs under ``runs``, one or two levels deep, sorted."""
+    configs = [*runs.glob(f"*/model/{CONFIG}"), *runs.glob(f"*/*/model/{CONFIG}")]
+    return sorted(path.parent.parent for path in configs)
 
 
 def model_folder(path: Path) -> Path:

@@ -10,6 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from mmfe_cli import output
 from mmfe_cli.app import run
 from mmfe_cli.commands import COMMANDS, GROUPS
 
@@ -147,3 +150,37 @@ def test_a_file_where_a_folder_should_be_says_what_to_do(tmp_path, capsys):
     said = capsys.readouterr().err
     assert str(tmp_path / "file") in said
     assert "a part of this one is a file" in said
+
+
+def test_an_interrupted_step_of_the_demo_says_that_the_demo_goes_on(monkeypatch, capsys):
+    import typer
+
+    import mmfe_restore.evaluation
+    from mmfe_cli.demo import _Steps
+
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mmfe_restore.evaluation, "load_checkpoint", interrupted)
+    monkeypatch.setattr(output.VERBOSITY, "told", False)
+    with pytest.raises(typer.Exit) as stopped:
+        _Steps().run("eval of the ablation", "eval", "--checkpoint", "mmfe-small")
+    assert stopped.value.exit_code == 130
+    message = capsys.readouterr().err
+    assert "the demo goes on with its step 'eval of the ablation', which begins anew" in message
+    assert output.VERBOSITY.step == ""
+    monkeypatch.setattr(output.VERBOSITY, "told", False)
+    assert run(["eval", "--checkpoint", "mmfe-small"]) == 130
+    assert "run the same command again; it begins anew" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", [["data", "check"], ["data", "pack"], ["cache", "build"], ["train"], ["eval"]]
+)
+def test_the_help_names_the_folders_of_ones_own_pairs(command, capsys, monkeypatch):
+    from mmfe_cache.datasets.folder import PAIRS_OF_FOLDERS
+
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run([*command, "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(f"{degraded}+{clean}" in said for degraded, clean in PAIRS_OF_FOLDERS)

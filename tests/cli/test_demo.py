@@ -123,6 +123,30 @@ def test_photos_folder_without_enough_photographs_is_refused(tmp_path, capsys):
     assert not (tmp_path / "demo").exists()
 
 
+def test_a_seed_reaches_weather_and_training_and_is_the_folders_own(tmp_path, monkeypatch, capsys):
+    import typer
+
+    from mmfe_cli.demo import _Steps
+
+    given: dict[str, tuple[str, ...]] = {}
+
+    def note(self: _Steps, name: str, *arguments: str | Path) -> dict[str, int]:
+        given[name] = tuple(map(str, arguments))
+        if name == "eval":
+            raise typer.Exit(1)
+        return {"guide_calls": 0}
+
+    monkeypatch.setattr(_Steps, "run", note)
+    out = ["--out", str(tmp_path / "demo")]
+    assert run(["demo", "--seed", "7", *out]) == 1
+    synth = given["data synth"]
+    assert synth[synth.index("--seed") + 1] == "7"
+    assert "train.seed=7" in given["train"]
+    assert "train.seed=7" in given["ablation"]
+    assert run(["demo", *out]) == 2
+    assert "other settings" in capsys.readouterr().err
+
+
 def test_missing_photos_folder_is_refused(tmp_path, capsys):
     assert run(["demo", "--photos", str(tmp_path / "no"), "--out", str(tmp_path / "demo")]) == 1
     assert str(tmp_path / "no") in capsys.readouterr().err
