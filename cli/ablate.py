@@ -86,10 +86,12 @@ def command(
 
 def _default_place(overrides: Sequence[str]) -> Path:
     """Runs with overrides lie apart, so that they never stand in a plain row's place."""
+    from mmfe_cache.places import RUNS
+
     if not overrides:
-        return Path("runs")
+        return RUNS.folder
     digest = hashlib.blake2b("\n".join(sorted(overrides)).encode(), digest_size=4)
-    return Path("runs") / f"set-{digest.hexdigest()}"
+    return RUNS.folder / f"set-{digest.hexdigest()}"
 
 
 def _show(found: dict[str, Any], *, done: bool) -> None:

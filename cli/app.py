@@ -147,6 +147,14 @@ def run(arguments: list[str] | None = None) -> int:
         return problem.exit_code
     except BrokenPipeError:
         return _reader_gone()
+    except ModuleNotFoundError as problem:
+        from .packages import about_missing
+
+        missing = about_missing(problem)
+        if missing is None or output.VERBOSITY.debug:
+            raise
+        output.error(str(missing))
+        return missing.exit_code
     except OSError as problem:
         if output.VERBOSITY.debug:
             raise

@@ -28,7 +28,10 @@ Root = Annotated[Path | None, typer.Option("--root", help="Where the data set li
 Cache = Annotated[
     Path | None, typer.Option("--cache", help="The folder of the data set's caches, or one cache.")
 ]
-Runs = Annotated[Path, typer.Option("--runs", help="Where the recipes' runs lie.")]
+Runs = Annotated[
+    Path | None,
+    typer.Option("--runs", help="Where the recipes' runs lie; else $MMFE_RUNS, else runs."),
+]
 Checkpoints = Annotated[
     list[Path] | None,
     typer.Option(
@@ -84,7 +87,7 @@ def embeddings(
 def routing(
     checkpoint: Checkpoints = None,
     recipes: Recipes = None,
-    runs: Runs = Path("runs"),
+    runs: Runs = None,
     cache: Cache = None,
     split: Annotated[str, typer.Option("--split", help="Which split's embeddings.")] = "test",
     view: Annotated[str | None, typer.Option("--view", help="Which view; the recipe's.")] = None,
@@ -112,7 +115,7 @@ def routing(
 def experts(
     checkpoint: Checkpoints = None,
     recipes: Recipes = None,
-    runs: Runs = Path("runs"),
+    runs: Runs = None,
     image: Annotated[
         Path | None, typer.Option("--image", help="A degraded image; else one of the test set.")
     ] = None,
@@ -200,17 +203,19 @@ def errors(
 
 
 def _open(
-    checkpoints: Sequence[Path] | None, recipes: str | None, runs: Path
+    checkpoints: Sequence[Path] | None, recipes: str | None, runs: Path | None
 ) -> tuple[list[tuple[str, Restorer]], Any]:
     """Name and network of each run that was asked for, and the first one's recipe."""
+    from mmfe_cache.places import RUNS
     from mmfe_restore.evaluation import load_checkpoint
     from mmfe_restore.figures import named_path
     from mmfe_restore.recipes import recipe_names
 
+    place = RUNS.folder if runs is None else runs
     wanted: list[tuple[str, Path | None]] = [named_path(str(c)) for c in checkpoints or ()]
     for given in [] if recipes is None else recipes.split(","):
         table = [n for n in recipe_names() if n.startswith(f"{given.strip()}/")]
-        wanted += [(n, runs / n) for n in sorted(table, key=_numbers) or [given.strip()]]
+        wanted += [(n, place / n) for n in sorted(table, key=_numbers) or [given.strip()]]
     opened = [(name, load_checkpoint(path)) for name, path in wanted or [("", None)]]
     names = [name or found.recipe.name for name, found in opened]
     # Two runs of one recipe are told apart by where they lie.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mmfe_cache.errors import UsageError
 from mmfe_cache.guides.registry import GUIDES
 from mmfe_cache.guides.timm_models import RANDOM, TIMM
+from mmfe_cache.places import RUNS
 from mmfe_restore.model.shipped import shipped_folder
 
 if TYPE_CHECKING:
@@ -18,17 +19,20 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
-RUNS = Path("runs")
 GUIDE_PATH = "guide_path"
 """The key of config.json that says where a guide of the user's own lay in training."""
 
 
-def newest_checkpoint(runs: Path = RUNS) -> Path:
+def newest_checkpoint(runs: Path | None = None) -> Path:
     """The ``model/`` folder of the run that finished last.
+
+    Args:
+        runs: where the runs lie; None for their default place.
 
     Raises:
         UsageError: no run under ``runs`` is finished.
     """
+    runs = RUNS.folder if runs is None else runs
     finished = finished_runs(runs)
     if not finished:
         raise UsageError(
@@ -39,8 +43,13 @@ def newest_checkpoint(runs: Path = RUNS) -> Path:
     return max((run / "model" / CONFIG for run in finished), key=lambda p: p.stat().st_mtime).parent
 
 
-def finished_runs(runs: Path = RUNS) -> list[Path]:
-    """The folders of finished runs under ``runs``, one or two levels deep, sorted."""
+def finished_runs(runs: Path | None = None) -> list[Path]:
+    """The folders of finished runs under ``runs``, one or two levels deep, sorted.
+
+    Args:
+        runs: where the runs lie; None for their default place.
+    """
+    runs = RUNS.folder if runs is None else runs
     configs = [*runs.glob(f"*/model/{CONFIG}"), *runs.glob(f"*/*/model/{CONFIG}")]
     return sorted(path.parent.parent for path in configs)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import get_args
 
 from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.packing.reader import PackReader, open_pack, pack_places
+from mmfe_cache.places import DATA
 from mmfe_cache.samples import Sample, SampleSet
 
 from . import tasks
@@ -186,7 +186,7 @@ def data_root(name: str, root: Path | None = None) -> Path:
     """Where a data set lies: ``root``, else $MMFE_DATA/<name>, else data/<name>."""
     if root is not None:
         return Path(root)
-    return Path(os.environ.get("MMFE_DATA") or "data") / name
+    return DATA.folder / name
 
 
 def dataset_info(name: str) -> DatasetInfo:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from .maps import PROCEDURAL, DegradationConfig, FloatImage
-from .model import CLEAR, COMPOSITIONS, KINDS, Degraded, degrade, drawn_severities, kinds_of
+from typing import TYPE_CHECKING
+
+from mmfe_cache.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .compositions import CLEAR, COMPOSITIONS, KINDS, kinds_of
+    from .maps import PROCEDURAL, DegradationConfig, FloatImage
+    from .model import Degraded, degrade, drawn_severities
 
 __all__ = [
     "CLEAR",
@@ -17,3 +23,20 @@ __all__ = [
     "drawn_severities",
     "kinds_of",
 ]
+
+# Imported when asked for: naming degradations needs no SciPy, which applying them does.
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "CLEAR": "mmfe_cache.degradations.compositions",
+        "COMPOSITIONS": "mmfe_cache.degradations.compositions",
+        "KINDS": "mmfe_cache.degradations.compositions",
+        "PROCEDURAL": "mmfe_cache.degradations.maps",
+        "DegradationConfig": "mmfe_cache.degradations.maps",
+        "Degraded": "mmfe_cache.degradations.model",
+        "FloatImage": "mmfe_cache.degradations.maps",
+        "degrade": "mmfe_cache.degradations.model",
+        "drawn_severities": "mmfe_cache.degradations.model",
+        "kinds_of": "mmfe_cache.degradations.compositions",
+    },
+)

@@ -15,25 +15,8 @@ from mmfe_cache.samples import ImageArray
 from mmfe_cache.seeds import generator
 
 from . import light, weather
+from .compositions import kinds_of
 from .maps import PROCEDURAL, Choice, Degradation, DegradationConfig, FloatImage, mask_amount
-
-KINDS = ("low", "haze", "rain", "snow")
-"""The single degradations, in the order of Table 1."""
-
-COMPOSITIONS: tuple[str, ...] = (
-    *KINDS,
-    "low_haze",
-    "low_rain",
-    "low_snow",
-    "haze_rain",
-    "haze_snow",
-    "low_haze_rain",
-    "low_haze_snow",
-)
-"""The 11 classes of CDD11, in the order of Table 1."""
-
-CLEAR = "clear"
-"""The class of pictures to which nothing was done."""
 
 
 class _Kind(NamedTuple):
@@ -44,13 +27,12 @@ class _Kind(NamedTuple):
     varied: tuple[float, ...]
 
 
-_IN_ORDER = {
+_KINDS = {
     "low": _Kind(light.apply_low, light.LOW_SEVERITY, light.LOW_VARIED_SEVERITY),
     "rain": _Kind(weather.apply_rain, weather.SEVERITY, weather.VARIED_SEVERITY),
     "snow": _Kind(weather.apply_snow, weather.SEVERITY, weather.VARIED_SEVERITY),
     "haze": _Kind(light.apply_haze, light.HAZE_SEVERITY, light.HAZE_VARIED_SEVERITY),
 }
-"""The kinds in the order of application."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,26 +51,6 @@ class Degraded:
     severities: dict[str, float]
     parameters: dict[str, dict[str, float]]
     files: dict[str, Path]
-
-
-def kinds_of(composition: str) -> tuple[str, ...]:
-    """The single degradations of a class name, in the order in which they are applied.
-
-    Args:
-        composition: kinds joined by ``_``, in any order, such as ``"low_haze"``; ``"clear"`` is
-            none.
-
-    Raises:
-        UsageError: a kind is unknown or named twice.
-    """
-    named = [] if composition == CLEAR else composition.split("_")
-    if not set(named) <= set(_IN_ORDER) or len(set(named)) != len(named):
-        raise UsageError(
-            f"unknown composition {composition!r}",
-            got=composition,
-            expected=f"kinds joined by _, such as {', '.join(COMPOSITIONS)}",
-        )
-    return tuple(kind for kind in _IN_ORDER if kind in named)
 
 
 def degrade(
@@ -131,7 +93,7 @@ def degrade(
         severity = float(wanted.get(kind, drawn))
         if choice.dark is not None:
             severity = drawn  # a photograph is as dark as it is
-        image, parameters = _IN_ORDER[kind].apply(image, severity, rng, original, choice)
+        image, parameters = _KINDS[kind].apply(image, severity, rng, original, choice)
         done.severities[kind] = severity
         done.parameters[kind] = parameters
         if choice.file is not None:
@@ -160,7 +122,7 @@ def _open_stream(
     kind: str, composition: str, seed_parts: tuple[str | int, ...], choice: Choice
 ) -> tuple[np.random.Generator, float]:
     rng = generator("degrade", kind, composition, *seed_parts)
-    about = _IN_ORDER[kind]
+    about = _KINDS[kind]
     weakest, strongest = about.varied if choice.varied else about.published
     drawn = float(rng.uniform(weakest, strongest))
     if choice.mask is not None:

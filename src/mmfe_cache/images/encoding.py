@@ -213,7 +213,7 @@ def _through_pillow(sheet: _Sheet, name: str) -> bytes:
         options |= {"exif": sheet.exif, "xmp": sheet.xmp}
     elif name == "heif":
         if not has_heic():
-            raise DataError("HEIC cannot be written", remedy="pip install 'mmfe[heic]'")
+            raise DataError("HEIC cannot be written", remedy="pip install pillow-heif")
         options |= {"quality": QUALITY, "chroma": 444, "exif": sheet.exif, "xmp": sheet.xmp}
     given = {key: value for key, value in options.items() if value is not None}
     return _saved(picture, name, given, sheet.notes)

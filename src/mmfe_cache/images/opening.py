@@ -74,9 +74,9 @@ def max_pixels() -> int:
 def extra_missing(suffix: str) -> str | None:
     """What to install so that files of this ending can be read; None where nothing is missing."""
     if suffix in HEIC_SUFFIXES and not has_heic():
-        return "HEIC is read with pillow-heif: pip install 'mmfe[heic]'"
+        return "HEIC is read with pillow-heif (extra mmfe[heic]): pip install pillow-heif"
     if suffix in RAW_SUFFIXES and not has_raw():
-        return "camera raw files are read with rawpy: pip install 'mmfe[raw]'"
+        return "camera raw files are read with rawpy (extra mmfe[raw]): pip install rawpy"
     return None
 
 

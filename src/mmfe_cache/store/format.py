@@ -10,6 +10,7 @@ from typing import Any
 
 from mmfe_cache.embeddings import ARRAY_NAMES, NUM_TOKENS, ArrayName, embedding_shape
 from mmfe_cache.errors import CacheError
+from mmfe_cache.parsing import flatten
 from mmfe_cache.store.shards import ShardPlace, ShardShape
 from mmfe_cache.views import group_name
 
@@ -347,18 +348,6 @@ class ViewMetadata:
             )
             for name in ARRAY_NAMES
         }
-
-
-def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted names."""
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        name = f"{prefix}{key}"
-        if isinstance(item, Mapping):
-            flat |= flatten(item, f"{name}.")
-        else:
-            flat[name] = item
-    return flat
 
 
 def _check_schema(data: bytes, where: str) -> None:

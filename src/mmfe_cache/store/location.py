@@ -11,11 +11,9 @@ from pathlib import Path
 
 from mmfe_cache.embeddings import DEFAULT_PROMPT
 from mmfe_cache.errors import CacheError
+from mmfe_cache.places import CACHE
 from mmfe_cache.store.format import METADATA_FILE, SAMPLES, OtherVersionError, StoreMetadata
 from mmfe_cache.store.storage import LocalStorage, Storage
-
-CACHE_ROOT = Path("cache")
-"""The folder of all caches, relative to the working directory."""
 
 
 def store_path(
@@ -25,7 +23,7 @@ def store_path(
     prompt: str | None = None,
     root: str | Path | None = None,
 ) -> Path:
-    """The default place of a store: ``cache/<dataset>/<split>/<guide>.zarr``.
+    """The default place of a store: ``$MMFE_CACHE/<dataset>/<split>/<guide>.zarr``, or ``cache/…``.
 
     Args:
         dataset: the dataset's name.
@@ -33,9 +31,9 @@ def store_path(
         guide: a guide's name, or a checkpoint's directory or file: its name and a short hash of
             what is in it then name the store. So do ``timm:MODEL,weights=FILE`` and the file's.
         prompt: what the guide is asked; None for the default. Any other adds a short hash.
-        root: the folder that takes the place of ``cache/<dataset>``.
+        root: the folder that takes the place of ``$MMFE_CACHE/<dataset>``.
     """
-    folder = CACHE_ROOT / dataset if root is None else Path(root)
+    folder = CACHE.folder / dataset if root is None else Path(root)
     asked = None if prompt is None or prompt == DEFAULT_PROMPT else prompt
     # A timm encoder's name may end in the file of its weights.
     encoder, _, weights = (

@@ -6,11 +6,8 @@ from mmfe_restore.data.cache import (
     SampleGuidance,
     build_command,
     check_cache,
-    differing_guide,
     find_store,
-    guide_fingerprint,
     guide_name,
-    only_precision,
 )
 from mmfe_restore.data.dataloader import Batch, TrainingBatches
 from mmfe_restore.data.dataset import Pair, TrainingPairs, collate_pairs, hold_in_memory
@@ -28,10 +25,7 @@ __all__ = [
     "build_command",
     "check_cache",
     "collate_pairs",
-    "differing_guide",
     "find_store",
-    "guide_fingerprint",
     "guide_name",
     "hold_in_memory",
-    "only_precision",
 ]

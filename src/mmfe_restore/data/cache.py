@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mmfe_cache.embeddings import ArrayName, Embeddings, Tokens
 from mmfe_cache.errors import CacheError, MmfeError, UsageError
+from mmfe_cache.guides.fingerprints import differing_guide, guide_fingerprint, only_precision
 from mmfe_cache.guides.registry import find_guide
 from mmfe_cache.seeds import generator
 from mmfe_cache.store import store_path
@@ -61,7 +62,7 @@ def find_store(recipe: Recipe, dataset: str, split: str, cache: Path | None) -> 
             "a cache at an address is not read in training or evaluation: every step would wait",
             got=there,
             expected="a local folder",
-            remedy=f"mmfe cache pull {store} cache/{dataset}/{split}/{recipe.guide.name}.zarr",
+            remedy=f"mmfe cache pull {store} {store_path(dataset, split, recipe.guide.name)}",
         )
     if cache is not None and is_store(cache):
         return cache
@@ -116,30 +117,6 @@ def guide_name(recipe: Recipe) -> str:
         if encoder:
             return encoder.removesuffix(",weights=")
         return path.stem if path.suffix == ".safetensors" else path.name
-
-
-def guide_fingerprint(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a store's fingerprint that says how its guide sees: equal for all splits."""
-    return {key: value for key, value in fingerprint.items() if key.startswith("guide.")}
-
-
-def differing_guide(trained: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """The parts of two guides' fingerprints that differ, as ``key: trained / here``.
-
-    Args:
-        trained: ``guide.*`` keys, as a store has them.
-        here: likewise.
-    """
-    return [
-        f"{key.removeprefix('guide.')}: {trained.get(key)!r} / {here.get(key)!r}"
-        for key in sorted(trained.keys() | here.keys())
-        if trained.get(key) != here.get(key)
-    ]
-
-
-def only_precision(differing: Sequence[str]) -> bool:
-    """Whether two guides differ in nothing but precision, which changes their last digits only."""
-    return all(line.split(":")[0].endswith("dtype") for line in differing)
 
 
 def check_cache(

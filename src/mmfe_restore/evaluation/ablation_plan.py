@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmfe_cache.errors import CacheError, UsageError
+from mmfe_cache.places import RUNS
 from mmfe_cache.store import open_cache
 from mmfe_restore.data import find_store
 from mmfe_restore.evaluation.ablation_rows import Row, equal_recipes, identity, make_row
@@ -102,7 +103,7 @@ def make_plan(
     *,
     root: Path | None = None,
     cache: Path | None = None,
-    out: Path = Path("runs"),
+    out: Path | None = None,
     seeds: int = 1,
 ) -> Plan:
     """Look at everything a table needs; reads no image and loads no guide.
@@ -114,7 +115,7 @@ def make_plan(
         cache: the folder of the data set's stores; None for its default place.
         out: the runs go to ``out/<table>/<row>``, those of further seeds to
             ``out/<table>/<row>-seed<S>``, unless the same training is there already under the
-            name of another table's row.
+            name of another table's row; None for their default place.
         seeds: trainings of each row, at least 1: with the recipe's seed and those that follow.
 
     Raises:
@@ -126,6 +127,7 @@ def make_plan(
         raise UsageError("unknown ablation", got=name, expected=" | ".join(ABLATIONS))
     if seeds < 1:
         raise UsageError("a row has at least one training", got=f"--seeds {seeds}")
+    out = RUNS.folder if out is None else out
     table = published_table(name)
     equal = equal_recipes(overrides)
     rows = tuple(make_row(row, overrides, out, equal, seeds) for row in table.rows)

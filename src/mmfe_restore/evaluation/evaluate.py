@@ -17,11 +17,11 @@ from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import DataError, ModelError
 from mmfe_cache.guides import GUIDES
 from mmfe_cache.guides.base import guide_calls
+from mmfe_cache.guides.fingerprints import differing_guide, guide_fingerprint
 from mmfe_cache.machine import float32_products, pick_device
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray, Sample, SampleSet
 from mmfe_cache.views import View
-from mmfe_restore.data import differing_guide, guide_fingerprint
 from mmfe_restore.evaluation.checkpoint import check_guidance, trained_guide
 from mmfe_restore.evaluation.compare import (
     SavedReport,

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mmfe_cache.errors import GuideError, ModelError, UsageError
-from mmfe_cache.store.format import flatten
+from mmfe_cache.guides.fingerprints import differing_guide, only_precision
+from mmfe_cache.parsing import flatten
 from mmfe_cache.views import View
-from mmfe_restore.data import differing_guide, only_precision
 
 if TYPE_CHECKING:
     from mmfe_cache.embeddings import Embeddings, Tokens

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from mmfe_cache.errors import CacheError, UsageError
+from mmfe_cache.guides.fingerprints import guide_fingerprint
 from mmfe_cache.io import draft_folder, remove_drafts, write_file, write_json
 from mmfe_cache.lock import locked
-from mmfe_cache.parsing import DuplicateKeyError, parse_json, parse_yaml
-from mmfe_cache.store.format import flatten
-from mmfe_restore.data import guide_fingerprint
+from mmfe_cache.parsing import DuplicateKeyError, flatten, parse_json, parse_yaml
+from mmfe_cache.places import RUNS
 from mmfe_restore.recipes import recipe_from_dict, recipe_settings, recipe_to_dict
 from mmfe_restore.recipes.checks import UnknownKeyError
 from mmfe_restore.recipes.schema import Recipe
@@ -39,12 +39,12 @@ _PACKAGES = ("mmfe", "torch", "lightning", "numpy", "zarr", "pytorch-wavelets", 
 
 
 def default_folder(name: str, overrides: Sequence[str]) -> Path:
-    """``runs/<recipe, slashes as dashes>``, with a short hash where there are overrides."""
+    """The recipe's name among the runs, with a short hash where there are overrides."""
     folder = name.replace("/", "-").removesuffix(".yaml")
     if overrides:
         digest = hashlib.blake2b("\n".join(sorted(overrides)).encode(), digest_size=4)
         folder = f"{folder}-{digest.hexdigest()}"
-    return Path("runs") / folder
+    return RUNS.folder / folder
 
 
 def locked_run(out: Path) -> AbstractContextManager[str | None]:
