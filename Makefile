@@ -1,5 +1,5 @@
 # `make demo` does the whole job of this project, `make test` passes its tests.
-# Python 3.11 to 3.13 and make are needed; each target makes .venv when it is missing or stale. On Linux that fetches
+# Python 3.11 to 3.14 and make are needed; each target makes .venv when it is missing or stale. On Linux that fetches
 # about 6 GB of packages, most of it PyTorch with CUDA; TORCH_INDEX=URL takes PyTorch from another index, its CPU one.
 
 PYTHON ?= python3
@@ -15,18 +15,21 @@ OUT ?= demo
 SMOKE := tests/test_smoke.py tests/mmfe_cache/store/test_unreadable.py
 LOWEST := .venv-lowest
 
-.PHONY: help install demo test test-lowest lint unit smoke clean
+.PHONY: help install install-restore demo test test-lowest lint unit smoke clean
 
 help:
 	@echo "make demo     the whole pipeline on bundled photographs, on a CPU (result: $(OUT)/report/report.html)"
 	@echo "make test     linters, type checker, import contracts and every test"
 	@echo "make install  make .venv with mmfe in it, and no more; then: source $(BIN)/activate"
 	@echo "              TORCH_INDEX=URL takes PyTorch from there: its CPU index saves 4 GB"
+	@echo "make install-restore   no more than mmfe restore, inspect and model need: docs/install.md"
 	@echo "make smoke    the few tests that another Python version would fail first"
 	@echo "make test-lowest   those tests with the lowest versions that pyproject.toml allows, in $(LOWEST)"
 	@echo "make lint | unit | clean"
 
 install: $(VENV)/.installed
+
+install-restore: $(VENV)/.installed-restore
 
 demo: $(VENV)/.installed
 	$(BIN)/mmfe demo --out $(OUT)
@@ -57,12 +60,18 @@ $(LOWEST)/constraints.txt: pyproject.toml .ci/lowest.py
 	@mv $@.part $@
 
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 13) and "mmfe needs Python 3.11 to 3.13, and $(PYTHON) is %d.%d; try: make PYTHON=python3.12" % v)'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 14) and "mmfe needs Python 3.11 to 3.14, and $(PYTHON) is %d.%d; try: make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 	$(TORCH)
 	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-restore: requirements-restore.txt pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+	$(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) torch)
+	$(PIP) --requirement requirements-restore.txt
+	$(PIP) --no-deps --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python

@@ -50,3 +50,12 @@ def test_the_constraints_satisfy_the_lower_bounds():
         if name in {"wandb", "s3fs"} and name not in pins:
             continue  # extras that neither the demo nor the tests install
         assert requirement.specifier.contains(pins[name]), (text, pins[name])
+
+
+def test_a_build_of_torch_for_cpus_satisfies_its_pin():
+    from packaging.specifiers import SpecifierSet
+
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = {name: version for name, _, version in (line.partition("==") for line in lines)}
+    for name in ("torch", "torchvision"):
+        assert SpecifierSet(f"=={pins[name]}").contains(f"{pins[name]}+cpu")
