@@ -25,7 +25,7 @@ def restore(restorer: Restorer, image: Tensor, embeddings: Embeddings) -> Tensor
     padded = pad_to_multiple(image, restorer.size_multiple)
     guidance = (embeddings.image, embeddings.joint, embeddings.answer)
     x = restorer.patch_embed.proj(padded)
-    x = restorer._levels(EagerNchw(), x, restorer.bands(padded), guidance)
+    x = restorer.run_levels(EagerNchw(), x, restorer.bands(padded), guidance)
     return (restorer.output(x) + padded)[..., : image.shape[-2], : image.shape[-1]]
 
 

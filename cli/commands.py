@@ -8,7 +8,7 @@ import typer
 
 from .data_pack import FOLDER_NAMES
 
-COMMANDS = ("demo", "train", "eval", "compare", "ablate", "restore", "inspect", "doctor")
+COMMANDS = ("demo", "train", "eval", "compare", "ablate", "restore", "inspect", "export", "doctor")
 """Files that hold one command each: a function ``command``."""
 
 OPEN_DATA = ("train", "eval")

@@ -165,18 +165,13 @@ def _none_exists(inputs: list[Path]) -> RestoreReport:
 
 def _find(checkpoint: str | None) -> Path | str:
     """The network: a folder, or the name of one that is shipped or lies on the Hugging Face Hub."""
-    from mmfe_restore.model.shipped import DEFAULT, shipped_folder
-    from mmfe_restore.runs import model_folder
+    from mmfe_restore.model.shipped import DEFAULT
+    from mmfe_restore.runs import find_model
 
     if checkpoint is None:
         output.note(f"using {DEFAULT}, the network that comes with mmfe")
         return DEFAULT
-    if shipped_folder(checkpoint) is not None:
-        return checkpoint
-    # Only what is no path at all may be a repository's name.
-    if checkpoint.count("/") == 1 and not Path(checkpoint).parent.exists():
-        return checkpoint
-    return model_folder(Path(checkpoint))
+    return find_model(checkpoint)
 
 
 def _tile(text: str) -> Literal["auto", "off"] | int:

@@ -136,3 +136,25 @@ def find_recorded_guide(recipe: Recipe, config: Mapping[str, Any], folder: Path)
     if named.exists() and (not found.exists() or named.samefile(found)):
         return recipe
     return replace(recipe, guide=replace(recipe.guide, name=f"{before}{found.resolve()}"))
+
+
+def find_model(name: str) -> Path | str:
+    """What `Restorer.from_pretrained` takes for a network that a user named.
+
+    Args:
+        name: a network of the package, a run's folder, its ``model/``, or ``OWNER/NAME`` on the
+            Hugging Face Hub.
+
+    Returns:
+        A folder, or the name of a network that is shipped or lies on the Hub.
+
+    Raises:
+        UsageError: it is none of these.
+        ModelError: a shipped network is damaged.
+    """
+    if shipped_folder(name) is not None:
+        return name
+    # Only what is no path at all may be a repository's name.
+    if name.count("/") == 1 and not Path(name).parent.exists():
+        return name
+    return model_folder(Path(name))

@@ -32,11 +32,11 @@ class PhotographGuide:
     def __init__(self, guide: Guide, recipe: Recipe, view: str | None = None) -> None:
         self.guide = guide
         self.view = View.parse(view or recipe.eval.view)
-        self._tokens: Tokens = recipe.guide.tokens
+        self.tokens: Tokens = recipe.guide.tokens
 
     def look(self, image: ImageArray) -> Embeddings:
         """The embeddings (B = 1) of one (H, W, 3) uint8 photograph."""
-        return self.guide.encode([self.view.render(image)]).select(self._tokens)
+        return self.guide.encode([self.view.render(image)]).select(self.tokens)
 
     def seen(self, embeddings: Embeddings) -> dict[str, float] | None:
         """What `look` found in one photograph: severity by label, 0 where a label is absent.

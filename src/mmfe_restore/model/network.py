@@ -10,7 +10,7 @@ from mmfe_restore.model.checks import check_config
 from mmfe_restore.model.layers import conv1x1, convolve, to_nchw, to_nhwc
 from mmfe_restore.model.mgfb import MGFB
 from mmfe_restore.model.mofe import MoFE
-from mmfe_restore.model.runners import CountedWork, Meter, Runner, Watch, WholeMaps
+from mmfe_restore.model.runners import CountedWork, Map, Meter, Runner, Watch, WholeMaps
 from mmfe_restore.model.strips import Strips
 from mmfe_restore.model.wavelet import bands_at, num_bands
 from mmfe_restore.recipes.schema import ModelConfig
@@ -182,30 +182,40 @@ class Network(nn.Module):
         if watch is not None and isinstance(run, Strips):
             run.meter = Meter(self._work(image, bands, guidance), watch)
         x = convolve(to_nhwc(image), self.patch_embed.proj).contiguous()
-        x = self._levels(run, x, bands, guidance)
+        x = self.run_levels(run, x, bands, guidance)
         return to_nchw(convolve(x, self.output)) + image
 
-    def _levels(
+    def run_levels(
         self,
-        run: Runner,
-        x: Tensor,
-        bands: tuple[Tensor, ...],
-        guidance: tuple[Tensor | None, Tensor | None, Tensor | None],
-    ) -> Tensor:
-        """All between the first convolution and the last: (B, H, W, C) to (B, H, W, 2C)."""
+        run: Runner[Map],
+        x: Map,
+        bands: tuple[Map, ...],
+        guidance: tuple[Map | None, Map | None, Map | None],
+    ) -> Map:
+        """All between the first convolution and the last.
+
+        Args:
+            run: does the parts: with tensors, or for an exported graph.
+            x: (B, H, W, C), or whatever layout ``run`` has.
+            bands: as `bands` gives them.
+            guidance: E_Image, E_Joint and E_Answer, None where nothing reads one.
+
+        Returns:
+            (B, H, W, 2C).
+        """
         e_image, e_joint, e_answer = guidance
         kinds = {"image": e_image, "joint": e_joint}
 
-        def fuse(site: str, x: Tensor) -> Tensor:
+        def fuse(site: str, x: Map) -> Map:
             tokens = kinds.get(self._guidance_at(site))
             return x if tokens is None else run.fuse(self._mgfb(site), x, tokens)
 
-        def mix(site: str, x: Tensor) -> Tensor:
+        def mix(site: str, x: Map) -> Map:
             if site not in self.mofe or e_answer is None:
                 return x
             return run.mix(self._mofe(site), x, bands[MOFE_SITES[site] - 1], e_answer)
 
-        def blocks(stage: nn.Sequential, x: Tensor) -> Tensor:
+        def blocks(stage: nn.Sequential, x: Map) -> Map:
             for block in stage:
                 assert isinstance(block, TransformerBlock)
                 x = run.block(block, x)
@@ -239,10 +249,10 @@ class Network(nn.Module):
         batch, _, height, width = image.shape
         counted = CountedWork()
         maps = torch.empty((batch, height, width, self.config.width), device="meta")
-        self._levels(counted, maps, bands, guidance)
+        self.run_levels(counted, maps, bands, guidance)
         return counted.meter.done
 
-    def _runner(self, image: Tensor) -> Runner:
+    def _runner(self, image: Tensor) -> Runner[Tensor]:
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or image.is_meta:
             return WholeMaps(self.activation_checkpointing and self.training)
         on_cpu = image.device.type == "cpu"

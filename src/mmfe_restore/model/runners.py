@@ -8,7 +8,7 @@ that it takes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,27 +19,30 @@ from mmfe_restore.model.layers import pointwise
 from mmfe_restore.model.mgfb import MGFB
 from mmfe_restore.model.mofe import MoFE
 
+Map = TypeVar("Map")
+"""What a runner's parts take and give: tensors, or the names of an exported graph's values."""
 
-class Runner(Protocol):
+
+class Runner(Protocol[Map]):
     """Runs one part after the other on (B, H, W, C) maps; it may write over its input."""
 
-    def block(self, block: TransformerBlock, x: Tensor) -> Tensor:
+    def block(self, block: TransformerBlock, x: Map) -> Map:
         """One Transformer block."""
         ...
 
-    def fuse(self, mgfb: MGFB, x: Tensor, guidance: Tensor) -> Tensor:
+    def fuse(self, mgfb: MGFB, x: Map, guidance: Map) -> Map:
         """One MGFB; ``guidance`` is (B, T, D)."""
         ...
 
-    def mix(self, mofe: MoFE, x: Tensor, bands: Tensor, answer: Tensor) -> Tensor:
+    def mix(self, mofe: MoFE, x: Map, bands: Map, answer: Map) -> Map:
         """One MoFE."""
         ...
 
-    def down(self, down: Downsample, x: Tensor) -> Tensor:
+    def down(self, down: Downsample, x: Map) -> Map:
         """To the next level of the encoder; ``x`` is kept as it is, for the skip."""
         ...
 
-    def up(self, up: Upsample, x: Tensor, skip: Tensor, reduce: nn.Conv2d | None) -> Tensor:
+    def up(self, up: Upsample, x: Map, skip: Map, reduce: nn.Conv2d | None) -> Map:
         """To the next level of the decoder: enlarge, join the skip, reduce the channels.
 
         It may write over ``skip``.

@@ -1,9 +1,8 @@
-"""The network as `torch.export` and ONNX hold it, with the embeddings as inputs."""
+"""The network as `torch.export` holds it, with the embeddings as inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -41,17 +40,3 @@ def test_an_exported_program_equals_eager(tiny: Make, changes: dict[str, object]
         expected = network(*given)
         program = torch.export.export(network, given)
         torch.testing.assert_close(program.module()(*given), expected, atol=1e-4, rtol=0)
-
-
-def test_onnx_equals_eager(tiny: Make, tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript")
-    onnxruntime = pytest.importorskip("onnxruntime")
-    network, given = Exported(tiny(torch.float32)), inputs()
-    with torch.no_grad():
-        expected = network(*given)
-    names = ["image", "e_image", "e_joint", "e_answer"]
-    torch.onnx.export(network, given, tmp_path / "r.onnx", dynamo=True, input_names=names)
-    session = onnxruntime.InferenceSession(tmp_path / "r.onnx", providers=["CPUExecutionProvider"])
-    assert [one.name for one in session.get_inputs()] == names
-    (found,) = session.run(None, dict(zip(names, (t.numpy() for t in given), strict=True)))
-    torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-4, rtol=0)

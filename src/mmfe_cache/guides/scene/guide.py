@@ -16,7 +16,7 @@ from torch import Tensor
 from mmfe_cache.degradations import KINDS
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.guides.base import PixelGuide, check_image
-from mmfe_cache.guides.scene.network import DIM, MIN_SIDE, TRAITS
+from mmfe_cache.guides.scene.network import DIM, MIN_SIDE, TRAITS, SceneNetwork
 from mmfe_cache.guides.scene.weights import load_scene
 from mmfe_cache.samples import ImageArray
 from mmfe_cache.views import mirror_to
@@ -49,16 +49,33 @@ class SceneGuide(PixelGuide):
     Args:
         weights: a file of ``mmfe guide train``; None takes the shipped one.
         device: where to run.
+        network: a network that is loaded already, with its digest.
+
+    Attributes:
+        digest: SHA-256 of the weights' file.
+        weights: that file; None for the shipped one.
 
     Raises:
         GuideError: the weights are missing or damaged.
     """
 
-    def __init__(self, weights: Path | None = None, *, device: torch.device) -> None:
-        network, self._digest = load_scene(weights)
-        super().__init__("scene" if weights is None else weights.stem, DIM, network, device)
-        self._weights = weights
+    def __init__(
+        self,
+        weights: Path | None = None,
+        *,
+        device: torch.device,
+        network: tuple[SceneNetwork, str] | None = None,
+    ) -> None:
+        loaded, self.digest = network or load_scene(weights)
+        super().__init__("scene" if weights is None else weights.stem, DIM, loaded, device)
+        self.weights = weights
         self._network.to(device)
+
+    @property
+    def network(self) -> SceneNetwork:
+        """What runs, in evaluation mode and on the guide's device."""
+        assert isinstance(self._network, SceneNetwork)
+        return self._network
 
     def prepare(self, image: ImageArray) -> ImageArray:
         """Bring one image to a size that the network takes, (H, W, 3) uint8.
@@ -124,7 +141,7 @@ class SceneGuide(PixelGuide):
         """Everything of this guide that changes its embeddings."""
         return {
             "guide": "scene",
-            "weights": self._digest,
+            "weights": self.digest,
             "tokens": "severities and traits, plus the mean + 4x4 grid of 16-pixel cells",
             "max_pixels": MAX_PIXELS,
             "dtype": "float32",
@@ -137,8 +154,8 @@ class SceneGuide(PixelGuide):
             "kind": "scene",
             "dim": self.dim,
             "licence": "Apache-2.0",
-            "weights": str(self._weights or "in the package"),
-            "sha256": self._digest,
+            "weights": str(self.weights or "in the package"),
+            "sha256": self.digest,
             "predicts": list(KINDS),
             "device": str(self.device),
         }

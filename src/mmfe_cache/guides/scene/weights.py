@@ -67,33 +67,65 @@ def load_scene(path: Path | None = None) -> tuple[SceneNetwork, str]:
         path: a file written by `save_scene`; None takes the one inside the package.
 
     Returns:
-        The network in evaluation mode, batch norms folded into its convolutions, channels last,
-        its ``clean_head`` untrained; and the file's SHA-256.
+        As `scene_from`, and the file's SHA-256.
 
     Raises:
         GuideError: the file is missing, damaged, or holds something else.
+    """
+    state, digest = read_scene(path)
+    return scene_from(state, path or SHIPPED), digest
+
+
+def read_scene(path: Path | None = None) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a file of `save_scene`, as they lie on disk, and the file's SHA-256.
+
+    Raises:
+        GuideError: the file is missing or damaged.
     """
     content = _read(path)
     digest = hashlib.sha256(content).hexdigest()
     if path is None:
         _check_shipped(digest)
-    network = SceneNetwork()
     try:
-        state: dict[str, Tensor] = load_tensors(content)
-        # float16 on disk is exact in float32: what is shipped is what is computed with.
-        full = {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
-        rest = {n: t for n, t in network.state_dict().items() if n.startswith(_TRAINING_ONLY)}
+        return load_tensors(content), digest
+    except SafetensorError as problem:
+        raise _no_weights(path or SHIPPED, problem) from problem
+
+
+def scene_from(state: Mapping[str, Tensor], source: object) -> SceneNetwork:
+    """A network with the tensors of `read_scene`.
+
+    Args:
+        state: name to tensor.
+        source: where they come from, for messages.
+
+    Returns:
+        The network in evaluation mode, batch norms folded into its convolutions, channels last,
+        its ``clean_head`` untrained.
+
+    Raises:
+        GuideError: the tensors are another network's.
+    """
+    network = SceneNetwork()
+    # float16 on disk is exact in float32: what is shipped is what is computed with.
+    full = {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
+    rest = {n: t for n, t in network.state_dict().items() if n.startswith(_TRAINING_ONLY)}
+    try:
         network.load_state_dict({**rest, **full})
-    except (SafetensorError, RuntimeError) as problem:
-        raise GuideError(
-            "these are no weights of the guide scene",
-            got=f"{path or SHIPPED}: {' '.join(str(problem).split())[:300]}",
-            expected="a file written by `mmfe guide train` of this version",
-            remedy="mmfe guide train PHOTOS --out FILE",
-        ) from problem
+    except RuntimeError as problem:
+        raise _no_weights(source, problem) from problem
     network.eval()
     _fold(network)
-    return network.to(memory_format=torch.channels_last), digest
+    return network.to(memory_format=torch.channels_last)
+
+
+def _no_weights(source: object, problem: Exception) -> GuideError:
+    return GuideError(
+        "these are no weights of the guide scene",
+        got=f"{source}: {' '.join(str(problem).split())[:300]}",
+        expected="a file written by `mmfe guide train` of this version",
+        remedy="mmfe guide train PHOTOS --out FILE",
+    )
 
 
 def _read(path: Path | None) -> bytes:

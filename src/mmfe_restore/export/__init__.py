@@ -1,0 +1,24 @@
+"""Networks for other programs: ONNX, one safetensors file with its guide, `torch.export`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mmfe_cache.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from mmfe_restore.export.files import Exported, check_target, export_model
+    from mmfe_restore.export.guided import GuidedRestorer
+
+__all__ = ["Exported", "GuidedRestorer", "check_target", "export_model"]
+
+# Imported when asked for: a wrong path is said before torch is imported.
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Exported": "mmfe_restore.export.files",
+        "GuidedRestorer": "mmfe_restore.export.guided",
+        "check_target": "mmfe_restore.export.files",
+        "export_model": "mmfe_restore.export.files",
+    },
+)

@@ -1,0 +1,285 @@
+"""The restorer as ONNX operators, on channels-first maps.
+
+The same algebra as `mmfe_restore.model`: every 1×1 product is a convolution, LayerNorm's scale and
+shift lie in the convolution that follows it, channels are never split or joined where two
+convolutions do, and changes of resolution need no transposed map.
+
+Shape legend: B batch, H and W height and width, C channels, T guidance tokens, D guidance width,
+N experts, h heads, d channels of a head, P pixels (H * W).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mmfe_restore.export.graph import Graph, Value
+from mmfe_restore.model.network import MOFE_SITES
+
+if TYPE_CHECKING:
+    from mmfe_restore.model.block import GDFN, Downsample, TransformerBlock, Upsample
+    from mmfe_restore.model.layers import LayerNorm
+    from mmfe_restore.model.mdta import MDTA, CrossMDTA
+    from mmfe_restore.model.mgfb import MGFB, CrossAttention
+    from mmfe_restore.model.mofe import Experts, MoFE
+    from mmfe_restore.model.restorer import Restorer
+
+_LAYER_NORM_EPS, _NORM_EPS = 1e-5, 1e-12
+"""What LayerNorm adds to the variance; the smallest norm that Q and K are divided by."""
+
+Array = NDArray[np.float32]
+
+
+def write_restorer(
+    graph: Graph,
+    restorer: Restorer,
+    image: Value,
+    e_image: Value | None,
+    e_joint: Value | None,
+    e_answer: Value | None,
+) -> Value:
+    """`Restorer` without its checks: (B, 3, H, W) in [0, 1] to the same.
+
+    Args:
+        graph: what is written to.
+        restorer: float32, on the CPU.
+        image: (B, 3, H, W), any H and W from 1.
+        e_image: (B, T, D), where the network reads it.
+        e_joint: (B, T, D), where the network reads it.
+        e_answer: (B, D), where the network reads it.
+    """
+    padded = image
+    for axis in (2, 3):
+        padded = _pad(graph, padded, axis, restorer.size_multiple)
+    run = GraphRunner(graph)
+    x = graph.conv(padded, weights_of(restorer.patch_embed.proj.weight), padding=1)
+    x = restorer.run_levels(run, x, _bands(graph, restorer, padded), (e_image, e_joint, e_answer))
+    restored = graph.plus(graph.conv(x, weights_of(restorer.output.weight), padding=1), padded)
+    starts, axes = graph.integers(0, 0), graph.integers(2, 3)
+    ends = graph.vector(graph.size(image, 2), graph.size(image, 3))
+    cropped = graph.add("Slice", restored, starts, ends, axes)
+    return graph.add("Clip", cropped, graph.constant(0.0), graph.constant(1.0))
+
+
+def weights_of(tensor: Tensor) -> Array:
+    """A tensor of a network as a float32 array."""
+    return tensor.detach().float().cpu().numpy()
+
+
+def _pad(graph: Graph, image: Value, axis: int, multiple: int) -> Value:
+    """`mmfe_restore.model.restorer.pad_to_multiple` along one axis.
+
+    Reflecting again and again repeats a picture of n pixels every 2 (n - 1).
+    """
+    side = graph.size(image, axis)
+    larger = graph.whole(graph.whole(side, "Add", multiple - 1), "Div", multiple)
+    places = graph.count_up(graph.whole(larger, "Mul", multiple))
+    twice = graph.whole(graph.whole(side, "Mul", 2), "Sub", 2)
+    period = graph.whole(twice, "Max", 1)
+    forward = graph.whole(places, "Mod", period)
+    index = graph.whole(forward, "Min", graph.whole(period, "Sub", forward))
+    return graph.add("Gather", image, index, axis=axis)
+
+
+def _bands(graph: Graph, restorer: Restorer, padded: Value) -> tuple[Value, ...]:
+    """`Network.bands`, (B, K, h, w) each: bilinear halving is the mean of the middle pixels."""
+    config = restorer.config
+    if config.experts == "none":
+        return ()
+    found: list[Value] = []
+    for level in range(1, max(MOFE_SITES.values()) + 1):
+        step = 2**level
+        middle = np.zeros((3, 1, step, step), np.float32)
+        middle[:, :, step // 2 - 1 : step // 2 + 1, step // 2 - 1 : step // 2 + 1] = 0.25
+        small = graph.conv(padded, middle, stride=step, groups=3)
+        if config.experts != "spatial":
+            small = graph.conv(small, _haar(config.low_band), stride=2)
+        found.append(small)
+    return tuple(found)
+
+
+def _haar(low_band: bool) -> Array:
+    """The wavelet transform of R, G, B as a 2×2 convolution: LH, HL, HH of each; LL in front."""
+    signs = [[[1, 1], [1, 1]]] if low_band else []
+    signs += [[[1, 1], [-1, -1]], [[1, -1], [1, -1]], [[1, -1], [-1, 1]]]
+    kernel = np.zeros((3 * len(signs), 3, 2, 2), np.float32)
+    for band, sign in enumerate(signs):
+        for colour in range(3):
+            kernel[3 * band + colour, colour] = np.array(sign) / 2
+    return kernel
+
+
+class GraphRunner:
+    """Writes the network's parts; see `mmfe_restore.model.runners.Runner`.
+
+    Args:
+        graph: what is written to.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+
+    def block(self, block: TransformerBlock, x: Value) -> Value:
+        """One Transformer block."""
+        x = self._graph.plus(x, self._mdta(block.attn, block.norm1, x))
+        return self._graph.plus(x, self._gdfn(block.ffn, block.norm2, x))
+
+    def fuse(self, mgfb: MGFB, x: Value, guidance: Value) -> Value:
+        """One MGFB; ``guidance`` is (B, T, D)."""
+        x = self._graph.plus(x, self._cross_attention(mgfb.attn, mgfb.norm1, x, guidance))
+        return self._graph.plus(x, self._gdfn(mgfb.ffn, mgfb.norm2, x))
+
+    def mix(self, mofe: MoFE, x: Value, bands: Value, answer: Value) -> Value:
+        """One MoFE."""
+        graph, router = self._graph, mofe.router.linear
+        scores = graph.linear(answer, weights_of(router.weight), weights_of(router.bias))
+        mixed = self._experts(mofe.experts, bands, graph.add("Sigmoid", scores))  # Eq. 4
+        if mofe.experts.expand.in_channels != 3:  # the wavelet transform halved the size
+            scales = graph.constant([1, 1, 2, 2])
+            mixed = graph.add("Resize", mixed, "", scales, mode="linear")
+        return graph.plus(x, self._cross_mdta(mofe.attn, mofe.project, x, mixed))
+
+    def down(self, down: Downsample, x: Value) -> Value:
+        """To the next level of the encoder.
+
+        Pixel-unshuffle after a 3×3 convolution is one 4×4 convolution in steps of two pixels, whose
+        kernels are zero in the row and column that a pixel of the four does not see.
+        """
+        weight = _conv(down.body)  # (C/2, C, 3, 3)
+        channels, inputs = weight.shape[:2]
+        kernel = np.zeros((channels, 2, 2, inputs, 4, 4), np.float32)
+        for i in range(2):
+            for j in range(2):
+                kernel[:, i, j, :, i : i + 3, j : j + 3] = weight
+        return self._graph.conv(x, kernel.reshape(-1, inputs, 4, 4), stride=2, padding=1)
+
+    def up(self, up: Upsample, x: Value, skip: Value, reduce: nn.Conv2d | None) -> Value:
+        """To the next level of the decoder."""
+        graph, weight = self._graph, _conv(up.body)
+        wide = graph.conv(x, weight, padding=1)
+        larger = graph.add("DepthToSpace", wide, blocksize=2, mode="CRD")
+        if reduce is None:
+            return graph.join(larger, skip, axis=1)
+        matrix = weights_of(reduce.weight)
+        own = len(weight) // 4
+        return graph.plus(graph.conv(larger, matrix[:, :own]), graph.conv(skip, matrix[:, own:]))
+
+    def _mdta(self, attn: MDTA, norm: LayerNorm, x: Value) -> Value:
+        x = self._standardise(x)
+        kernels = np.split(weights_of(attn.qkv_dwconv.weight), 3)
+        q, k, v = (
+            self._depthwise(self._normed(x, norm, matrix), kernel)
+            for matrix, kernel in zip(attn.qkv.weight.chunk(3), kernels, strict=True)
+        )
+        return self._attend(attn, q, k, v)
+
+    def _cross_mdta(self, attn: CrossMDTA, project: nn.Conv2d, x: Value, mixed: Value) -> Value:
+        q = self._graph.conv(x, weights_of(attn.query.weight))
+        q = self._depthwise(q, weights_of(attn.query_dwconv.weight))
+        matrices = np.split(weights_of(attn.key_value_matrix(project))[:, :, None, None], 2)
+        kernels = np.split(weights_of(attn.key_value_dwconv.weight), 2)
+        k, v = (
+            self._depthwise(self._graph.conv(mixed, matrix), kernel)
+            for matrix, kernel in zip(matrices, kernels, strict=True)
+        )
+        return self._attend(attn, q, k, v)
+
+    def _gdfn(self, ffn: GDFN, norm: LayerNorm, x: Value) -> Value:
+        x = self._standardise(x)
+        kernels = np.split(weights_of(ffn.dwconv.weight), 2)
+        gate, value = (
+            self._depthwise(self._normed(x, norm, matrix), kernel)
+            for matrix, kernel in zip(ffn.project_in.weight.chunk(2), kernels, strict=True)
+        )
+        gated = self._graph.times(self._graph.add("Gelu", gate), value)
+        return self._graph.conv(gated, weights_of(ffn.project_out.weight))
+
+    def _cross_attention(
+        self, attn: CrossAttention, norm: LayerNorm, x: Value, tokens: Value
+    ) -> Value:
+        """Eq. 1; the softmax is written out, since engines transpose to do it over tokens."""
+        graph, heads = self._graph, attn.heads
+        q = self._normed(self._standardise(x), norm, attn.query.weight)
+        q = self._depthwise(q, weights_of(attn.query_dwconv.weight))
+        project = attn.project_guidance
+        tokens = graph.linear(tokens, weights_of(project.weight), weights_of(project.bias))
+        d = attn.query.weight.shape[0] // heads
+        key = weights_of(attn.key.weight) * d**-0.5
+        keys = graph.reshape(graph.linear(tokens, key), 0, 0, heads, d)
+        keys = graph.add("Transpose", keys, perm=[0, 2, 1, 3])  # (B, h, T, d)
+        values = graph.reshape(graph.linear(tokens, weights_of(attn.value.weight)), 0, 0, heads, d)
+        values = graph.add("Transpose", values, perm=[0, 2, 1, 3])
+        out = weights_of(attn.project_out.weight.flatten(1)).reshape(-1, heads, d)  # (C, h, d)
+        # W_O is applied to T tokens and not to P pixels: (h, C, d) times (B, h, d, T).
+        folded = graph.constant(out.transpose(1, 0, 2))
+        values = graph.add("MatMul", folded, graph.add("Transpose", values, perm=[0, 1, 3, 2]))
+        logits = graph.add("MatMul", keys, graph.reshape(q, 0, heads, d, -1))  # (B, h, T, P)
+        highest = graph.add("ReduceMax", logits, graph.integers(2))
+        weights = graph.add("Exp", graph.minus(logits, highest))
+        weights = graph.add("Div", weights, graph.total(weights, 2))
+        fused = graph.add("MatMul", values, weights)  # (B, h, C, P)
+        return graph.reshape_like(graph.total(fused, 1) if heads > 1 else fused, x)
+
+    def _experts(self, experts: Experts, bands: Value, weights: Value) -> Value:
+        """Σ S_i · M_i of (B, K, H, W); ``weights`` is (B, N)."""
+        graph, expand = self._graph, experts.expand
+        assert expand.bias is not None
+        hidden = graph.conv(bands, weights_of(expand.weight), weights_of(expand.bias), padding=1)
+        # Every expert's S once for each of its channels.
+        repeat = np.repeat(np.eye(len(experts.bias)), experts.channels, axis=1)
+        scale = graph.add("MatMul", weights, graph.constant(repeat))
+        scaled = graph.times(graph.add("Gelu", hidden), self._per_channel(scale))
+        mixed = graph.conv(scaled, weights_of(experts.contract.weight), padding=1)
+        bias = graph.add("MatMul", weights, graph.constant(weights_of(experts.bias)))
+        return graph.plus(mixed, self._per_channel(bias))
+
+    def _attend(self, attn: MDTA | CrossMDTA, q: Value, k: Value, v: Value) -> Value:
+        """`mmfe_restore.model.mdta.transposed_attention` of (B, C, H, W)."""
+        graph = self._graph
+        heads, channels = attn.temperature.shape[0], attn.project_out.weight.shape[0]
+        d = channels // heads
+        q, k = (graph.reshape(one, 0, heads, d, -1) for one in (q, k))
+        product = graph.add("MatMul", q, graph.add("Transpose", k, perm=[0, 1, 3, 2]))
+        q_norm, k_norm = (
+            graph.add("Max", graph.add("ReduceL2", one, graph.integers(3)),
+                      graph.constant(_NORM_EPS))
+            for one in (q, k)
+        )  # fmt: skip
+        cosine = graph.add("Div", product, q_norm)
+        cosine = graph.add("Div", cosine, graph.add("Transpose", k_norm, perm=[0, 1, 3, 2]))
+        warm = graph.times(cosine, graph.constant(weights_of(attn.temperature)))
+        attention = graph.add("Softmax", warm, axis=-1)  # (B, h, d, d)
+        out = weights_of(attn.project_out.weight.flatten(1)).reshape(channels, heads, d)
+        folded = graph.add("MatMul", graph.constant(out.transpose(1, 0, 2)), attention)
+        matrix = graph.add("Transpose", folded, perm=[0, 2, 1, 3])  # (B, C, h, d)
+        matrix = graph.reshape(matrix, 0, channels, channels)
+        flat = graph.reshape(v, 0, channels, -1)
+        return graph.reshape_like(graph.add("MatMul", matrix, flat), v)
+
+    def _standardise(self, x: Value) -> Value:
+        """LayerNorm over the channels without scale and shift."""
+        graph = self._graph
+        centred = graph.minus(x, graph.mean(x, 1))
+        variance = graph.mean(graph.times(centred, centred), 1)
+        spread = graph.add("Sqrt", graph.plus(variance, _LAYER_NORM_EPS))
+        return graph.times(centred, graph.add("Reciprocal", spread))
+
+    def _normed(self, x: Value, norm: LayerNorm, weight: Tensor) -> Value:
+        """The 1×1 convolution ``weight`` of what ``norm`` makes of standardised ``x``."""
+        matrix, bias = norm.folded(weight.flatten(1))
+        return self._graph.conv(x, weights_of(matrix)[:, :, None, None], weights_of(bias))
+
+    def _depthwise(self, x: Value, kernel: Array) -> Value:
+        return self._graph.conv(x, kernel, padding=1, groups=len(kernel))
+
+    def _per_channel(self, vector: Value) -> Value:
+        return self._graph.reshape(vector, 0, -1, 1, 1)
+
+
+def _conv(body: nn.Sequential) -> Array:
+    conv = body[0]
+    assert isinstance(conv, nn.Conv2d)
+    return weights_of(conv.weight)

@@ -1,0 +1,210 @@
+"""ONNX files beside the network that they were written from."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmfe_cache.embeddings import Embeddings
+from mmfe_cache.errors import GuideError, UsageError
+from mmfe_restore import Restorer
+from mmfe_restore.export import export_model
+from mmfe_restore.inference import guide_for, restore_image
+
+ort = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+
+ROOT = Path(__file__).parents[3]
+SIZES = [(64, 96), (37, 53), (1, 1), (5, 1300), (640, 500)]
+"""Multiples of 16, odd, a single pixel, long, and above the guide's budget of 512² pixels."""
+
+
+def run(path: Path, **inputs: np.ndarray) -> np.ndarray:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, inputs)
+    return found
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Blocks with noise on them, dark: all that the guide knows has something to see."""
+    random = np.random.default_rng(seed)
+    blocks = random.integers(0, 120, (height // 24 + 1, width // 24 + 1, 3))
+    large = np.kron(blocks, np.ones((24, 24, 1)))[:height, :width]
+    return (large + random.integers(0, 30, (height, width, 3))).astype(np.uint8)
+
+
+def batch(*pictures: np.ndarray) -> np.ndarray:
+    return (np.stack(pictures) / np.float32(255)).astype(np.float32).transpose(0, 3, 1, 2).copy()
+
+
+@pytest.fixture(scope="module")
+def small() -> Restorer:
+    return Restorer.from_pretrained("mmfe-small")
+
+
+@pytest.fixture(scope="module")
+def small_file(small: Restorer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("onnx") / "small.onnx"
+    done = export_model(small, path, source="mmfe-small")
+    assert done.inputs == ("image",)
+    return path
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_guide_and_network_in_one_file_equal_mmfe_restore(small, small_file, size):
+    image = picture(*size)
+    expected = restore_image(small, image / np.float32(255), guide_for(small).look(image))
+    found = run(small_file, image=batch(image))[0].transpose(1, 2, 0)
+    assert np.abs(found - expected).max() <= 1e-4
+    if min(size) > 30:
+        assert np.abs(found - image / 255).max() > 0.05  # the network did something
+
+
+def test_each_picture_of_a_batch_has_its_own_guidance(small_file):
+    first, second = picture(40, 56), 255 - picture(40, 56, seed=1)
+    both = run(small_file, image=batch(first, second))
+    for index, one in enumerate((first, second)):
+        np.testing.assert_allclose(both[index], run(small_file, image=batch(one))[0], atol=1e-5)
+
+
+def test_a_static_file_takes_its_size_and_no_other(small, small_file, tmp_path):
+    path = tmp_path / "static.onnx"
+    export_model(small, path, source="mmfe-small", static=(40, 56))
+    image = batch(picture(40, 56))
+    np.testing.assert_allclose(run(path, image=image), run(small_file, image=image), atol=1e-5)
+    with pytest.raises(ort.capi.onnxruntime_pybind11_state.InvalidArgument):
+        run(path, image=batch(picture(41, 56)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"low_band": True, "guidance_dropout": 0.1},
+        {"experts": "spatial", "num_heads": (1, 2, 2, 4)},
+        {"experts": "none", "decoder_guidance": "none"},
+    ],
+    ids=str,
+)
+def test_a_network_of_another_guide_takes_embeddings(
+    tiny: Callable[..., Restorer], tmp_path: Path, changes: dict[str, object]
+):
+    restorer = tiny(torch.float32, **changes)
+    done = export_model(restorer, tmp_path / "r.onnx", inside="inputs")
+    torch.manual_seed(1)
+    given = {
+        "image": torch.rand(2, 3, 33, 47),
+        "e_image": torch.randn(2, 16, 12),
+        "e_joint": torch.randn(2, 16, 12),
+        "e_answer": torch.randn(2, 12),
+    }
+    asked = {name: given[name] for name in done.inputs}
+    assert list(asked) == ["image", *(f"e_{name}" for name in restorer.config.reads)]
+    seen = Embeddings(given["e_image"], given["e_joint"], given["e_answer"])
+    with torch.no_grad():
+        expected = restorer(given["image"], seen).clamp(0, 1)
+    found = run(tmp_path / "r.onnx", **{name: tensor.numpy() for name, tensor in asked.items()})
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
+
+
+def test_null_guidance_stands_for_a_guide(tiny: Callable[..., Restorer], tmp_path: Path):
+    restorer = tiny(torch.float32, guidance_dropout=0.1)
+    done = export_model(restorer, tmp_path / "r.onnx", inside="none")
+    assert done.inputs == ("image",)
+    image = torch.rand(2, 3, 20, 30)
+    with torch.no_grad():
+        expected = restorer(image).clamp(0, 1)
+    found = run(tmp_path / "r.onnx", image=image.numpy())
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
+
+
+def test_a_view_of_one_size_is_exported_too(small, tmp_path):
+    from dataclasses import replace
+
+    other = Restorer(small.config)
+    other.load_state_dict(small.state_dict())
+    other.guide_fingerprint = small.guide_fingerprint
+    other.recipe = replace(small.recipe, eval=replace(small.recipe.eval, view="whole@96"))
+    other.eval()
+    export_model(other, tmp_path / "r.onnx")
+    image = picture(50, 130)
+    expected = restore_image(other, image / np.float32(255), guide_for(other).look(image))
+    found = run(tmp_path / "r.onnx", image=batch(image))[0].transpose(1, 2, 0)
+    assert np.abs(found - expected).max() <= 1e-4
+
+    other.recipe = replace(small.recipe, eval=replace(small.recipe.eval, view="crop@96"))
+    with pytest.raises(UsageError, match="sees a crop"):
+        export_model(other, tmp_path / "no.onnx")
+    other.recipe = replace(small.recipe, guide=replace(small.recipe.guide, name="qwen2.5-vl-3b"))
+    with pytest.raises(UsageError, match="another guide"):
+        export_model(other, tmp_path / "no.onnx", inside="scene")
+    assert "too large" in (export_model(other, tmp_path / "yes.onnx").note or "")
+    other.recipe, other.guide_fingerprint = small.recipe, {"guide.weights": "others"}
+    with pytest.raises(GuideError, match="not in the state"):
+        export_model(other, tmp_path / "no.onnx")
+    assert not (tmp_path / "no.onnx").exists()
+
+
+def test_the_example_runs_without_torch_and_mmfe(small, small_file, tmp_path):
+    image = picture(40, 56)
+    Image.fromarray(image).save(tmp_path / "in.png")
+    expected = restore_image(small, image, guide_for(small).look(image))
+    done = example(small_file, tmp_path / "in.png", tmp_path / "out.png")
+    assert done.returncode == 0, done.stderr
+    found = np.asarray(Image.open(tmp_path / "out.png"))
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_the_example_says_in_one_line_what_is_wrong(small_file, tmp_path):
+    import onnx
+
+    Image.fromarray(picture(16, 16)).save(tmp_path / "in.png")
+    (tmp_path / "text.jpg").write_text("no picture", encoding="utf-8")
+    (tmp_path / "text.onnx").write_text("no model", encoding="utf-8")
+    model = onnx.load(small_file)
+    onnx.helper.set_model_props(model, {"format": "mmfe-onnx-9", "mmfe": "9.1"})
+    onnx.save(model, tmp_path / "later.onnx")
+    for model_path, photo, words in (
+        (small_file, tmp_path / "text.jpg", "text.jpg is no picture"),
+        (small_file, tmp_path / "gone.png", "gone.png cannot be read"),
+        (tmp_path / "text.onnx", tmp_path / "in.png", "text.onnx is not an ONNX file"),
+        (tmp_path / "later.onnx", tmp_path / "in.png", "another version (mmfe-onnx-9, mmfe 9.1"),
+    ):
+        done = example(model_path, photo, tmp_path / "out.png")
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+        assert not (tmp_path / "out.png").exists()
+
+
+WITHOUT_TORCH = """
+import sys
+class Refuse:
+    def find_spec(self, name, *_):
+        if name.split(".")[0] in {"torch", "mmfe_cache", "mmfe_restore", "onnx", "safetensors"}:
+            raise ImportError(name)
+sys.meta_path.insert(0, Refuse())
+import runpy
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def example(*words: Path) -> subprocess.CompletedProcess[str]:
+    """Run examples/restore_onnx.py where torch and mmfe cannot be imported."""
+    program = ROOT / "examples" / "restore_onnx.py"
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, str(program), *map(str, words), "--threads", "1"],
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+    )
