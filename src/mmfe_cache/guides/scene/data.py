@@ -6,7 +6,7 @@ import multiprocessing
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +35,18 @@ UNIFORM_SHARE = 0.5
 """How many draw each severity from U(0, 1) instead of CDD11's ranges: weak ones occur."""
 
 LONG_SIDES = (128, 640)
-"""Photographs shrink to a long side drawn log-uniformly from here before they suffer; smaller
-ones stay as they are."""
+"""Photographs shrink to a long side drawn log-uniformly from here; smaller ones stay."""
+
+SHRUNK_SHARE = 0.4
+"""How many suffer at a larger size and shrink afterwards, as the guide shrinks a large photograph
+to its pixel budget. Noise and streaks fade on the way. A network that never saw this takes a dark
+picture whose noise has faded for a bright one."""
+
+SHRINKING = (1.0, 2.5)
+"""By what factor those shrink, log-uniformly."""
+
+LONGEST = 1100
+"""The longest side at which a picture suffers: rendering takes time."""
 
 AHEAD = 192
 """How many pictures the workers may be ahead of the training; bounds the memory."""
@@ -145,12 +155,16 @@ def render(photo: Path, seed: int, number: int, config: DegradationConfig = PROC
     clean = read_rgb8(photo)
     long_side = float(np.exp(draw.uniform(*np.log(LONG_SIDES))))
     scale = min(1.0, long_side / max(clean.shape[:2]))
-    if draw.uniform() < 0.5:
-        height, width = (max(64, round(side * scale)) for side in clean.shape[:2])
-        shrunk = Image.fromarray(clean).resize((width, height), Image.Resampling.BICUBIC)
-        clean = np.array(shrunk)
+    size = [max(64, round(side * scale)) for side in clean.shape[:2]]
+    shrunk_later = bool(draw.uniform() < SHRUNK_SHARE)
+    if shrunk_later:
+        factor = float(np.exp(draw.uniform(*np.log(SHRINKING))))
+        factor = max(1.0, min(factor, LONGEST / max(size)))
+        clean = _resize(clean, [round(side * factor) for side in size])
+    elif draw.uniform() < 0.5:
+        clean = _resize(clean, size)
     else:
-        side = [min(length, max(64, round(length * scale))) for length in clean.shape[:2]]
+        side = [min(length, wanted) for length, wanted in zip(clean.shape[:2], size, strict=True)]
         top, left = (
             int(draw.integers(0, length - s + 1))
             for length, s in zip(clean.shape[:2], side, strict=True)
@@ -163,9 +177,19 @@ def render(photo: Path, seed: int, number: int, config: DegradationConfig = PROC
     if draw.uniform() >= CLEAN_SHARE:
         composition = COMPOSITIONS[int(draw.integers(len(COMPOSITIONS)))]
     uniform = bool(draw.uniform() < UNIFORM_SHARE)
-    return compose(
+    made = compose(
         clean, composition, seed_parts=("scene", seed, number), uniform=uniform, config=config
     )
+    if shrunk_later:
+        degraded, clean = (_resize(image, size) for image in (made.degraded, made.clean))
+        made = replace(made, degraded=degraded, clean=clean)
+    return made
+
+
+def _resize(image: ImageArray, size: Sequence[int]) -> ImageArray:
+    """To (height, width) pixels, antialiased bicubic."""
+    height, width = size
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def stream(
