@@ -11,6 +11,7 @@ from mmfe_restore.model.layers import conv1x1, convolve, to_nchw, to_nhwc
 from mmfe_restore.model.mgfb import MGFB
 from mmfe_restore.model.mofe import MoFE
 from mmfe_restore.model.runners import CountedWork, Map, Meter, Runner, Watch, WholeMaps
+from mmfe_restore.model.streaming import StreamedLevel1, channels_passed
 from mmfe_restore.model.strips import Strips
 from mmfe_restore.model.wavelet import bands_at, num_bands
 from mmfe_restore.recipes.schema import ModelConfig
@@ -28,6 +29,10 @@ MOFE_SITES = {
 
 CPU_STRIP, GPU_STRIP = 2 << 20, 1 << 30
 """Bytes of a strip's widest buffer: about a core's cache; a small part of a card's memory."""
+
+STREAM_FROM = 512 << 20
+"""Bytes of the decoder's map at level 1 from which on level 1 is streamed. It takes a little more
+time: some rows are made twice."""
 
 WHOLE_MAPS = 4 << 30
 """Bytes within which a device other than a CPU runs whole maps, which is faster there."""
@@ -55,6 +60,7 @@ class Network(nn.Module):
         strip_bytes: size of a strip's widest buffer without gradients; None picks by the device.
         whole_bytes: without gradients, whole maps are used where they need no more than this, and
             strips where they need more; None picks by the device (a CPU: always strips).
+        stream_bytes: strips stream level 1 where the decoder's map there is larger than this.
 
     Raises:
         ModelError: an odd width, or heads that do not divide their level's channels.
@@ -67,6 +73,7 @@ class Network(nn.Module):
         self.activation_checkpointing = False
         self.strip_bytes: int | None = None
         self.whole_bytes: int | None = None
+        self.stream_bytes = STREAM_FROM
         widths = [config.width * 2**level for level in range(4)]
 
         def stage(channels: int, level: int, count: int) -> nn.Sequential:
@@ -181,9 +188,29 @@ class Network(nn.Module):
         run = self._runner(image)
         if watch is not None and isinstance(run, Strips):
             run.meter = Meter(self._work(image, bands, guidance), watch)
+        if isinstance(run, Strips) and self._streams(image):
+            return self._restore_streamed(run, image, bands, guidance)
         x = convolve(to_nhwc(image), self.patch_embed.proj).contiguous()
         x = self.run_levels(run, x, bands, guidance)
         return to_nchw(convolve(x, self.output)) + image
+
+    def _restore_streamed(
+        self,
+        run: Strips,
+        image: Tensor,
+        bands: tuple[Tensor, ...],
+        guidance: tuple[Tensor | None, Tensor | None, Tensor | None],
+    ) -> Tensor:
+        """`restore_padded` without any map of level 1 but the one that is kept."""
+        streamed = StreamedLevel1(run)
+        mgfb, tokens = self._fusion("encoder1", guidance)
+        (block,) = _blocks(self.encoder_level1)
+        level1 = streamed.encode(image, self.patch_embed.proj, mgfb, tokens, block)
+        x = self._run_below(run, level1, bands, guidance)
+        mgfb, tokens = self._fusion("decoder1", guidance)
+        (block,) = _blocks(self.decoder_level1)
+        restored = streamed.decode(x, level1, self.up2_1, block, mgfb, tokens, self.output)
+        return restored.add_(image)
 
     def run_levels(
         self,
@@ -203,41 +230,70 @@ class Network(nn.Module):
         Returns:
             (B, H, W, 2C).
         """
-        e_image, e_joint, e_answer = guidance
-        kinds = {"image": e_image, "joint": e_joint}
+        x = self._fuse(run, "encoder1", x, guidance)
+        level1 = _run_blocks(run, self.encoder_level1, x)
+        x = self._run_below(run, level1, bands, guidance)
+        x = run.up(self.up2_1, x, level1, None)
+        del level1  # with the decoder's it is the largest map of an image in strips
+        x = self._fuse(run, "decoder1", _run_blocks(run, self.decoder_level1, x), guidance)
+        return _run_blocks(run, self.refinement, x)
+
+    def _run_below(
+        self,
+        run: Runner[Map],
+        level1: Map,
+        bands: tuple[Map, ...],
+        guidance: tuple[Map | None, Map | None, Map | None],
+    ) -> Map:
+        """From level 1 of the encoder to level 2 of the decoder, about to go up."""
 
         def fuse(site: str, x: Map) -> Map:
-            tokens = kinds.get(self._guidance_at(site))
-            return x if tokens is None else run.fuse(self._mgfb(site), x, tokens)
+            return self._fuse(run, site, x, guidance)
 
         def mix(site: str, x: Map) -> Map:
-            if site not in self.mofe or e_answer is None:
+            answer = guidance[2]
+            if site not in self.mofe or answer is None:
                 return x
-            return run.mix(self._mofe(site), x, bands[MOFE_SITES[site] - 1], e_answer)
+            return run.mix(self._mofe(site), x, bands[MOFE_SITES[site] - 1], answer)
 
-        def blocks(stage: nn.Sequential, x: Map) -> Map:
-            for block in stage:
-                assert isinstance(block, TransformerBlock)
-                x = run.block(block, x)
-            return x
-
-        level1 = blocks(self.encoder_level1, fuse("encoder1", x))
         x = mix("encoder2", run.down(self.down1_2, level1))
-        level2 = blocks(self.encoder_level2, fuse("encoder2", x))
+        level2 = _run_blocks(run, self.encoder_level2, fuse("encoder2", x))
         x = mix("encoder3", run.down(self.down2_3, level2))
-        level3 = blocks(self.encoder_level3, fuse("encoder3", x))
+        level3 = _run_blocks(run, self.encoder_level3, fuse("encoder3", x))
         x = mix("latent_in", run.down(self.down3_4, level3))
-        x = blocks(self.latent, fuse("latent_in", x))
+        x = _run_blocks(run, self.latent, fuse("latent_in", x))
         x = mix("latent_out", fuse("latent_out", x))
 
         x = run.up(self.up4_3, x, level3, self.reduce_chan_level3)
-        x = fuse("decoder3", blocks(self.decoder_level3, x))
+        x = fuse("decoder3", _run_blocks(run, self.decoder_level3, x))
         x = run.up(self.up3_2, mix("decoder3", x), level2, self.reduce_chan_level2)
-        x = fuse("decoder2", blocks(self.decoder_level2, x))
-        x = run.up(self.up2_1, mix("decoder2", x), level1, None)
-        del level1, level2, level3  # they are the largest maps of an image in strips
-        x = fuse("decoder1", blocks(self.decoder_level1, x))
-        return blocks(self.refinement, x)
+        x = fuse("decoder2", _run_blocks(run, self.decoder_level2, x))
+        return mix("decoder2", x)
+
+    def _fuse(
+        self,
+        run: Runner[Map],
+        site: str,
+        x: Map,
+        guidance: tuple[Map | None, Map | None, Map | None],
+    ) -> Map:
+        mgfb, tokens = self._fusion(site, guidance)
+        return x if mgfb is None or tokens is None else run.fuse(mgfb, x, tokens)
+
+    def _fusion(
+        self, site: str, guidance: tuple[Map | None, Map | None, Map | None]
+    ) -> tuple[MGFB | None, Map | None]:
+        """The MGFB of a site and what it reads; two times None where there is none."""
+        kinds = {"image": guidance[0], "joint": guidance[1]}
+        tokens = kinds.get(self._guidance_at(site))
+        return (None, None) if tokens is None else (self._mgfb(site), tokens)
+
+    def _streams(self, image: Tensor) -> bool:
+        """Whether level 1 runs in rows that are never all there; see `streaming`."""
+        batch, _, height, width = image.shape
+        widest = height * width * 2 * self.config.width * image.element_size()
+        one_block = self.config.num_blocks[0] == 1 and self.config.num_refinement_blocks == 0
+        return batch == 1 and one_block and widest > self.stream_bytes
 
     def _work(
         self,
@@ -249,7 +305,15 @@ class Network(nn.Module):
         batch, _, height, width = image.shape
         counted = CountedWork()
         maps = torch.empty((batch, height, width, self.config.width), device="meta")
-        self.run_levels(counted, maps, bands, guidance)
+        if not self._streams(image):
+            self.run_levels(counted, maps, bands, guidance)
+            return counted.meter.done
+        self._run_below(counted, maps, bands, guidance)
+        for site, stage in (("encoder1", self.encoder_level1), ("decoder1", self.decoder_level1)):
+            (block,) = _blocks(stage)
+            mgfb, _ = self._fusion(site, guidance)
+            passed = channels_passed(block, mgfb, encoder=site == "encoder1")
+            counted.meter.add(height, width, passed)
         return counted.meter.done
 
     def _runner(self, image: Tensor) -> Runner[Tensor]:
@@ -285,3 +349,15 @@ class Network(nn.Module):
         module = self.mofe[site]
         assert isinstance(module, MoFE)
         return module
+
+
+def _blocks(stage: nn.Sequential) -> list[TransformerBlock]:
+    blocks = [block for block in stage if isinstance(block, TransformerBlock)]
+    assert len(blocks) == len(stage)
+    return blocks
+
+
+def _run_blocks(run: Runner[Map], stage: nn.Sequential, x: Map) -> Map:
+    for block in _blocks(stage):
+        x = run.block(block, x)
+    return x

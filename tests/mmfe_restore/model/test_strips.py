@@ -10,10 +10,12 @@ import torch
 from benchmarks import eager_nchw
 from mmfe_cache.embeddings import Embeddings
 from mmfe_restore import Restorer
+from mmfe_restore.model.block import TransformerBlock
 from mmfe_restore.model.layers import LayerNorm
 from mmfe_restore.model.rows import rolling_rows
 from mmfe_restore.model.runners import WholeMaps
 from mmfe_restore.model.strips import Strips
+from mmfe_restore.recipes import load_recipe
 
 
 @pytest.mark.parametrize("under_autocast", [True, False])
@@ -72,6 +74,41 @@ def test_whole_maps_where_they_fit_the_budget_and_strips_where_not(
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert isinstance(restorer._runner(image.float()), WholeMaps)
         assert isinstance(restorer._runner(image.float()), Strips)
+
+
+@pytest.mark.parametrize("rows", [2, 4, 1000])
+@pytest.mark.parametrize("reads", ["both", "none"])
+def test_streamed_level_1_is_the_same_network(rows: int, reads: str) -> None:
+    overrides = ["guide=oracle", "model.width=8", "model.guidance_dim=64"]
+    if reads == "none":
+        overrides += ["model.encoder_guidance=none", "model.decoder_guidance=none"]
+    restorer = Restorer.from_recipe(load_recipe("demo", overrides)).eval().double()
+    assert restorer.config.num_refinement_blocks == 0
+    torch.manual_seed(0)
+    for parameter in restorer.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    image = torch.rand(1, 3, 49, 70).double()  # 64 x 80 when padded
+    tokens = torch.randn(1, 5, 64).double()
+    embeddings = Embeddings(tokens, tokens.flip(1), tokens[:, 0])
+    restorer.strip_bytes = rows * 80 * len(_block(restorer.decoder_level1).ffn.dwconv.weight) * 8
+    told: list[float] = []
+    with torch.no_grad():
+        expected = restorer(image, embeddings)
+        restorer.stream_bytes = 0
+        found = restorer(image, embeddings, watch=told.append)
+        torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-9)
+        # In float32 the encoder's map is put away in float16, eleven bits of each number.
+        single = restorer.float()(image.float(), embeddings.to("cpu", torch.float32))
+    assert 0 < (single - expected).abs().max() < 2e-3 * expected.abs().max()
+    assert told == sorted(told)
+    assert told[-1] == pytest.approx(1, abs=1e-12)
+    assert told[-2] < 1
+
+
+def _block(stage: torch.nn.Sequential) -> TransformerBlock:
+    (block,) = stage
+    assert isinstance(block, TransformerBlock)
+    return block
 
 
 def test_a_strip_is_never_larger_than_its_image() -> None:

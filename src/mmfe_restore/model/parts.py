@@ -1,0 +1,201 @@
+"""Parts of the network as strips of rows run them: what is projected, convolved and added.
+
+A part sees one row above and below. `strips` runs it over a map that lies in memory, in place;
+`streaming` over rows that come and go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmfe_restore.model.block import GDFN
+from mmfe_restore.model.layers import LayerNorm, to_nchw, without_autocast
+from mmfe_restore.model.mdta import MDTA, CrossMDTA, attention_matrix, fold_output
+from mmfe_restore.model.mgfb import MGFB
+from mmfe_restore.model.rows import Fill, add_product, product, write_product
+
+Projection = Callable[[Tensor, Tensor], None]
+"""``project(rows, out)`` writes a 1×1 convolution of rows (n, W, C) to ``out`` (n, W, K)."""
+
+
+class Part(NamedTuple):
+    """A part of the network that sees one row above and below, and adds to its input.
+
+    Attributes:
+        channels: K, of the map that is convolved.
+        project: makes that map's rows of the input's.
+        kernel: of the 3×3 convolution.
+        use: adds what was convolved, (n, W, K'), to rows (n, W, C), in place.
+    """
+
+    channels: int
+    project: Projection
+    kernel: Tensor
+    use: Callable[[Tensor, Tensor], None]
+
+
+def gdfn_part(ffn: GDFN, norm: LayerNorm, like: Tensor) -> Part:
+    """Add GDFN(norm(x)) to x.
+
+    Args:
+        ffn: the feed-forward network.
+        norm: before it.
+        like: gives the type to compute in.
+    """
+    # Zero channels change nothing; `hidden_channels` says why they are there.
+    matrix = torch.cat([padded(w) for w in ffn.project_in.weight.flatten(1).chunk(2)])
+    kernel = cast(torch.cat([padded(w) for w in ffn.dwconv.weight.chunk(2)]), like)
+    output = cast(padded(ffn.project_out.weight.flatten(1).t()).t().contiguous(), like)
+
+    def use(rows: Tensor, convolved: Tensor) -> None:
+        gate, value = convolved.chunk(2, dim=-1)
+        add_product(rows, F.gelu(gate).mul_(value), output)
+
+    return Part(len(kernel), projection(norm, matrix, like), kernel, use)
+
+
+def fusion_parts(mgfb: MGFB, tokens: Tensor, like: Tensor) -> tuple[Part, Part]:
+    """An MGFB: cross-attention (Eq. 2), then its feed-forward network.
+
+    Args:
+        mgfb: the block.
+        tokens: (T, D) of one image.
+        like: gives the type to compute in.
+    """
+    attn = mgfb.attn
+    keys, values = attn.keys_values(tokens[None])
+    # All heads in one product: the zeros between them cost less than h small products.
+    ask, answer = cast(torch.block_diag(*keys[0]).t(), like), cast(values[0].t(), like)
+    ask, answer = ask.contiguous(), answer.contiguous()
+
+    def use(rows: Tensor, convolved: Tensor) -> None:
+        logits = product(convolved, ask)  # (n, W, h * T)
+        weights = logits.unflatten(-1, (attn.heads, -1)).softmax(dim=-1).flatten(-2)
+        add_product(rows, cast(weights, like), answer)
+
+    matrix, kernel = attn.query.weight.flatten(1), cast(attn.query_dwconv.weight, like)
+    asked = Part(len(kernel), projection(mgfb.norm1, matrix, like), kernel, use)
+    return asked, gdfn_part(mgfb.ffn, mgfb.norm2, like)
+
+
+def asking(attn: MDTA, norm: LayerNorm, like: Tensor) -> tuple[Projection, Tensor]:
+    """For the first pass of x += MDTA(norm(x)): what makes Q and K, and their depthwise kernel."""
+    asked = 2 * len(attn.project_out.weight)
+    matrix, kernel = attn.qkv.weight.flatten(1)[:asked], attn.qkv_dwconv.weight[:asked]
+    return projection(norm, matrix, like), cast(kernel, like)
+
+
+def answering_part(attn: MDTA, norm: LayerNorm, folded: Tensor, like: Tensor) -> Part:
+    """For the second pass of x += MDTA(norm(x)): V times W_O · blockdiag(attention), (C, C)."""
+    asked = 2 * len(attn.project_out.weight)
+    matrix, kernel = attn.qkv.weight.flatten(1)[asked:], attn.qkv_dwconv.weight[asked:]
+
+    def use(rows: Tensor, convolved: Tensor) -> None:
+        add_product(rows, convolved, folded)
+
+    return Part(len(kernel), projection(norm, matrix, like), cast(kernel, like), use)
+
+
+class AttentionSums:
+    """QᵀK and the norms of Q and K, added up in float64 over an image's pixels.
+
+    Args:
+        attn: the attention.
+        channels: C.
+        device: where.
+    """
+
+    def __init__(self, attn: MDTA | CrossMDTA, channels: int, device: torch.device) -> None:
+        self._attn = attn
+        heads = attn.temperature.shape[0]
+        self._shape = (heads, channels // heads)
+        products = (*self._shape, self._shape[1])
+        self._products = torch.zeros(products, dtype=torch.float64, device=device)
+        self._squares = torch.zeros(2 * channels, dtype=torch.float64, device=device)
+
+    def add(self, rows: Tensor) -> None:
+        """Count rows of Q and K side by side, (n, W, 2C)."""
+        both = rows.flatten(0, 1)
+        if both.dtype == torch.float16:  # sums over pixels overflow float16
+            both = both.float()
+        q, k = both.unflatten(-1, (2, *self._shape)).unbind(1)  # (P, h, d)
+        with without_autocast(rows):  # which would cast the float32 back
+            self._products += torch.bmm(q.permute(1, 2, 0), k.transpose(0, 1))
+        self._squares += _squares(both)
+
+    def folded(self) -> Tensor:
+        """W_O · blockdiag(attention), (C, C)."""
+        norms = self._squares.sqrt().view(2, 1, *self._shape)
+        temperature = self._attn.temperature
+        attention = attention_matrix(self._products[None], norms[0], norms[1], temperature)
+        weight = self._attn.project_out.weight.flatten(1).to(torch.float64)
+        return fold_output(attention, weight)[0]
+
+
+def projection(norm: LayerNorm | None, matrix: Tensor, like: Tensor) -> Projection:
+    """The 1×1 convolution ``matrix`` of rows that ``norm`` normalised."""
+    matrix, bias = (matrix, None) if norm is None else norm.folded(matrix)
+    matrix, bias = cast(matrix, like).contiguous(), None if bias is None else cast(bias, like)
+
+    def project(rows: Tensor, out: Tensor) -> None:
+        write_product(out, rows if norm is None else norm.standardise(rows), matrix, bias)
+
+    return project
+
+
+def reading(x: Tensor, project: Projection) -> Fill:
+    """Fill rows with what ``project`` makes of the rows of ``x``, (H, W, C)."""
+
+    def fill(first: int, last: int, out: Tensor) -> None:
+        project(x[first:last], out)
+
+    return fill
+
+
+def cast(tensor: Tensor, like: Tensor) -> Tensor:
+    """``tensor`` in the type of ``like``."""
+    return tensor.to(like.dtype)
+
+
+def padded(weight: Tensor) -> Tensor:
+    """``weight`` with zeros appended along the first axis, to a multiple of 16."""
+    missing = -len(weight) % 16
+    return torch.cat([weight, weight.new_zeros((missing, *weight.shape[1:]))])
+
+
+def _squares(pixels: Tensor) -> Tensor:
+    """Sums of the squares of (P, C) over the pixels, (C,) in float32 or better."""
+    precise = torch.promote_types(pixels.dtype, torch.float32)
+    if pixels.device.type == "cpu" and pixels.dtype == precise:
+        # A quarter of `vector_norm`'s time, which does not use that channels lie together.
+        return (pixels * pixels).sum(dim=0)
+    return torch.linalg.vector_norm(pixels, dim=0, dtype=precise).square_()
+
+
+def conv_of(body: nn.Sequential) -> nn.Conv2d:
+    """The convolution of a change of resolution."""
+    conv = body[0]
+    assert isinstance(conv, nn.Conv2d)
+    return conv
+
+
+def convolve_slice(
+    x: Tensor, weight: Tensor, first: int, last: int, bias: Tensor | None = None
+) -> Tensor:
+    """Rows first..last of a dense 3×3 convolution of (H, W, C), as (1, C', n, W)."""
+    above, below = max(first - 1, 0), min(last + 1, len(x))
+    rows = to_nchw(x[above:below][None]).to(weight.dtype)
+    # Padding is right at the image's own border and spoils a row elsewhere, which is cut off.
+    out = F.conv2d(rows, weight, bias, padding=1)
+    return out[:, :, first - above : last - above]
+
+
+def is_kept(x: Tensor, weight: Tensor) -> bool:
+    """Whether a map was only put away in half precision, beside weights of full precision."""
+    halved = x.dtype == torch.float16 and weight.dtype == torch.float32
+    return halved and not torch.is_autocast_enabled(x.device.type)

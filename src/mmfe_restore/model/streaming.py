@@ -1,0 +1,227 @@
+"""Level 1 in rows that are never all there at once, for photographs of many megapixels.
+
+The maps of level 1 take nearly all the memory that a restoration needs: the decoder's has twice the
+encoder's channels at full size. Where each side of level 1 has one Transformer block, only one sum
+over all pixels stands between its input and its output (MDTA's, see `strips`). So the rows are made
+twice: once for the sums, and once to be used. The encoder's map, which the decoder needs again, is
+kept in half precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmfe_restore.model.block import TransformerBlock, Upsample
+from mmfe_restore.model.layers import to_nhwc
+from mmfe_restore.model.mgfb import MGFB
+from mmfe_restore.model.parts import (
+    AttentionSums,
+    Part,
+    Projection,
+    answering_part,
+    asking,
+    cast,
+    conv_of,
+    convolve_slice,
+    fusion_parts,
+    gdfn_part,
+)
+from mmfe_restore.model.rows import convolve_rows, rows_within
+from mmfe_restore.model.runners import hidden_channels
+from mmfe_restore.model.strips import Strips
+
+Rows = Iterator[Tensor]
+"""An image's rows from the first to the last, in strips (n, W, C) of any height."""
+
+
+class StreamedLevel1:
+    """Runs level 1 of the encoder and of the decoder, for one image at a time.
+
+    Args:
+        strips: runs the other levels; gives the height of the strips, and counts the work.
+    """
+
+    def __init__(self, strips: Strips) -> None:
+        self._strips = strips
+
+    def encode(
+        self,
+        image: Tensor,
+        embed: nn.Conv2d,
+        mgfb: MGFB | None,
+        tokens: Tensor | None,
+        block: TransformerBlock,
+    ) -> Tensor:
+        """From the image to level 1.
+
+        Args:
+            image: (1, 3, H, W).
+            embed: the first convolution.
+            mgfb: before the block; None where there is none.
+            tokens: what ``mgfb`` reads, (1, T, D).
+            block: the only one.
+
+        Returns:
+            (1, H, W, C); in half precision where the rest is in full precision.
+        """
+        pixels, weight = to_nhwc(image)[0], embed.weight
+        height, width, _ = pixels.shape
+        step = self._height(width, block, pixels)
+
+        def start() -> Rows:
+            for first in range(0, height, step):
+                last = min(first + step, height)
+                yield to_nhwc(convolve_slice(pixels, weight, first, last))[0].contiguous()
+
+        like = next(start())
+        before = () if mgfb is None or tokens is None else fusion_parts(mgfb, tokens[0], like)
+        rows = self._attend(lambda: self._run(start(), before, step), block, like, step)
+        kept = torch.float16 if like.dtype == torch.float32 else like.dtype
+        level1 = like.new_empty((1, height, width, like.shape[-1]), dtype=kept)
+        _write(rows, level1[0])
+        return level1
+
+    def decode(
+        self,
+        x: Tensor,
+        skip: Tensor,
+        up: Upsample,
+        block: TransformerBlock,
+        mgfb: MGFB | None,
+        tokens: Tensor | None,
+        output: nn.Conv2d,
+    ) -> Tensor:
+        """From level 2 of the decoder to what is added to the image.
+
+        Args:
+            x: (1, H/2, W/2, 2C).
+            skip: what `encode` returned.
+            up: to level 1.
+            block: the only one.
+            mgfb: after the block; None where there is none.
+            tokens: what ``mgfb`` reads, (1, T, D).
+            output: the last convolution.
+
+        Returns:
+            (1, 3, H, W).
+        """
+        small, kept = x[0], skip[0]
+        weight = cast(conv_of(up.body).weight, x)
+        height, width, _ = kept.shape
+        step = self._height(width, block, x)
+
+        def start() -> Rows:
+            for first in range(0, len(small), max(1, step // 2)):
+                last = min(first + max(1, step // 2), len(small))
+                doubled = convolve_slice(small, weight, first, last)
+                enlarged = to_nhwc(F.pixel_shuffle(doubled, 2))[0]
+                yield torch.cat([enlarged, cast(kept[2 * first : 2 * last], x)], dim=-1)
+
+        after = () if mgfb is None or tokens is None else fusion_parts(mgfb, tokens[0], x)
+        rows = self._run(self._attend(start, block, x, step), after, step)
+        last = cast(output.weight, x)
+        restored = x.new_empty((1, 3, height, width))
+        _write(
+            (
+                convolve_rows(buffer, last)
+                for _, buffer in self._with_neighbours(rows, last.shape[1], _as_they_are, step)
+            ),
+            to_nhwc(restored)[0],
+        )
+        return restored
+
+    def _height(self, width: int, block: TransformerBlock, like: Tensor) -> int:
+        """An even number of rows whose widest map, the feed-forward network's, fits the budget."""
+        widest = len(block.ffn.dwconv.weight)
+        return rows_within(self._strips.budget, width, widest, like) // 2 * 2
+
+    def _attend(
+        self, start: Callable[[], Rows], block: TransformerBlock, like: Tensor, step: int
+    ) -> Rows:
+        """A Transformer block; ``start`` begins its input's rows anew."""
+        project, kernel = asking(block.attn, block.norm1, like)
+        sums = AttentionSums(block.attn, len(kernel) // 2, like.device)
+        for _, buffer in self._with_neighbours(start(), len(kernel), project, step):
+            sums.add(convolve_rows(buffer, kernel))
+        folded = sums.folded().to(like.dtype)
+        answer = answering_part(block.attn, block.norm1, folded, like)
+        return self._run(start(), (answer, gdfn_part(block.ffn, block.norm2, like)), step)
+
+    def _run(self, rows: Rows, parts: Sequence[Part], step: int) -> Rows:
+        """One part after the other."""
+        for part in parts:
+            rows = self._part(rows, part, step)
+        return rows
+
+    def _part(self, rows: Rows, part: Part, step: int) -> Rows:
+        for own, buffer in self._with_neighbours(rows, part.channels, part.project, step):
+            part.use(own, convolve_rows(buffer, part.kernel))
+            yield own
+
+    def _with_neighbours(
+        self, rows: Rows, channels: int, project: Projection, step: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Project rows, and hand them out once the row below them is there.
+
+        Args:
+            rows: strips of at most ``step`` rows, (n, W, C).
+            channels: K, of what is projected.
+            project: makes (n, W, K) of rows.
+            step: see ``rows``.
+
+        Yields:
+            Rows (m, W, C) that the caller may write over, and what was projected of them with one
+            row above and below, (m + 2, W, K); rows outside the image are zero. The second is
+            valid until the next step.
+        """
+        buffer: Tensor | None = None
+        waiting: list[Tensor] = []  # at most one row
+        ready = 1
+        for strip in rows:
+            if buffer is None:
+                buffer = strip.new_empty((step + 3, strip.shape[1], channels))
+                buffer[0].zero_()
+            project(strip, buffer[ready : ready + len(strip)])
+            ready += len(strip)
+            both = torch.cat([*waiting, strip]) if waiting else strip
+            waiting = [both[-1:].clone()]
+            if ready > 2:
+                yield both[:-1], buffer[:ready]
+                self._strips.meter.add(ready - 2, strip.shape[1], channels)
+                buffer[:2] = buffer[ready - 2 : ready].clone()
+                ready = 2
+        if buffer is not None:
+            buffer[ready].zero_()
+            yield waiting[0], buffer[: ready + 1]
+            self._strips.meter.add(1, buffer.shape[1], channels)
+
+
+def channels_passed(block: TransformerBlock, mgfb: MGFB | None, *, encoder: bool) -> int:
+    """The channels of all passes over a side of level 1: what `Strips.meter` counts per pixel.
+
+    Args:
+        block: the side's only one.
+        mgfb: before it in the encoder, after it in the decoder; None where there is none.
+        encoder: whether this is the encoder's side.
+    """
+    width = len(block.attn.project_out.weight)
+    fusion = 0 if mgfb is None else width + hidden_channels(mgfb.ffn)
+    # The encoder makes its input twice, fusion and all; the decoder has the last convolution.
+    rest = 2 * fusion if encoder else fusion + width
+    return 3 * width + hidden_channels(block.ffn) + rest
+
+
+def _as_they_are(rows: Tensor, out: Tensor) -> None:
+    out.copy_(rows)
+
+
+def _write(rows: Rows, out: Tensor) -> None:
+    """Fill ``out``, (H, W, C), from the top."""
+    first = 0
+    for strip in rows:
+        out[first : first + len(strip)] = strip
+        first += len(strip)
