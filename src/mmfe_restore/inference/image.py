@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmfe_cache.errors import DataError, ModelError, UsageError
 from mmfe_cache.machine import float32_products
+from mmfe_restore.model.restorer import pad_to_multiple
 
 if TYPE_CHECKING:
     from mmfe_cache.embeddings import Embeddings
@@ -77,6 +78,10 @@ def restore_image(
     # floats, since torch can do next to nothing with unsigned 16 bits.
     copied: NDArray[Any] = image.copy() if image.dtype == "uint8" else image.astype("float32")
     pixels = torch.from_numpy(copied).to(device).permute(2, 0, 1)[None]
+    height, width = image.shape[:2]
+    if not isinstance(tile, int):
+        # Padded as it is: a second copy in floating point is much of a large photograph's memory.
+        pixels = pad_to_multiple(pixels, restorer.size_multiple)
     source = pixels.to(restorer.dtype) / white
     halved = {"bf16": torch.bfloat16, "16": torch.float16}.get(precision)
     with (
@@ -90,7 +95,7 @@ def restore_image(
             )
         else:
             restored = restorer(source, embeddings, watch=watch)
-        restored = restored.float()
+        restored, source = (one[..., :height, :width] for one in (restored.float(), source))
         if not bool(restored.isfinite().all()):
             raise ModelError(
                 "the restorer gave NaN or infinity",

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmfe_cache.embeddings import ArrayName, Embeddings
@@ -249,14 +248,9 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
         (B, C, H', W'); the image itself where it already fits.
     """
     height, width = image.shape[-2:]
-    return _pad(_pad(image, -height % multiple, -2), -width % multiple, -1)
-
-
-def _pad(image: Tensor, missing: int, axis: int) -> Tensor:
-    while missing > 0:
-        size = image.shape[axis]
-        step = missing if size == 1 else min(missing, size - 1)
-        amounts = (0, 0, 0, step) if axis == -2 else (0, step, 0, 0)
-        image = F.pad(image, amounts, mode="replicate" if size == 1 else "reflect")
-        missing -= step
+    for axis, length in ((-2, height), (-1, width)):
+        missing = -length % multiple
+        if missing:
+            index = torch.arange(length + missing, device=image.device) % max(1, 2 * (length - 1))
+            image = image.index_select(axis, torch.minimum(index, 2 * (length - 1) - index))
     return image

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import ModelError
 from mmfe_restore import Restorer, load_recipe
 from mmfe_restore.model.mofe import Experts
+from mmfe_restore.model.restorer import pad_to_multiple
 from mmfe_restore.model.wavelet import haar
 from mmfe_restore.recipes import ModelConfig, recipe_names
 
@@ -295,3 +297,11 @@ def test_wrong_images_are_named(
 ) -> None:
     with pytest.raises(ModelError, match=word):
         tiny(torch.float32)(image, guidance())
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 3), (2, 17), (5, 16), (33, 7), (16, 16)])
+def test_padding_reflects_again_and_again_where_the_image_is_small(height: int, width: int) -> None:
+    values = torch.arange(3 * height * width, dtype=torch.uint8).view(1, 3, height, width)
+    rows = -height % 16, -width % 16
+    expected = np.pad(values.numpy(), ((0, 0), (0, 0), (0, rows[0]), (0, rows[1])), mode="reflect")
+    np.testing.assert_array_equal(pad_to_multiple(values, 16).numpy(), expected)
