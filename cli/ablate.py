@@ -9,17 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from . import completion, output
+from . import choices, output
 
 
 def command(
-    table: Annotated[
-        str,
-        typer.Argument(
-            help="table4a | table4b | table5a | table5b | table5c | tableS1",
-            autocompletion=completion.tables,
-        ),
-    ],
+    table: Annotated[choices.Table, typer.Argument(help="Of the paper.")],
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", help="KEY=VALUE for every row, such as guide=scene."),
@@ -32,8 +26,9 @@ def command(
         Path | None,
         typer.Option(
             "--out",
-            help="Runs go to OUT/TABLE/ROW [default: runs; with --set, runs/set-HASH of the "
-            "overrides].",
+            "-o",
+            help="Runs go to OUT/TABLE/ROW [default: $MMFE_RUNS, else runs; with --set, set-HASH "
+            "of the overrides in it].",
         ),
     ] = None,
     seeds: Annotated[

@@ -15,8 +15,9 @@ from typing import Annotated
 import typer
 
 from . import output
+from .help import Application
 
-app = typer.Typer(
+app = Application(
     name="mmfe",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import cache_build, completion, output
+from . import cache_build, choices, completion, output
 from .data_pack import FOLDER_NAMES
+from .help import Application
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mmfe_cache.samples import SampleSet
 
-app = typer.Typer(no_args_is_help=True, help="Build, inspect, verify and repair caches.")
+app = Application(no_args_is_help=True, help="Build, inspect, verify and repair caches.")
 app.command("build", epilog=FOLDER_NAMES)(cache_build.command)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -101,14 +102,11 @@ def repair(
             autocompletion=completion.datasets,
         ),
     ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="The split, likewise.", autocompletion=completion.splits)
-    ] = None,
+    split: Annotated[choices.Split | None, typer.Option(help="The split, likewise.")] = None,
     prompt: Annotated[str | None, typer.Option(help="The prompt, likewise.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[
-        Literal["auto", "float32", "tf32", "bfloat16", "float16"],
-        typer.Option(help="Precision of the guide, as when the cache was built."),
+        choices.Precision, typer.Option(help="Of the guide, as when the cache was built.")
     ] = "auto",
     workers: Annotated[int | None, typer.Option(help="Threads that prepare images.")] = None,
     as_json: Json = False,
@@ -122,6 +120,7 @@ def repair(
     from mmfe_cache.datasets import load_dataset
     from mmfe_cache.errors import CacheError, MmfeError
     from mmfe_cache.guides import load_guide
+    from mmfe_cache.precisions import long_name
     from mmfe_cache.precompute.repair import RepairReport, repair_cache
     from mmfe_cache.store.location import origins
 
@@ -133,7 +132,7 @@ def repair(
             continue
         name, part, named = map(str, given)
         # What a damaged root seems to say may be no precision at all; loading the guide tells.
-        exact: Any = (origin.dtype or "auto") if precision == "auto" else precision
+        exact: Any = (origin.dtype or "auto") if precision == "auto" else long_name(precision)
         try:
             report = repair_cache(
                 path,

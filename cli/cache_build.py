@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from . import completion, output
+from . import choices, completion, output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,10 +35,7 @@ def command(
         typer.Option(help="Where the data set lies; else $MMFE_DATA/NAME, else data/NAME."),
     ] = None,
     split: Annotated[
-        str | None,
-        typer.Option(
-            help="train or test; without it all that are there.", autocompletion=completion.splits
-        ),
+        choices.Split | None, typer.Option(help="Without it all that are there.")
     ] = None,
     guide: Annotated[
         str | None,
@@ -63,7 +60,12 @@ def command(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of this data set's caches, else cache/DATASET.")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder of this data set's caches; else $MMFE_CACHE/DATASET, else cache/DATASET.",
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images the guide encodes together.")] = 32,
     shard_samples: Annotated[
@@ -78,8 +80,8 @@ def command(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[
-        Literal["auto", "float32", "tf32", "bfloat16", "float16"],
-        typer.Option(help="Precision of the guide; auto is bfloat16 on a GPU."),
+        choices.Precision,
+        typer.Option(help="Of the guide; auto is bf16 on a GPU and 32 on a CPU."),
     ] = "auto",
     prompt: Annotated[str | None, typer.Option(help="What the guide is asked.")] = None,
     prompt_file: Annotated[
@@ -106,6 +108,7 @@ def command(
     """
     from mmfe_cache.datasets import load_dataset, splits_of
     from mmfe_cache.guides import load_guide, with_weights
+    from mmfe_cache.precisions import long_name
     from mmfe_cache.precompute.distributed import launch, wants_many
     from mmfe_cache.progress import SilentProgress
     from mmfe_cache.store import store_path
@@ -128,7 +131,9 @@ def command(
             progress.warn(warning)
     chosen = ranks.device if ranks is not None and device == "auto" else device
     outline = _outline(named, question) if dry_run else None
-    loaded = outline or load_guide(named, device=chosen, precision=precision, prompt=question)
+    loaded = outline or load_guide(
+        named, device=chosen, precision=long_name(precision), prompt=question
+    )
     targets = [
         (samples, wanted, store_path(name, samples.split, named, question, out))
         for samples, wanted in jobs

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import completion, output
+from . import choices, completion, output
 
 
 def command(
@@ -26,10 +26,8 @@ def command(
         ),
     ],
     figure: Annotated[
-        str,
-        typer.Option(
-            "--figure", help="psnr | ssim_uniform | ssim_gaussian (or ssim) | lpips | input_…"
-        ),
+        choices.Figure,
+        typer.Option("--figure", help="ssim is the one whose window is published."),
     ] = "psnr",
     most: Annotated[
         int, typer.Option("--most", min=1, help="How many best and worst images to name.")
@@ -48,16 +46,17 @@ def command(
         for name in FIGURES
         if name in a.scores[0].values and name in b.scores[0].values
     }
-    if figure == "ssim":  # both windows are measured: the one that this protocol publishes
+    wanted: str = figure
+    if wanted == "ssim":  # both windows are measured: the one that this protocol publishes
         window = a.about.get("protocol_details", {}).get("ssim_window", "gaussian")
-        figure = f"ssim_{window}"
-    chosen = known.get(figure)
+        wanted = f"ssim_{window}"
+    chosen = known.get(wanted)
     if chosen is None:
         raise UsageError(
-            f"there is no figure {figure!r} in both reports",
-            got=figure,
+            f"there is no figure {wanted!r} in both reports",
+            got=wanted,
             expected=" | ".join(known),
-            remedy="mmfe eval both with --metric " + figure if figure in METRICS else None,
+            remedy="mmfe eval both with --metric " + wanted if wanted in METRICS else None,
         )
     found = compare(a, b, chosen, most)
     if as_json:
@@ -80,7 +79,7 @@ def command(
     ]
     left_out = ["left out"] if found.average.left_out else []
     output.print_table(
-        f"{figure}: B {found.b} less A {found.a}",
+        f"{wanted}: B {found.b} less A {found.a}",
         ["class", "images", *left_out, "A", "B", "B − A", "95 % interval", "B wins : A wins"],
         rows,
         caption="interval: bootstrap over scenes, of the paired differences"

@@ -9,11 +9,12 @@ import typer
 
 from . import data_pack, degradations, output
 from .data_pack import FOLDER_NAMES, Dataset, Json, Root, Splits
+from .help import Application
 
 if TYPE_CHECKING:
     from mmfe_cache.datasets import CheckReport, PartCheck
 
-app = typer.Typer(no_args_is_help=True, help="Make, list, check and pack data sets.")
+app = Application(no_args_is_help=True, help="Make, list, check and pack data sets.")
 app.command("pack", epilog=FOLDER_NAMES)(data_pack.pack)
 app.command("verify")(data_pack.verify)
 
@@ -21,7 +22,7 @@ app.command("verify")(data_pack.verify)
 @app.command()
 def synth(
     photos: Annotated[Path, typer.Argument(help="Folder of clean photographs.")],
-    out: Annotated[Path, typer.Option("--out", help="Root of the new set, in CDD11's layout.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The new set, in CDD11's layout.")],
     test_photos: Annotated[
         Path | None,
         typer.Option(help="Photographs of the test split; without it PHOTOS is split by scene."),

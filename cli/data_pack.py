@@ -38,7 +38,11 @@ def pack(
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of the packs, then a --root itself; default: ROOT/packed."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder of the packs, then a --root itself; default: ROOT/packed.",
+        ),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode and compress.")] = 2,
     as_json: Json = False,

@@ -79,7 +79,7 @@ class _Steps:
 
 
 def command(
-    out: Annotated[Path, typer.Option("--out", help="Folder for everything the demo makes.")] = (
+    out: Annotated[Path, typer.Option("--out", "-o", help="For everything the demo makes.")] = (
         Path("demo")
     ),
     photos: Annotated[

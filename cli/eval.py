@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from . import completion, output
+from . import choices, completion, output
 
 if TYPE_CHECKING:
     from mmfe_restore.evaluation import EvalReport
@@ -23,7 +23,7 @@ def command(
         typer.Option(
             "--checkpoint",
             help="A run's folder or its model/, or a network of `mmfe model list`; without it, the "
-            "run under runs/ that finished last.",
+            "run that finished last.",
             autocompletion=completion.checkpoints,
         ),
     ] = None,
@@ -40,21 +40,13 @@ def command(
         Path | None,
         typer.Option("--cache", help="The folder of the data set's caches, or one cache."),
     ] = None,
-    split: Annotated[
-        str,
-        typer.Option("--split", help="Which split to judge.", autocompletion=completion.splits),
-    ] = "test",
+    split: Annotated[choices.Split, typer.Option("--split", help="Which split to judge.")] = "test",
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Report folder; RUN/eval/DATASET-SPLIT without it."),
+        typer.Option("--out", "-o", help="Report folder; RUN/eval/DATASET-SPLIT without it."),
     ] = None,
     protocol: Annotated[
-        str | None,
-        typer.Option(
-            "--protocol",
-            help="mmfe | promptir | moce-ir | onerestore | restormer: how peers measure.",
-            autocompletion=completion.protocols,
-        ),
+        choices.Protocol | None, typer.Option("--protocol", help="How peers measure.")
     ] = None,
     view: Annotated[
         str | None, typer.Option("--view", help="The guide's view, such as whole@224.")
@@ -71,6 +63,9 @@ def command(
         bool,
         typer.Option("--no-guide", help="Use the network's null guidance instead of a cache."),
     ] = False,
+    guide: Annotated[
+        Literal["none"] | None, typer.Option("--guide", help="none is the same as --no-guide.")
+    ] = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Images of one size at a time.")
     ] = 1,
@@ -95,7 +90,7 @@ def command(
         typer.Option("--report", help="Also print ours beside the published table."),
     ] = False,
     table_format: Annotated[
-        str, typer.Option("--format", help="Of --report: text | markdown | latex.")
+        choices.TableFormat, typer.Option("--format", help="Of --report's table.")
     ] = "text",
     force: Annotated[
         bool, typer.Option("--force", help="Write over a report that is there.")
@@ -108,24 +103,16 @@ def command(
     share of the images.
     """
     from mmfe_cache.datasets import load_dataset
-    from mmfe_cache.errors import UsageError
     from mmfe_cache.machine import pick_device
     from mmfe_cache.views import View
     from mmfe_restore.evaluation import evaluate, load_checkpoint, open_eval_cache
     from mmfe_restore.evaluation.compare import read_report
-    from mmfe_restore.evaluation.protocols import protocol_named
     from mmfe_restore.evaluation.report import check_free
     from mmfe_restore.metrics.registry import chosen_metrics
     from mmfe_restore.recipes import load_recipe
 
-    if table_format not in {"text", "markdown", "latex"}:
-        raise UsageError(
-            "unknown table format", got=table_format, expected="text | markdown | latex"
-        )
     if view is not None:
         View.parse(view)  # a misspelt view is no view that a cache lacks
-    if protocol is not None:
-        protocol_named(protocol)
     pick_device(device)
     chosen_metrics(tuple(metric or ()))
     others = [read_report(path) for path in beside or ()]
@@ -138,7 +125,11 @@ def command(
     for warning in samples.warnings:
         progress.warn(warning)
     used_view = opened.recipe.eval.view if view is None else view
-    store = None if no_guide else open_eval_cache(opened.recipe, samples, used_view, cache)
+    store = (
+        None
+        if no_guide or guide == "none"
+        else open_eval_cache(opened.recipe, samples, used_view, cache)
+    )
     with _process_group():
         outcome = evaluate(
             opened.restorer,

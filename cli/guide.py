@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from . import completion, degradations, output
+from . import choices, completion, degradations, output
+from .help import Application
 
-app = typer.Typer(
+app = Application(
     no_args_is_help=True,
     help="The frozen models that see degradations: list them, train and measure `scene`.",
 )
@@ -213,7 +214,7 @@ def make_tiny(
         Path | None,
         typer.Option("--files", help="Published processor and tokenizer files of Qwen2.5-VL."),
     ] = None,
-    kind: Annotated[str, typer.Option("--kind", help="qwen2.5-vl or fastvlm.")] = "qwen2.5-vl",
+    kind: Annotated[choices.Toy, typer.Option("--kind", help="Of MLLM.")] = "qwen2.5-vl",
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the random weights.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -221,12 +222,9 @@ def make_tiny(
 
     Example: mmfe guide make-tiny toy && mmfe cache build --dataset cdd11 --guide toy
     """
-    from mmfe_cache.errors import UsageError
     from mmfe_cache.guides import guide_dim
     from mmfe_cache.guides.toy import make_tiny
 
-    if kind not in ("qwen2.5-vl", "fastvlm"):
-        raise UsageError("unknown kind of toy", got=repr(kind), expected="qwen2.5-vl or fastvlm")
     made = make_tiny(directory, kind=kind, files=files, seed=seed)
     facts = {"out": str(made), "kind": kind, "dim": guide_dim(made)}
     if as_json:

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from . import completion, output
+from .help import Application
 
-app = typer.Typer(no_args_is_help=True, help="Inspect networks.")
+app = Application(no_args_is_help=True, help="Inspect networks.")
 
 
 @app.callback()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import completion, output
+from . import choices, completion, output
+from .help import Application
 
 if TYPE_CHECKING:
     from mmfe_cache.samples import Sample, SampleSet
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
     from mmfe_restore.figures.canvas import Drawing
     from mmfe_restore.model import Restorer
 
-app = typer.Typer(
+app = Application(
     no_args_is_help=True, help="Draw the paper's figures: PNG, SVG and the data as CSV."
 )
 
-Out = Annotated[Path, typer.Option("--out", help="Folder for the figure's files.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the figure's files.")]
 Force = Annotated[bool, typer.Option("--force", help="Write over a figure that is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Root = Annotated[Path | None, typer.Option("--root", help="Where the data set lies.")]
@@ -89,7 +90,7 @@ def routing(
     recipes: Recipes = None,
     runs: Runs = None,
     cache: Cache = None,
-    split: Annotated[str, typer.Option("--split", help="Which split's embeddings.")] = "test",
+    split: Annotated[choices.Split, typer.Option("--split", help="Whose embeddings.")] = "test",
     view: Annotated[str | None, typer.Option("--view", help="Which view; the recipe's.")] = None,
     most: Annotated[int, typer.Option("--most", min=4, help="Samples to use.")] = 550,
     out: Out = FIGURES,
@@ -123,7 +124,7 @@ def experts(
     sample: Annotated[
         str | None, typer.Option("--sample", help="A test sample's id, such as low_haze_rain/0001.")
     ] = None,
-    site: Annotated[str, typer.Option("--site", help="Which MoFE.")] = "encoder2",
+    site: Annotated[choices.Site, typer.Option("--site", help="Which MoFE.")] = "encoder2",
     cache: Annotated[
         Path | None,
         typer.Option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from . import completion, output
+from . import choices, completion, output
 
 if TYPE_CHECKING:
     from mmfe_restore.inference import RestoreReport
@@ -42,8 +42,9 @@ def command(
         str | None,
         typer.Option(
             "--checkpoint",
-            help="A run's folder, its model/, a network of `mmfe model list`, or OWNER/NAME on the "
-            "Hugging Face Hub [default: mmfe-small, which comes with mmfe].",
+            help="A run's folder, its model/, a network of `mmfe model list`, or OWNER/NAME or "
+            "OWNER/NAME@REVISION on the Hugging Face Hub [default: mmfe-small, which comes with "
+            "mmfe].",
             autocompletion=completion.checkpoints,
         ),
     ] = None,
@@ -55,6 +56,7 @@ def command(
             autocompletion=completion.guides_of_photographs,
         ),
     ] = None,
+    no_guide: Annotated[bool, typer.Option("--no-guide", help="The same as --guide none.")] = False,
     tile: Annotated[
         str,
         typer.Option(
@@ -64,7 +66,10 @@ def command(
         ),
     ] = "auto",
     precision: Annotated[
-        str, typer.Option("--precision", help="Of the arithmetic: 32 | bf16 | 16.")
+        choices.Precision,
+        typer.Option(
+            "--precision", help="Of the arithmetic; auto is bf16 on a GPU and 32 on a CPU."
+        ),
     ] = "32",
     strength: Annotated[
         float,
@@ -108,7 +113,8 @@ def command(
     from mmfe_restore.inference.jobs import plan
 
     sides = _tile(tile)
-    bits = _precision(precision)
+    if no_guide:
+        guide = _without_guide(guide)
     # What is wrong with the paths is said before torch is imported, which takes seconds.
     plan(inputs, out, format=file_format.value, suffix=suffix)
     if not any(path.exists() for path in inputs):
@@ -131,7 +137,7 @@ def command(
         looking,
         force=force,
         tile=sides,
-        precision=bits,
+        precision=precision,
         format=file_format.value,
         suffix=suffix,
         strength=strength,
@@ -184,9 +190,9 @@ def _tile(text: str) -> Literal["auto", "off"] | int:
     raise UsageError("unknown tile", got=f"--tile {text}", expected="auto, off, or at least 64")
 
 
-def _precision(text: str) -> Literal["32", "bf16", "16"]:
+def _without_guide(guide: str | None) -> str:
     from mmfe_cache.errors import UsageError
 
-    if text == "32" or text == "bf16" or text == "16":
-        return text
-    raise UsageError("unknown precision", got=f"--precision {text}", expected="32, bf16 or 16")
+    if guide not in (None, "none"):
+        raise UsageError("give --guide or --no-guide, not both", got=f"--guide {guide} --no-guide")
+    return "none"

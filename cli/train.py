@@ -26,10 +26,16 @@ def command(
         ),
     ] = "cdd11",
     root: Annotated[
-        Path | None, typer.Option(help="The data set's folder [default: data/DATASET].")
+        Path | None,
+        typer.Option(
+            help="The data set's folder [default: $MMFE_DATA/DATASET, else data/DATASET]."
+        ),
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="The folder of its caches [default: cache/DATASET].")
+        Path | None,
+        typer.Option(
+            help="The folder of its caches [default: $MMFE_CACHE/DATASET, else cache/DATASET]."
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -38,8 +44,10 @@ def command(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The run's folder [default: runs/RECIPE; with --set, runs/RECIPE-HASH of the "
-            "overrides]."
+            "--out",
+            "-o",
+            help="The run's folder [default: RECIPE in $MMFE_RUNS, else in runs; with --set, "
+            "RECIPE-HASH of the overrides].",
         ),
     ] = None,
     resume: Annotated[

@@ -8,7 +8,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from mmfe_cache.datasets.photographs import some
 from mmfe_cache.errors import DataError, MmfeError
 from mmfe_cache.images import encode_photograph, read_photograph
 from mmfe_cache.io import write_file
+from mmfe_cache.precisions import Precision
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_restore.inference.jobs import Job, LeftOut, OutputFormat, plan
 
@@ -174,7 +175,7 @@ def restore_files(
     *,
     force: bool = False,
     tile: Tile = "auto",
-    precision: Literal["32", "bf16", "16"] = "32",
+    precision: Precision = "32",
     format: OutputFormat = "keep",
     suffix: str = "",
     strength: float = 1.0,
@@ -238,7 +239,7 @@ def _restore(
     restorer: Restorer,
     guide: PhotographGuide | None,
     tile: Tile,
-    precision: Literal["32", "bf16", "16"],
+    precision: Precision,
     strength: float,
     progress: Progress,
 ) -> Restored:

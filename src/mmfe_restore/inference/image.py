@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmfe_cache.errors import DataError, ModelError, UsageError
 from mmfe_cache.machine import float32_products
+from mmfe_cache.precisions import Precision, short_name
 from mmfe_restore.model.restorer import pad_to_multiple
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def restore_image(
     *,
     tile: Tile = "auto",
     overlap: int = 64,
-    precision: Literal["32", "bf16", "16"] = "32",
+    precision: Precision = "32",
     strength: float = 1.0,
     watch: Watch | None = None,
 ) -> NDArray[_Kind]:
@@ -50,7 +51,8 @@ def restore_image(
             needed only where even those do not fit. A number restores overlapping tiles of that
             side, which is not exact: attention then sees each tile by itself.
         overlap: of neighbouring tiles, in pixels; blended linearly.
-        precision: of the arithmetic; less than 32 bits runs under autocast.
+        precision: of the arithmetic; less than 32 bits runs under autocast. ``auto`` is bf16 on a
+            GPU and 32 on a CPU.
         strength: how much of the restoration is taken, from 0 (the image as it is) to 1.
         watch: is told the share of the image that is done, from 0 to 1.
 
@@ -83,10 +85,13 @@ def restore_image(
         # Padded as it is: a second copy in floating point is much of a large photograph's memory.
         pixels = pad_to_multiple(pixels, restorer.size_multiple)
     source = pixels.to(restorer.dtype) / white
-    halved = {"bf16": torch.bfloat16, "16": torch.float16}.get(precision)
+    bits = short_name(precision)
+    if bits == "auto":
+        bits = "bf16" if device.type == "cuda" else "32"
+    halved = {"bf16": torch.bfloat16, "16": torch.float16}.get(bits)
     with (
         torch.inference_mode(),
-        float32_products(),
+        float32_products(tf32=bits == "tf32"),
         torch.autocast(device.type, dtype=halved, enabled=halved is not None),
     ):
         if isinstance(tile, int):
@@ -99,7 +104,7 @@ def restore_image(
         if not bool(restored.isfinite().all()):
             raise ModelError(
                 "the restorer gave NaN or infinity",
-                got=f"a network of {restorer.dtype} run in {precision} bits",
+                got=f"a network of {restorer.dtype} run in precision {bits}",
                 expected="finite pixels",
                 remedy="use --precision 32; if that does not help, the weights are damaged",
             )

@@ -79,8 +79,8 @@ def load(
 
     Args:
         restorer_class: what is made.
-        source: a folder, ``"owner/name"``, or the name of a network that comes with the package,
-            such as ``"mmfe-small"``.
+        source: a folder, ``"owner/name"`` or ``"owner/name@revision"``, or the name of a network
+            that comes with the package, such as ``"mmfe-small"``.
         device: where the weights go.
         hub: options of `huggingface_hub.snapshot_download`, such as ``revision``.
 
@@ -227,6 +227,9 @@ def _locate(source: str | Path, hub: dict[str, Any]) -> Path:
     # A run folder such as runs/demo looks like a repository's name, but is meant to be local.
     if not plain or folder.parent.exists():
         return folder
+    name, at, revision = name.partition("@")
+    if at:
+        hub = {"revision": revision, **hub}
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -234,9 +237,9 @@ def _locate(source: str | Path, hub: dict[str, Any]) -> Path:
         return Path(snapshot_download(name, allow_patterns=[WEIGHTS, CONFIG, CARD], **hub))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as problem:
         raise ModelError(
-            f"{name} is neither a folder nor a repository that could be downloaded",
+            f"{source} is neither a folder nor a repository that could be downloaded",
             got=str(problem).splitlines()[0] if str(problem) else type(problem).__name__,
-            expected="a checkpoint folder, or owner/name on the Hugging Face Hub",
+            expected="a checkpoint folder, or owner/name[@revision] on the Hugging Face Hub",
         ) from problem
 
 

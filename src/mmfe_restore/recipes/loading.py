@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mmfe_cache.errors import UsageError
 from mmfe_cache.parsing import parse_yaml
+from mmfe_cache.precisions import short_name
 from mmfe_restore.recipes.checks import check_key_path, check_keys, check_recipe, suggestion
 from mmfe_restore.recipes.schema import Recipe
 
@@ -153,7 +154,9 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
     filled = merge({"name": "unnamed", "guide": {}, "model": {}, "train": {}}, values)
     precision = filled["train"].get("precision")
     if isinstance(precision, int) and not isinstance(precision, bool):
-        filled["train"]["precision"] = str(precision)  # YAML reads `precision: 32` as a number
+        precision = str(precision)  # YAML reads `precision: 32` as a number
+    if isinstance(precision, str):
+        filled["train"]["precision"] = short_name(cast("Any", precision))
     if "guidance_dim" not in filled["model"]:
         filled["model"]["guidance_dim"] = _guide_dim(filled["guide"])
     try:

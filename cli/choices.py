@@ -1,0 +1,29 @@
+"""Values that an option chooses among: help and completion show them, another one exits with 2.
+
+They stand here as literals, because what defines them imports torch; a test holds both equal.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from mmfe_cache.precisions import Precision as Precision
+
+Split = Literal["train", "test"]
+Table = Literal["table4a", "table4b", "table5a", "table5b", "table5c", "tableS1"]
+Protocol = Literal["mmfe", "promptir", "moce-ir", "onerestore", "restormer"]
+TableFormat = Literal["text", "markdown", "latex"]
+Toy = Literal["qwen2.5-vl", "fastvlm"]
+Site = Literal["encoder2", "encoder3", "latent_in", "latent_out", "decoder3", "decoder2"]
+Figure = Literal[
+    "psnr",
+    "ssim",
+    "ssim_uniform",
+    "ssim_gaussian",
+    "lpips",
+    "input_psnr",
+    "input_ssim_uniform",
+    "input_ssim_gaussian",
+    "input_lpips",
+]
+"""``ssim`` is the one whose window the protocol publishes."""

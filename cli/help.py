@@ -1,0 +1,121 @@
+"""Help that a narrow terminal shows whole.
+
+typer draws boxes with columns, and what does not fit a column it cuts: at 60 characters names of
+options end in an ellipsis. Below `BOXED` characters each option is a line of its own here, its
+text beneath it, and no word is ever cut.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import textwrap
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+BOXED = 100
+"""Characters from which typer's boxes have room for their columns."""
+
+_INDENT, _DEEPER = "  ", "      "
+
+
+class Application(typer.Typer):
+    """A group of commands whose help is laid out for the terminal's width."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"cls": _Group, **options})
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[Any], Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """As typer's."""
+        return super().command(name, **{"cls": _Command, **options})
+
+
+class _Command(TyperCommand):
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help of one command."""
+        width = _width()
+        if width >= BOXED:
+            super().format_help(ctx, formatter)
+            return
+        formatter.write(_layout(self, ctx, width))
+
+
+class _Group(TyperGroup):
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help of a group."""
+        width = _width()
+        if width >= BOXED:
+            super().format_help(ctx, formatter)
+            return
+        formatter.write(_layout(self, ctx, width))
+
+
+def _width() -> int:
+    return shutil.get_terminal_size((80, 24)).columns
+
+
+def _layout(command: Any, ctx: Any, width: int) -> str:
+    usage = " ".join(command.collect_usage_pieces(ctx))
+    lines = [*_wrapped(f"Usage: {ctx.command_path} {usage}", width), ""]
+    for paragraph in _paragraphs(command.help or ""):
+        lines += [*_wrapped(paragraph, width), ""]
+    panels: dict[str, list[tuple[str, str]]] = {}
+    for parameter in command.get_params(ctx):
+        record = parameter.get_help_record(ctx)
+        if record is not None:
+            kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            panel = getattr(parameter, "rich_help_panel", None) or kind
+            panels.setdefault(panel, []).append(record)
+    for panel, records in panels.items():
+        lines.append(f"{panel}:")
+        for name, text in records:
+            lines += _wrapped(_named(name), width, _INDENT, _DEEPER)
+            lines += _wrapped(_plain(text), width, _DEEPER)
+        lines.append("")
+    lines += _commands(command, ctx, width)
+    for paragraph in _paragraphs(command.epilog or ""):
+        lines += [*_wrapped(paragraph, width), ""]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _commands(command: Any, ctx: Any, width: int) -> list[str]:
+    if not hasattr(command, "list_commands"):
+        return []
+    lines = ["Commands:"]
+    for name in command.list_commands(ctx):
+        about = command.get_command(ctx, name)
+        if about is not None and not about.hidden:
+            lines.append(f"{_INDENT}{name}")
+            first = next(_paragraphs(about.help or ""), "")
+            lines += _wrapped(first, width, _DEEPER)
+    return [*lines, ""]
+
+
+def _paragraphs(text: str) -> Iterable[str]:
+    """A docstring's paragraphs, each in one line."""
+    for paragraph in re.split(r"\n\s*\n", text.strip()):
+        if paragraph.strip():
+            yield _plain(" ".join(paragraph.split()))
+
+
+def _plain(text: str) -> str:
+    return text.replace("`", "")
+
+
+def _named(name: str) -> str:
+    """An option's names and values; a long list of values may be broken between them."""
+    return re.sub(r"(?<=[^\s\[<])\|(?=\S)", " | ", name)
+
+
+def _wrapped(text: str, width: int, first: str = "", rest: str | None = None) -> list[str]:
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=first,
+        subsequent_indent=first if rest is None else rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

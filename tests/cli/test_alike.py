@@ -1,0 +1,207 @@
+"""One command line: options are called alike and take the same, and help shows all of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import typer.main
+
+from mmfe_cache.errors import ModelError, UsageError
+from mmfe_cache.images import read_rgb8, write_png
+from mmfe_cache.precisions import Precision, long_name, short_name
+from mmfe_cli import choices, completion
+from mmfe_cli.app import app, run
+from mmfe_restore import Restorer, load_recipe
+
+
+def every_command(found: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    yield path, found
+    for name, inner in getattr(found, "commands", {}).items():
+        yield from every_command(inner, (*path, name))
+
+
+EVERY = dict(every_command(typer.main.get_command(app)))
+
+
+def options(name: str) -> dict[tuple[str, ...], Any]:
+    return {
+        path: parameter
+        for path, command in EVERY.items()
+        for parameter in command.params
+        if name in parameter.opts
+    }
+
+
+def test_out_is_o_everywhere() -> None:
+    found = options("--out")
+    assert set(found) == set(options("-o"))
+    assert {("restore",), ("train",), ("demo",), ("plot", "errors"), ("cache", "build")} <= set(
+        found
+    )
+    assert all("-o" in parameter.opts for parameter in found.values())
+
+
+def test_precision_takes_the_same_words_everywhere() -> None:
+    found = options("--precision")
+    assert set(found) == {("restore",), ("cache", "build"), ("cache", "repair")}
+    for path in found:
+        code = run(
+            [*path, "--precision", "half", *(["x", "-o", "y"] if path == ("restore",) else [])]
+        )
+        assert code == 2
+
+
+def test_short_and_long_words_mean_the_same() -> None:
+    for word in get_args(Precision):
+        assert short_name(long_name(word)) == short_name(word)
+        assert long_name(short_name(word)) == long_name(word)
+    pairs = {"32": "float32", "bf16": "bfloat16", "16": "float16"}
+    for short, long in pairs.items():
+        assert long_name(short) == long and short_name(long) == short
+        with_long = load_recipe("demo", [f"train.precision={long}"])
+        assert with_long == load_recipe("demo", [f"train.precision={short}"])
+    with pytest.raises(UsageError):
+        load_recipe("demo", ["train.precision=half"])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "model"
+    recipe = load_recipe("demo", ["model.width=8", "model.num_heads=[1,1,2,2]"])
+    Restorer.from_recipe(recipe).save_pretrained(folder)
+    return folder
+
+
+def test_restore_without_a_guide_in_both_ways(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    write_png(tmp_path / "in.png", image)
+    for word, extra in (
+        ("a", ["--guide", "none", "--precision", "float32"]),
+        ("b", ["--no-guide", "--precision", "32"]),
+        ("c", ["--no-guide", "--guide", "none", "--precision", "auto"]),
+        ("d", ["--no-guide", "--precision", "bfloat16"]),
+    ):
+        target = tmp_path / f"{word}.png"
+        arguments = ["restore", str(tmp_path / "in.png"), "-o", str(target), *extra]
+        assert run([*arguments, "--checkpoint", str(model)]) == 0
+        assert np.array_equal(read_rgb8(target), image)  # the network starts as the identity
+    capsys.readouterr()
+    arguments = ["restore", str(tmp_path / "in.png"), "-o", str(tmp_path / "e.png")]
+    assert run([*arguments, "--no-guide", "--guide", "scene"]) == 2
+    assert "not both" in capsys.readouterr().err
+
+
+def test_the_literals_are_what_defines_them() -> None:
+    from mmfe_cache.datasets import SPLITS
+    from mmfe_restore.evaluation.ablation_plan import ABLATIONS
+    from mmfe_restore.evaluation.protocols import PROTOCOLS
+    from mmfe_restore.evaluation.scores import FIGURES
+    from mmfe_restore.model import MOFE_SITES
+
+    assert get_args(choices.Split) == SPLITS
+    assert get_args(choices.Table) == ABLATIONS
+    assert get_args(choices.Protocol) == tuple(PROTOCOLS)
+    assert set(get_args(choices.Figure)) == {*FIGURES, "ssim"}
+    assert get_args(choices.Site) == tuple(MOFE_SITES)
+
+
+def test_the_shell_completes_choices() -> None:
+    context = typer.main.get_command(app).make_context("mmfe", [], resilient_parsing=True)
+    for path, name, typed, wanted in (
+        (("eval",), "protocol", "mo", ["moce-ir"]),
+        (("eval",), "table_format", "l", ["latex"]),
+        (("ablate",), "table", "table5", ["table5a", "table5b", "table5c"]),
+        (("restore",), "file_format", "w", ["webp"]),
+        (("cache", "build"), "precision", "bf", ["bf16", "bfloat16"]),
+        (("plot", "experts"), "site", "lat", ["latent_in", "latent_out"]),
+    ):
+        parameter = next(p for p in EVERY[path].params if p.name == name)
+        found = parameter.shell_complete(context, typed)
+        assert [item.value for item in found if item.value.startswith(typed)] == wanted, name
+
+
+def test_a_revision_of_a_repository_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    asked: list[tuple[str, object]] = []
+
+    def download(name: str, **hub: Any) -> str:
+        asked.append((name, hub.get("revision")))
+        raise LocalEntryNotFoundError("offline")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    for source, options_ in (
+        ("owner/name", {}),
+        ("owner/name@v1.0", {}),
+        ("owner/name@v1.0", {"revision": "main"}),
+    ):
+        with pytest.raises(ModelError, match="owner/name"):
+            Restorer.from_pretrained(source, **options_)
+    assert asked == [("owner/name", None), ("owner/name", "v1.0"), ("owner/name", "main")]
+
+
+def test_restore_takes_a_revision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    write_png(tmp_path / "in.png", np.zeros((8, 8, 3), dtype=np.uint8))
+    arguments = ["restore", str(tmp_path / "in.png"), "-o", str(tmp_path / "out")]
+    assert run([*arguments, "--checkpoint", "no-such-owner/no-such-name@v2"]) == 1
+    assert "no-such-owner/no-such-name@v2 is neither" in capsys.readouterr().err
+
+
+def test_completion_knows_the_protocols() -> None:
+    assert get_args(choices.Protocol) == completion.PROTOCOLS
+
+
+def words(text: str) -> list[str]:
+    return text.replace("`", "").replace("│", " ").split()
+
+
+def shown(path: tuple[str, ...], width: int, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(width))
+        assert run([*path, "--help"]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", EVERY, ids=" ".join)
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_narrow_terminal_shows_all_of_it(
+    path: tuple[str, ...], width: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = shown(path, width, capsys)
+    assert max(map(len, text.splitlines())) <= width
+    command, said = EVERY[path], words(text)
+    for parameter in command.params:
+        for option in parameter.opts if parameter.param_type_name == "option" else ():
+            assert option in [word.rstrip(",") for word in said]
+        follows(words(parameter.help or ""), said)
+    for paragraph in re.split(r"\n\s*\n", command.help or ""):
+        follows(words(paragraph), said)
+    follows(words(getattr(command, "epilog", None) or ""), said)
+    for name in getattr(command, "commands", {}):
+        assert name in said
+
+
+def follows(wanted: list[str], said: list[str]) -> None:
+    """The words stand there whole and in their order."""
+    if wanted:
+        joined = "\0".join(said)
+        assert "\0".join(wanted) in joined, " ".join(wanted)
+
+
+def test_a_wide_terminal_cuts_no_option(capsys: pytest.CaptureFixture[str]) -> None:
+    for path, command in EVERY.items():
+        said = words(shown(path, 120, capsys))
+        for parameter in command.params:
+            for option in parameter.opts if parameter.param_type_name == "option" else ():
+                assert option in said, (path, option)
