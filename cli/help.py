@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
@@ -26,11 +26,11 @@ class Application(typer.Typer):
     """A group of commands whose help is laid out for the terminal's width."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**{"cls": _Group, **options})
+        super().__init__(cls=_Group, **options)
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[Any], Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """As typer's."""
-        return super().command(name, **{"cls": _Command, **options})
+        return super().command(name, cls=_Command, **options)
 
 
 class _Command(TyperCommand):
@@ -94,7 +94,7 @@ def _commands(command: Any, ctx: Any, width: int) -> list[str]:
     return [*lines, ""]
 
 
-def _paragraphs(text: str) -> Iterable[str]:
+def _paragraphs(text: str) -> Iterator[str]:
     """A docstring's paragraphs, each in one line."""
     for paragraph in re.split(r"\n\s*\n", text.strip()):
         if paragraph.strip():

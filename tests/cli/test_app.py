@@ -139,9 +139,8 @@ def test_help_loses_no_part_of_a_path():
     for name in ("train", "eval", "ablate"):
         shown = " ".join(mmfe(name, "--help", COLUMNS="200").stdout.split())
         assert "TABLE/ROW" in shown or "DATASET" in shown
-        assert "<" not in re.sub(
-            r"<(path|str|bool|int|int range|list\[str\]|list\[Path\])>", "", shown
-        )
+        types = r"<(none|path|str|bool|int|int range|list\[str\]|list\[Path\]|[^<>|]+(\|[^<>|]+)+)>"
+        assert "<" not in re.sub(types, "", shown)
 
 
 def test_a_file_where_a_folder_should_be_says_what_to_do(tmp_path, capsys):
