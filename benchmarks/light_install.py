@@ -28,6 +28,7 @@ COMMANDS = (
     ("model", "info", "--recipe", "small"),
     ("inspect", "photo.png"),
     ("restore", "photo.png", "-o", "restored"),
+    ("export", "mmfe-small", "-o", "small.safetensors"),
     ("doctor",),
 )
 """What must work, in this order, in a folder that holds photo.png."""

@@ -18,8 +18,8 @@ def command(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A network of `mmfe model list`, a run's folder, its model/, or OWNER/NAME on the "
-            "Hugging Face Hub.",
+            help="A network of `mmfe model list`, a run's folder, its model/, or "
+            "OWNER/NAME or OWNER/NAME@REVISION on the Hugging Face Hub.",
         ),
     ],
     out: Annotated[
@@ -39,6 +39,7 @@ def command(
             "embeddings; auto: scene where the network was trained with it, else inputs.",
         ),
     ] = "auto",
+    no_guide: Annotated[bool, typer.Option("--no-guide", help="The same as --guide none.")] = False,
     static: Annotated[
         str | None,
         typer.Option(
@@ -65,7 +66,9 @@ def command(
     from mmfe_restore.export import export_model
 
     restorer = Restorer.from_pretrained(source)
-    done = export_model(restorer, out, source=model, inside=guide, static=size)
+    done = export_model(
+        restorer, out, source=model, inside="none" if no_guide else guide, static=size
+    )
     if done.note is not None:
         output.note(f"note: {done.note}")
     if as_json:

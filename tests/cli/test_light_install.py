@@ -128,6 +128,7 @@ def test_what_needs_few_packages_runs_with_them(folder: Path, beyond: list[str])
     commands = (
         ("restore", "in.png", "-o", "out.png"),
         ("inspect", "in.png", "--json"),
+        ("export", "mmfe-small", "-o", "small.safetensors"),
         ("model", "list"),
         ("model", "info", "--recipe", "small"),
         ("doctor", "--json"),

@@ -46,7 +46,7 @@ def write_onnx(
         from onnx import helper
     except ImportError:
         raise UsageError(
-            "writing ONNX needs onnx, which is not installed", remedy="pip install 'mmfe[onnx]'"
+            "writing ONNX needs onnx, which is not installed", remedy="pip install onnx"
         ) from None
 
     graph = Graph()
