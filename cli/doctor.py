@@ -169,13 +169,13 @@ def _model() -> str:
 
 
 def _processor() -> dict[str, Any]:
-    from mmfe_cache.threads import usable_cores
+    from mmfe_cache.machine import usable_cores
 
     return {"machine": platform.machine(), "cores": os.cpu_count(), "usable": usable_cores()}
 
 
 def _threads() -> dict[str, Any]:
-    from mmfe_cache.threads import choose_threads
+    from mmfe_cache.machine import choose_threads
 
     chosen = choose_threads()
     return {"count": chosen.count, "reason": chosen.reason}

@@ -282,19 +282,21 @@ def _default_out(model: Path, dataset: str, split: str) -> Path:
 def _process_group() -> Any:
     """Joins the processes that torchrun started; nothing else needs a group."""
     import contextlib
-    import os
 
     import torch
     import torch.distributed as dist
 
+    from mmfe_cache.machine import Processes, has_gpu
+
     @contextlib.contextmanager
     def joined() -> Any:
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        found = Processes.detect()
+        if found.launcher != "torchrun" or found.size == 1 or dist.is_initialized():
             yield
             return
         dist.init_process_group("gloo")
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        if has_gpu():
+            torch.cuda.set_device(found.rank % found.local_size)
         try:
             yield
         finally:

@@ -217,9 +217,9 @@ def take_threads() -> None:
     global _threads_taken
     import torch
 
-    from mmfe_cache.threads import choose_threads
+    from mmfe_cache.machine import choose_threads, has_gpu
 
-    if _threads_taken or torch.cuda.is_available():  # on a GPU the CPU's threads hardly count
+    if _threads_taken or has_gpu():  # on a GPU the CPU's threads hardly count
         return
     _threads_taken = True
     chosen = choose_threads()

@@ -17,8 +17,8 @@ __all__ = ["Embeddings", "load_guide", "open_cache"]
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "Embeddings": "mmfe_cache.embeddings",
-        "load_guide": "mmfe_cache.guides",
-        "open_cache": "mmfe_cache.store.reader",
+        "embeddings": ["Embeddings"],
+        "guides": ["load_guide"],
+        "store.reader": ["open_cache"],
     },
 )

@@ -7,24 +7,24 @@ every package with such names needs the same two functions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 
 
 def lazy_names(
-    package: str, homes: Mapping[str, str]
+    package: str, homes: Mapping[str, Sequence[str]]
 ) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """The ``__getattr__`` and ``__dir__`` of ``package``.
 
     Args:
         package: its ``__name__``.
-        homes: public name to the module that defines it.
+        homes: module of the package, such as ``"registry"``, to the public names it defines.
     """
+    modules = {name: f"{package}.{home}" for home, names in homes.items() for name in names}
 
     def find(name: str) -> object:
-        home = homes.get(name)
-        if home is None:
+        if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(home), name)
+        return getattr(import_module(modules[name]), name)
 
-    return find, lambda: sorted(homes)
+    return find, lambda: sorted(modules)

@@ -1,9 +1,11 @@
-"""What the machine offers: devices, the processes of a launcher, and when memory is short."""
+"""What the machine offers: devices, threads, a launcher's processes, and when memory is short."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+import statistics
+import time
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -12,6 +14,13 @@ from mmfe_cache.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
+
+
+def has_gpu() -> bool:
+    """Whether PyTorch sees a GPU: asked here only, so that all parts of a run agree."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def pick_device(name: str | torch.device = "auto") -> torch.device:
@@ -28,7 +37,7 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
     import torch
 
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if has_gpu() else "cpu")
     try:
         chosen = torch.device(name)
         if chosen.type not in ("cpu", "cuda"):
@@ -123,3 +132,82 @@ class Processes:
             local = size // int(env.get("SLURM_NNODES", "1"))
             return cls(int(env.get("SLURM_PROCID", "0")), size, local, "slurm")
         return cls()
+
+
+THREADS_VARIABLE = "OMP_NUM_THREADS"
+"""Whoever sets it has chosen."""
+
+_TOLERANCE = 1.1
+"""More threads are taken only where they save more than this factor."""
+
+_REPEATS = 5
+
+
+@dataclass(frozen=True)
+class ThreadChoice:
+    """A number of threads and why it was taken.
+
+    Attributes:
+        count: of threads.
+        reason: one clause for people.
+    """
+
+    count: int
+    reason: str
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return f"threads: {self.count} ({self.reason})"
+
+
+def choose_threads(
+    cores: int | None = None, measure: Callable[[int], float] | None = None
+) -> ThreadChoice:
+    """The fewest threads that compute about as fast as any number of them; sets nothing.
+
+    Args:
+        cores: that this process may use; None asks the system.
+        measure: seconds that a fixed piece of work takes on so many threads; None runs
+            convolutions and products like the network's for some milliseconds.
+    """
+    given = os.environ.get(THREADS_VARIABLE, "")
+    if given.isdecimal() and int(given) > 0:
+        return ThreadChoice(int(given), f"{THREADS_VARIABLE} says so")
+    cores = usable_cores() if cores is None else cores
+    counts = sorted({cores, *(1 << n for n in range(cores.bit_length()) if 1 << n <= cores)})
+    if len(counts) == 1:
+        return ThreadChoice(1, "there is one core")
+    measure = time_network if measure is None else measure
+    seconds = {count: measure(count) for count in counts}
+    best = min(seconds.values())
+    chosen = next(count for count in counts if seconds[count] <= _TOLERANCE * best)
+    timed = ", ".join(f"{1000 * s:.1f} ms on {count}" for count, s in seconds.items())
+    return ThreadChoice(chosen, f"measured: {timed}")
+
+
+def usable_cores() -> int:
+    """The cores that this process may use, at least 1."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def time_network(threads: int) -> float:
+    """Seconds that one convolution and one product take on ``threads`` threads, the median of 5."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        image, kernel = torch.ones(2, 48, 64, 64), torch.ones(48, 48, 3, 3)
+        matrix = torch.ones(256, 256)
+        seconds: list[float] = []
+        with torch.inference_mode():
+            for _ in range(_REPEATS + 1):
+                started = time.perf_counter()
+                torch.nn.functional.conv2d(image, kernel, padding=1)
+                _ = matrix @ matrix
+                seconds.append(time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(before)
+    return statistics.median(seconds[1:])  # the first also starts the threads

@@ -14,9 +14,5 @@ __all__ = ["Restorer", "load_recipe"]
 
 # Imported when asked for (PEP 562): reading a recipe must not load torch.
 __getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "Restorer": "mmfe_restore.model.restorer",
-        "load_recipe": "mmfe_restore.recipes",
-    },
+    __name__, {"model.restorer": ["Restorer"], "recipes": ["load_recipe"]}
 )

@@ -28,15 +28,8 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "CLEAR": "mmfe_cache.degradations.compositions",
-        "COMPOSITIONS": "mmfe_cache.degradations.compositions",
-        "KINDS": "mmfe_cache.degradations.compositions",
-        "PROCEDURAL": "mmfe_cache.degradations.maps",
-        "DegradationConfig": "mmfe_cache.degradations.maps",
-        "Degraded": "mmfe_cache.degradations.model",
-        "FloatImage": "mmfe_cache.degradations.maps",
-        "degrade": "mmfe_cache.degradations.model",
-        "drawn_severities": "mmfe_cache.degradations.model",
-        "kinds_of": "mmfe_cache.degradations.compositions",
+        "compositions": ["CLEAR", "COMPOSITIONS", "KINDS", "kinds_of"],
+        "maps": ["PROCEDURAL", "DegradationConfig", "FloatImage"],
+        "model": ["Degraded", "degrade", "drawn_severities"],
     },
 )

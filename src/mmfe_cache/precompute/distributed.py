@@ -5,11 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Protocol
 
-import torch
 import torch.distributed as dist
 
 from mmfe_cache.errors import MmfeError
-from mmfe_cache.machine import Processes
+from mmfe_cache.machine import Processes, has_gpu
 
 
 class Ranks(Protocol):
@@ -126,7 +125,7 @@ def launch(devices: int = 1, nodes: int = 1) -> FabricRanks:
     found = Processes.detect()
     if found.launcher == "torchrun" or found.size > 1:
         devices, nodes = found.local_size, found.nodes
-    accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    accelerator = "cuda" if has_gpu() else "cpu"
     # gloo also beside GPUs: ranks exchange a few Python objects and then wait for each other for
     # hours, during which NCCL would keep a GPU busy.
     strategy = DDPStrategy(process_group_backend="gloo", timeout=PATIENCE)

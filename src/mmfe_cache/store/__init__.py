@@ -15,10 +15,5 @@ __all__ = ["CacheReader", "open_cache", "store_path"]
 # Imported when asked for: the reader needs torch, and the command line reads the format's limits
 # before it knows whether anything will be read.
 __getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "CacheReader": "mmfe_cache.store.reader",
-        "open_cache": "mmfe_cache.store.reader",
-        "store_path": "mmfe_cache.store.location",
-    },
+    __name__, {"reader": ["CacheReader", "open_cache"], "location": ["store_path"]}
 )

@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from mmfe_cache.embeddings import TOKEN_SLICES, ArrayName, Tokens
 from mmfe_cache.errors import CacheError, UsageError
+from mmfe_cache.machine import has_gpu
 from mmfe_cache.store.format import (
     METADATA_FILE,
     StoreMetadata,
@@ -134,7 +135,7 @@ class ArrayReader:
                 return self._fetch(indices, layout, check)
         if layout.values is None:
             return self._fetch(indices, layout, check)
-        if pin and torch.cuda.is_available():
+        if pin and has_gpu():
             shape = (len(indices), *layout.item)
             tensor = torch.empty(shape, dtype=torch.float16, pin_memory=True)
             for row, index in zip(tensor.numpy(), indices.tolist(), strict=True):

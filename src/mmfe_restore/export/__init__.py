@@ -16,9 +16,7 @@ __all__ = ["Exported", "GuidedRestorer", "check_target", "export_model"]
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "Exported": "mmfe_restore.export.files",
-        "GuidedRestorer": "mmfe_restore.export.guided",
-        "check_target": "mmfe_restore.export.files",
-        "export_model": "mmfe_restore.export.files",
+        "files": ["Exported", "check_target", "export_model"],
+        "guided": ["GuidedRestorer"],
     },
 )

@@ -24,11 +24,8 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "PhotographGuide": "mmfe_restore.inference.guide",
-        "RestoreReport": "mmfe_restore.inference.files",
-        "Restored": "mmfe_restore.inference.files",
-        "guide_for": "mmfe_restore.inference.guide",
-        "restore_files": "mmfe_restore.inference.files",
-        "restore_image": "mmfe_restore.inference.image",
+        "guide": ["PhotographGuide", "guide_for"],
+        "files": ["RestoreReport", "Restored", "restore_files"],
+        "image": ["restore_image"],
     },
 )

@@ -26,12 +26,9 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "MGFB_SITES": "mmfe_restore.model.network",
-        "MOFE_SITES": "mmfe_restore.model.network",
-        "Restorer": "mmfe_restore.model.restorer",
-        "count_macs": "mmfe_restore.model.complexity",
-        "count_parameters": "mmfe_restore.model.weights",
-        "info": "mmfe_restore.model.complexity",
-        "parts": "mmfe_restore.model.complexity",
+        "network": ["MGFB_SITES", "MOFE_SITES"],
+        "restorer": ["Restorer"],
+        "complexity": ["count_macs", "info", "parts"],
+        "weights": ["count_parameters"],
     },
 )

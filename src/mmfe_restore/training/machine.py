@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
 from mmfe_cache.errors import MmfeError, UsageError
-from mmfe_cache.machine import Processes, is_out_of_memory
+from mmfe_cache.machine import Processes, has_gpu, is_out_of_memory, usable_cores
 from mmfe_restore.recipes.schema import Recipe
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ class Machine:
     @classmethod
     def detect(cls) -> Machine:
         """Read what torchrun or srun set; a plain start is one process."""
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+        accelerator = "cuda" if has_gpu() else "cpu"
         found = Processes.detect()
         return cls(
             found.rank,
@@ -97,8 +96,7 @@ class Machine:
         chosen = recipe.train.num_workers
         if held or chosen >= 0:
             return 0 if held else chosen
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
-        share = cores // self.devices
+        share = usable_cores() // self.devices
         if self.accelerator == "cpu":
             return min(2, max(1, share // 2))  # the network needs the cores more
         return max(1, min(16, share - 1))

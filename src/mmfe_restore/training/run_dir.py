@@ -18,6 +18,7 @@ from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.guides.fingerprints import guide_fingerprint
 from mmfe_cache.io import draft_folder, remove_drafts, write_file, write_json
 from mmfe_cache.lock import locked
+from mmfe_cache.machine import has_gpu
 from mmfe_cache.parsing import DuplicateKeyError, flatten, parse_json, parse_yaml
 from mmfe_cache.places import RUNS
 from mmfe_restore.recipes import recipe_from_dict, recipe_settings, recipe_to_dict
@@ -207,7 +208,7 @@ def versions(
         "packages": installed,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": torch.cuda.get_device_name() if has_gpu() else "cpu",
         "threads": torch.get_num_threads(),
         "world_size": world_size,
         "seed": recipe.train.seed,

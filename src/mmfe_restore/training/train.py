@@ -16,10 +16,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
 from mmfe_cache.guides.base import guide_calls
-from mmfe_cache.machine import float32_products
+from mmfe_cache.machine import THREADS_VARIABLE, float32_products
 from mmfe_cache.packing import unpacked_cost
 from mmfe_cache.progress import Progress, SilentProgress
-from mmfe_cache.threads import VARIABLE
 from mmfe_restore.data import TrainingBatches, hold_in_memory
 from mmfe_restore.recipes.schema import Recipe
 from mmfe_restore.training import run_dir
@@ -147,7 +146,7 @@ def _train(
 def _take_recorded_threads(out: Path, told: Progress) -> None:
     """Sums in another order differ in last bits: a run goes on with the threads it began with."""
     recorded = run_dir.recorded_threads(out)
-    if VARIABLE in os.environ or recorded in (None, torch.get_num_threads()):
+    if THREADS_VARIABLE in os.environ or recorded in (None, torch.get_num_threads()):
         return
     torch.set_num_threads(recorded)
     told.message(f"threads: {recorded}, with which the run began")
