@@ -12,12 +12,17 @@ from torch import Tensor, nn
 
 from mmfe_cache.embeddings import Embeddings
 from mmfe_restore.model import Restorer
-from mmfe_restore.model.block import GDFN, Downsample, TransformerBlock, Upsample
-from mmfe_restore.model.layers import LayerNorm
-from mmfe_restore.model.mdta import MDTA
 from mmfe_restore.model.mgfb import MGFB
 from mmfe_restore.model.mofe import MoFE
 from mmfe_restore.model.restorer import pad_to_multiple
+from mmfe_restore.model.restormer import (
+    GDFN,
+    MDTA,
+    Downsample,
+    LayerNorm,
+    TransformerBlock,
+    Upsample,
+)
 
 
 def restore(restorer: Restorer, image: Tensor, embeddings: Embeddings) -> Tensor:

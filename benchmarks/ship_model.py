@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 from mmfe_cache.io import write_file
-from mmfe_restore.runs import model_folder
+from mmfe_restore.model.folders import model_folder
 
 WEIGHTS = Path(__file__).parents[1] / "src" / "mmfe_restore" / "weights"
 MOST_BYTES = 8 * 2**20

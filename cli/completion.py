@@ -39,15 +39,14 @@ def guides_of_photographs(incomplete: str) -> list[str]:
 
 def checkpoints(incomplete: str) -> list[str]:
     """Networks that come with the package, and finished runs."""
-    from mmfe_restore.model.shipped import shipped_models
-    from mmfe_restore.runs import finished_runs
+    from mmfe_restore.model.folders import finished_runs, shipped_models
 
     return _beginning([*shipped_models(), *map(str, finished_runs())], incomplete)
 
 
 def runs(incomplete: str) -> list[str]:
     """Finished runs."""
-    from mmfe_restore.runs import finished_runs
+    from mmfe_restore.model.folders import finished_runs
 
     return _beginning(map(str, finished_runs()), incomplete)
 

@@ -56,7 +56,7 @@ def command(
     Example: mmfe export mmfe-small -o mmfe-small.onnx
     """
     from mmfe_restore.export import check_target
-    from mmfe_restore.runs import find_model
+    from mmfe_restore.model.folders import find_model
 
     size = _size(static)
     check_target(out, size)

@@ -60,7 +60,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] =
 
     Example: mmfe restore photo.jpg -o restored/ --checkpoint mmfe-small
     """
-    from mmfe_restore.model.shipped import DEFAULT, shipped_models
+    from mmfe_restore.model.folders import DEFAULT, shipped_models
 
     found = shipped_models()
     if as_json:

@@ -171,8 +171,7 @@ def _none_exists(inputs: list[Path]) -> RestoreReport:
 
 def _find(checkpoint: str | None) -> Path | str:
     """The network: a folder, or the name of one that is shipped or lies on the Hugging Face Hub."""
-    from mmfe_restore.model.shipped import DEFAULT
-    from mmfe_restore.runs import find_model
+    from mmfe_restore.model.folders import DEFAULT, find_model
 
     if checkpoint is None:
         output.note(f"using {DEFAULT}, the network that comes with mmfe")

@@ -39,9 +39,9 @@ def load(name: str, changed: float) -> Any:
     """A network with its guide; ``changed`` tells a file from one of the same name before."""
     from mmfe_restore.export.guided import GuidedRestorer, read_guided
     from mmfe_restore.export.parts import gather_parts
+    from mmfe_restore.model.checkpoints import read_weights
+    from mmfe_restore.model.folders import shipped_models
     from mmfe_restore.model.restorer import Restorer
-    from mmfe_restore.model.shipped import shipped_models
-    from mmfe_restore.model.weights import read_weights
 
     if name in shipped_models():
         parts = gather_parts(Restorer.from_pretrained(name))
@@ -63,7 +63,7 @@ class RestorePhotographs:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802, the name that ComfyUI asks for
         """What the node takes, as ComfyUI reads it."""
-        from mmfe_restore.model.shipped import shipped_models
+        from mmfe_restore.model.folders import shipped_models
 
         names = [*shipped_models(), *own_files()]
         strength = {"default": 1.0, "min": 0.0, "max": 1.0, "step": 0.05}
@@ -109,7 +109,7 @@ class RestorePhotographs:
 
 def _find(name: str) -> Any:
     from mmfe_cache.errors import MmfeError
-    from mmfe_restore.model.shipped import shipped_models
+    from mmfe_restore.model.folders import shipped_models
 
     files = own_files()
     if name not in shipped_models() and name not in files:

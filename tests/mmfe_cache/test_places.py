@@ -10,7 +10,7 @@ from mmfe_cache.datasets import data_root
 from mmfe_cache.places import CACHE, DATA, RUNS
 from mmfe_cache.store import store_path
 from mmfe_cli.app import run
-from mmfe_restore.runs import newest_checkpoint
+from mmfe_restore.model.folders import newest_checkpoint
 from mmfe_restore.training.run_dir import default_folder
 
 

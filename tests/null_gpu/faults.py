@@ -8,7 +8,7 @@ from nullgpu import Watched
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.guides.base import AsyncCopy, to_device
 from mmfe_restore.data import Batch
-from mmfe_restore.model.block import TransformerBlock
+from mmfe_restore.model.restormer import TransformerBlock
 
 CARDS = [torch.device("cuda", n) for n in (0, 1)]
 FOUND = {}

@@ -14,12 +14,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmfe_cache.errors import DataError
+from mmfe_cache.images.decoding import Stored, UnknownRange, decode, prepare
+from mmfe_cache.images.opening import (
+    RAW_SUFFIXES,
+    decoding,
+    extra_missing,
+    max_pixels,
+    opened,
+    without_metadata,
+)
+from mmfe_cache.images.profiles import Pixels, profile_of
+from mmfe_cache.images.tags import HighDynamicRange, colour_profile, upright, upright_xmp
 from mmfe_cache.samples import ImageArray
-
-from .decoding import Stored, UnknownRange, decode, prepare
-from .opening import RAW_SUFFIXES, decoding, extra_missing, max_pixels, opened, without_metadata
-from .profiles import Pixels, profile_of
-from .tags import HighDynamicRange, colour_profile, upright, upright_xmp
 
 _Result = TypeVar("_Result")
 

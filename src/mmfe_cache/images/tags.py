@@ -19,7 +19,7 @@ from typing import IO, NamedTuple
 import numpy as np
 from PIL import Image
 
-from .profiles import Floats
+from mmfe_cache.images.profiles import Floats
 
 _ORIENTATION = 0x0112
 _EXIF_IFD = 0x8769

@@ -16,8 +16,7 @@ from mmfe_cache.errors import CacheError, DataError
 from mmfe_cache.images import pixel_digest
 from mmfe_cache.progress import Progress, SilentProgress, Task
 from mmfe_cache.samples import Sample, SampleSet
-
-from .format import (
+from mmfe_cache.store.format import (
     METADATA_FILE,
     SAMPLES,
     OtherVersionError,
@@ -26,8 +25,8 @@ from .format import (
     group_document,
     serialise,
 )
-from .location import no_root
-from .sample_table import (
+from mmfe_cache.store.location import no_root
+from mmfe_cache.store.sample_table import (
     DIGEST_BYTES,
     absent_rows,
     id_files,
@@ -37,8 +36,8 @@ from .sample_table import (
     with_crc,
     without_crc,
 )
-from .shards import ShardPlace, chunk_intact, decode_index
-from .storage import Storage, exists, open_storage
+from mmfe_cache.store.shards import ShardPlace, chunk_intact, decode_index
+from mmfe_cache.store.storage import Storage, exists, open_storage
 
 Kind = Literal["data", "pixels", "source"]
 

@@ -16,12 +16,17 @@ from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName
 from mmfe_cache.errors import CacheError
 from mmfe_cache.io import Buffer, explain, explained, move_folder, write_file
 from mmfe_cache.progress import Progress, SilentProgress
-
-from . import shards
-from .format import METADATA_FILE, SAMPLES, StoreMetadata, ViewMetadata, group_document, serialise
-from .location import no_root
-from .reader import CacheReader
-from .sample_table import (
+from mmfe_cache.store.format import (
+    METADATA_FILE,
+    SAMPLES,
+    StoreMetadata,
+    ViewMetadata,
+    group_document,
+    serialise,
+)
+from mmfe_cache.store.location import no_root
+from mmfe_cache.store.reader import CacheReader
+from mmfe_cache.store.sample_table import (
     DIGEST_BYTES,
     StoredPixels,
     absent_rows,
@@ -30,7 +35,9 @@ from .sample_table import (
     table_documents,
     with_crc,
 )
-from .storage import LocalStorage, RemoteStorage
+from mmfe_cache.store.storage import LocalStorage, RemoteStorage
+
+from . import shards
 
 
 def aside_folder(path: Path) -> Path:

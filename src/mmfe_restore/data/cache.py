@@ -22,8 +22,8 @@ from mmfe_cache.guides.fingerprints import differing_guide, guide_fingerprint, o
 from mmfe_cache.guides.registry import find_guide
 from mmfe_cache.seeds import generator
 from mmfe_cache.store import store_path
+from mmfe_restore.model.folders import split_guide
 from mmfe_restore.recipes import Recipe
-from mmfe_restore.runs import split_guide
 
 if TYPE_CHECKING:
     from mmfe_cache.store import CacheReader

@@ -13,8 +13,8 @@ from mmfe_cache.samples import SampleSet
 from mmfe_cache.store import CacheReader, open_cache
 from mmfe_restore.data import SampleGuidance, build_command, check_cache, find_store
 from mmfe_restore.model import Restorer
+from mmfe_restore.model.folders import CONFIG, find_recorded_guide, model_folder, newest_checkpoint
 from mmfe_restore.recipes import Recipe, recipe_from_dict
-from mmfe_restore.runs import CONFIG, find_recorded_guide, model_folder, newest_checkpoint
 
 if TYPE_CHECKING:
     pass

@@ -26,8 +26,8 @@ from mmfe_cache.io import write_file
 from mmfe_cache.parsing import parse_json
 from mmfe_cache.views import View
 from mmfe_restore.export.parts import Parts
+from mmfe_restore.model.checkpoints import check_fit
 from mmfe_restore.model.restorer import Restorer
-from mmfe_restore.model.weights import check_fit
 from mmfe_restore.recipes import recipe_from_dict
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from mmfe_cache.errors import MmfeError, UsageError
 from mmfe_cache.guides.registry import find_guide
 from mmfe_restore.inference.guide import guide_for
-from mmfe_restore.model.shipped import shipped_models
+from mmfe_restore.model.folders import shipped_models
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,12 +20,18 @@ from mmfe_restore.export.graph import Graph, Value
 from mmfe_restore.model.network import MOFE_SITES
 
 if TYPE_CHECKING:
-    from mmfe_restore.model.block import GDFN, Downsample, TransformerBlock, Upsample
-    from mmfe_restore.model.layers import LayerNorm
-    from mmfe_restore.model.mdta import MDTA, CrossMDTA
     from mmfe_restore.model.mgfb import MGFB, CrossAttention
     from mmfe_restore.model.mofe import Experts, MoFE
     from mmfe_restore.model.restorer import Restorer
+    from mmfe_restore.model.restormer import (
+        GDFN,
+        MDTA,
+        CrossMDTA,
+        Downsample,
+        LayerNorm,
+        TransformerBlock,
+        Upsample,
+    )
 
 _LAYER_NORM_EPS, _NORM_EPS = 1e-5, 1e-12
 """What LayerNorm adds to the variance; the smallest norm that Q and K are divided by."""
@@ -237,7 +243,7 @@ class GraphRunner:
         return graph.plus(mixed, self._per_channel(bias))
 
     def _attend(self, attn: MDTA | CrossMDTA, q: Value, k: Value, v: Value) -> Value:
-        """`mmfe_restore.model.mdta.transposed_attention` of (B, C, H, W)."""
+        """`mmfe_restore.model.restormer.transposed_attention` of (B, C, H, W)."""
         graph = self._graph
         heads, channels = attn.temperature.shape[0], attn.project_out.weight.shape[0]
         d = channels // heads

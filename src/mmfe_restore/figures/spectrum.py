@@ -114,9 +114,8 @@ def measure_experts(
         UsageError: the network has no such site.
     """
     from mmfe_restore.model import MOFE_SITES
-    from mmfe_restore.model.mofe import MoFE
+    from mmfe_restore.model.mofe import MoFE, picture_of
     from mmfe_restore.model.restorer import pad_to_multiple
-    from mmfe_restore.model.wavelet import picture_of
 
     if site not in restorer.mofe:
         raise UsageError(

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from mmfe_cache.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from mmfe_restore.model.checkpoints import count_parameters
     from mmfe_restore.model.complexity import count_macs, info, parts
     from mmfe_restore.model.network import MGFB_SITES, MOFE_SITES
     from mmfe_restore.model.restorer import Restorer
-    from mmfe_restore.model.weights import count_parameters
 
 __all__ = [
     "MGFB_SITES",

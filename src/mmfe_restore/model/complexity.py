@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmfe_restore.model.checkpoints import count_parameters
+from mmfe_restore.model.mofe import num_bands
 from mmfe_restore.model.restorer import Restorer
-from mmfe_restore.model.wavelet import num_bands
-from mmfe_restore.model.weights import count_parameters
 
 if TYPE_CHECKING:
     from mmfe_restore.recipes.schema import ModelConfig, Recipe

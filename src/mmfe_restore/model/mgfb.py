@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmfe_restore.model.block import GDFN
-from mmfe_restore.model.layers import LayerNorm, conv1x1, convolve, depthwise3x3, pointwise
+from mmfe_restore.model.restormer import GDFN, LayerNorm, conv1x1, convolve, depthwise3x3, pointwise
 
 
 class CrossAttention(nn.Module):

@@ -5,15 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmfe_restore.model.block import Downsample, TransformerBlock, Upsample
 from mmfe_restore.model.checks import check_config
-from mmfe_restore.model.layers import conv1x1, convolve, to_nchw, to_nhwc
 from mmfe_restore.model.mgfb import MGFB
-from mmfe_restore.model.mofe import MoFE
+from mmfe_restore.model.mofe import MoFE, bands_at, num_bands
+from mmfe_restore.model.restormer import (
+    Downsample,
+    TransformerBlock,
+    Upsample,
+    conv1x1,
+    convolve,
+    to_nchw,
+    to_nhwc,
+)
 from mmfe_restore.model.runners import CountedWork, Map, Meter, Runner, Watch, WholeMaps
 from mmfe_restore.model.streaming import StreamedLevel1, channels_passed
 from mmfe_restore.model.strips import Strips
-from mmfe_restore.model.wavelet import bands_at, num_bands
 from mmfe_restore.recipes.schema import ModelConfig
 
 MGFB_SITES = {

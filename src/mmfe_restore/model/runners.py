@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmfe_restore.model.block import GDFN, Downsample, TransformerBlock, Upsample
-from mmfe_restore.model.layers import pointwise
 from mmfe_restore.model.mgfb import MGFB
 from mmfe_restore.model.mofe import MoFE
+from mmfe_restore.model.restormer import GDFN, Downsample, TransformerBlock, Upsample, pointwise
 
 Map = TypeVar("Map")
 """What a runner's parts take and give: tensors, or the names of an exported graph's values."""

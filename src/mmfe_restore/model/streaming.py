@@ -15,8 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmfe_restore.model.block import TransformerBlock, Upsample
-from mmfe_restore.model.layers import to_nhwc
 from mmfe_restore.model.mgfb import MGFB
 from mmfe_restore.model.parts import (
     AttentionSums,
@@ -26,11 +24,13 @@ from mmfe_restore.model.parts import (
     asking,
     cast,
     conv_of,
+    convolve_rows,
     convolve_slice,
     fusion_parts,
     gdfn_part,
+    rows_within,
 )
-from mmfe_restore.model.rows import convolve_rows, rows_within
+from mmfe_restore.model.restormer import TransformerBlock, Upsample, to_nhwc
 from mmfe_restore.model.runners import hidden_channels
 from mmfe_restore.model.strips import Strips
 

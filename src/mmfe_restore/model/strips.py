@@ -14,32 +14,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmfe_restore.model.block import Downsample, TransformerBlock, Upsample
-from mmfe_restore.model.layers import LayerNorm, to_nchw, to_nhwc
-from mmfe_restore.model.mdta import MDTA, CrossMDTA
 from mmfe_restore.model.mgfb import MGFB
 from mmfe_restore.model.mofe import Experts, MoFE
 from mmfe_restore.model.parts import (
     AttentionSums,
+    Fill,
     Part,
+    add_product,
     answering_part,
     asking,
     cast,
     conv_of,
+    convolve_rows,
     convolve_slice,
     fusion_parts,
     gdfn_part,
     is_kept,
+    product,
     projection,
     reading,
-)
-from mmfe_restore.model.rows import (
-    Fill,
-    add_product,
-    convolve_rows,
-    product,
     rolling_rows,
     rows_within,
+)
+from mmfe_restore.model.restormer import (
+    MDTA,
+    CrossMDTA,
+    Downsample,
+    LayerNorm,
+    TransformerBlock,
+    Upsample,
+    to_nchw,
+    to_nhwc,
 )
 from mmfe_restore.model.runners import Meter
 

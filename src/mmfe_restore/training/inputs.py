@@ -15,9 +15,8 @@ from mmfe_cache.seeds import generator
 from mmfe_cache.store import CacheReader, open_cache
 from mmfe_restore.data import SampleGuidance, Schedule, build_command, check_cache, find_store
 from mmfe_restore.model import Restorer
-from mmfe_restore.model.checkpoints import GUIDED, WEIGHTS
-from mmfe_restore.model.shipped import shipped_folder
-from mmfe_restore.model.weights import check_fit, read_weights
+from mmfe_restore.model.checkpoints import GUIDED, WEIGHTS, check_fit, read_weights
+from mmfe_restore.model.folders import shipped_folder
 from mmfe_restore.recipes.schema import Recipe
 
 

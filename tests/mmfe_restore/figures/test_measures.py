@@ -14,7 +14,7 @@ from mmfe_restore.figures.error_maps import error_map
 from mmfe_restore.figures.routing import class_weights
 from mmfe_restore.figures.scatter import alignment, cosine, plane, spread_sample
 from mmfe_restore.figures.spectrum import centroid, measure_change, radial_spectrum
-from mmfe_restore.model.wavelet import bands_at, picture_of
+from mmfe_restore.model.mofe import bands_at, picture_of
 from mmfe_restore.recipes.schema import ModelConfig
 
 

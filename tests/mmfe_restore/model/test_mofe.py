@@ -8,8 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmfe_restore.model.mofe import MoFE, Router
-from mmfe_restore.model.wavelet import bands_at, haar
+from mmfe_restore.model.mofe import MoFE, Router, bands_at, haar
 from mmfe_restore.recipes.schema import ModelConfig
 
 B, H, W, C, HEADS, D, N, K = 2, 6, 8, 8, 2, 5, 3, 9

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmfe_restore.model.rows import _convolves, add_product, product, write_product
+from mmfe_restore.model.parts import _convolves, add_product, product, write_product
 
 
 @pytest.mark.parametrize("convolves", [True, False])
@@ -11,7 +11,7 @@ from mmfe_restore.model.rows import _convolves, add_product, product, write_prod
 @pytest.mark.parametrize("shape", [(1, 1, 3, 5), (4, 7, 16, 48), (3, 2, 255, 16)])
 def test_rows_times_a_matrix(monkeypatch, convolves, biased, shape):
     height, width, inner, outer = shape
-    monkeypatch.setattr("mmfe_restore.model.rows._convolves", lambda rows: convolves)
+    monkeypatch.setattr("mmfe_restore.model.parts._convolves", lambda rows: convolves)
     torch.manual_seed(0)
     rows, matrix = torch.randn(height, width, inner), torch.randn(outer, inner)
     bias = torch.randn(outer) if biased else None

@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import ModelError
 from mmfe_restore import Restorer, load_recipe
-from mmfe_restore.model.mofe import Experts
+from mmfe_restore.model.mofe import Experts, haar
 from mmfe_restore.model.restorer import pad_to_multiple
-from mmfe_restore.model.wavelet import haar
 from mmfe_restore.recipes import ModelConfig, recipe_names
 
 Make = Callable[..., Restorer]

@@ -10,9 +10,8 @@ import torch
 from benchmarks import eager_nchw
 from mmfe_cache.embeddings import Embeddings
 from mmfe_restore import Restorer
-from mmfe_restore.model.block import TransformerBlock
-from mmfe_restore.model.layers import LayerNorm
-from mmfe_restore.model.rows import rolling_rows
+from mmfe_restore.model.parts import rolling_rows
+from mmfe_restore.model.restormer import LayerNorm, TransformerBlock
 from mmfe_restore.model.runners import WholeMaps
 from mmfe_restore.model.strips import Strips
 from mmfe_restore.recipes import load_recipe

@@ -7,8 +7,8 @@ import torch
 
 from mmfe_cache.errors import ModelError
 from mmfe_restore.evaluation import load_checkpoint
-from mmfe_restore.model import shipped
-from mmfe_restore.model.shipped import DEFAULT, shipped_folder, shipped_models
+from mmfe_restore.model import folders
+from mmfe_restore.model.folders import DEFAULT, shipped_folder, shipped_models
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def copy(tmp_path, monkeypatch):
     """The package's networks, in a folder that may be damaged."""
     folder = shipped_models()[DEFAULT].folder
     shutil.copytree(folder.parent, tmp_path / "weights")
-    monkeypatch.setattr(shipped.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr(folders.resources, "files", lambda _: tmp_path)
     return tmp_path / "weights"
 
 
