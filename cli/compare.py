@@ -37,7 +37,7 @@ def command(
     """Compare two evaluations of the same images: mean difference, interval, wins, extremes."""
     from mmfe_cache.errors import UsageError
     from mmfe_restore.evaluation.compare import compare, read_report
-    from mmfe_restore.evaluation.scores import FIGURES, Figure
+    from mmfe_restore.evaluation.statistics import FIGURES, Figure
     from mmfe_restore.metrics.registry import METRICS, metric_of
 
     a, b = read_report(run_a), read_report(run_b)

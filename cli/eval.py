@@ -162,7 +162,7 @@ def command(
 
 def show(report: EvalReport) -> None:
     """Print a report's table."""
-    from mmfe_restore.evaluation.report.page import facts
+    from mmfe_restore.evaluation.report.files import facts
 
     summary = report.summary
     intervals, overall = report.intervals
@@ -244,7 +244,7 @@ def _row(
 
 def show_beside(report: EvalReport, table_format: str) -> None:
     """Print a report beside the published table of its dataset."""
-    from mmfe_restore.evaluation.report.comparison_table import (
+    from mmfe_restore.evaluation.report.eval_report import (
         caption,
         comparison_table,
         to_latex,

@@ -101,8 +101,8 @@ def test_restore_without_a_guide_in_both_ways(
 def test_the_literals_are_what_defines_them() -> None:
     from mmfe_cache.datasets import SPLITS
     from mmfe_restore.evaluation.ablation_plan import ABLATIONS
-    from mmfe_restore.evaluation.protocols import PROTOCOLS
-    from mmfe_restore.evaluation.scores import FIGURES
+    from mmfe_restore.evaluation.published import PROTOCOLS
+    from mmfe_restore.evaluation.statistics import FIGURES
     from mmfe_restore.model import MOFE_SITES
 
     assert get_args(choices.Split) == SPLITS

@@ -72,7 +72,7 @@ def test_the_shell_completes_names(complete, line, expected):
 
 
 def test_the_protocols_are_all_named():
-    from mmfe_restore.evaluation.protocols import PROTOCOLS
+    from mmfe_restore.evaluation.published import PROTOCOLS
 
     assert tuple(PROTOCOLS) == completion.PROTOCOLS
 

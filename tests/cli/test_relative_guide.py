@@ -14,7 +14,7 @@ from skimage import data as photographs
 
 from mmfe_cli.app import run
 from mmfe_restore import Restorer, load_recipe
-from mmfe_restore.evaluation.checkpoint import read_recipe_of
+from mmfe_restore.evaluation.inputs import read_recipe_of
 from mmfe_restore.model.folders import find_recorded_guide, guide_record
 
 GUIDE = "my-scene.safetensors"

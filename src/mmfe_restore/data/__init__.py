@@ -10,17 +10,17 @@ from mmfe_restore.data.cache import (
     guide_name,
 )
 from mmfe_restore.data.dataloader import Batch, TrainingBatches
-from mmfe_restore.data.dataset import Pair, TrainingPairs, collate_pairs, hold_in_memory
+from mmfe_restore.data.dataset import TrainingPair, TrainingPairs, collate_pairs, hold_in_memory
 from mmfe_restore.data.sampler import Draw, Schedule, StagePlan
 
 __all__ = [
     "Batch",
     "Draw",
-    "Pair",
     "SampleGuidance",
     "Schedule",
     "StagePlan",
     "TrainingBatches",
+    "TrainingPair",
     "TrainingPairs",
     "build_command",
     "check_cache",

@@ -23,7 +23,7 @@ from mmfe_restore.data.sampler import Draw
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class TrainingPair:
     """One training item.
 
     Attributes:
@@ -35,7 +35,7 @@ class Pair:
     clean: ImageArray
 
 
-class TrainingPairs(Dataset[Pair]):
+class TrainingPairs(Dataset[TrainingPair]):
     """Cuts training crops; item d depends on the seed, the sample's id, epoch and repeat alone.
 
     Args:
@@ -57,7 +57,7 @@ class TrainingPairs(Dataset[Pair]):
         """How many samples there are; a sample may be drawn any number of times."""
         return len(self._samples)
 
-    def __getitem__(self, draw: Draw) -> Pair:
+    def __getitem__(self, draw: Draw) -> TrainingPair:
         """Cut the pair of ``draw``.
 
         Raises:
@@ -81,9 +81,9 @@ class TrainingPairs(Dataset[Pair]):
         if sample.noise_sigma is not None:
             # Fresh noise every time, added last: it is neither turned nor cut with the picture.
             parts = (self._seed, sample.id, draw.epoch, draw.repeat)
-            return Pair(add_noise(clean, sample.noise_sigma, *parts), clean)
+            return TrainingPair(add_noise(clean, sample.noise_sigma, *parts), clean)
         degraded = _cut(sample.degraded, size, top, left, draw.resolution)
-        return Pair(dihedral(degraded, turn), clean)
+        return TrainingPair(dihedral(degraded, turn), clean)
 
     def _place(
         self, sample: Sample, draw: Draw, size: tuple[int, int], random: np.random.Generator
@@ -113,7 +113,7 @@ def dihedral(image: ImageArray, turn: int) -> ImageArray:
     return np.ascontiguousarray(turned[:, ::-1] if turn >= 4 else turned)
 
 
-def collate_pairs(pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
+def collate_pairs(pairs: Sequence[TrainingPair]) -> tuple[Tensor, Tensor]:
     """Stack pairs into two (B, 3, r, r) uint8 tensors, channels last in memory."""
     degraded = torch.from_numpy(np.stack([pair.degraded for pair in pairs]))
     clean = torch.from_numpy(np.stack([pair.clean for pair in pairs]))

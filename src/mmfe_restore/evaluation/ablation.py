@@ -17,9 +17,9 @@ from mmfe_cache.progress import Progress
 from mmfe_cache.samples import SampleSet
 from mmfe_restore.evaluation.ablation_plan import CacheNeed, Plan
 from mmfe_restore.evaluation.ablation_rows import Judgement, Row, Run
-from mmfe_restore.evaluation.checkpoint import load_checkpoint, open_eval_cache
 from mmfe_restore.evaluation.compare import SavedReport, read_report
 from mmfe_restore.evaluation.evaluate import evaluate
+from mmfe_restore.evaluation.inputs import load_checkpoint, open_eval_cache
 from mmfe_restore.evaluation.seeds import mean_scores, seed_difference
 from mmfe_restore.evaluation.statistics import bootstrap
 

@@ -14,7 +14,7 @@ from mmfe_cache.errors import UsageError
 from mmfe_cache.parsing import DuplicateKeyError, parse_yaml
 from mmfe_restore.evaluation.compare import read_report
 from mmfe_restore.evaluation.published import PublishedRow, published_tables
-from mmfe_restore.evaluation.report import METRICS
+from mmfe_restore.evaluation.report import METRICS_FILE
 from mmfe_restore.recipes import Recipe, load_recipe, recipe_from_dict, recipe_settings
 
 STATES = ("missing", "started", "trained", "evaluated")
@@ -156,7 +156,7 @@ def _judgement(folder: Path, recipe: Recipe, view: str) -> Judgement:
     own = view == recipe.eval.view
     above = folder / ("eval" if own else f"eval-at-{view.replace('@', '-').replace('#', '-')}")
     report = above / f"{recipe.data.dataset}-test"
-    return Judgement(view, report, (report / METRICS).is_file())
+    return Judgement(view, report, (report / METRICS_FILE).is_file())
 
 
 def _place(name: str, recipe: Recipe, shares: Sequence[str], out: Path, suffix: str) -> Path:

@@ -12,10 +12,18 @@ from typing import Any
 
 from mmfe_cache.errors import DataError, MmfeError, UsageError
 from mmfe_cache.parsing import parse_json
-from mmfe_restore.evaluation.checkpoint import read_recipe_of
-from mmfe_restore.evaluation.report import METRICS, PER_IMAGE
-from mmfe_restore.evaluation.scores import FIGURES, Figure, ImageScore
-from mmfe_restore.evaluation.statistics import LEVEL, Interval, bootstrap, by_label, summarise
+from mmfe_restore.evaluation.inputs import read_recipe_of
+from mmfe_restore.evaluation.report import METRICS_FILE, PER_IMAGE
+from mmfe_restore.evaluation.statistics import (
+    FIGURES,
+    LEVEL,
+    Figure,
+    ImageScore,
+    Interval,
+    bootstrap,
+    by_label,
+    summarise,
+)
 from mmfe_restore.metrics.registry import metric_of
 from mmfe_restore.recipes import recipe_to_dict
 
@@ -120,14 +128,14 @@ def read_report(path: Path) -> SavedReport:
     """
     folder = _report_folder(path)
     try:
-        about = _about(folder / METRICS)
+        about = _about(folder / METRICS_FILE)
         with (folder / PER_IMAGE).open(encoding="utf-8", newline="") as stream:
             scores = tuple(_score(row) for row in csv.DictReader(stream))
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise DataError(
             f"the report {folder} cannot be read",
             got=f"{type(problem).__name__}: {problem}",
-            expected=f"{METRICS} and {PER_IMAGE} as mmfe eval writes them",
+            expected=f"{METRICS_FILE} and {PER_IMAGE} as mmfe eval writes them",
             remedy=f"mmfe eval --out {folder} --force",
         ) from None
     if not scores:
@@ -305,12 +313,12 @@ def check_comparable(a: SavedReport, b: SavedReport) -> None:
 
 
 def _report_folder(path: Path) -> Path:
-    if path.name == METRICS:
+    if path.name == METRICS_FILE:
         path = path.parent
-    if (path / METRICS).is_file() and (path / PER_IMAGE).is_file():
+    if (path / METRICS_FILE).is_file() and (path / PER_IMAGE).is_file():
         return path
     run = path.parent if path.name == "model" else path
-    found = sorted(p.parent for p in (run / "eval").glob(f"*/{METRICS}"))
+    found = sorted(p.parent for p in (run / "eval").glob(f"*/{METRICS_FILE}"))
     if not found and (run / "model").is_dir():
         found = _reports_of(run)
     if len(found) == 1:
@@ -318,7 +326,7 @@ def _report_folder(path: Path) -> Path:
     raise UsageError(
         f"there {'are several evaluations' if found else 'is no evaluation'} in {path}",
         got=", ".join(map(str, found)) or None,
-        expected=f"a folder with {METRICS} and {PER_IMAGE}",
+        expected=f"a folder with {METRICS_FILE} and {PER_IMAGE}",
         remedy="name one of them" if found else f"mmfe eval --checkpoint {path}",
     )
 
@@ -326,7 +334,7 @@ def _report_folder(path: Path) -> Path:
 def _reports_of(run: Path) -> list[Path]:
     """Reports beside the folder of runs that judge this one: `mmfe demo` keeps its there."""
     found: list[Path] = []
-    for file in sorted(run.parent.parent.glob(f"*/{METRICS}")):
+    for file in sorted(run.parent.parent.glob(f"*/{METRICS_FILE}")):
         try:
             checkpoint = _about(file).get("checkpoint")
         except (OSError, ValueError, KeyError, TypeError):

@@ -22,15 +22,20 @@ from mmfe_cache.machine import float32_products, pick_device
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray, Sample, SampleSet
 from mmfe_cache.views import View
-from mmfe_restore.evaluation.checkpoint import check_guidance, trained_guide
 from mmfe_restore.evaluation.compare import (
     SavedReport,
     compare,
     differing_settings,
     run_name,
 )
-from mmfe_restore.evaluation.eval_dataset import Pair, batches, read_pairs
-from mmfe_restore.evaluation.protocols import Protocol, protocol_named
+from mmfe_restore.evaluation.inputs import (
+    EvalPair,
+    batches,
+    check_guidance,
+    read_pairs,
+    trained_guide,
+)
+from mmfe_restore.evaluation.published import Protocol, protocol_named
 from mmfe_restore.evaluation.report import (
     EvalReport,
     check_free,
@@ -38,9 +43,9 @@ from mmfe_restore.evaluation.report import (
     write_report,
 )
 from mmfe_restore.evaluation.report.eval_report import SYNTHETIC
-from mmfe_restore.evaluation.report.page import OtherRun
+from mmfe_restore.evaluation.report.files import OtherRun
 from mmfe_restore.evaluation.report.pictures import Pictures
-from mmfe_restore.evaluation.scores import ImageScore, join_figures, quality, to_tensor
+from mmfe_restore.evaluation.statistics import ImageScore, join_figures, quality, to_tensor
 from mmfe_restore.metrics.registry import PerImage, Settings, chosen_metrics
 from mmfe_restore.model import count_parameters
 from mmfe_restore.recipes import Recipe
@@ -180,12 +185,12 @@ class _Run:
         self.scores: dict[int, ImageScore] = {}
         self.pictures: dict[int, Pictures] = {}
 
-    def judge(self, pairs: list[Pair]) -> None:
+    def judge(self, pairs: list[EvalPair]) -> None:
         """Restore and score images of one size and label, in true float32."""
         with float32_products():
             self._judge(pairs)
 
-    def _judge(self, pairs: list[Pair]) -> None:
+    def _judge(self, pairs: list[EvalPair]) -> None:
         device = next(self.restorer.parameters()).device
         degraded = torch.cat([to_tensor(pair.degraded) for pair in pairs]).to(device)
         clean = torch.cat([to_tensor(pair.clean) for pair in pairs]).to(device)

@@ -1,4 +1,4 @@
-"""The paper's tables as data, and ours set beside them."""
+"""How the peers measured, by name, and the paper's tables as data."""
 
 from __future__ import annotations
 
@@ -6,11 +6,128 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 import yaml
 
+from mmfe_cache.datasets import DATASETS
 from mmfe_cache.errors import UsageError
+from mmfe_restore.metrics.base import Channel
+from mmfe_restore.metrics.psnr_ssim import Covariance, Window
+
+ProtocolName = Literal["mmfe", "promptir", "moce-ir", "onerestore", "restormer"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way to turn two images into published figures.
+
+    Attributes:
+        name: as in ``--protocol``.
+        description: one sentence for people.
+        crop_multiple: centre-crop both images to a multiple of this first; None leaves it to
+            the recipe. Some data sets are never cropped: `DatasetInfo.whole_images`.
+        rounded: round the restored image to 8 bits first, as saving it as PNG does.
+        ssim_window: the window behind this protocol's published SSIM.
+        covariance: of SSIM.
+        luma_rain: judge the test sets of deraining in Y instead of RGB.
+        source: where it was read.
+    """
+
+    name: ProtocolName
+    description: str
+    crop_multiple: int | None = None
+    rounded: bool = False
+    ssim_window: Window = "uniform"
+    covariance: Covariance = "sample"
+    luma_rain: bool = False
+    source: str = ""
+
+    def crop_for(self, dataset: str, recipe_multiple: int) -> int:
+        """The crop multiple for a dataset; 1 means the whole image."""
+        info = DATASETS.get(dataset)
+        if info is not None and info.whole_images:
+            return 1
+        if self.crop_multiple is not None:
+            return self.crop_multiple
+        return max(recipe_multiple, 1 if info is None else info.crop_multiple)
+
+    def channel_for(self, dataset: str, label: str) -> Channel:
+        """The colour space that images of a dataset's label are judged in."""
+        # CDD11's "rain" is one of eleven compositions, which everyone judges in RGB.
+        whole = dataset in DATASETS and DATASETS[dataset].whole_images
+        is_deraining = not whole and label.split("-")[0] == "rain"
+        return "y" if self.luma_rain and is_deraining else "rgb"
+
+    def to_json(self) -> dict[str, Any]:
+        """What a report says of it."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "ssim_window": self.ssim_window,
+            "ssim_covariance": self.covariance,
+            "luma_rain": self.luma_rain,
+            "source": self.source,
+        }
+
+
+PROTOCOLS: Mapping[ProtocolName, Protocol] = MappingProxyType(
+    {
+        protocol.name: protocol
+        for protocol in (
+            Protocol(
+                "mmfe",
+                "RGB, the recipe's crop, no rounding; both SSIM windows",
+                ssim_window="gaussian",
+                source="the paper compares with MoCE-IR's rows, hence the Gaussian window",
+            ),
+            Protocol(
+                "promptir",
+                "RGB, centre crop to a multiple of 16, no rounding, 7×7 SSIM",
+                crop_multiple=16,
+                source="PromptIR, AdaIR, AirNet and DFPIR: test code",
+            ),
+            Protocol(
+                "moce-ir",
+                "RGB, centre crop to a multiple of 16 (CDD11 whole), no rounding, 11×11 SSIM",
+                crop_multiple=16,
+                ssim_window="gaussian",
+                source="MoCE-IR: test code",
+            ),
+            Protocol(
+                "onerestore",
+                "RGB, whole images, rounded to 8 bits, 7×7 SSIM",
+                crop_multiple=1,
+                rounded=True,
+                source="OneRestore: evaluation of saved PNG files",
+            ),
+            Protocol(
+                "restormer",
+                "whole images, rounded to 8 bits; deraining in Y, the rest in RGB; Wang's SSIM",
+                crop_multiple=1,
+                rounded=True,
+                ssim_window="gaussian",
+                covariance="population",
+                luma_rain=True,
+                source="Restormer: Deraining/evaluate_PSNR_SSIM.m",
+            ),
+        )
+    }
+)
+"""Every protocol by its name."""
+
+
+def protocol_named(name: str) -> Protocol:
+    """Look a protocol up.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    for protocol in PROTOCOLS.values():
+        if protocol.name == name:
+            return protocol
+    raise UsageError("unknown protocol", got=name, expected=" | ".join(PROTOCOLS))
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,14 @@ from typing import Any
 
 from mmfe_cache.errors import DataError, UsageError
 from mmfe_restore.evaluation.compare import SavedReport, check_comparable
-from mmfe_restore.evaluation.scores import Figure, ImageScore
-from mmfe_restore.evaluation.statistics import LEVEL, Interval, bootstrap, summarise
+from mmfe_restore.evaluation.statistics import (
+    LEVEL,
+    Figure,
+    ImageScore,
+    Interval,
+    bootstrap,
+    summarise,
+)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mmfe_cache.errors import MmfeError, UsageError
 from mmfe_cache.guides.registry import find_guide
-from mmfe_restore.inference.guide import guide_for
+from mmfe_restore.inference.image import guide_for
 from mmfe_restore.model.folders import shipped_models
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.images import IMAGE_SUFFIXES, read_rgb8
 from mmfe_cache.samples import ImageArray, Sample, SampleSet
-from mmfe_restore.evaluation.checkpoint import (
+from mmfe_restore.evaluation.inputs import (
     check_guidance,
     load_checkpoint,
     open_eval_cache,
     trained_guide,
 )
-from mmfe_restore.evaluation.scores import to_tensor
+from mmfe_restore.evaluation.statistics import to_tensor
 from mmfe_restore.figures.canvas import (
     WIDTH,
     Drawing,
@@ -33,7 +33,7 @@ from mmfe_restore.figures.canvas import (
     nice,
     save,
 )
-from mmfe_restore.metrics.psnr import psnr_per_image
+from mmfe_restore.metrics.psnr_ssim import psnr_per_image
 
 SCALE = 0.25
 """The mean absolute error over the channels that is drawn brightest."""

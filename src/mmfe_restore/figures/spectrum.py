@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmfe_cache.errors import UsageError
 from mmfe_cache.samples import ImageArray
-from mmfe_restore.evaluation.scores import to_tensor
+from mmfe_restore.evaluation.statistics import to_tensor
 
 if TYPE_CHECKING:
     from mmfe_restore.model import Restorer

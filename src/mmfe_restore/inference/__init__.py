@@ -8,8 +8,7 @@ from mmfe_cache.lazy import lazy_names
 
 if TYPE_CHECKING:
     from mmfe_restore.inference.files import Restored, RestoreReport, restore_files
-    from mmfe_restore.inference.guide import PhotographGuide, guide_for
-    from mmfe_restore.inference.image import restore_image
+    from mmfe_restore.inference.image import PhotographGuide, guide_for, restore_image
 
 __all__ = [
     "PhotographGuide",
@@ -24,8 +23,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "guide": ["PhotographGuide", "guide_for"],
         "files": ["RestoreReport", "Restored", "restore_files"],
-        "image": ["restore_image"],
+        "image": ["PhotographGuide", "guide_for", "restore_image"],
     },
 )

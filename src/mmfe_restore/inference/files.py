@@ -22,8 +22,7 @@ from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_restore.inference.jobs import Job, LeftOut, OutputFormat, plan
 
 if TYPE_CHECKING:
-    from mmfe_restore.inference.guide import PhotographGuide
-    from mmfe_restore.inference.image import Tile
+    from mmfe_restore.inference.image import PhotographGuide, Tile
     from mmfe_restore.model import Restorer
     from mmfe_restore.model.runners import Watch
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from mmfe_restore.metrics.base import luma
 from mmfe_restore.metrics.lpips import LPIPS
-from mmfe_restore.metrics.psnr import PSNR, psnr_per_image
+from mmfe_restore.metrics.psnr_ssim import PSNR, SSIM, psnr_per_image, ssim_per_image
 from mmfe_restore.metrics.registry import METRICS, MetricInfo
-from mmfe_restore.metrics.ssim import SSIM, ssim_per_image
 
 __all__ = [
     "LPIPS",

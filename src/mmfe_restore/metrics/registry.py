@@ -14,8 +14,7 @@ import torch
 from mmfe_cache.errors import UsageError
 from mmfe_restore.metrics.lpips import LPIPS
 from mmfe_restore.metrics.lpips import SMALLEST as LPIPS_SMALLEST
-from mmfe_restore.metrics.psnr import psnr_per_image
-from mmfe_restore.metrics.ssim import WINDOW_SIZES, Covariance, ssim_per_image
+from mmfe_restore.metrics.psnr_ssim import WINDOW_SIZES, Covariance, psnr_per_image, ssim_per_image
 
 PerImage = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Takes restored and clean images, (B, C, H, W) in [0, 1]; gives (B,) values."""

@@ -29,6 +29,6 @@ __getattr__, __dir__ = lazy_names(
         "network": ["MGFB_SITES", "MOFE_SITES"],
         "restorer": ["Restorer"],
         "complexity": ["count_macs", "info", "parts"],
-        "weights": ["count_parameters"],
+        "checkpoints": ["count_parameters"],
     },
 )

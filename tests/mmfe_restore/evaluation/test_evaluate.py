@@ -16,9 +16,9 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from mmfe_cache.errors import CacheError, DataError, ModelError, UsageError
 from mmfe_cache.guides.fingerprints import guide_fingerprint
 from mmfe_restore.evaluation import EvalReport, evaluate
-from mmfe_restore.evaluation.eval_dataset import centre_crop
-from mmfe_restore.evaluation.protocols import protocol_named
-from mmfe_restore.evaluation.scores import to_tensor
+from mmfe_restore.evaluation.inputs import centre_crop
+from mmfe_restore.evaluation.published import protocol_named
+from mmfe_restore.evaluation.statistics import to_tensor
 
 from .conftest import ArraySource, make_samples, small_recipe, small_restorer
 

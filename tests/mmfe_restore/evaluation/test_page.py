@@ -18,7 +18,7 @@ from selenium.webdriver.support.select import Select
 from mmfe_restore.evaluation import evaluate
 from mmfe_restore.evaluation.compare import read_report
 from mmfe_restore.evaluation.report import add_photograph
-from mmfe_restore.evaluation.report.page import class_words, render_page
+from mmfe_restore.evaluation.report.files import class_words, render_page
 from mmfe_restore.evaluation.report.pictures import BUDGET, choose, encode, error_map
 
 from .browser import chromium, pixels, resize

@@ -9,7 +9,7 @@ import pytest
 from mmfe_cache.errors import UsageError
 from mmfe_restore.evaluation import evaluate
 from mmfe_restore.evaluation.published import comparison_for, published_table, published_tables
-from mmfe_restore.evaluation.report.comparison_table import comparison_table, to_latex, to_markdown
+from mmfe_restore.evaluation.report.eval_report import comparison_table, to_latex, to_markdown
 from mmfe_restore.recipes import load_recipe, recipe_names
 
 from .conftest import make_samples, small_recipe, small_restorer

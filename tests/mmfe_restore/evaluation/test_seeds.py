@@ -10,8 +10,8 @@ import pytest
 
 from mmfe_cache.errors import DataError, UsageError
 from mmfe_restore.evaluation.compare import SavedReport, compare
-from mmfe_restore.evaluation.scores import ImageScore
 from mmfe_restore.evaluation.seeds import mean_scores, seed_difference, student
+from mmfe_restore.evaluation.statistics import ImageScore
 
 ABOUT = {
     "dataset": "mine", "split": "test", "protocol": "mmfe", "crop": "whole image",

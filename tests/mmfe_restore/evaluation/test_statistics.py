@@ -7,8 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from mmfe_restore.evaluation.scores import ImageScore
-from mmfe_restore.evaluation.statistics import bootstrap, bootstrap_gain, summarise
+from mmfe_restore.evaluation.statistics import ImageScore, bootstrap, bootstrap_gain, summarise
 
 
 def pair(label: str, scene: str, before: float, after: float) -> ImageScore:

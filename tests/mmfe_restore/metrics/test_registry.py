@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmfe_cache.errors import UsageError
-from mmfe_restore.evaluation import protocols, scores
+from mmfe_restore.evaluation import published, statistics
 from mmfe_restore.metrics import METRICS, registry
 from mmfe_restore.metrics.registry import MetricInfo, Settings, chosen_metrics, metric_of
 
@@ -43,11 +43,11 @@ def test_a_new_metric_is_one_row(monkeypatch):
     )
     table = MappingProxyType({**METRICS, "mae": error})
     monkeypatch.setattr(registry, "METRICS", table)
-    monkeypatch.setattr(scores, "METRICS", table)
+    monkeypatch.setattr(statistics, "METRICS", table)
     loaded = {m.name: m.load(Settings(torch.device("cpu"))) for m in chosen_metrics()}
-    protocol = protocols.protocol_named("mmfe")
+    protocol = published.protocol_named("mmfe")
     image, clean = torch.full((2, 3, 16, 16), 0.25), torch.full((2, 3, 16, 16), 0.75)
-    found = scores.quality(image, clean, protocol, "rgb", loaded)
+    found = statistics.quality(image, clean, protocol, "rgb", loaded)
     assert [values["mae"] for values in found] == [0.5, 0.5]
-    small = scores.quality(image[..., :3], clean[..., :3], protocol, "rgb", loaded)
+    small = statistics.quality(image[..., :3], clean[..., :3], protocol, "rgb", loaded)
     assert all(values["mae"] != values["mae"] for values in small)
