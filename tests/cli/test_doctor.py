@@ -57,13 +57,13 @@ def test_people_read_the_same(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_is_wrong_is_said_and_exits_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from mmfe_restore.model import shipped
+    from mmfe_restore.model import folders
 
     true_version = metadata.version
     monkeypatch.setattr(
         metadata, "version", lambda name: "2.6.2" if name == "lightning" else true_version(name)
     )
-    monkeypatch.setattr(shipped, "_WEIGHTS", "config.json")
+    monkeypatch.setattr(folders, "_WEIGHTS", "config.json")
     assert run(["doctor"]) == 1
     captured = capsys.readouterr()
     assert "lightning 2.6.2 is installed" in captured.err

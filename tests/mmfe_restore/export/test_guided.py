@@ -122,11 +122,11 @@ def test_the_node_finds_exported_files_and_names_what_is_missing(
 def test_the_node_says_that_the_packages_weights_are_missing(monkeypatch, tmp_path):
     import shutil
 
-    from mmfe_restore.model import shipped
+    from mmfe_restore.model import folders
 
-    shutil.copytree(shipped.shipped_models()["mmfe-small"].folder.parent, tmp_path / "weights")
+    shutil.copytree(folders.shipped_models()["mmfe-small"].folder.parent, tmp_path / "weights")
     (tmp_path / "weights" / "mmfe-small" / "model.safetensors").unlink()
-    monkeypatch.setattr(shipped.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr(folders.resources, "files", lambda _: tmp_path)
     with pytest.raises(RuntimeError, match="weights of mmfe-small are missing") as said:
         load_node()().restore(image=torch.zeros(1, 8, 8, 3), model="mmfe-small")
     assert "\n" not in str(said.value)
