@@ -8,7 +8,18 @@ import typer
 
 from .data_pack import FOLDER_NAMES
 
-COMMANDS = ("demo", "train", "eval", "compare", "ablate", "restore", "inspect", "export", "doctor")
+COMMANDS = (
+    "demo",
+    "train",
+    "eval",
+    "compare",
+    "ablate",
+    "restore",
+    "inspect",
+    "export",
+    "web",
+    "doctor",
+)
 """Files that hold one command each: a function ``command``."""
 
 OPEN_DATA = ("train", "eval")

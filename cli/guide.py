@@ -116,7 +116,7 @@ def train(
         seed=seed,
         hold_out=hold_out,
         workers=workers,
-        device=str(pick_device(device)),
+        device=str(pick_device(device, for_training=True)),
         config=config,
         progress=output.console_progress(),
     )

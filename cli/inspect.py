@@ -26,7 +26,7 @@ def command(
     view: Annotated[
         str, typer.Option(help="What the guide sees: native, whole@r or crop@r.")
     ] = "native",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Say what is wrong with photographs: low light, haze, rain and snow, and how strong.

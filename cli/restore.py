@@ -80,7 +80,9 @@ def command(
             help="How much of the restoration to take: 0 leaves the photograph as it is.",
         ),
     ] = 1.0,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")] = "auto",
+    device: Annotated[
+        str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps …")
+    ] = "auto",
     file_format: Annotated[
         OutputFormat,
         typer.Option(

@@ -153,9 +153,10 @@ def remove_drafts(folder: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make a rename inside ``folder`` survive a power cut."""
-    if os.name == "nt":  # Windows opens no folders
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders
         return
-    handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as problem:

@@ -9,20 +9,19 @@ leaves the file behind and says nothing of other machines.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 import socket
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmfe_cache.errors import CacheError, MmfeError
 from mmfe_cache.io import explain
+from mmfe_cache.os_lock import try_lock
 from mmfe_cache.progress import format_seconds
 
 HEARTBEAT = 20.0
@@ -59,7 +58,8 @@ def _forget_in_child() -> None:
     _HANDLES.clear()
 
 
-os.register_at_fork(after_in_child=_forget_in_child)
+if hasattr(os, "register_at_fork"):  # Windows has no forks
+    os.register_at_fork(after_in_child=_forget_in_child)
 
 
 @contextlib.contextmanager
@@ -90,11 +90,11 @@ def locked(
             written.
     """
     file = lock_file(path) if file is None else file
-    handle, stale = _acquire(file, _Claim(path, work, error))
+    handle, release, stale = _acquire(file, _Claim(path, work, error))
     _HANDLES.add(handle)
     own, process = _read(handle), os.getpid()
     stop = threading.Event()
-    beat = threading.Thread(target=_beat, args=(handle, stop), daemon=True)
+    beat = threading.Thread(target=_beat, args=(handle, file, stop), daemon=True)
     beat.start()
     try:
         yield stale
@@ -103,47 +103,44 @@ def locked(
             stop.set()
             beat.join()
             # Where someone removed the file or took it over meanwhile, it is another's now.
-            if _same(file, handle) and _read(handle) == own:
-                file.unlink(missing_ok=True)
+            ours = _same(file, handle) and _read(handle) == own
             _HANDLES.discard(handle)
-            os.close(handle)
+            if os.name == "nt":  # an open file cannot be removed there
+                os.close(handle)
+            if ours:
+                file.unlink(missing_ok=True)
+            if os.name != "nt":
+                os.close(handle)
+            release()
 
 
-def _acquire(file: Path, claim: _Claim) -> tuple[int, str | None]:
+def _acquire(file: Path, claim: _Claim) -> tuple[int, Callable[[], None], str | None]:
     while True:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as problem:
             raise explain(problem, file) from problem
+        release = None
         try:
-            held = _flock(handle)
+            release = try_lock(handle, file)
             owner = _read(handle)
-            if not held or _alive_elsewhere(file, handle, owner):
+            if release is None or _alive_elsewhere(file, handle, owner):
                 raise _refusal(file, handle, owner, claim)  # noqa: TRY301
             # The holder may have removed the file between our opening and locking it.
             if not _same(file, handle):
                 os.close(handle)
+                release()
                 continue
             stale = None if owner is None else _describe(owner, _age(file, handle))
             _write(handle)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.close(handle)
+            if release is not None:
+                release()
             raise
-        return handle, stale
-
-
-def _flock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as problem:
-        if problem.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            return False
-        if problem.errno in (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL):
-            return True  # A file system without locks: the signs of life decide alone.
-        raise
-    return True
+        return handle, release, stale
 
 
 def _alive_elsewhere(file: Path, handle: int, owner: dict[str, Any] | None) -> bool:
@@ -166,7 +163,8 @@ def _age(file: Path, handle: int) -> float:
 
 def _read(handle: int) -> dict[str, Any] | None:
     try:
-        found = json.loads(os.pread(handle, 4096, 0))
+        os.lseek(handle, 0, os.SEEK_SET)
+        found = json.loads(os.read(handle, 4096))
     except ValueError:
         return None
     return found if isinstance(found, dict) else None  # pyright: ignore[reportUnknownVariableType]
@@ -177,7 +175,8 @@ def _write(handle: int) -> None:
     data = json.dumps(owner).encode()
     try:
         os.ftruncate(handle, 0)
-        os.pwrite(handle, data, 0)
+        os.lseek(handle, 0, os.SEEK_SET)
+        os.write(handle, data)
     except OSError as problem:
         raise MmfeError("cannot write the lock", got=problem.strerror) from problem
 
@@ -189,10 +188,10 @@ def _same(file: Path, handle: int) -> bool:
         return False
 
 
-def _beat(handle: int, stop: threading.Event) -> None:
+def _beat(handle: int, file: Path, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT):
         with contextlib.suppress(OSError):
-            os.utime(handle)
+            os.utime(handle if os.utime in os.supports_fd else file)
 
 
 def _describe(owner: dict[str, Any], age: float) -> str:

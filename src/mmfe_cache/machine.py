@@ -23,13 +23,14 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def pick_device(name: str | torch.device = "auto") -> torch.device:
-    """The device that ``--device`` means: the GPU where there is one for ``"auto"``.
+def pick_device(name: str | torch.device = "auto", *, for_training: bool = False) -> torch.device:
+    """The device that ``--device`` means: CUDA's where there is one for ``"auto"``.
 
     Every command asks here, so that a device that is not there is refused in one way.
 
     Args:
-        name: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        name: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"mps"``.
+        for_training: refuses ``"mps"``, on which nothing here is trained.
 
     Raises:
         UsageError: another kind of device, or one that is not there.
@@ -40,7 +41,9 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
         return torch.device("cuda" if has_gpu() else "cpu")
     try:
         chosen = torch.device(name)
-        if chosen.type not in ("cpu", "cuda"):
+        if chosen.type == "mps" and for_training:
+            raise _no_device(name, "it restores, but does not train")
+        if chosen.type not in ("cpu", "cuda", "mps"):
             raise _no_device(name, "another kind of device")
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as problem:
@@ -53,12 +56,19 @@ def _no_device(name: str | torch.device, problem: str) -> UsageError:
     import torch
 
     there = [f"cuda:{n}" for n in range(torch.cuda.device_count())]
+    there += ["mps"] if torch.backends.mps.is_available() else []
     return UsageError(
         "this device cannot be used here",
         got=f"{str(name)!r} ({problem})",
         expected=" or ".join(["auto", "cpu", *there]),
         remedy="--device auto takes the GPU where there is one, and the CPU where there is none",
     )
+
+
+def to_float64(tensor: torch.Tensor) -> torch.Tensor:
+    """``tensor`` in float64: where it is, or on the CPU where its device (MPS) knows no float64."""
+    # First moved and then cast: in one step, it would be cast where it is.
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
 
 
 @contextmanager

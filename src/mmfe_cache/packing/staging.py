@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 
 from mmfe_cache.errors import DataError
 from mmfe_cache.io import write_file
+from mmfe_cache.os_lock import try_lock
 
 from .codec import LEVEL, PLAIN, STORED_AS, TILE, TILE_BYTES, num_tiles
 from .reader import FORMAT, VERSION
@@ -56,13 +58,14 @@ class Staging:
         self.done: dict[int, dict[str, Any]] = {}
         self._pending: list[str] = []
         self._file = self._tiles.open("ab")
+        self._release: Callable[[], None] = lambda: None
         try:
-            _lock(self._file, path)
+            self._release = _lock(self._file, path)
             self._resume()
             self._end = max((e["start"] + e["length"] for e in self.done.values()), default=0)
             self._file.truncate(self._end)
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     def _resume(self) -> None:
@@ -117,6 +120,7 @@ class Staging:
         """Close the file of tiles, whatever could still be written of it."""
         with suppress(OSError):
             self._file.close()
+        self._release()
 
     def assemble(self, about: bytes, samples: bytes) -> Path:
         """Write the HDF5 file from the tiles; it is whole and flushed on return."""
@@ -219,22 +223,22 @@ class Staging:
         self._journal.unlink(missing_ok=True)
 
 
-def _lock(file: BinaryIO, path: Path) -> None:
+def _lock(file: BinaryIO, path: Path) -> Callable[[], None]:
     """Keep a second run away from the same pack; the lock ends with the process, however it ends.
+
+    Returns:
+        What gives the lock back.
 
     Raises:
         DataError: another process is writing it.
     """
     try:
-        import fcntl
-    except ImportError:  # not a POSIX system
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        release = try_lock(file.fileno(), Path(file.name))
+    except OSError:
+        return lambda: None  # a file system without locks
+    if release is None:
         raise DataError(
             f"another process is writing the pack {path}",
             remedy="wait until it is done, or stop it: the next run goes on where it stopped",
-        ) from None
-    except OSError:
-        return  # a file system without locks
+        )
+    return release

@@ -89,13 +89,11 @@ class LocalStorage:
 
     def tail(self, name: str, count: int) -> tuple[Bytes, int]:
         """A file's end and its size."""
-        with self._errors_named(name):
-            handle = os.open(f"{self._root}/{name}", os.O_RDONLY)
-            try:
-                size = os.fstat(handle).st_size
-                data = os.pread(handle, count, max(0, size - count))
-            finally:
-                os.close(handle)
+        path = Path(self._root, name)
+        with self._errors_named(name), path.open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(0, size - count))
+            data = file.read(count)
         return np.frombuffer(data, np.uint8), size
 
     def whole(self, name: str) -> Bytes:
@@ -313,7 +311,7 @@ class Region:
         global _mapped
         if _mapped >= MAX_MAPS:
             return False
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY)
         try:
             _expect(handle, size, path)
             address = self._address + place * self.stride

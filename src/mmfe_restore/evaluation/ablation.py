@@ -49,7 +49,7 @@ def run_plan(plan: Plan, progress: Progress, *, device: str = "auto") -> dict[st
     Returns:
         the plan's JSON with each row's figures, and how often a guide was called for what.
     """
-    pick_device(device)  # refused now, and not after the first row's training
+    pick_device(device, for_training=True)  # refused now, and not after the first row's training
     counts = Counts()
     before = guide_calls()
     for need in plan.caches:

@@ -119,7 +119,8 @@ def evaluate(
     trained = trained_guide(checkpoint)
     guidance = check_guidance(restorer, recipe, samples, cache, used_view, trained)
     rank, size = rank_and_size()
-    settings = Settings(used, measured.covariance)
+    judged_on = torch.device("cpu") if used.type == "mps" else used
+    settings = Settings(judged_on, measured.covariance)
     run = _Run(
         restorer=restorer.to(used).eval(),
         guidance=guidance,
@@ -197,6 +198,8 @@ class _Run:
         restored = self.restore(degraded, [pair.position for pair in pairs])
         if self.protocol.rounded:
             restored = (restored * 255.0).round() / 255.0
+        if restored.device.type == "mps":  # metrics are computed in float64, which it lacks
+            degraded, clean, restored = degraded.cpu(), clean.cpu(), restored.cpu()
         channel = self.protocol.channel_for(self.dataset, pairs[0].sample.label)
         before = quality(degraded, clean, self.protocol, channel, self.metrics)
         after = quality(restored, clean, self.protocol, channel, self.metrics)

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmfe_cache.machine import to_float64
 from mmfe_restore.model.mgfb import MGFB
 from mmfe_restore.model.restormer import (
     GDFN,
@@ -211,6 +212,8 @@ def answering_part(attn: MDTA, norm: LayerNorm, folded: Tensor, like: Tensor) ->
 class AttentionSums:
     """QᵀK and the norms of Q and K, added up in float64 over an image's pixels.
 
+    On the CPU where the device knows no float64 (MPS): strips are large there, so few sums travel.
+
     Args:
         attn: the attention.
         channels: C.
@@ -222,8 +225,8 @@ class AttentionSums:
         heads = attn.temperature.shape[0]
         self._shape = (heads, channels // heads)
         products = (*self._shape, self._shape[1])
-        self._products = torch.zeros(products, dtype=torch.float64, device=device)
-        self._squares = torch.zeros(2 * channels, dtype=torch.float64, device=device)
+        self._products = to_float64(torch.zeros(products, device=device))
+        self._squares = to_float64(torch.zeros(2 * channels, device=device))
 
     def add(self, rows: Tensor) -> None:
         """Count rows of Q and K side by side, (n, W, 2C)."""
@@ -232,15 +235,15 @@ class AttentionSums:
             both = both.float()
         q, k = both.unflatten(-1, (2, *self._shape)).unbind(1)  # (P, h, d)
         with without_autocast(rows):  # which would cast the float32 back
-            self._products += torch.bmm(q.permute(1, 2, 0), k.transpose(0, 1))
-        self._squares += _squares(both)
+            self._products += to_float64(torch.bmm(q.permute(1, 2, 0), k.transpose(0, 1)))
+        self._squares += to_float64(_squares(both))
 
     def folded(self) -> Tensor:
-        """W_O · blockdiag(attention), (C, C)."""
+        """W_O · blockdiag(attention), (C, C) float64."""
         norms = self._squares.sqrt().view(2, 1, *self._shape)
-        temperature = self._attn.temperature
+        temperature = to_float64(self._attn.temperature)
         attention = attention_matrix(self._products[None], norms[0], norms[1], temperature)
-        weight = self._attn.project_out.weight.flatten(1).to(torch.float64)
+        weight = to_float64(self._attn.project_out.weight.flatten(1))
         return fold_output(attention, weight)[0]
 
 

@@ -147,7 +147,7 @@ class StreamedLevel1:
         sums = AttentionSums(block.attn, len(kernel) // 2, like.device)
         for _, buffer in self._with_neighbours(start(), len(kernel), project, step):
             sums.add(convolve_rows(buffer, kernel))
-        folded = sums.folded().to(like.dtype)
+        folded = sums.folded().to(like.device, like.dtype)
         answer = answering_part(block.attn, block.norm1, folded, like)
         return self._run(start(), (answer, gdfn_part(block.ffn, block.norm2, like)), step)
 

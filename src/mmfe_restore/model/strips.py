@@ -2,8 +2,9 @@
 
 MDTA's attention is C×C, a sum over pixels (Restormer), and everything else is local to three
 rows. So a whole image is restored exactly in strips: each MDTA takes two passes, one that adds up
-QᵀK and the norms (in float64) and one that applies the attention to V. Strips that fit the cache
-make this the fastest way on a CPU, and only one full-size map is alive beside the skips.
+QᵀK and the norms (in float64; on the CPU where the device has none) and one that applies the
+attention to V. Strips that fit the cache make this the fastest way on a CPU, and only one full-size
+map is alive beside the skips.
 """
 
 from __future__ import annotations
@@ -169,7 +170,7 @@ class Strips:
         sums = AttentionSums(attn, channels, x.device)
         for _, buffer in self._roll((height, width), 2 * channels, fill, x):
             sums.add(convolve_rows(buffer, kernel))
-        return sums.folded().to(x.dtype)
+        return sums.folded().to(x.device, x.dtype)
 
     def _in_place(self, part: Part, x: Tensor) -> None:
         """One part of one image (H, W, C)."""

@@ -6,10 +6,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves
 
 from benchmarks import eager_nchw
 from mmfe_cache.embeddings import Embeddings
+from mmfe_cache.machine import to_float64
 from mmfe_restore import Restorer
+from mmfe_restore.model import parts
 from mmfe_restore.model.parts import rolling_rows
 from mmfe_restore.model.restormer import LayerNorm, TransformerBlock
 from mmfe_restore.model.runners import WholeMaps
@@ -131,3 +135,39 @@ def test_what_the_benchmark_runs_beside_it_is_the_same_network(
         expected = restorer(image, guidance(2))
         found = eager_nchw.restore(restorer, image, guidance(2))
     torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-9)
+
+
+class WithoutFloat64(TorchDispatchMode):
+    """A device that knows no float64, as MPS: nothing of 32 bits or fewer becomes 64 bits."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
+        made = [one for one in tree_leaves(found) if isinstance(one, torch.Tensor)]
+        if any(one.dtype == torch.float64 for one in made):
+            assert all(one.dtype == torch.float64 for one in given), function
+        return found
+
+
+@pytest.mark.parametrize("whole_bytes", [0, 1 << 40], ids=["strips", "whole maps"])
+def test_a_device_without_float64_is_asked_for_none(
+    tiny: Callable[..., Restorer],
+    guidance: Callable[..., Embeddings],
+    monkeypatch: pytest.MonkeyPatch,
+    whole_bytes: int,
+) -> None:
+    restorer, image = tiny(torch.float32), torch.rand(1, 3, 40, 50)
+    seen = guidance().to(dtype=torch.float32)
+    restorer.whole_bytes = whole_bytes
+    with torch.no_grad():
+        expected = restorer(image, seen)
+
+    def to_the_cpu(tensor: torch.Tensor) -> torch.Tensor:
+        with _disable_current_modes():  # what leaves such a device may have 64 bits
+            return to_float64(tensor)
+
+    monkeypatch.setattr(parts, "to_float64", to_the_cpu)
+    with torch.no_grad(), WithoutFloat64():
+        assert torch.equal(restorer(image, seen), expected)
+        with pytest.raises(AssertionError):
+            image.double()

@@ -48,7 +48,7 @@ class SceneGuide(PixelGuide):
 
     Args:
         weights: a file of ``mmfe guide train``; None takes the shipped one.
-        device: where to run.
+        device: where to run; MPS stands for the CPU.
         network: a network that is loaded already, with its digest.
 
     Attributes:
@@ -66,6 +66,8 @@ class SceneGuide(PixelGuide):
         device: torch.device,
         network: tuple[SceneNetwork, str] | None = None,
     ) -> None:
+        if device.type == "mps":  # its adaptive pooling wants sizes that are multiples of four
+            device = torch.device("cpu")
         loaded, self.digest = network or load_scene(weights)
         super().__init__("scene" if weights is None else weights.stem, DIM, loaded, device)
         self.weights = weights

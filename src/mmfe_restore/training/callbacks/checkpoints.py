@@ -25,7 +25,9 @@ SUFFIX = ".ckpt"
 KEEP = 2
 """How many checkpoints stay: the newest, and the one before in case that is damaged."""
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_NAMES = ("SIGTERM", "SIGINT", "SIGUSR1")
+_SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+"""Windows lacks the last of them."""
 _AGREE_EVERY = 10
 """Steps between two agreements of several processes on whether to save or stop."""
 

@@ -1,0 +1,55 @@
+"""`mmfe web`: a page on this machine."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from . import output
+
+
+def command(
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--checkpoint",
+            help="A network to choose from beside those of `mmfe model list`; may be repeated.",
+        ),
+    ] = None,
+    host: Annotated[
+        str,
+        typer.Option("--host", help="The address to listen on; 0.0.0.0 lets other machines in."),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option("--port", help="[default: the first free one from 7860 on]")
+    ] = None,
+    max_megapixels: Annotated[
+        float, typer.Option("--max-megapixels", min=0.1, help="Larger photographs are refused.")
+    ] = 50,
+    device: Annotated[
+        str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps …")
+    ] = "auto",
+) -> None:
+    """Open a page that restores photographs: before and after, what the guide sees, download.
+
+    It listens on this machine alone unless --host says otherwise. Nothing is kept: uploads are
+    removed as soon as they are read, results after ten minutes and at the end.
+
+    Example: mmfe web
+    """
+    from mmfe_cache.machine import pick_device
+    from mmfe_restore.model.shipped import shipped_models
+    from mmfe_restore.web import LOOPBACK, serving
+
+    pick_device(device)
+    names = [*(checkpoint or ()), *shipped_models()]
+    if host not in (LOOPBACK, "localhost"):
+        output.note(f"note: --host {host}: whoever reaches this machine can use the page")
+    with serving(
+        names, host=host, port=port, device=device, max_megapixels=max_megapixels
+    ) as address:
+        output.say(f"the page is at {address} ; Ctrl-C ends it")
+        while True:
+            time.sleep(3600)

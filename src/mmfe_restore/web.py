@@ -1,0 +1,338 @@
+"""A page for the browser: drop a photograph, compare, download. Needs the extra `web` (Gradio).
+
+Nothing is sent anywhere and nothing is kept: uploads lie in a temporary folder, are removed as soon
+as they are read, results after some minutes, and the folder itself when the page ends.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from mmfe_cache.errors import DataError, MmfeError, UsageError
+from mmfe_cache.images import read_rgb8, read_size
+from mmfe_cache.progress import SilentProgress
+from mmfe_restore.inference import restore_files
+from mmfe_restore.runs import find_model
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mmfe_restore.inference import PhotographGuide
+    from mmfe_restore.model import Restorer
+
+LOOPBACK = "127.0.0.1"
+KEEP_SECONDS = 600.0
+"""How long a result can be downloaded."""
+
+PREVIEW_SIDE = 1600
+"""Pixels of the longer side of what the page shows; what is downloaded has every pixel."""
+
+MAX_MEGAPIXELS, MAX_MEGABYTES = 50.0, 100
+
+_CSS = """
+.gradio-container {max-width: 1100px !important; margin: auto}
+footer {display: none !important}
+"""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the page shows of one restored photograph.
+
+    Attributes:
+        before: (h, w, 3) uint8, the photograph, no side longer than `PREVIEW_SIDE`.
+        after: the restored one, of the same size.
+        seen: severity by label; None where the guide names none.
+        download: the restored file, in the photograph's own format.
+        notes: what the new file does not have of the old one.
+    """
+
+    before: NDArray[np.uint8]
+    after: NDArray[np.uint8]
+    seen: dict[str, float] | None
+    download: Path
+    notes: tuple[str, ...]
+
+
+class _Watched(SilentProgress):
+    """Tells how far a large photograph has come."""
+
+    def __init__(self, watch: Callable[[float], None]) -> None:
+        self._watch = watch
+
+    @contextmanager
+    def task(
+        self, title: str, total: int | None, unit: str = "samples", done: int = 0
+    ) -> Generator[_Share]:
+        """Pass on what a task of percent reports."""
+        yield _Share(self._watch if unit == "%" else None)
+
+
+class _Share:
+    def __init__(self, watch: Callable[[float], None] | None) -> None:
+        self._watch, self._percent = watch, 0
+
+    def advance(self, amount: int = 1) -> None:
+        self._percent += amount
+        if self._watch is not None:
+            self._watch(self._percent / 100)
+
+    def describe(self, text: str, seconds_left: float | None = None) -> None:
+        pass
+
+
+class Studio:
+    """Networks that are loaded once, and a folder that holds results for some minutes.
+
+    Args:
+        names: what can be chosen, as `find_model` reads it.
+        folder: where results lie.
+        device: where it computes.
+        max_megapixels: larger photographs are refused.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        folder: Path,
+        *,
+        device: str = "auto",
+        max_megapixels: float = MAX_MEGAPIXELS,
+    ) -> None:
+        for name in names:
+            find_model(name)  # a wrong name is said before the page is there
+        self.names = tuple(names)
+        self._folder, self._device = folder, device
+        self._max_megapixels = max_megapixels
+        self._one = threading.Lock()
+        self._load = cache(self._load_anew)
+
+    def restore(
+        self, upload: Path, model: str, strength: float, watch: Callable[[float], None]
+    ) -> Shown:
+        """Restore an uploaded photograph, which is removed.
+
+        Args:
+            upload: the file, under its own name.
+            model: one of the names.
+            strength: as for `restore_image`.
+            watch: is told the share that is done.
+
+        Raises:
+            MmfeError: what is wrong with the photograph.
+        """
+        self.sweep()
+        try:
+            height, width = read_size(upload)
+            if height * width > self._max_megapixels * 1e6:
+                raise DataError(
+                    "the photograph is too large for this page",
+                    got=f"{height * width / 1e6:.0f} megapixels",
+                    expected=f"at most {self._max_megapixels:g}",
+                    remedy="mmfe restore takes it",
+                )
+            before = read_rgb8(upload)
+            place = self._folder / f"result-{secrets.token_hex(8)}"
+            with self._one:  # two at once would take the memory of two
+                restorer, guide = self._load(model)
+                report = restore_files(
+                    [upload],
+                    place,
+                    restorer,
+                    guide,
+                    suffix="-restored",
+                    strength=strength,
+                    progress=_Watched(watch),
+                )
+        finally:
+            upload.unlink(missing_ok=True)
+        if report.failed:
+            raise report.failed[0][1]
+        (done,) = report.restored
+        seen = None if done.seen is None else dict(done.seen)
+        return Shown(_small(before), _small(read_rgb8(done.target)), seen, done.target, done.notes)
+
+    def sweep(self, older_than: float = KEEP_SECONDS) -> None:
+        """Remove results that were there for longer."""
+        for place in self._folder.glob("result-*"):
+            try:
+                if time.time() - place.stat().st_mtime > older_than:
+                    shutil.rmtree(place, ignore_errors=True)
+            except FileNotFoundError:  # another request was faster
+                continue
+
+    def _load_anew(self, name: str) -> tuple[Restorer, PhotographGuide | None]:
+        from mmfe_cache.machine import pick_device
+        from mmfe_restore.inference import guide_for
+        from mmfe_restore.model import Restorer
+
+        restorer = Restorer.from_pretrained(find_model(name)).to(pick_device(self._device))
+        return restorer, guide_for(restorer, device=self._device)
+
+
+def _small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    longer = max(image.shape[:2])
+    if longer <= PREVIEW_SIDE:
+        return image
+    height, width = (max(1, round(n * PREVIEW_SIDE / longer)) for n in image.shape[:2])
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def _gradio() -> Any:
+    """Gradio, told to measure nobody."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    try:
+        import gradio  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise UsageError(
+            "the page needs Gradio, which is not installed", remedy="pip install 'mmfe[web]'"
+        ) from None
+    return gradio
+
+
+def build_page(studio: Studio) -> Any:
+    """The page as Gradio's Blocks."""
+    gr = _gradio()
+
+    # Gradio finds its progress bar by the default of an argument.
+    def restore(
+        upload: str | None,
+        model: str,
+        strength: float,
+        progress: Any = gr.Progress(),  # noqa: B008
+    ) -> tuple[Any, ...]:
+        if not upload:
+            raise gr.Error("drop a photograph first", print_exception=False)
+        try:
+            progress(0, desc="looking")
+            shown = studio.restore(
+                Path(upload), model, strength, lambda share: progress(share, desc="restoring")
+            )
+        except MmfeError as problem:
+            line = " · ".join(part.strip() for part in str(problem).splitlines())
+            raise gr.Error(line.replace(upload, Path(upload).name), print_exception=False) from None
+        said = "" if not shown.notes else "\n".join(f"- {note}" for note in shown.notes)
+        return (
+            gr.ImageSlider(value=(shown.before, shown.after), visible=True),
+            gr.Label(value=shown.seen, visible=shown.seen is not None),
+            gr.DownloadButton(value=str(shown.download), visible=True),
+            gr.Markdown(value=said, visible=bool(said)),
+            None,
+        )
+
+    with gr.Blocks(title="mmfe", analytics_enabled=False, delete_cache=(60, KEEP_SECONDS)) as page:
+        gr.Markdown(
+            "# mmfe\nRemoves low light, haze, rain and snow from photographs. "
+            "Nothing leaves this machine."
+        )
+        with gr.Row():
+            with gr.Column(scale=1, min_width=280):
+                upload = gr.File(label="Photograph", elem_id="upload", height=140)
+                model = gr.Dropdown(
+                    list(studio.names), value=studio.names[0], label="Network", elem_id="model"
+                )
+                strength = gr.Slider(0, 1, value=1, step=0.05, label="Strength", elem_id="strength")
+                start = gr.Button("Restore", variant="primary", elem_id="start")
+                seen = gr.Label(
+                    label="What the guide sees",
+                    show_heading=False,
+                    visible=False,
+                    elem_id="seen",
+                )
+            with gr.Column(scale=2, min_width=300):
+                pair = gr.ImageSlider(
+                    label="Before and after",
+                    format="png",
+                    interactive=False,
+                    visible=False,
+                    max_height=640,
+                    elem_id="pair",
+                )
+                download = gr.DownloadButton("Download", visible=False, elem_id="download")
+                notes = gr.Markdown(visible=False, elem_id="notes")
+        start.click(
+            restore,
+            [upload, model, strength],
+            [pair, seen, download, notes, upload],
+            concurrency_limit=1,
+            api_name="restore",
+        )
+    return page
+
+
+@contextmanager
+def serving(
+    names: Sequence[str],
+    *,
+    host: str = LOOPBACK,
+    port: int | None = None,
+    device: str = "auto",
+    max_megapixels: float = MAX_MEGAPIXELS,
+) -> Generator[str]:
+    """Serve the page while the block runs.
+
+    Args:
+        names: the networks to choose from.
+        host: the address to listen on; others than the loopback let other machines in.
+        port: None takes the first free one from 7860 on.
+        device: where it computes.
+        max_megapixels: larger photographs are refused.
+
+    Yields:
+        The page's address.
+
+    Raises:
+        UsageError: Gradio is missing, a network is not there, or the port is taken.
+    """
+    with TemporaryDirectory(prefix="mmfe-web-") as folder:
+        before = os.environ.get("GRADIO_TEMP_DIR")
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        gr = _gradio()
+        try:
+            page = build_page(
+                Studio(names, Path(folder), device=device, max_megapixels=max_megapixels)
+            )
+            try:
+                _, address, _ = page.launch(
+                    server_name=host,
+                    server_port=port,
+                    share=False,
+                    quiet=True,
+                    prevent_thread_lock=True,
+                    max_file_size=f"{MAX_MEGABYTES}mb",
+                    ssr_mode=False,
+                    css=_CSS,
+                    # Fonts of the machine: the theme's own would be fetched from elsewhere.
+                    theme=gr.themes.Default(
+                        font=["system-ui", "sans-serif"], font_mono=["monospace"]
+                    ),
+                )
+            except OSError as problem:
+                raise UsageError(
+                    "the page cannot be served there",
+                    got=f"{host}, port {port}: {str(problem).splitlines()[0]}",
+                    remedy="choose another --port",
+                ) from problem
+            try:
+                yield str(address)
+            finally:
+                page.close(verbose=False)
+        finally:
+            if before is None:
+                del os.environ["GRADIO_TEMP_DIR"]
+            else:
+                os.environ["GRADIO_TEMP_DIR"] = before
