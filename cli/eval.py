@@ -75,7 +75,11 @@ def command(
     ] = False,
     metric: Annotated[
         list[str] | None,
-        typer.Option("--metric", help="Another optional metric, by name; may be repeated."),
+        typer.Option(
+            "--metric",
+            help="Another optional metric: lpips, or without ground truth (pyiqa, non-commercial): "
+            "niqe, brisque, musiq, clipiqa; may be repeated.",
+        ),
     ] = None,
     beside: Annotated[
         list[Path] | None,
@@ -108,6 +112,7 @@ def command(
     from mmfe_restore.evaluation import evaluate, load_checkpoint, open_eval_cache
     from mmfe_restore.evaluation.compare import read_report
     from mmfe_restore.evaluation.report import check_free
+    from mmfe_restore.metrics.no_reference import LICENCE, SCORES
     from mmfe_restore.metrics.registry import chosen_metrics
     from mmfe_restore.recipes import load_recipe
 
@@ -115,6 +120,8 @@ def command(
         View.parse(view)  # a misspelt view is no view that a cache lacks
     pick_device(device)
     chosen_metrics(tuple(metric or ()))
+    if set(metric or ()) & set(SCORES):
+        output.note(f"note: {LICENCE}")
     others = [read_report(path) for path in beside or ()]
     opened = load_checkpoint(checkpoint, None if recipe is None else load_recipe(recipe))
     name = opened.recipe.data.dataset if dataset is None else dataset

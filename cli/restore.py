@@ -103,6 +103,15 @@ def command(
             "--force", help="Restore anew what is there already; an input is never written over."
         ),
     ] = False,
+    score: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--score",
+            metavar="NAME",
+            help="Judge both pictures without a ground truth: niqe, brisque, musiq or clipiqa; "
+            "may be repeated. Needs pyiqa, which is for non-commercial use.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Restore photographs; a file that fails is named, and the rest goes on.
@@ -122,6 +131,12 @@ def command(
     if not any(path.exists() for path in inputs):
         _tell(_none_exists(inputs), None, None, as_json)
     source = _find(checkpoint)
+    if score:
+        from mmfe_restore.metrics.no_reference import LICENCE, find_score
+
+        for name in score:
+            find_score(name)
+        output.note(f"note: {LICENCE}")
 
     from mmfe_cache.machine import pick_device
     from mmfe_restore import Restorer
@@ -143,6 +158,7 @@ def command(
         format=file_format.value,
         suffix=suffix,
         strength=strength,
+        scores=score or (),
         progress=progress,
     )
     named = looking.guide.name if looking is not None else None
@@ -155,8 +171,16 @@ def _tell(report: RestoreReport, checkpoint: str | None, guide: str | None, as_j
     else:
         for one in report.restored:
             output.say(str(one.target))
+            for name, (before, after) in (one.scores or {}).items():
+                output.say(f"  {name} {before:.3f} -> {after:.3f} ({_better(name)} is better)")
     if report.failed:
         raise typer.Exit(1)
+
+
+def _better(name: str) -> str:
+    from mmfe_restore.metrics.no_reference import SCORES
+
+    return "higher" if SCORES[name].higher_is_better else "lower"
 
 
 def _none_exists(inputs: list[Path]) -> RestoreReport:

@@ -116,6 +116,7 @@ class Restored:
     Attributes:
         notes: what the new file does not have of the old one; a sentence each.
         seen: what the guide saw: severity by label; None for a guide that names none.
+        scores: name to its value (before, after), where scores were asked for.
     """
 
     source: Path
@@ -125,6 +126,7 @@ class Restored:
     seconds: float
     notes: tuple[str, ...] = ()
     seen: Mapping[str, float] | None = None
+    scores: Mapping[str, tuple[float, float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,7 @@ class RestoreReport:
                     "seconds": round(one.seconds, 3),
                     "notes": list(one.notes),
                     "seen": None if one.seen is None else dict(one.seen),
+                    **({} if one.scores is None else {"scores": _scores_json(one.scores)}),
                 }
                 for one in self.restored
             ],
@@ -164,6 +167,10 @@ class RestoreReport:
             ],
             "left_out": [{"path": str(one.path), "reason": one.reason} for one in self.left_out],
         }
+
+
+def _scores_json(scores: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
+    return {name: {"before": pair[0], "after": pair[1]} for name, pair in scores.items()}
 
 
 def restore_files(
@@ -178,6 +185,7 @@ def restore_files(
     format: OutputFormat = "keep",
     suffix: str = "",
     strength: float = 1.0,
+    scores: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> RestoreReport:
     """Restore photographs; one that fails is named in the report and the rest goes on.
@@ -197,6 +205,7 @@ def restore_files(
         format: as for `plan`.
         suffix: as for `plan`.
         strength: as for `restore_image`.
+        scores: names of `mmfe_restore.metrics.no_reference.SCORES` to judge both pictures by.
         progress: who watches.
 
     Raises:
@@ -216,7 +225,9 @@ def restore_files(
                 if _is_finished(job, sources, force):
                     skipped.append(job)
                 else:
-                    done = _restore(job, restorer, guide, tile, precision, strength, progress)
+                    done = _restore(
+                        job, restorer, guide, tile, precision, strength, scores, progress
+                    )
                     restored.append(done)
                     for note in done.notes:
                         progress.warn(f"{job.source}: {note}")
@@ -240,6 +251,7 @@ def _restore(
     tile: Tile,
     precision: Precision,
     strength: float,
+    scores: Sequence[str],
     progress: Progress,
 ) -> Restored:
     from mmfe_restore.inference.image import restore_image  # plans and reports need no torch
@@ -268,7 +280,28 @@ def _restore(
     seconds = time.perf_counter() - started
     said = None if guide is None or embeddings is None else guide.seen(embeddings)
     notes = photograph.notes + lost
-    return Restored(job.source, job.target, height, width, seconds, notes, said)
+    judged = _judge(scores, seen, result, restorer) if scores else None
+    return Restored(job.source, job.target, height, width, seconds, notes, said, judged)
+
+
+def _judge(
+    scores: Sequence[str], before: NDArray[Any], after: NDArray[Any], restorer: Restorer
+) -> dict[str, tuple[float, float]]:
+    """Both pictures' scores without ground truth, on 8 bits."""
+    import torch
+
+    from mmfe_restore.metrics.no_reference import score_picture
+
+    device = torch.device("cpu") if restorer.device.type == "mps" else restorer.device
+    pair = [
+        one if one.dtype == np.uint8 else np.rint(one / 257).astype(np.uint8)
+        for one in (before, after)
+    ]
+    found: dict[str, tuple[float, float]] = {}
+    for name in scores:
+        first, second = (score_picture(name, one, device) for one in pair)
+        found[name] = (first, second)
+    return found
 
 
 def _named(job: Job, problem: Exception) -> MmfeError:

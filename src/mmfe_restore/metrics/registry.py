@@ -14,6 +14,7 @@ import torch
 from mmfe_cache.errors import UsageError
 from mmfe_restore.metrics.lpips import LPIPS
 from mmfe_restore.metrics.lpips import SMALLEST as LPIPS_SMALLEST
+from mmfe_restore.metrics.no_reference import SCORES, find_score, load_score
 from mmfe_restore.metrics.psnr_ssim import WINDOW_SIZES, Covariance, psnr_per_image, ssim_per_image
 
 PerImage = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -101,6 +102,17 @@ def _lpips(settings: Settings) -> PerImage:
     return LPIPS().to(settings.device).per_image
 
 
+def _no_reference(name: str) -> Callable[[Settings], PerImage]:
+    def load(settings: Settings) -> PerImage:
+        score = load_score(name, settings.device)
+        return lambda restored, clean: score(restored)
+
+    return load
+
+
+NO_REFERENCE_SMALLEST = 192
+"""NIQE needs two of its patches of 96 pixels."""
+
 _WINDOW = "smaller than SSIM's window"
 
 METRICS: Mapping[str, MetricInfo] = MappingProxyType(
@@ -147,6 +159,21 @@ METRICS: Mapping[str, MetricInfo] = MappingProxyType(
                 colour="rgb",
                 optional=True,
             ),
+            *(
+                MetricInfo(
+                    score.name,
+                    score.label,
+                    score.explanation,
+                    _no_reference(score.name),
+                    higher_is_better=score.higher_is_better,
+                    digits=3,
+                    smallest=NO_REFERENCE_SMALLEST,
+                    undefined="too small for a score without ground truth",
+                    colour="rgb",
+                    optional=True,
+                )
+                for score in SCORES.values()
+            ),
         )
     }
 )
@@ -162,9 +189,11 @@ def chosen_metrics(extra: tuple[str, ...] = ()) -> tuple[MetricInfo, ...]:
     """Those that are always measured, and the optional ones that are asked for by name.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: there is none of that name, or what it needs is not installed.
     """
     for name in extra:
         if name not in METRICS:
             raise UsageError("unknown metric", got=name, expected=" | ".join(METRICS))
+        if name in SCORES:
+            find_score(name)  # a missing package is said before the first image
     return tuple(m for m in METRICS.values() if not m.optional or m.name in extra)
