@@ -77,7 +77,7 @@ def command(
         list[str] | None,
         typer.Option(
             "--metric",
-            help="Another optional metric: lpips, or without ground truth (pyiqa, non-commercial): "
+            help="Another optional metric: lpips; without ground truth, by pyiqa: "
             "niqe, brisque, musiq, clipiqa; may be repeated.",
         ),
     ] = None,

@@ -47,7 +47,7 @@ def test_the_constraints_satisfy_the_lower_bounds():
     for text in (*project["dependencies"], *extras):
         requirement = Requirement(text)
         name = canonicalize_name(requirement.name)
-        if name in {"wandb", "s3fs"} and name not in pins:
+        if name in {"wandb", "s3fs", "gradio", "pyiqa"} and name not in pins:
             continue  # extras that neither the demo nor the tests install
         assert requirement.specifier.contains(pins[name]), (text, pins[name])
 

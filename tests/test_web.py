@@ -6,8 +6,10 @@ import base64
 import importlib.util
 import json
 import re
+import struct
 import time
 import urllib.request
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -70,14 +72,14 @@ def test_what_cannot_be_restored_leaves_nothing_behind(studio, tmp_path):
 
 def claims_to_be(width: int, height: int) -> bytes:
     """A PNG whose header names a size that nothing in it fills."""
-    import struct
-    import zlib
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(name + content))
+        return struct.pack(">I", len(content)) + name + content + check
 
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunk = b"IHDR" + head
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(
-        ">I", zlib.crc32(chunk)
-    )  # fmt: skip
+    data = chunk(b"IDAT", zlib.compress(b""))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + data + chunk(b"IEND", b"")
 
 
 # In the browser
