@@ -15,7 +15,7 @@ OUT ?= demo
 SMOKE := tests/test_smoke.py tests/mmfe_cache/store/test_unreadable.py
 LOWEST := .venv-lowest
 
-.PHONY: help install install-restore demo test test-lowest lint unit smoke clean
+.PHONY: help install install-restore demo test test-lowest test-times lint unit smoke clean
 
 help:
 	@echo "make demo     the whole pipeline on bundled photographs, on a CPU (result: $(OUT)/report/report.html)"
@@ -25,6 +25,7 @@ help:
 	@echo "make install-restore   no more than mmfe restore, inspect and model need: docs/install.md"
 	@echo "make smoke    the few tests that another Python version would fail first"
 	@echo "make test-lowest   those tests with the lowest versions that pyproject.toml allows, in $(LOWEST)"
+	@echo "make test-times   CPU seconds of the slowest tests, child processes included"
 	@echo "make lint | unit | clean"
 
 install: $(VENV)/.installed
@@ -47,6 +48,11 @@ lint: $(VENV)/.installed-dev
 # would make its fixtures (the demo is one), and in the order of the paths: the longest, `cli`, comes first.
 unit: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+# CPU seconds of the slowest tests: what else the machine does counts little. One process, so that each fixture is
+# made once; PYTEST_ARGS chooses the tests.
+test-times: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m benchmarks.suite_times $(PYTEST_ARGS)
 
 smoke: $(VENV)/.installed-smoke
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest $(SMOKE) $(PYTEST_ARGS)

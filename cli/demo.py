@@ -36,7 +36,7 @@ ABLATION_STEPS = 20
 FAST_STEPS = 6
 """Of both trainings with ``--fast``: the first begins with a trained network."""
 
-MAX_SIDE, FAST_MAX_SIDE = 480, 240
+MAX_SIDE, FAST_MAX_SIDE = 480, 160
 """Longer side of the photographs, in pixels; evaluation's time goes by their area."""
 
 

@@ -1,8 +1,10 @@
-"""The null GPU (see null_gpu/nullgpu.c): CUDA code run without a card."""
+"""Processes that are forked instead of started afresh, and the null GPU (null_gpu/nullgpu.c)."""
 
 import json
+import multiprocessing
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -14,6 +16,50 @@ import torch
 ROOT = Path(__file__).parents[1]
 HERE = ROOT / "tests/null_gpu"
 
+# A fresh process imports torch and Lightning for seconds of CPU. A server of one thread imports
+# them once, when the first test needs it, and forks: processes as real, and safe beside a GPU.
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(
+    ["mmfe_restore.training.train", "mmfe_restore.evaluation.evaluate"]
+)
+
+SCRIPT = """
+import os, runpy, sys
+import torch
+for number, path in ((1, out), (2, err)):
+    os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+torch.set_num_threads(1)
+os.environ.update(environment)
+sys.argv = arguments
+runpy.run_path(arguments[0], run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="session")
+def start_forked(tmp_path_factory):
+    """Starts a script as a process of its own; call what it returns to wait for its end."""
+
+    def start(*arguments, env=None):
+        folder = tmp_path_factory.mktemp("forked")
+        words = [str(word) for word in arguments]
+        known = {"arguments": words, "environment": env or {}}
+        files = {name: str(folder / name) for name in ("out", "err")}
+        process = FORKSERVER.Process(target=exec, args=(SCRIPT, known | files))
+        process.start()
+
+        def wait(timeout=240):
+            process.join(timeout)
+            if process.is_alive():
+                process.kill()
+                process.join()
+                raise subprocess.TimeoutExpired(words, timeout)
+            texts = [Path(path).read_text(encoding="utf-8") for path in files.values()]
+            return subprocess.CompletedProcess(words, process.exitcode, *texts)
+
+        return wait
+
+    return start
+
 
 def missing():
     """Why the null GPU cannot be had here; None where it can."""
@@ -24,6 +70,13 @@ def missing():
     if find_spec("triton") is None:
         return "takes CUDA's headers from triton"
     return None
+
+
+@pytest.fixture
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,15 +24,13 @@ FIGURES = {"input_psnr", "psnr", "ssim_uniform", "ssim_gaussian"}
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    out = tmp_path_factory.mktemp("newcomer") / "demo"
-    done = subprocess.run(
-        [*PROGRAM, "demo", "--fast", "--json", "--out", str(out)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return out, done
+def demo(
+    tmp_path_factory: pytest.TempPathFactory, start_forked: Any
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    folder = tmp_path_factory.mktemp("newcomer")
+    (folder / "mmfe").write_text("from mmfe_cli.app import main; main()")
+    out = folder / "demo"
+    return out, start_forked(folder / "mmfe", "demo", "--fast", "--json", "--out", out)(timeout=800)
 
 
 @pytest.mark.slow

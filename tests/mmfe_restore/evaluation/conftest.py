@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -125,10 +124,3 @@ def hostile() -> SampleSet:
         for i, sample in enumerate(found)
     ]
     return replace(found, samples=tuple(renamed))
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]

@@ -128,7 +128,8 @@ def test_two_processes_equal_one_and_count_no_sample_twice(
     guided, cache, samples, tmp_path, free_port
 ):
     restorer, recipe = guided
-    mp.spawn(_one_process, args=(str(free_port), str(cache.path), str(tmp_path)), nprocs=2)
+    arguments = (str(free_port), str(cache.path), str(tmp_path))
+    mp.start_processes(_one_process, arguments, nprocs=2, start_method="forkserver")
     one = evaluate(restorer, recipe, samples, cache, device="cpu")
     for rank in (0, 1):
         found, shown = torch.load(tmp_path / f"{rank}.pt")

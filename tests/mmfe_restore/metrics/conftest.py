@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -59,10 +58,3 @@ def make_pairs(count: int = 200) -> list[tuple[np.ndarray, np.ndarray]]:
 @pytest.fixture(scope="session")
 def pairs() -> list[tuple[np.ndarray, np.ndarray]]:
     return make_pairs()
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]

@@ -149,7 +149,7 @@ def _one_process(rank: int, port: str, file: str) -> None:
 
 def test_two_processes_equal_one(tmp_path, free_port):
     file = str(tmp_path / "found.pt")
-    mp.spawn(_one_process, args=(str(free_port), file), nprocs=2)
+    mp.start_processes(_one_process, (str(free_port), file), nprocs=2, start_method="forkserver")
     restored, clean = images(5)
     restored[4] = clean[4]
     expected = []

@@ -1,8 +1,5 @@
 """A tiny synthetic set with a cache of the guide `oracle`, and a recipe that trains on it."""
 
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,26 +82,8 @@ def _other(folder, random):
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    """As many as the processes of `run_python` have: sums in another order differ in last bits."""
+    """As many as processes of their own have: sums in another order differ in last bits."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def run_python():
-    """Run a script in a process of its own, quietly, on one thread."""
-
-    def run(*arguments, launcher=(), **options):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
-        return subprocess.run(
-            [sys.executable, *launcher, *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            env=environment,
-            timeout=options.pop("timeout", 240),
-            **options,
-        )
-
-    return run

@@ -31,7 +31,6 @@ def hold():
     Forked by a server with one thread: a fresh process would import torch only to wait.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mmfe_restore.training.run_dir"])
 
     def start(out, *, with_child=False):
         pids = context.SimpleQueue()

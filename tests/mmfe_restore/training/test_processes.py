@@ -2,8 +2,11 @@
 
 import csv
 import json
+import os
 import re
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from mmfe_restore.training import train
 from mmfe_restore.training.callbacks.failures import is_lost, roll_call
 
 WORKER = Path(__file__).with_name("worker.py")
-TWO = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29519")
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node=2")
 STEPS = 20
 LONG = (
     "train.precision='64'",
@@ -59,9 +62,26 @@ def assert_close(one, two):
         assert ours == pytest.approx(theirs, abs=1e-8)
 
 
-def test_two_processes_equal_one(world, alone, tmp_path, run_python):
-    together = run_python(WORKER, wanted(world, world.recipe(*LONG), tmp_path), launcher=TWO)
-    assert together.returncode == 0, together.stderr[-3000:]
+def under_torchrun(rank, port):
+    """What torchrun tells each of two processes."""
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "GROUP_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": "test",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+    }
+
+
+def test_two_processes_equal_one(world, alone, tmp_path, start_forked, free_port):
+    work = wanted(world, world.recipe(*LONG), tmp_path)
+    waits = [start_forked(WORKER, work, env=under_torchrun(rank, free_port)) for rank in (0, 1)]
+    for together in [wait() for wait in waits]:
+        assert together.returncode == 0, together.stderr[-3000:]
     assert_close(losses(tmp_path), alone)
 
 
@@ -70,12 +90,17 @@ def test_micro_batches_equal_one_batch(world, alone, tmp_path):
     assert_close(losses(tmp_path), alone)
 
 
-def test_a_process_that_dies_ends_the_others_and_is_named(world, tmp_path, run_python):
+def test_a_process_that_dies_ends_the_others_and_is_named(world, tmp_path, free_port):
     started = time.monotonic()
-    died = run_python(
-        WORKER,
-        wanted(world, world.recipe(*LONG), tmp_path, kill_at=3, rank=1),
-        launcher=TWO,
+    died = subprocess.run(
+        [
+            *(sys.executable, *TORCHRUN, f"--master-port={free_port}", WORKER),
+            wanted(world, world.recipe(*LONG), tmp_path, kill_at=3, rank=1),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=240,
     )
     assert died.returncode != 0
     assert time.monotonic() - started < 120

@@ -75,7 +75,7 @@ def test_stopping_after_every_step_changes_nothing(world, whole, tmp_path):
 
 
 @pytest.mark.parametrize("step", [4, 6])
-def test_kill_9_inside_a_step(world, whole, tmp_path, run_python, step):
+def test_kill_9_inside_a_step(world, whole, tmp_path, start_forked, step):
     wanted = {
         "recipe": recipe_to_dict(world.recipe()),
         "root": str(world.root),
@@ -83,7 +83,7 @@ def test_kill_9_inside_a_step(world, whole, tmp_path, run_python, step):
         "out": str(tmp_path / "run"),
         "kill_at": step,
     }
-    killed = run_python(WORKER, json.dumps(wanted))
+    killed = start_forked(WORKER, json.dumps(wanted))()
     assert killed.returncode == -signal.SIGKILL
     newest = list_checkpoints(tmp_path / "run" / "checkpoints")[0]
     assert read_checkpoint(newest)["global_step"] == step
@@ -112,7 +112,7 @@ def test_a_signal_finishes_the_step_and_saves(world, whole, tmp_path, name):
     assert_same_run(whole, tmp_path)
 
 
-def test_a_process_that_gets_a_signal_saves_and_exits(world, whole, tmp_path, run_python):
+def test_a_process_that_gets_a_signal_saves_and_exits(world, whole, tmp_path, start_forked):
     out, name = tmp_path / "run", "SIGTERM"
     recipe = world.recipe(SELDOM)
     wanted = {
@@ -123,7 +123,7 @@ def test_a_process_that_gets_a_signal_saves_and_exits(world, whole, tmp_path, ru
         "kill_at": 7,
         "signal": name,
     }
-    stopped = run_python(WORKER, json.dumps(wanted))
+    stopped = start_forked(WORKER, json.dumps(wanted))()
     assert stopped.returncode == 0, stopped.stderr
     told = json.loads(stopped.stdout.splitlines()[-1])
     assert (told["steps"], told["stopped_by"], told["completed"]) == (8, name, False)
@@ -249,8 +249,9 @@ def test_without_resume_a_run_starts_anew(world, whole, tmp_path):
     "override", ["train.ema_decay=0.8", "train.accumulate=2", "train.num_workers=2"]
 )
 def test_resume_is_exact_with(world, tmp_path, override):
-    recipe = world.recipe(override)
+    # Two steps before the border of the stages, and one behind it.
+    recipe = world.recipe(override, "train.max_steps=7")
     train(recipe, **world.sources, out=tmp_path / "whole")
-    train(recipe, **world.sources, out=tmp_path / "cut", stop_after=5)
+    train(recipe, **world.sources, out=tmp_path / "cut", stop_after=4)
     train(recipe, **world.sources, out=tmp_path / "cut")
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
