@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from . import output
+from . import completion, output
 
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 
@@ -20,6 +20,7 @@ def command(
             metavar="MODEL",
             help="A network of `mmfe model list`, a run's folder, its model/, or "
             "OWNER/NAME or OWNER/NAME@REVISION on the Hugging Face Hub.",
+            autocompletion=completion.checkpoints,
         ),
     ],
     out: Annotated[

@@ -23,6 +23,7 @@ FEW_ROWS = 3
 
 _BORDER = 3  # a column's border and the blank on either side of its text
 _TEXT = re.compile(r"[^\W\d_]{2}")
+_FOLDERS = re.compile(r"(?<=/)(?=\w)")
 _BREAKS = re.compile(r"(?<=[/_.,=-])(?=\w)")
 
 
@@ -229,19 +230,23 @@ def _fold(text: str, width: int) -> str:
 
 
 def _parts(word: str, width: int) -> list[str]:
-    """A word, or its parts where it is too long: after a sign if there is one, else anywhere."""
-    if _width(word) <= width:
-        return [word]
-    parts: list[str] = []
+    """A word, or its parts where it is too long.
+
+    A path is broken between its names where these fit, any other word after a sign, else anywhere.
+    """
+    for parts in ([word], _FOLDERS.split(word)):
+        if all(_width(part) <= width for part in parts):
+            return parts
+    pieces: list[str] = []
     for part in _BREAKS.split(word):
         line = ""
         for character in part:
             if line and _width(line + character) > width:
-                parts.append(line)
+                pieces.append(line)
                 line = ""
             line += character
-        parts.append(line)
-    return parts
+        pieces.append(line)
+    return pieces
 
 
 def _width(text: str) -> int:
