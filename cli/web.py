@@ -40,7 +40,7 @@ def command(
     Example: mmfe web
     """
     from mmfe_cache.machine import pick_device
-    from mmfe_restore.model.shipped import shipped_models
+    from mmfe_restore.model.folders import shipped_models
     from mmfe_restore.web import LOOPBACK, serving
 
     pick_device(device)

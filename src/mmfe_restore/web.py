@@ -26,7 +26,7 @@ from mmfe_cache.errors import DataError, MmfeError, UsageError
 from mmfe_cache.images import read_rgb8, read_size
 from mmfe_cache.progress import SilentProgress
 from mmfe_restore.inference import restore_files
-from mmfe_restore.runs import find_model
+from mmfe_restore.model.folders import find_model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
