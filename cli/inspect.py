@@ -57,7 +57,7 @@ def command(
             finding = loaded.inspect(look.render(read_rgb8(photograph.path)))
         except MmfeError as error:
             failed.append({"input": str(photograph.path), "error": str(error)})
-            output.note(f"{photograph.path} was not inspected: {error}")
+            output.note(f"not inspected: {error.about(photograph.path)}")
         else:
             seen.append({"input": str(photograph.path), **finding})
     if as_json:

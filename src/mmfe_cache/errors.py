@@ -43,6 +43,22 @@ class MmfeError(Exception):
             lines.append(f"  to do:    {self.remedy}")
         return "\n".join(lines)
 
+    @property
+    def line(self) -> str:
+        """The whole message in one line, for lists of what went wrong."""
+        text = self.problem
+        if self.got is not None:
+            text += f": {self.got}"
+        if self.expected is not None:
+            text += f", expected {self.expected}"
+        if self.remedy is not None:
+            text += f"; {self.remedy}"
+        return " ".join(text.split())
+
+    def about(self, path: object) -> str:
+        """`line`, beginning with ``path`` where it does not name it by itself."""
+        return self.line if str(path) in self.line else f"{path}: {self.line}"
+
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle by state, so that the error survives a worker process."""
         return (_rebuild, (type(self), self.problem, self.got, self.expected, self.remedy))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import warnings
 import zlib
@@ -138,7 +139,7 @@ def opened(path: Path, content: bytes | None = None) -> Generator[Image.Image, N
         with Image.open(path if content is None else io.BytesIO(content)) as image:
             width, height = image.size
             if width * height > limit:
-                raise _too_large(path, f"{width}x{height} pixels", limit)
+                raise too_large(path, f"{width}x{height} pixels", width * height)
             yield image
 
 
@@ -158,7 +159,9 @@ def decoding(path: Path) -> Generator[None, None, None]:
     except Image.UnidentifiedImageError:
         raise _not_an_image(path) from None
     except Image.DecompressionBombError as problem:
-        raise _too_large(path, str(problem), max_pixels()) from problem
+        named = re.search(r"(\d+) pixels", str(problem))
+        count = int(named[1]) if named else 2 * max_pixels()
+        raise too_large(path, f"{count:,} pixels", count) from problem
     except MemoryError as problem:
         raise DataError(f"image {path} does not fit into the memory") from problem
     except Exception as problem:  # decoders raise anything: RuntimeError, NotImplementedError, ...
@@ -221,12 +224,13 @@ def _bare_jpeg(content: bytes) -> bytes:
     return b"".join([*kept, content[at:]])
 
 
-def _too_large(path: Path, got: str, limit: int) -> DataError:
+def too_large(path: Path, got: str, count: int) -> DataError:
+    """The error of an image with more than `max_pixels`: the limit, and what would admit it."""
     return DataError(
         f"image {path} is too large",
         got=got,
-        expected=f"at most {limit} pixels",
-        remedy=f"if you trust the file, raise the limit: {MAX_PIXELS_VARIABLE}=…",
+        expected=f"at most {max_pixels():,} pixels",
+        remedy=f"if you trust the file, raise the limit: {MAX_PIXELS_VARIABLE}={count}",
     )
 
 
@@ -242,7 +246,7 @@ def _not_an_image(path: Path) -> DataError:
     return DataError(
         f"{path} is not an image that can be read",
         got=_describe_bytes(path),
-        expected=f"one of {', '.join(sorted(IMAGE_SUFFIXES))}",
+        expected="PNG, JPEG, TIFF, WebP, AVIF, BMP or PNM",
         remedy=remedy,
     )
 

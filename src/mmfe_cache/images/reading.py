@@ -21,6 +21,7 @@ from mmfe_cache.images.opening import (
     extra_missing,
     max_pixels,
     opened,
+    too_large,
     without_metadata,
 )
 from mmfe_cache.images.profiles import Pixels, profile_of
@@ -137,7 +138,9 @@ def read_photograph(path: Path | str) -> Photograph:
         orientation = prepare(image)
         tags = _exif_of(image) if image.format == "TIFF" else None
         lossless = image.format != "WEBP" or b"VP8L" in _start_of(path)
-        notes = _left_out(image)
+        notes = _left_out(image) + _in_spite_of_its_name(image, path)
+        if image.mode in ("P", "PA"):
+            notes += ("it has a palette, and comes back as RGB",)
         stored, profile = _stored(image, again, path, orientation)
         exif = tags if image.format == "TIFF" else _exif_of(image)  # PNG's may follow the pixels
         srgb = _to_srgb(stored, profile)
@@ -244,6 +247,14 @@ def _left_out(image: Image.Image) -> tuple[str, ...]:
     return () if count <= 1 else (f"it holds {count} {what}, of which the first is read",)
 
 
+def _in_spite_of_its_name(image: Image.Image, path: Path) -> tuple[str, ...]:
+    """A note where the name's ending means another format than the file's."""
+    named = Image.registered_extensions().get(path.suffix.lower())
+    # A phone's JPEG with several pictures is an MPO, whatever it is called.
+    found = "JPEG" if image.format == "MPO" else image.format
+    return () if named in (None, found) else (f"it is a {found} file, in spite of its name",)
+
+
 def _cannot_be_known(path: Path, problem: Exception) -> DataError:
     if isinstance(problem, HighDynamicRange):
         return DataError(
@@ -297,13 +308,10 @@ def _develop(path: Path) -> NDArray[np.uint16]:
         import rawpy
 
         with rawpy.imread(str(path)) as raw:
-            sizes, limit = raw.sizes, max_pixels()
-            if sizes.width * sizes.height > limit:
-                raise DataError(
-                    f"image {path} is too large",
-                    got=f"{sizes.width}x{sizes.height} pixels",
-                    expected=f"at most {limit} pixels",
-                )
+            sizes = raw.sizes
+            count = sizes.width * sizes.height
+            if count > max_pixels():
+                raise too_large(path, f"{sizes.width}x{sizes.height} pixels", count)
             developed: Any = raw.postprocess(
                 use_camera_wb=True,
                 output_bps=16,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mmfe_cache.datasets.photographs import some
 from mmfe_cache.errors import DataError, MmfeError
 from mmfe_cache.images import encode_photograph, read_photograph
-from mmfe_cache.io import write_file
+from mmfe_cache.io import explained, write_file
 from mmfe_cache.precisions import Precision
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_restore.inference.jobs import Job, LeftOut, OutputFormat, plan
@@ -234,7 +234,7 @@ def restore_files(
             except Exception as problem:  # decoders, encoders and networks raise anything
                 error = _named(job, problem)
                 failed.append((job.source, error))
-                progress.warn(f"{job.source} was not restored: {error}")
+                progress.warn(f"not restored: {error.about(job.source)}")
             task.advance()
     if skipped:
         progress.warn(
@@ -275,7 +275,8 @@ def _restore(
     if alpha is not None:
         result[alpha == 0] = pixels[alpha == 0]  # what nobody sees stays as it was
     content, lost = encode_photograph(photograph, result, job.format)
-    write_file(job.target, content)
+    with explained(job.target):
+        write_file(job.target, content)
     height, width = pixels.shape[:2]
     seconds = time.perf_counter() - started
     said = None if guide is None or embeddings is None else guide.seen(embeddings)
