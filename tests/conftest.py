@@ -18,10 +18,13 @@ HERE = ROOT / "tests/null_gpu"
 
 # A fresh process imports torch and Lightning for seconds of CPU. A server of one thread imports
 # them once, when the first test needs it, and forks: processes as real, and safe beside a GPU.
-FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(
-    ["mmfe_restore.training.train", "mmfe_restore.evaluation.evaluate"]
-)
+# Where the system has no such server, processes start afresh.
+METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+PROCESSES = multiprocessing.get_context(METHOD)
+if METHOD == "forkserver":
+    PROCESSES.set_forkserver_preload(
+        ["mmfe_restore.training.train", "mmfe_restore.evaluation.evaluate"]
+    )
 
 SCRIPT = """
 import os, runpy, sys
@@ -44,7 +47,7 @@ def start_forked(tmp_path_factory):
         words = [str(word) for word in arguments]
         known = {"arguments": words, "environment": env or {}}
         files = {name: str(folder / name) for name in ("out", "err")}
-        process = FORKSERVER.Process(target=exec, args=(SCRIPT, known | files))
+        process = PROCESSES.Process(target=exec, args=(SCRIPT, known | files))
         process.start()
 
         def wait(timeout=240):
@@ -70,6 +73,12 @@ def missing():
     if find_spec("triton") is None:
         return "takes CUDA's headers from triton"
     return None
+
+
+@pytest.fixture(scope="session")
+def start_method():
+    """How processes that need torch are started at the least cost."""
+    return METHOD
 
 
 @pytest.fixture

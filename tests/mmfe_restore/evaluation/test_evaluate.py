@@ -125,11 +125,11 @@ def _one_process(rank: int, port: str, store: str, out: str) -> None:
 
 
 def test_two_processes_equal_one_and_count_no_sample_twice(
-    guided, cache, samples, tmp_path, free_port
+    guided, cache, samples, tmp_path, free_port, start_method
 ):
     restorer, recipe = guided
     arguments = (str(free_port), str(cache.path), str(tmp_path))
-    mp.start_processes(_one_process, arguments, nprocs=2, start_method="forkserver")
+    mp.start_processes(_one_process, arguments, nprocs=2, start_method=start_method)
     one = evaluate(restorer, recipe, samples, cache, device="cpu")
     for rank in (0, 1):
         found, shown = torch.load(tmp_path / f"{rank}.pt")

@@ -147,9 +147,9 @@ def _one_process(rank: int, port: str, file: str) -> None:
     dist.destroy_process_group()
 
 
-def test_two_processes_equal_one(tmp_path, free_port):
+def test_two_processes_equal_one(tmp_path, free_port, start_method):
     file = str(tmp_path / "found.pt")
-    mp.start_processes(_one_process, (str(free_port), file), nprocs=2, start_method="forkserver")
+    mp.start_processes(_one_process, (str(free_port), file), nprocs=2, start_method=start_method)
     restored, clean = images(5)
     restored[4] = clean[4]
     expected = []
