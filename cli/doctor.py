@@ -217,7 +217,7 @@ def _places() -> dict[str, Any]:
 
 def _weights(problems: list[str]) -> list[dict[str, Any]]:
     from mmfe_cache.errors import MmfeError
-    from mmfe_cache.guides.scene.weights import load_scene
+    from mmfe_cache.guides.scene.guide import load_scene
     from mmfe_restore.model.folders import shipped_models
 
     found: list[dict[str, Any]] = []

@@ -97,8 +97,8 @@ def train(
     Example: mmfe guide train photos/ --out my-scene.safetensors
     """
     from mmfe_cache.errors import UsageError
+    from mmfe_cache.guides.scene.guide import save_scene
     from mmfe_cache.guides.scene.training import train_scene
-    from mmfe_cache.guides.scene.weights import save_scene
     from mmfe_cache.machine import pick_device
 
     if out.suffix != ".safetensors":

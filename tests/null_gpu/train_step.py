@@ -10,8 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from nullgpu import Watched
 
 from mmfe_restore.recipes import load_recipe
-from mmfe_restore.training import train
-from mmfe_restore.training.callbacks import checkpoints
+from mmfe_restore.training import checkpoints, train
 
 root, cache, *overrides = sys.argv[1:]
 STEPS = []

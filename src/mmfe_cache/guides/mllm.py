@@ -24,9 +24,8 @@ from transformers.utils import logging as transformers_logging
 
 from mmfe_cache.embeddings import DEFAULT_PROMPT, Embeddings
 from mmfe_cache.errors import GuideError, UsageError
-from mmfe_cache.guides.base import PixelGuide, Precision, pick_dtype
+from mmfe_cache.guides.base import PixelGuide, Precision, pick_dtype, pool_grid, pool_sequence
 from mmfe_cache.guides.hf_files import checkpoint_digest, find_checkpoint
-from mmfe_cache.guides.pooling import pool_grid, pool_sequence
 from mmfe_cache.guides.registry import GuideInfo
 from mmfe_cache.machine import pick_device
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from mmfe_cache.degradations import KINDS
 from mmfe_cache.errors import UsageError
-from mmfe_cache.guides.dominance import dominant, nearest_is_dominant
+from mmfe_cache.guides.scene.evaluation import dominant, nearest_is_dominant
 from mmfe_restore.figures.canvas import (
     BALANCED,
     KIND_NAMES,

@@ -143,7 +143,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
 
 
 def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
-    """ValidationCallback plain values, such as a saved recipe's.
+    """Validate plain values, such as a saved recipe's.
 
     A ``model.guidance_dim`` that is left out becomes the width of the recipe's guide.
 

@@ -21,12 +21,9 @@ from mmfe_cache.packing import unpacked_cost
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_restore.data import TrainingBatches, hold_in_memory
 from mmfe_restore.recipes.schema import Recipe
-from mmfe_restore.training import run_dir
-from mmfe_restore.training.callbacks import validation
-from mmfe_restore.training.callbacks.checkpoints import SaveByClock, find_start, list_checkpoints
-from mmfe_restore.training.callbacks.failures import RankFailure
-from mmfe_restore.training.callbacks.logging_callback import LoggingCallback, router_columns
-from mmfe_restore.training.callbacks.validation import ValidationCallback
+from mmfe_restore.training import run_dir, validation
+from mmfe_restore.training.checkpoints import SaveByClock, find_start, list_checkpoints
+from mmfe_restore.training.failures import RankFailure
 from mmfe_restore.training.inputs import (
     Inputs,
     find_weights,
@@ -35,8 +32,9 @@ from mmfe_restore.training.inputs import (
     require_options,
 )
 from mmfe_restore.training.lightning_module import RestorationTask
-from mmfe_restore.training.loggers import CsvTable, loggers
+from mmfe_restore.training.loggers import CsvTable, LoggingCallback, loggers, router_columns
 from mmfe_restore.training.machine import Machine, memory_explained
+from mmfe_restore.training.validation import ValidationCallback
 
 
 def train(

@@ -7,8 +7,7 @@ import torch
 
 from mmfe_cache.progress import SilentProgress
 from mmfe_restore.data import Schedule
-from mmfe_restore.training import train
-from mmfe_restore.training.callbacks import logging_callback
+from mmfe_restore.training import loggers, train
 
 
 class Told(SilentProgress):
@@ -47,7 +46,7 @@ def test_every_logged_step_is_said_with_loss_rate_and_time_left(world, tmp_path)
 
 
 def test_after_a_minute_a_run_says_when_it_ends(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(logging_callback, "ESTIMATE_AFTER", 0.0)
+    monkeypatch.setattr(loggers, "ESTIMATE_AFTER", 0.0)
     told = Told()
     train(world.recipe("train.max_steps=3"), **world.sources, out=tmp_path, progress=told)
     ends = [text for text in told.messages if text.startswith("at this rate the run ends on")]

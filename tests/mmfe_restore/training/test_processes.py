@@ -16,7 +16,7 @@ from torch.distributed import HashStore
 from mmfe_cache.errors import UsageError
 from mmfe_restore.recipes import recipe_to_dict
 from mmfe_restore.training import train
-from mmfe_restore.training.callbacks.failures import is_lost, roll_call
+from mmfe_restore.training.failures import is_lost, roll_call
 
 WORKER = Path(__file__).with_name("worker.py")
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node=2")

@@ -18,7 +18,7 @@ from mmfe_cache.progress import SilentProgress
 from mmfe_restore import Restorer
 from mmfe_restore.recipes import recipe_to_dict
 from mmfe_restore.training import train
-from mmfe_restore.training.callbacks.checkpoints import list_checkpoints, read_checkpoint
+from mmfe_restore.training.checkpoints import list_checkpoints, read_checkpoint
 
 WORKER = Path(__file__).with_name("worker.py")
 STEPS = 13

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from mmfe_cache.degradations import CLEAR, COMPOSITIONS, KINDS, PROCEDURAL, DegradationConfig
-from mmfe_cache.guides.base import Guide
-from mmfe_cache.guides.dominance import nearest_is_dominant
-from mmfe_cache.guides.scene.data import Rendered, compose
-from mmfe_cache.guides.scene.guide import Judgement, SceneGuide
-from mmfe_cache.guides.scene.network import TRAITS
 from mmfe_cache.images import read_rgb8
 from mmfe_cache.progress import Progress, SilentProgress, Task
 from mmfe_cache.views import View
+
+from ..base import Guide
+from .data import Rendered, compose
+from .guide import Judgement, SceneGuide
+from .network import TRAITS
 
 DOMINANCE = 2.0
 """How many times the next severity the dominant one must be (Figure 1's claim, as tested here)."""
@@ -296,3 +296,46 @@ def _look(guide: Guide, pictures: Iterator[Rendered], view: View, task: Task) ->
 def _joined(parts: Iterable[NDArray[np.float32]]) -> Array | None:
     found = list(parts)
     return np.concatenate(found).astype(float) if found else None
+
+
+def dominant(severities_NK: Array, ratio: float) -> NDArray[np.int64]:
+    """(N,) the strongest of K degradations; -1 where the next is nearer than a ``ratio`` to it.
+
+    Args:
+        severities_NK: in [0, 1], 0 where a degradation is absent; K at least 2.
+        ratio: how many times the next severity the strongest must be.
+    """
+    ordered = np.sort(severities_NK, axis=1)
+    clear = (ordered[:, -1] >= ratio * ordered[:, -2]) & (ordered[:, -1] > 0)
+    return np.where(clear, severities_NK.argmax(axis=1), -1)
+
+
+def nearest_is_dominant(
+    answer_ND: Array, severities_NK: Array, centroids_KD: Array, *, ratio: float
+) -> tuple[float, float, int]:
+    """How often the nearest single-degradation centroid is the dominant one's (paper, Figure 1).
+
+    Args:
+        answer_ND: E_Answer of mixtures.
+        severities_NK: their severities.
+        centroids_KD: mean E_Answer of the pictures that suffer from one degradation alone.
+        ratio: as for `dominant`; other mixtures are left out.
+
+    Returns:
+        The share by Euclidean distance, the share by cosine similarity, and the number of
+        mixtures with a clearly dominant part (NaN, NaN, 0 where there is none).
+    """
+    strongest = dominant(severities_NK, ratio)
+    chosen = strongest >= 0
+    if not chosen.any():
+        return float("nan"), float("nan"), 0
+    answer, strongest = answer_ND[chosen], strongest[chosen]
+    distance = np.linalg.norm(answer[:, None] - centroids_KD, axis=2)
+    similarity = _unit(answer) @ _unit(centroids_KD).T
+    by_distance = distance.argmin(axis=1) == strongest
+    by_cosine = similarity.argmax(axis=1) == strongest
+    return float(by_distance.mean()), float(by_cosine.mean()), len(strongest)
+
+
+def _unit(rows: Array) -> Array:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)

@@ -16,10 +16,10 @@ from mmfe_cache.degradations import KINDS
 from mmfe_cache.errors import GuideError
 from mmfe_cache.guides import load_guide
 from mmfe_cache.guides.base import Guide, guide_calls
-from mmfe_cache.guides.scene import weights as weights_module
+from mmfe_cache.guides.scene import guide as guide_module
 from mmfe_cache.guides.scene.data import compose
+from mmfe_cache.guides.scene.guide import load_scene, save_scene
 from mmfe_cache.guides.scene.network import SceneNetwork
-from mmfe_cache.guides.scene.weights import load_scene, save_scene
 from mmfe_cache.views import View
 
 
@@ -78,7 +78,7 @@ def test_batches_and_order_do_not_matter(guide, photos):
 def test_embeddings_are_those_of_the_network_before_folding(guide, photos):
     # The guide folds batch norms into convolutions; the plain network must say the same.
     content = resources.files("mmfe_cache.guides.scene").joinpath("scene.safetensors").read_bytes()
-    state = weights_module.load_tensors(content)
+    state = guide_module.load_tensors(content)
     assert not any(name.startswith("clean_head") for name in state)  # only training uses it
     plain = SceneNetwork()
     full = {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
@@ -196,6 +196,6 @@ def test_damaged_weights_are_refused(tmp_path, monkeypatch):
         load_scene(bad)
     with pytest.raises(GuideError, match="missing"):
         load_scene(tmp_path / "none.safetensors")
-    monkeypatch.setattr(weights_module, "SHIPPED", "scene.json")
+    monkeypatch.setattr(guide_module, "SHIPPED", "scene.json")
     with pytest.raises(GuideError, match="not the ones that were shipped"):
         load_scene()

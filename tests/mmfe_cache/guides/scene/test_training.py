@@ -10,10 +10,16 @@ from PIL import Image
 
 from mmfe_cache.degradations import COMPOSITIONS, KINDS
 from mmfe_cache.errors import DataError
-from mmfe_cache.guides.pooling import pool_grid
+from mmfe_cache.guides.base import pool_grid
 from mmfe_cache.guides.scene import training
-from mmfe_cache.guides.scene.batches import clean_statistics, training_batches
-from mmfe_cache.guides.scene.data import compose, find_photos, render, stream
+from mmfe_cache.guides.scene.data import (
+    clean_statistics,
+    compose,
+    find_photos,
+    render,
+    stream,
+    training_batches,
+)
 from mmfe_cache.guides.scene.network import DIM, LOCAL, TRAITS, SceneNetwork
 from mmfe_cache.guides.scene.training import (
     COMMON,

@@ -76,7 +76,7 @@ class ValidationCallback(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """ValidationCallback where it is time."""
+        """Validate where it is time."""
         assert isinstance(pl_module, RestorationTask)
         step = trainer.global_step
         every, last = self._recipe.data.validation_every, pl_module.schedule.steps

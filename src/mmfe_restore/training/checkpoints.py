@@ -17,7 +17,7 @@ from mmfe_cache.errors import UsageError
 from mmfe_cache.io import draft_file, remove_drafts
 from mmfe_cache.progress import Progress
 from mmfe_restore.recipes import Recipe, recipe_from_dict, recipe_to_dict
-from mmfe_restore.training.callbacks.failures import require_finite_weights
+from mmfe_restore.training.failures import require_finite_weights
 from mmfe_restore.training.lightning_module import RestorationTask
 from mmfe_restore.training.run_dir import CHECKPOINTS
 

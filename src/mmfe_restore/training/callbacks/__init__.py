@@ -1,1 +1,0 @@
-"""Lightning callbacks: saving, validating, logging, and ends that explain themselves."""
