@@ -1,7 +1,7 @@
 """The guide ``scene``: degradations seen by a small network that comes with the package.
 
-`guide` is what encodes pictures, `network` what it runs, `weights` how it lies on disk; `data`,
-`batches` and `training` make its weights, `evaluation` measures any guide.
+`guide` is what encodes pictures and how its weights lie on disk, `network` what it runs; `data` and
+`training` make its weights, `evaluation` measures any guide.
 """
 
 from __future__ import annotations
