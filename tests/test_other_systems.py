@@ -48,7 +48,7 @@ for words in json.loads(sys.argv[1]):
     code = run(words)
     assert code == 0, (code, words)
 
-import mmfe_restore.training.callbacks.checkpoints
+import mmfe_restore.training.checkpoints
 from mmfe_cache.errors import CacheError
 from mmfe_cache.lock import lock_file, locked
 from pathlib import Path
