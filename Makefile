@@ -10,6 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install $(PIP_ARGS) --co
 TORCH_INDEX ?=
 TORCH = $(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) torch torchvision)
 OUT ?= demo
+REPOSITORY ?=
 
 # What another Python, or another version of a dependency, would break first; needs no development tools.
 SMOKE := tests/test_smoke.py tests/mmfe_cache/store/test_unreadable.py
@@ -26,6 +27,8 @@ help:
 	@echo "make smoke    the few tests that another Python version would fail first"
 	@echo "make test-lowest   those tests with the lowest versions that pyproject.toml allows, in $(LOWEST)"
 	@echo "make test-times   CPU seconds of the slowest tests, child processes included"
+	@echo "make dist     wheel and sdist in dist/, and a trial of the wheel; REPOSITORY=ADDRESS completes README's links"
+	@echo "make docs     the documentation's site, in site/"
 	@echo "make lint | unit | clean"
 
 install: $(VENV)/.installed
@@ -65,6 +68,13 @@ $(LOWEST)/constraints.txt: pyproject.toml .ci/lowest.py
 	$(PYTHON) .ci/lowest.py $< > $@.part
 	@mv $@.part $@
 
+dist: $(VENV)/.installed-dev
+	rm -rf dist
+	$(BIN)/python .ci/dist.py dist --repository "$(REPOSITORY)"
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/mkdocs build --strict
+
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 14) and "mmfe needs Python 3.11 to 3.14, and $(PYTHON) is %d.%d; try: make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv $(VENV)
@@ -91,4 +101,4 @@ $(VENV)/.installed-smoke: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 	@touch $(VENV)/.installed $@
 
 clean:
-	rm -rf $(VENV) .venv-* build dist *.egg-info src/*.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-* build dist site *.egg-info src/*.egg-info .pytest_cache .ruff_cache .hypothesis

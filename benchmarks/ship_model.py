@@ -91,6 +91,8 @@ def card(name: str, config: dict[str, Any], parts: dict[str, Any], digest: str) 
         "library_name: mmfe",
         f"license: {about['licence'].lower()}",
         "pipeline_tag: image-to-image",
+        "datasets: [BSDS500, CID22, LOL-v1]",
+        "metrics: [psnr]",
         "tags: [image-restoration, all-in-one, mixture-of-experts]",
         "---",
         "",

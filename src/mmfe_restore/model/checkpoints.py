@@ -338,20 +338,33 @@ def _locate(source: str | Path, hub: dict[str, Any]) -> Path:
 
 def model_card(restorer: Restorer, recipe: Recipe | None) -> str:
     """A README.md with the Hub's front matter: what it is, how it was made, how to use it."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    data = ModelCardData(
+        # Whoever trains a network chooses its licence, within those of its data.
+        license="other",
+        license_name="not-stated",
+        library_name="mmfe",
+        pipeline_tag="image-to-image",
+        tags=["image-restoration", "all-in-one", "multimodal-llm", "mixture-of-experts"],
+        datasets=None if recipe is None else [recipe.data.dataset],
+        metrics=["psnr", "ssim"],
+    )
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_card_text(restorer, recipe)}"))
+
+
+def _card_text(restorer: Restorer, recipe: Recipe | None) -> str:
     config = restorer.config
     millions = count_parameters(restorer) / 1e6
     reads = ", ".join(f"E_{name.capitalize()}" for name in config.reads) or "nothing"
     lines = [
-        "---",
-        "library_name: mmfe",
-        "pipeline_tag: image-to-image",
-        "tags: [image-restoration, all-in-one, multimodal-llm, mixture-of-experts]",
-        "---",
-        "",
         f"# An mmfe restorer{f' ({recipe.name})' if recipe else ''}",
         "",
         "Restores photographs that suffer from several degradations at once, guided by what a",
         "multimodal LLM sees in them (MMFE-IR, arXiv 2605.11444; this is not the authors' code).",
+        "",
+        "**Licence.** Not stated: the network's maker has to choose one that fits its training",
+        "data, in the field `license` above.",
         "",
         "| | |",
         "|---|---|",
