@@ -6,8 +6,11 @@ all samples the same: the same network without the information.
 
     python benchmarks/guidance_study.py --photos BSD400 --test-photos CBSD68 --out study
         [--steps 1000] [--seeds 3] [--rows full baseline ...] [--guides scene oracle]
-        [--max-side N] [--test-scenes N] [--unknown low] [--json]
+        [--students scene ...] [--max-side N] [--test-scenes N] [--unknown low] [--json]
 
+A guide is a name, `timm:MODEL,weights=FILE`, a directory or a file. `--students scene` distils a
+student of `scene` from its training cache and runs the rows with it too; what a network that was
+trained with the teacher loses when the student takes its place is `benchmarks.guidance_students`.
 A run that was stopped goes on when the same command is given again: data, caches and every row's
 training resume, and finished rows are not repeated. With `--unknown low` the oracle knows where
 low light is, but not how strong: what a single picture hardly shows.
@@ -28,6 +31,7 @@ from typing import Any
 from mmfe_cache.datasets import load_dataset, write_synth
 from mmfe_cache.degradations import KINDS
 from mmfe_cache.guides import load_guide
+from mmfe_cache.guides.student.training import distill
 from mmfe_cache.packing import pack, pack_path
 from mmfe_cache.precompute import build_cache
 from mmfe_cache.samples import Sample, SampleSet
@@ -124,12 +128,31 @@ def prepare(arguments: argparse.Namespace) -> tuple[Path, Path]:
     packed = pack_path(root, "cdd11", "train")
     if not packed.exists():
         pack(load_dataset("cdd11", "train", root), packed)
+    for teacher in arguments.students:
+        student = student_path(arguments.out, teacher)
+        if not student.exists():
+            samples = load_dataset("cdd11", "train", root)
+            store = store_path("cdd11", "train", teacher, root=cache)
+            build_cache(samples, load_guide(teacher), (VIEW,), store)
+            distill(open_cache(store), samples, student)
+        if str(student) not in arguments.guides:
+            arguments.guides.append(str(student))
     for name in arguments.guides:
         guide = load_guide(name)
         for split in ("train", "test"):
             samples = blurred(load_dataset("cdd11", split, root), arguments.unknown)
             build_cache(samples, guide, (VIEW,), store_path("cdd11", split, name, root=cache))
     return root, cache
+
+
+def tag(guide: str) -> str:
+    """A guide's name for a folder: that of its caches, which tells files and weights apart."""
+    return store_path("cdd11", "train", guide).stem
+
+
+def student_path(out: Path, teacher: str) -> Path:
+    """Where the student of ``teacher`` lies."""
+    return out / "students" / f"{tag(teacher)}.safetensors"
 
 
 def first_scenes(samples: SampleSet, count: int | None) -> SampleSet:
@@ -175,7 +198,8 @@ def study(arguments: argparse.Namespace) -> dict[str, Any]:
             found: list[dict[str, Any]] = []
             for seed in seeds:
                 recipe = recipe_of(row, guide, seed, arguments.steps, arguments.set)
-                knows = f"{guide}-without-{arguments.unknown}" if arguments.unknown else guide
+                known = tag(guide)
+                knows = f"{known}-without-{arguments.unknown}" if arguments.unknown else known
                 name = f"{row}-{knows}-{seed}" if guided else f"{row}-{seed}"
                 out = arguments.out / "runs" / name
                 found.append(run(recipe, root, cache, out, arguments.test_scenes))
@@ -241,6 +265,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", nargs="*", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--guides", nargs="*", default=["scene", "oracle"])
+    parser.add_argument(
+        "--students",
+        nargs="*",
+        default=[],
+        metavar="TEACHER",
+        help="also distil a student of each of these guides, and run the rows with it",
+    )
     parser.add_argument("--max-side", type=int, default=None)
     parser.add_argument("--test-scenes", type=int, default=None, help="judge the first N only")
     parser.add_argument(

@@ -1,10 +1,14 @@
-"""How fast a guide encodes: `python -m benchmarks.guide_encode [--json]`.
+"""How fast a guide encodes: `python -m benchmarks.guide_encode [--json] [--only NAME]...`.
 
 Qwen2.5-VL at 224², against the obvious loop: one image at a time through the processor and the
 full model with every hidden state kept. On a CPU the toy checkpoint is timed; on CUDA the full 3B
 size with random weights, which gives true speed without a download. The rate includes reading
 nothing and preparing everything: resizing, patches, tokens, the model, pooling, and the way back
 to the CPU.
+
+Then, on whatever device is there, one timm encoder with random weights (at 64², 128² and 224²) and
+a toy of every further family of image-text models (at 64²), each against its own obvious loop: one
+image at a time, as the documentation of timm and transformers has it.
 """
 
 from __future__ import annotations
@@ -13,7 +17,6 @@ import argparse
 import contextlib
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections import deque
@@ -27,13 +30,17 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    Qwen2_5_VLForConditionalGeneration,
+)
 
 from mmfe_cache.guides import DEFAULT_PROMPT, load_guide
 from mmfe_cache.guides.base import AsyncCopy
 from mmfe_cache.guides.mllm import quiet_transformers
 from mmfe_cache.guides.qwen import QwenGuide
-from mmfe_cache.guides.toy import QWEN_3B, make_tiny, qwen_config
+from mmfe_cache.guides.toy import QWEN_3B, TOY_KINDS, make_tiny, qwen_config
 
 CDD11_ENCODINGS = 54_252
 """13,013 training samples at four views and 2,200 test samples at one."""
@@ -112,6 +119,130 @@ def ours(guide: QwenGuide, images: Sequence[np.ndarray], batch: int, workers: in
             settle(guide.ahead)
         settle(0)
     return np.concatenate(found)
+
+
+ENCODER = "tf_efficientnet_lite0"
+OTHER_LIMITS = {"timm": 5.0, "image-text": 2.0}
+"""How many times faster than the obvious loop; of timm at 64² and 128², where training looks."""
+
+
+def encoder_loops(device: torch.device) -> tuple[Callable[[np.ndarray], np.ndarray], ...]:
+    """Timm's documented loop, and the same on the picture's own pixels: one picture to one answer.
+
+    timm's own transform brings every picture to 224², whatever its size.
+    """
+    import timm
+
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        network = timm.create_model(ENCODER, features_only=True).eval().to(device)
+    config = timm.data.resolve_data_config(timm.get_pretrained_cfg(ENCODER).to_dict())
+    transform = timm.data.create_transform(**config, is_training=False)
+
+    def answer(pixels: torch.Tensor) -> np.ndarray:
+        with torch.no_grad():
+            maps = network(pixels[None].to(device))
+        parts = [m[0].flatten(1).double().cpu() for m in maps]
+        kinds = [torch.cat([p.mean(1), p.std(1, correction=0)]) for p in parts]
+        return torch.cat([k / k.square().mean().sqrt() for k in kinds]).numpy()
+
+    def documented(image: np.ndarray) -> np.ndarray:
+        return answer(transform(Image.fromarray(image)))
+
+    def own_pixels(image: np.ndarray) -> np.ndarray:
+        mean, spread = (torch.tensor(config[key])[:, None, None] for key in ("mean", "std"))
+        return answer((torch.from_numpy(image).permute(2, 0, 1) / 255 - mean) / spread)
+
+    return documented, own_pixels
+
+
+def text_loop(directory: Path, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
+    """Transformers' documented loop: one picture to one answer."""
+    processor = AutoProcessor.from_pretrained(directory)
+    with quiet_transformers():
+        full = AutoModelForImageTextToText.from_pretrained(directory, dtype=torch.float32)
+    full = full.to(device).eval()
+
+    def answer(image: np.ndarray) -> np.ndarray:
+        content = [{"type": "image", "image": Image.fromarray(image)}]
+        chat = [{"role": "user", "content": [*content, {"type": "text", "text": DEFAULT_PROMPT}]}]
+        if processor.chat_template is None:
+            text = f"{processor.image_token}{DEFAULT_PROMPT}"
+            inputs = processor(text=text, images=Image.fromarray(image), return_tensors="pt")
+        else:
+            inputs = processor.apply_chat_template(
+                chat,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                add_generation_prompt=True,
+            )
+        with torch.no_grad():
+            output = full(**inputs.to(device), output_hidden_states=True)
+        return output.hidden_states[-1][0, -1].double().cpu().numpy()
+
+    return answer
+
+
+def others(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for every other guide and size."""
+    name = arguments.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device, rows = torch.device(name), []
+    with tempfile.TemporaryDirectory() as scratch:
+        if wanted(arguments, "timm"):
+            guide = load_guide(f"timm:{ENCODER},weights=random", device=name, precision="float32")
+            documented, own_pixels = encoder_loops(device)
+            for side in (64, 128, 224):
+                row = compare(guide, documented, own_pixels, side, arguments, device)
+                limit = OTHER_LIMITS["timm"] if side < 224 else None
+                rows.append({"guide": f"timm:{ENCODER}", **row, "ratio_limit": limit})
+        for kind in TOY_KINDS[2:]:  # the first two have guides of their own
+            if wanted(arguments, kind):
+                directory = make_tiny(Path(scratch) / kind, kind=kind)
+                guide = load_guide(directory, device=name, precision="float32")
+                loop = text_loop(directory, device)
+                row = compare(guide, loop, loop, 64, arguments, device)
+                limit = OTHER_LIMITS["image-text"]
+                rows.append({"guide": f"{kind}, a toy", **row, "ratio_limit": limit})
+    return rows
+
+
+def wanted(arguments: argparse.Namespace, name: str) -> bool:
+    """Whether a guide is to be timed."""
+    return not arguments.only or name in arguments.only
+
+
+def compare(
+    guide: Any,
+    loop: Callable[[np.ndarray], np.ndarray],
+    same: Callable[[np.ndarray], np.ndarray],
+    side: int,
+    arguments: argparse.Namespace,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Time a guide and two loops in turns; ``same`` gives what the guide's ``answer`` must be."""
+    draw = np.random.default_rng(0)
+    images = list(draw.integers(0, 256, (arguments.images, side, side, 3), dtype=np.uint8))
+    few = images[: arguments.loop_images]
+    expected = np.stack([same(image) for image in few[:2]])
+    got = guide.encode(few[:2]).answer.double().numpy()
+    loop(few[0])
+    times: dict[str, list[float]] = {"guide": [], "loop": [], "same": []}
+    for _ in range(arguments.rounds):
+        times["guide"].append(seconds(lambda: guide.encode(images), device) / len(images))
+        times["loop"].append(seconds(lambda: [loop(image) for image in few], device) / len(few))
+        times["same"].append(seconds(lambda: [same(image) for image in few], device) / len(few))
+    middle = {key: statistics.median(values) for key, values in times.items()}
+    return {
+        "side": side,
+        "images_per_second": 1 / middle["guide"],
+        "loop_images_per_second": 1 / middle["loop"],
+        "ratio": middle["loop"] / middle["guide"],
+        "ratio_on_the_same_pixels": middle["same"] / middle["guide"],
+        "difference_from_loop": float(np.abs(got - expected).max() / np.abs(expected).max()),
+    }
 
 
 def seconds(work: Callable[[], Any], device: torch.device) -> float:
@@ -196,12 +327,28 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    result = measure(parser.parse_args())
-    if "--json" in sys.argv:
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=("qwen2.5-vl", "timm", *TOY_KINDS[2:]),
+        help="time this alone; may be given several times",
+    )
+    arguments = parser.parse_args()
+    result = measure(arguments) if wanted(arguments, "qwen2.5-vl") else {}
+    result["others"] = others(arguments)
+    if arguments.json:
         print(json.dumps(result, indent=2))
         return
     for name, value in result.items():
-        print(f"{name:24} {value:.4g}" if isinstance(value, float) else f"{name:24} {value}")
+        if name != "others":
+            print(f"{name:24} {value:.4g}" if isinstance(value, float) else f"{name:24} {value}")
+    for row in result["others"]:
+        limit = "" if row["ratio_limit"] is None else f", aim {row['ratio_limit']:.0f}"
+        print(
+            f"{row['guide']:32} {row['side']:4}²  {row['images_per_second']:7.1f} images/s, "
+            f"{row['ratio']:5.1f} × the loop{limit} "
+            f"({row['ratio_on_the_same_pixels']:.1f} × on the same pixels)"
+        )
 
 
 if __name__ == "__main__":

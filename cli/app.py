@@ -176,6 +176,8 @@ def _goes_on(words: Sequence[str]) -> bool:
     """Whether a command, given again after an interruption, keeps what it had done."""
     if words[:1] in (["data"], ["cache"]):
         return words[1:2] in (["synth"], ["pack"], ["build"], ["repair"], ["pull"])
+    if words[:2] == ["guide", "distill"]:
+        return True
     return words[:1] in (["demo"], ["train"], ["ablate"], ["restore"])
 
 

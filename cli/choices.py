@@ -13,7 +13,17 @@ Split = Literal["train", "test"]
 Table = Literal["table4a", "table4b", "table5a", "table5b", "table5c", "tableS1"]
 Protocol = Literal["mmfe", "promptir", "moce-ir", "onerestore", "restormer"]
 TableFormat = Literal["text", "markdown", "latex"]
-Toy = Literal["qwen2.5-vl", "fastvlm"]
+Toy = Literal[
+    "qwen2.5-vl",
+    "fastvlm",
+    "qwen2-vl",
+    "qwen3-vl",
+    "idefics3",
+    "llava-onevision",
+    "internvl",
+    "gemma3",
+    "paligemma",
+]
 Site = Literal["encoder2", "encoder3", "latent_in", "latent_out", "decoder3", "decoder2"]
 Figure = Literal[
     "psnr",

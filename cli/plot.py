@@ -54,8 +54,16 @@ FIGURES = Path("figures")
 
 @app.command()
 def embeddings(
-    path: Annotated[str, typer.Argument(help="A cache: a .zarr folder, or its address.")],
-    view: Annotated[str | None, typer.Option("--view", help="Which view; its last.")] = None,
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CACHE...",
+            help="A cache, a .zarr folder or its address; several of one split: side by side.",
+        ),
+    ],
+    view: Annotated[
+        str | None, typer.Option("--view", help="Which view; each cache's last.")
+    ] = None,
     most: Annotated[int, typer.Option("--most", min=4, help="Samples to draw.")] = 1100,
     root: Annotated[
         Path | None,
@@ -69,18 +77,24 @@ def embeddings(
 ) -> None:
     """Figures 1 and 5: how a guide arranges degraded images, by PCA and t-SNE.
 
+    Several caches of one split stand side by side by t-SNE, as Figure 1's two panels do.
+
     Example: mmfe plot embeddings cache/cdd11/test/scene.zarr --root data/cdd11
     """
     from mmfe_cache.errors import CacheError
     from mmfe_cache.store import open_cache
-    from mmfe_restore.figures import plot_embeddings
+    from mmfe_restore.figures import plot_beside, plot_embeddings
 
-    reader = open_cache(path)
-    if view is None and not reader.views:
-        raise CacheError(f"{path} has no finished view", remedy="mmfe cache build")
-    used = reader.views[-1] if view is None else view
-    known = None if root is None else _severities(reader, root)
-    drawn = plot_embeddings(reader, used, out, severities=known, most=most, force=force)
+    readers = [open_cache(path) for path in paths]
+    for reader in readers:
+        if view is None and not reader.views:
+            raise CacheError(f"{reader.path} has no finished view", remedy="mmfe cache build")
+    used = [(reader, reader.views[-1] if view is None else view) for reader in readers]
+    known = None if root is None else _severities(readers[0], root)
+    if len(used) > 1:
+        drawn = plot_beside(used, out, severities=known, most=most, force=force)
+    else:
+        drawn = plot_embeddings(*used[0], out, severities=known, most=most, force=force)
     _tell(drawn, as_json)
 
 
@@ -276,6 +290,14 @@ def _tell(drawn: Drawing, as_json: bool) -> None:
         return
     for path in drawn.files:
         output.say(str(path))
+    for panel in drawn.facts.get("panels", []):
+        said = ""
+        if panel.get("nearest") is not None:
+            said = f"{panel['nearest']:.1%} of {panel['dominated']} mixtures lie nearest to what "
+            said += f"dominates them, {panel['nearest_cosine']:.1%} by cosine (chance 25.0%; "
+            said += f"composition alone at most {panel['composition_alone']:.1%})"
+        said = said or f"two principal components: {panel['variance']:.1%} of the variance"
+        output.say(f"{panel['guide']}, {panel['view']}: {said}")
     if "variance" in drawn.facts:
         output.say(f"two principal components: {drawn.facts['variance']:.1%} of the variance")
     if drawn.facts.get("nearest") is not None:

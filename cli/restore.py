@@ -11,7 +11,7 @@ import typer
 from . import choices, completion, output
 
 if TYPE_CHECKING:
-    from mmfe_restore.inference import RestoreReport
+    from mmfe_restore.inference import PhotographGuide, RestoreReport
 
 
 class OutputFormat(Enum):
@@ -146,6 +146,8 @@ def command(
     output.take_threads()
     restorer = Restorer.from_pretrained(source).to(used)
     looking = guide_for(restorer, name=guide, device=device)
+    if looking is not None and looking.teacher is not None:
+        output.note(f"guided by {looking.guide.name}, a student of {looking.teacher}")
     progress = output.console_progress()
     report = restore_files(
         inputs,
@@ -161,13 +163,20 @@ def command(
         scores=score or (),
         progress=progress,
     )
-    named = looking.guide.name if looking is not None else None
-    _tell(report, str(source), named, as_json)
+    _tell(report, str(source), looking, as_json)
 
 
-def _tell(report: RestoreReport, checkpoint: str | None, guide: str | None, as_json: bool) -> None:
+def _tell(
+    report: RestoreReport,
+    checkpoint: str | None,
+    looking: PhotographGuide | None,
+    as_json: bool,
+) -> None:
     if as_json:
-        output.print_json({**report.to_json(), "checkpoint": checkpoint, "guide": guide})
+        facts = {"checkpoint": checkpoint, "guide": None if looking is None else looking.guide.name}
+        if looking is not None and looking.teacher is not None:
+            facts["teacher"] = looking.teacher
+        output.print_json({**report.to_json(), **facts})
     else:
         for one in report.restored:
             output.say(str(one.target))

@@ -33,6 +33,7 @@ def test_list_says_everything_about_every_guide(capsys):
         "fastvlm-0.5b",
         "fastvlm-1.5b",
         "scene",
+        "prompt",
         "oracle",
     ]
     assert guides["scene"]["here"] is True

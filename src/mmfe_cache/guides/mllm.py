@@ -308,8 +308,13 @@ def conversation(processor: Any, prompt: str, directory: Path) -> str:
     return str(text)
 
 
-def load_processor(directory: Path, kind: type[Any]) -> Any:
+def load_processor(directory: Path, kind: type[Any], *, needs_template: bool = True) -> Any:
     """Load a checkpoint's own processor.
+
+    Args:
+        directory: the checkpoint.
+        kind: what it must be.
+        needs_template: whether it must have a chat template.
 
     Raises:
         GuideError: its files are missing, damaged or of another class.
@@ -331,13 +336,27 @@ def load_processor(directory: Path, kind: type[Any]) -> Any:
             got=type(processor).__name__,
             expected=kind.__name__,
         )
-    if getattr(processor, "chat_template", None) is None:
+    if needs_template and getattr(processor, "chat_template", None) is None:
         raise GuideError("the checkpoint has no chat template", got=directory)
     return processor
 
 
-def load_network(directory: Path, kind: type[Any], dtype: torch.dtype, device: torch.device) -> Any:
-    """Load a checkpoint's base model, without its ``lm_head``, ready to run.
+def load_network(
+    directory: Path,
+    kind: type[Any],
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    attention: str | None = "sdpa",
+) -> Any:
+    """Load a checkpoint's model, ready to run; a base model's class leaves its ``lm_head`` out.
+
+    Args:
+        directory: the checkpoint.
+        kind: the model's class, or one that picks it.
+        dtype: of the weights.
+        device: where they go.
+        attention: how it attends; None leaves it to the model, not all of which know every way.
 
     Raises:
         GuideError: it is of the wrong class, tensors are missing or have a wrong shape.
@@ -349,7 +368,7 @@ def load_network(directory: Path, kind: type[Any], dtype: torch.dtype, device: t
                 dtype=dtype,
                 local_files_only=True,
                 output_loading_info=True,
-                attn_implementation="sdpa",
+                attn_implementation=attention,
                 ignore_mismatched_sizes=True,  # they are reported, and refused below by name
             )
     except ImportError as problem:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +15,11 @@ from mmfe_cache.parsing import parse_json
 
 _QWEN = ("qwen2.5-vl", "mmfe_cache.guides.qwen:QwenGuide")
 _FASTVLM = ("fastvlm", "mmfe_cache.guides.fastvlm:FastVlmGuide")
+_IMAGE_TEXT = ("image-text", "mmfe_cache.guides.image_text:ImageTextGuide")
 _TIMM = ("timm", "mmfe_cache.guides.timm_encoder:TimmGuide")
 _SCENE = ("scene", "mmfe_cache.guides.scene:SceneGuide")
+_PROMPT = ("prompt", "mmfe_cache.guides.prompt:PromptGuide")
+_STUDENT = ("student", "mmfe_cache.guides.student:StudentGuide")
 _ORACLE = ("oracle", "mmfe_cache.guides.oracle:OracleGuide")
 
 
@@ -102,6 +106,13 @@ GUIDES: dict[str, GuideInfo] = {
             "Apache-2.0",
         ),
         GuideInfo(
+            "prompt",
+            *_PROMPT,
+            128,
+            "the discrete guide of Table 5c: scene, snapped to one of twelve classes; no download",
+            "Apache-2.0",
+        ),
+        GuideInfo(
             "oracle",
             *_ORACLE,
             64,
@@ -142,6 +153,13 @@ FAMILIES: dict[str, Family] = {
         ),
         Family("fastvlm", "fastvlm-0.5b, fastvlm-1.5b, DIR", "FastVLM", "its checkpoint; timm"),
         Family(
+            "image-text",
+            "DIR",
+            "any other image-text model that transformers knows: Qwen2-VL, Qwen3-VL, SmolVLM, "
+            "LLaVA-OneVision, InternVL, Gemma 3, PaliGemma …",
+            "its checkpoint",
+        ),
+        Family(
             "timm",
             "timm:MODEL",
             "any vision encoder of timm: a good eye without language",
@@ -153,6 +171,18 @@ FAMILIES: dict[str, Family] = {
             "a small network that sees composition and severity",
             "nothing",
         ),
+        Family(
+            "prompt",
+            "prompt, FILE of `mmfe guide train --kind prompt`",
+            "one of twelve classes and nothing more: the paper's discrete rival",
+            "nothing",
+        ),
+        Family(
+            "student",
+            "FILE of `mmfe guide distill`",
+            "a small network that gives another guide's embeddings: no MLLM to restore with",
+            "a teacher's cache to learn from",
+        ),
         Family("oracle", "oracle", "the recorded severities: a ceiling", "a synthetic set"),
     )
 }
@@ -161,7 +191,8 @@ FAMILIES: dict[str, Family] = {
 MODEL_TYPES = {"qwen2_5_vl": _QWEN, "fast_vlm": _FASTVLM}
 """``model_type`` in a checkpoint's config.json to the kind of guide and the class that loads it."""
 
-_SCENE_FORMAT = "mmfe-scene"
+_FORMATS = {"mmfe-scene": _SCENE, "mmfe-prompt": _PROMPT, "mmfe-student": _STUDENT}
+"""``format`` in the metadata of a guide's file to the kind of guide and the class that loads it."""
 
 
 def find_guide(name_or_dir: str | Path) -> GuideInfo:
@@ -231,7 +262,7 @@ def read_config(directory: Path) -> dict[str, Any]:
         raise GuideError(
             "this directory holds no checkpoint",
             got=f"no config.json in {directory}",
-            expected="a Qwen2.5-VL or FastVLM checkpoint in Hugging Face format",
+            expected="an image-text model's checkpoint in Hugging Face format",
             remedy=f"mmfe guide make-tiny {directory}   (for a toy one)",
         ) from problem
     except (json.JSONDecodeError, UnicodeDecodeError) as problem:
@@ -258,22 +289,32 @@ def _from_timm(name: TimmName) -> GuideInfo:
 
 def _from_directory(path: Path) -> GuideInfo:
     config = read_config(path)
-    kind = MODEL_TYPES.get(str(config.get("model_type")))
-    if kind is None:
+    model = str(config.get("model_type"))
+    kind = MODEL_TYPES.get(model, _IMAGE_TEXT)
+    if kind is _IMAGE_TEXT and not _takes_images(config):
         raise GuideError(
-            "this checkpoint is of a kind that is no guide",
+            "this checkpoint's model takes no images, so it is no guide",
             got=f"model_type {config.get('model_type')!r} in {path / 'config.json'}",
-            expected=f"model_type {' or '.join(MODEL_TYPES)}",
+            expected="an image-text model: Qwen2.5-VL, FastVLM, or one that transformers' "
+            "AutoModelForImageTextToText loads",
         )
     # Qwen's published files keep the text model's width at the top, newer ones in text_config.
     text = config.get("text_config")
     inner: Mapping[str, Any] = text if isinstance(text, dict) else {}
     width = inner.get("hidden_size", config.get("hidden_size"))
+    if width is None and kind is _IMAGE_TEXT:
+        # Left to transformers' defaults, which only transformers knows.
+        width = import_module(_IMAGE_TEXT[1].partition(":")[0]).text_width(path)
     if not isinstance(width, int) or width < 1:
         raise GuideError("the checkpoint's config.json names no hidden_size", got=path)
     return GuideInfo(
         path.resolve().name, *kind, width, f"a local checkpoint: {path}", "its own", local=True
     )
+
+
+def _takes_images(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration speaks of pictures; what does not is a language model."""
+    return any(key.startswith(("vision", "image_token", "visual", "img")) for key in config)
 
 
 def _from_file(path: Path) -> GuideInfo:
@@ -285,13 +326,13 @@ def _from_file(path: Path) -> GuideInfo:
         metadata = dict(header.get("__metadata__", {}))
     except (OSError, ValueError, TypeError, AttributeError) as problem:
         raise GuideError("this file cannot be read as safetensors", got=path) from problem
-    width = str(metadata.get("dim"))
-    if metadata.get("format") != _SCENE_FORMAT or not width.isdecimal():
+    kind, width = _FORMATS.get(str(metadata.get("format"))), str(metadata.get("dim"))
+    if kind is None or not width.isdecimal():
         raise GuideError(
-            "this file holds no scene guide",
+            "this file holds no guide",
             got=path,
-            expected="a file written by `mmfe guide train`",
+            expected="a file written by `mmfe guide train` or `mmfe guide distill`",
         )
     return GuideInfo(
-        path.stem, *_SCENE, int(width), f"a scene guide: {path}", "its own", local=True
+        path.stem, *kind, int(width), f"a {kind[0]} guide: {path}", "its own", local=True
     )

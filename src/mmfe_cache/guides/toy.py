@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError
-from tokenizers import pre_tokenizers
 from transformers import (
-    AddedToken,
     CLIPImageProcessor,
     FastVlmConfig,
     FastVlmForConditionalGeneration,
@@ -24,83 +22,37 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
-    Qwen2Tokenizer,
     Qwen2VLImageProcessor,
     Qwen2VLVideoProcessor,
 )
 
 from mmfe_cache.errors import GuideError, UsageError
 from mmfe_cache.guides.mllm import quiet_transformers
+from mmfe_cache.guides.toy_families import FAMILY_TOYS
+from mmfe_cache.guides.toy_parts import (
+    FASTVLM_TEMPLATE,
+    QWEN_TEMPLATE,
+    SPECIAL_TOKENS,
+    TOY_WIDTH,
+    byte_tokenizer,
+    token_id,
+)
 from mmfe_cache.io import draft_folder, write_file
 
-SPECIAL_TOKENS = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
-"""Qwen's special tokens that a question about an image is made of."""
+ToyKind = Literal[
+    "qwen2.5-vl",
+    "fastvlm",
+    "qwen2-vl",
+    "qwen3-vl",
+    "idefics3",
+    "llava-onevision",
+    "internvl",
+    "gemma3",
+    "paligemma",
+]
 
-_SYSTEM = (
-    "{% if messages[0].role != 'system' %}"
-    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-    "{% endif %}"
-)
-_END = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-
-QWEN_TEMPLATE = (
-    _SYSTEM + "{% for message in messages %}<|im_start|>{{ message.role }}\n"
-    "{% if message.content is string %}{{ message.content }}{% else %}"
-    "{% for part in message.content %}"
-    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
-    "{% elif part.type == 'text' %}{{ part.text }}{% endif %}"
-    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}" + _END
-)
-"""The same turns as Qwen2.5-VL's: default system turn, image, question, opened answer."""
-
-FASTVLM_TEMPLATE = (
-    _SYSTEM + "{% for message in messages %}<|im_start|>{{ message.role }}\n"
-    "{% for part in message.content if part.type == 'image' %}<image>{% endfor %}"
-    "{% for part in message.content if part.type == 'text' %}{{ '\n' + part.text }}{% endfor %}"
-    "<|im_end|>\n{% endfor %}" + _END
-)
-"""The same turns as the converted FastVLM checkpoints': images first, then the text."""
-
-
-def byte_tokenizer(special: Sequence[str]) -> Qwen2Tokenizer:
-    """A tokenizer with one token a byte and ``special`` above them; it knows every text.
-
-    Args:
-        special: special tokens, in the order of their ids from 256 on.
-    """
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Qwen2Tokenizer(
-        vocab={**{letter: index for index, letter in enumerate(alphabet)}, special[0]: 256},
-        merges=[],
-        model_max_length=32768,
-    )
-    tokenizer.add_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in special],
-        special_tokens=True,
-    )
-    return tokenizer
-
-
-def token_id(tokenizer: Qwen2Tokenizer, token: str) -> int:
-    """The id of one token of ``tokenizer``."""
-    found = tokenizer.convert_tokens_to_ids(token)
-    assert isinstance(found, int)
-    return found
-
-
-ToyKind = Literal["qwen2.5-vl", "fastvlm"]
-
-TOY_WIDTH = 64
-"""D of a toy checkpoint."""
+TOY_KINDS: tuple[ToyKind, ...] = get_args(ToyKind)
+"""The kinds of checkpoint that `make_tiny` writes."""
 
 QWEN_3B: dict[str, Any] = {
     "text": {
@@ -165,8 +117,8 @@ def make_tiny(
         UsageError: ``kind`` is unknown, ``out`` is taken, or ``files`` does not go with ``kind``.
         GuideError: ``files`` is not complete or makes no sense, or the disk is full.
     """
-    if kind not in ("qwen2.5-vl", "fastvlm"):
-        raise UsageError("unknown kind of toy", got=repr(kind), expected="qwen2.5-vl or fastvlm")
+    if kind not in TOY_KINDS:
+        raise UsageError("unknown kind of toy", got=repr(kind), expected=", ".join(TOY_KINDS))
     if files is not None and kind != "qwen2.5-vl":
         raise UsageError("--files goes with --kind qwen2.5-vl only", got=f"--kind {kind}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -178,8 +130,10 @@ def make_tiny(
         try:
             if kind == "fastvlm":
                 _write_fastvlm(draft)
-            else:
+            elif kind == "qwen2.5-vl":
                 _write_qwen(draft, files)
+            else:
+                FAMILY_TOYS[kind](draft)
         except SafetensorError as problem:  # a full disk, and no OSError
             raise GuideError(
                 f"the toy checkpoint {out} cannot be written",

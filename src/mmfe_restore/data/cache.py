@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from mmfe_cache.embeddings import ArrayName, Embeddings, Tokens
-from mmfe_cache.errors import CacheError, MmfeError, UsageError
+from mmfe_cache.errors import CacheError, GuideError, MmfeError, UsageError
 from mmfe_cache.guides.fingerprints import differing_guide, guide_fingerprint, only_precision
+from mmfe_cache.guides.lineage import stands_in
 from mmfe_cache.guides.registry import find_guide
 from mmfe_cache.seeds import generator
 from mmfe_cache.store import store_path
@@ -141,7 +142,7 @@ def check_cache(
         use: what for.
         remedy: the command that builds the right one.
         trained: the guide's fingerprint in training, where the network is trained already;
-            another precision alone is let pass.
+            another precision alone is let pass, and in evaluation a student of that guide.
 
     Raises:
         CacheError: it is of another data set, split, guide or width, was built by another state
@@ -155,7 +156,20 @@ def check_cache(
             expected=f"{dataset}/{split}",
             remedy=remedy,
         )
-    if cache.guide != guide_name(recipe):
+    lineage = None
+    if not training and trained is not None:
+        try:
+            for view in views:
+                here = guide_fingerprint(cache.fingerprint)
+                lineage = stands_in(cache.guide, here, trained, view)
+        except GuideError as problem:
+            raise CacheError(
+                f"{cache.path}: {problem.problem}",
+                got=problem.got,
+                expected=problem.expected,
+                remedy=problem.remedy,
+            ) from problem
+    if cache.guide != guide_name(recipe) and lineage is None:
         raise CacheError(
             f"{cache.path} holds the embeddings of another guide",
             got=cache.guide,
@@ -169,9 +183,9 @@ def check_cache(
             expected=f"{recipe.model.guidance_dim} ({recipe.guide.name})",
             remedy=f"train with --set model.guidance_dim={cache.dim}" if training else remedy,
         )
-    differing = (
-        [] if trained is None else differing_guide(trained, guide_fingerprint(cache.fingerprint))
-    )
+    differing: list[str] = []
+    if trained is not None and lineage is None:
+        differing = differing_guide(trained, guide_fingerprint(cache.fingerprint))
     if not only_precision(differing):
         raise CacheError(
             f"{cache.path} was built by another state of the guide than the network was trained "

@@ -18,6 +18,7 @@ from mmfe_cache.errors import DataError, ModelError
 from mmfe_cache.guides import GUIDES
 from mmfe_cache.guides.base import guide_calls
 from mmfe_cache.guides.fingerprints import differing_guide, guide_fingerprint
+from mmfe_cache.guides.lineage import lineage_of
 from mmfe_cache.machine import float32_products, pick_device
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray, Sample, SampleSet
@@ -310,9 +311,13 @@ def _guide_notes(
         return ()
     if trained is None:
         return ("the checkpoint does not say which guide state it was trained with: not checked",)
+    here = guide_fingerprint(cache.fingerprint)
+    lineage = lineage_of(here)
+    if lineage is not None and lineage_of(trained) is None:
+        return (f"guided by {cache.guide}, a student of {lineage.teacher}, in its teacher's place",)
     return tuple(
         f"the cache's guide ran in another precision than in training ({line})"
-        for line in differing_guide(trained, guide_fingerprint(cache.fingerprint))
+        for line in differing_guide(trained, here)
     )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mmfe_cache.errors import DataError, GuideError, ModelError, UsageError
 from mmfe_cache.guides.fingerprints import differing_guide, only_precision
+from mmfe_cache.guides.lineage import stands_in
 from mmfe_cache.machine import float32_products
 from mmfe_cache.parsing import flatten
 from mmfe_cache.precisions import Precision, short_name
@@ -37,7 +38,12 @@ class PhotographGuide:
         guide: what looks at photographs.
         recipe: whose evaluation view and tokens are used.
         view: another view than the recipe's.
+
+    Attributes:
+        teacher: the guide in training, where a student takes its place; else None.
     """
+
+    teacher: str | None = None
 
     def __init__(self, guide: Guide, recipe: Recipe, view: str | None = None) -> None:
         self.guide = guide
@@ -114,15 +120,23 @@ def guide_for(
             expected="a network trained with guide.control=none",
         )
     guide = _load(restorer, name or recipe.guide.name, device)
-    _check_state(guide, restorer.guide_fingerprint)
-    return PhotographGuide(guide, recipe, view)
+    looking = PhotographGuide(guide, recipe, view)
+    looking.teacher = _check_state(guide, restorer.guide_fingerprint, looking.view.name)
+    return looking
 
 
-def _check_state(guide: Guide, trained: Mapping[str, Any] | None) -> None:
-    """Refuse a guide that sees differently from the one in training; precision alone may differ."""
+def _check_state(guide: Guide, trained: Mapping[str, Any] | None, view: str) -> str | None:
+    """Refuse a guide that sees differently from the one in training; precision alone may differ.
+
+    Returns:
+        The name of the guide in training where ``guide`` is its student; else None.
+    """
     if trained is None:  # a folder that `mmfe train` did not write
-        return
+        return None
     here: dict[str, Any] = flatten({"guide": json.loads(json.dumps(dict(guide.fingerprint())))})
+    lineage = stands_in(guide.name, here, trained, view)
+    if lineage is not None:
+        return lineage.teacher
     # A training store also says what the build decided, which a guide alone does not know.
     differing = differing_guide({key: trained.get(key) for key in here}, here)
     if not only_precision(differing):
@@ -132,6 +146,7 @@ def _check_state(guide: Guide, trained: Mapping[str, Any] | None) -> None:
             expected="the same weights, prompt and pooling",
             remedy="use the guide of the training cache, or train again",
         )
+    return None
 
 
 def _find_own(name: str) -> GuideInfo:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from mmfe_cache.guides.student.guide import Student, save_student
+from mmfe_cache.guides.student.network import Basis, StudentNetwork
 from mmfe_cache.guides.toy import make_tiny
 
 
@@ -20,6 +22,11 @@ def tiny_qwen(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_fastvlm(tmp_path_factory):
     return make_tiny(tmp_path_factory.mktemp("tiny") / "fastvlm", kind="fastvlm")
+
+
+@pytest.fixture(scope="session")
+def tiny_gemma3(tmp_path_factory):
+    return make_tiny(tmp_path_factory.mktemp("tiny") / "gemma3", kind="gemma3")
 
 
 def imagenet_weights():
@@ -42,6 +49,18 @@ def lite0_weights():
 def encoder():
     """A timm encoder, with real weights where they are to be had."""
     return f"timm:tf_efficientnet_lite0,weights={imagenet_weights() or 'random'}"
+
+
+@pytest.fixture(scope="session")
+def student(tmp_path_factory):
+    """The file of a student that nothing was taught: its head is random, its format is not."""
+    sizes = (("image", 17, 5), ("joint", 17, 7), ("answer", 1, 3))
+    torch.manual_seed(1)
+    bases = {n: Basis(torch.randn(tokens, 48), torch.randn(r, 48), 0.9) for n, tokens, r in sizes}
+    made = Student(StudentNetwork(bases).eval(), "nobody", {"guide.guide": "x"}, ("native",), {})
+    path = tmp_path_factory.mktemp("student") / "pupil.safetensors"
+    save_student(made, path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from mmfe_cache.guides import find_guide, load_guide
 from mmfe_cache.guides.base import Guide, guide_calls
 from mmfe_cache.samples import Sample
 
-GUIDES = ("toy qwen", "toy fastvlm", "timm", "scene", "oracle")
+GUIDES = ("toy qwen", "toy fastvlm", "toy gemma3", "timm", "scene", "prompt", "student", "oracle")
 
 
 @pytest.fixture(scope="module", params=GUIDES)
@@ -21,8 +21,8 @@ def named(request):
     """What `load_guide` is given."""
     if request.param.startswith("toy"):
         return request.getfixturevalue(request.param.replace("toy ", "tiny_"))
-    if request.param == "timm":
-        return request.getfixturevalue("encoder")
+    if request.param in {"timm", "student"}:
+        return request.getfixturevalue({"timm": "encoder"}.get(request.param, request.param))
     return request.param
 
 
@@ -73,7 +73,11 @@ class TestEveryGuide:
         for name in ARRAY_NAMES:
             rows = getattr(first, name).flatten(1)
             assert torch.equal(rows, getattr(again, name).flatten(1))
-            assert torch.pdist(rows).min() > 0
+            if guide.fingerprint()["guide"] == "prompt":  # a class and nothing more
+                classes = len(set(guide.classify(inputs)))
+                assert 1 < len(rows.unique(dim=0)) == classes
+            else:
+                assert torch.pdist(rows).min() > 0
 
     def test_calls_are_counted(self, guide, inputs):
         before, everywhere = guide.calls, guide_calls()
@@ -165,6 +169,6 @@ def test_every_kind_of_guide_in_the_registry_is_held_to_it():
     from mmfe_cache.guides import FAMILIES
     from mmfe_cache.guides import GUIDES as REGISTERED
 
-    kinds = {"toy qwen": "qwen2.5-vl", "toy fastvlm": "fastvlm"}
+    kinds = {"toy qwen": "qwen2.5-vl", "toy fastvlm": "fastvlm", "toy gemma3": "image-text"}
     assert set(FAMILIES) == {kinds.get(g, g) for g in GUIDES}
     assert {info.kind for info in REGISTERED.values()} <= set(FAMILIES)

@@ -15,6 +15,7 @@ DIMS = {
     "fastvlm-0.5b": 896,
     "fastvlm-1.5b": 1536,
     "scene": 128,
+    "prompt": 128,
     "oracle": 64,
 }
 
@@ -52,7 +53,7 @@ def test_flat_configurations_as_qwen_published_them_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ('{"model_type": "llama", "hidden_size": 8}', "llama"),
+        ('{"model_type": "llama", "hidden_size": 8}', "takes no images"),
         ('{"model_type": "qwen2_5_vl"}', "hidden_size"),
         ("[1, 2]", "no JSON object"),
         ("{", "cannot be read"),
@@ -79,7 +80,7 @@ def test_a_file_that_is_no_scene_guide_is_refused(tmp_path, tiny_qwen):
     junk.write_bytes(b"\x05\0\0\0\0\0\0\0hello")
     with pytest.raises(GuideError):
         guide_dim(junk)
-    with pytest.raises(GuideError, match="no scene guide"):
+    with pytest.raises(GuideError, match="holds no guide"):
         guide_dim(tiny_qwen / "model.safetensors")
 
 
@@ -94,7 +95,7 @@ def test_a_file_with_a_forged_header_is_refused(tmp_path, metadata):
         guide_dim(forged)
 
 
-@pytest.mark.parametrize("name", ["scene", "oracle"])
+@pytest.mark.parametrize("name", ["scene", "prompt", "oracle"])
 def test_guides_without_words_take_no_prompt(name):
     with pytest.raises(UsageError, match="takes no prompt"):
         load_guide(name, prompt="Why?")

@@ -20,6 +20,7 @@ from mmfe_cache.store import open_cache
 from mmfe_restore.figures import (
     Subject,
     method_of,
+    plot_beside,
     plot_embeddings,
     plot_errors,
     plot_experts,
@@ -116,6 +117,54 @@ def test_embeddings(cache, tmp_path):
     before = [path.read_bytes() for path in drawing.files]
     again = plot_embeddings(cache, "whole@32", tmp_path, force=True)
     assert [path.read_bytes() for path in again.files] == before
+
+
+def four_kinds(tmp_path):
+    """Caches of two guides on a split in which each degradation also occurs alone."""
+    random = np.random.default_rng(1)
+    found = []
+    for label in ("low", "haze", "rain", "snow", "low_haze", "haze_snow"):
+        for scene in range(3):
+            parts = label.split("_")
+            severities = {kind: 0.9 - 0.3 * place for place, kind in enumerate(parts)}
+            pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            source = Source(label, pixels)
+            found.append(Sample(f"{label}/{scene}", source, source, label, str(scene), severities))
+    samples = SampleSet("cdd11", "test", tmp_path, "made up", tuple(found))
+    for guide in ("oracle", "prompt"):
+        build_cache(samples, load_guide(guide, device="cpu"), ["whole@32"], tmp_path / guide)
+    caches = [open_cache(tmp_path / guide) for guide in ("oracle", "prompt")]
+    return caches, {one.id: one.severities for one in found}
+
+
+def test_two_guides_side_by_side(tmp_path):
+    caches, recorded = four_kinds(tmp_path)
+    drawing = plot_beside([(c, "whole@32") for c in caches], tmp_path / "a", severities=recorded)
+    columns = {"guide", "id", "label", "dominant", "pc1", "pc2", "tsne1", "tsne2"}
+    rows = check_files(drawing, columns)
+    panels = drawing.facts["panels"]
+    assert [panel["guide"] for panel in panels] == ["oracle", "prompt"]
+    for number, cache in enumerate(caches):
+        alone = plot_embeddings(cache, "whole@32", tmp_path / f"{number}", severities=recorded)
+        assert panels[number] == alone.facts
+        mine = {row["id"]: row["tsne1"] for row in rows if row["guide"] == cache.guide}
+        with alone.files[-1].open() as stream:
+            assert {row["id"]: row["tsne1"] for row in csv.DictReader(stream)} == mine
+    assert panels[0]["dominated"] == 6
+    assert panels[0]["nearest"] > panels[1]["nearest"]  # noise tells no class, the truth does
+    words = drawing.files[1].read_text()
+    assert f"{panels[0]['nearest']:.0%} of mixtures nearest" in words
+    plain = plot_beside([(c, "whole@32") for c in caches], tmp_path / "b")
+    assert "of the variance" in plain.files[1].read_text()
+
+
+def test_guides_of_different_samples_are_not_set_side_by_side(cache, tmp_path):
+    caches, _ = four_kinds(tmp_path)
+    with pytest.raises(UsageError, match="the same samples"):
+        plot_beside([(cache, "whole@32"), (caches[0], "whole@32")], tmp_path / "out")
+    with pytest.raises(UsageError, match="too many"):
+        plot_beside([(caches[0], "whole@32")] * 5, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_embeddings_by_dominant_severity(samples, cache, tmp_path):

@@ -14,7 +14,7 @@ DESIGNED = {
     *(f"table4b/{row}" for row in ("full", "multiscale", "neither")),
     *(f"table5a/experts-{n}" for n in (1, 2, 4, 8, 16)),
     *("table5b/frequency", "table5b/spatial"),
-    *(f"table5c/{g}" for g in ("qwen2.5-vl-3b", "fastvlm-1.5b", "fastvlm-0.5b", "scene")),
+    *(f"table5c/{g}" for g in ("qwen2.5-vl-3b", "fastvlm-1.5b", "fastvlm-0.5b", "prompt", "scene")),
     *("tableS1/without-ll", "tableS1/with-ll"),
 }
 PRINTED = {

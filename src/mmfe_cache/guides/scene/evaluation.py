@@ -18,6 +18,7 @@ from mmfe_cache.progress import Progress, SilentProgress, Task
 from mmfe_cache.views import View
 
 from ..base import Guide
+from ..prompt import CLASSES, PromptGuide
 from .data import Rendered, compose
 from .guide import Judgement, SceneGuide
 from .network import TRAITS
@@ -61,6 +62,9 @@ class GuideScores:
             strongest one alone, among the four such centroids (Euclidean, on ``answer``).
         dominant_share_cosine: the same by cosine similarity.
         dominant_samples: how many such compositions there were.
+        class_accuracy: per class of `CLASSES`, at CDD11's severities, how many of its pictures are
+            assigned to it: by ``prompt``, or by the labels of ``scene``; None for other guides.
+        mean_class_accuracy: their mean.
         chance: the share expected of a guide that sees nothing.
     """
 
@@ -78,6 +82,8 @@ class GuideScores:
     dominant_share: float
     dominant_share_cosine: float
     dominant_samples: int
+    class_accuracy: Mapping[str, float] | None = None
+    mean_class_accuracy: float | None = None
     chance: float = 1 / len(KINDS)
 
     def to_json(self) -> dict[str, Any]:
@@ -98,6 +104,7 @@ class Seen:
         probability: (N, 4) predicted presence; None where the guide predicts none.
         predicted: (N, 4) predicted severities; None likewise.
         predicted_traits: (N, 3); None likewise.
+        named: (N,) the class that each is assigned to; None where the guide assigns none.
     """
 
     answer: Array
@@ -108,6 +115,7 @@ class Seen:
     probability: Array | None = None
     predicted: Array | None = None
     predicted_traits: Array | None = None
+    named: NDArray[np.str_] | None = None
 
 
 def evaluate_guide(
@@ -143,6 +151,7 @@ def evaluate_guide(
         triples = see(TRIPLES, TRIPLE_DRAWS, uniform=True)
     precision = _precisions(published)
     euclidean, cosine, count = dominant_share(published, triples)
+    accuracy = class_accuracies(published)
     return GuideScores(
         guide=guide.name,
         photos=len(photos),
@@ -161,6 +170,8 @@ def evaluate_guide(
         dominant_share=euclidean,
         dominant_share_cosine=cosine,
         dominant_samples=count,
+        class_accuracy=accuracy,
+        mean_class_accuracy=None if accuracy is None else float(np.mean([*accuracy.values()])),
     )
 
 
@@ -225,6 +236,28 @@ def severity_errors(seen: Seen) -> dict[str, float] | None:
     return dict(zip(KINDS, np.sqrt(np.nanmean(wrong**2, axis=0)).tolist(), strict=True))
 
 
+def class_accuracies(seen: Seen) -> dict[str, float] | None:
+    """Per class, how many of its pictures are assigned to it; None where none is assigned."""
+    if seen.named is None:
+        return None
+    return {
+        name: float((seen.named[seen.composition == name] == name).mean())
+        for name in CLASSES
+        if (seen.composition == name).any()
+    }
+
+
+def most_likely_classes(present_BK: NDArray[np.float32]) -> list[str]:
+    """The class that label probabilities make most likely, were the labels independent.
+
+    The rule that needs no training, which the head of ``prompt`` is judged by.
+    """
+    parts = np.array([[kind in name.split("_") for kind in KINDS] for name in CLASSES])
+    chance = np.clip(present_BK[:, None].astype(np.float64), 1e-6, 1 - 1e-6)
+    likely = np.where(parts, np.log(chance), np.log(1 - chance)).sum(axis=2)
+    return [CLASSES[int(place)] for place in likely.argmax(axis=1)]
+
+
 def quiet_on_clear(seen: Seen) -> float | None:
     """The share of clear pictures on which no label is above 0.5; None: not predicted."""
     if seen.probability is None:
@@ -272,12 +305,16 @@ def _look(guide: Guide, pictures: Iterator[Rendered], view: View, task: Task) ->
     facts: list[Rendered] = []
     luminances: list[float] = []
     said: list[Judgement] = []
+    named: list[str] = []
     while batch := list(islice(pictures, _BATCH)):
         answer = guide.encode([view.render(picture.degraded) for picture in batch]).answer
         assert answer is not None
         answers.append(answer.double().numpy())
         if isinstance(guide, SceneGuide):
             said.append(guide.judge(answer))
+            named += most_likely_classes(said[-1].present)
+        elif isinstance(guide, PromptGuide):
+            named += guide.names(answer)
         facts.extend(batch)
         luminances.extend(float(view.render(picture.clean).mean()) / 255 for picture in batch)
         task.advance(len(batch))
@@ -290,6 +327,7 @@ def _look(guide: Guide, pictures: Iterator[Rendered], view: View, task: Task) ->
         probability=_joined(one.present for one in said),
         predicted=_joined(one.severities for one in said),
         predicted_traits=_joined(one.traits for one in said),
+        named=np.array(named) if named else None,
     )
 
 

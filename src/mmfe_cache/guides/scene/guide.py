@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -52,7 +52,41 @@ class Judgement:
     traits: NDArray[np.float32]
 
 
-class SceneGuide(PixelGuide):
+def to_scene_size(image: ImageArray) -> ImageArray:
+    """Bring one image to a size that the network takes, (H, W, 3) uint8.
+
+    Images above the pixel budget shrink (antialiased bicubic), small ones are mirrored.
+    """
+    height, width = image.shape[:2]
+    if height * width > MAX_PIXELS:
+        scale = (MAX_PIXELS / (height * width)) ** 0.5
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+        height, width = image.shape[:2]
+    rows, columns = (max(MIN_SIDE, side + side % 2) for side in (height, width))
+    return mirror_to(image, rows, columns)
+
+
+class ScenePictures(PixelGuide):
+    """How pictures go into the network of ``scene``: what its guides have in common."""
+
+    def prepare(self, image: ImageArray) -> ImageArray:
+        """Bring one image to a size that the network takes, (H, W, 3) uint8."""
+        return to_scene_size(check_image(image))
+
+    def _shape(self, prepared: ImageArray) -> Hashable:
+        return prepared.shape
+
+    def _batches(self, prepared: Sequence[ImageArray]) -> Iterator[Tensor]:
+        """(B, 3, H, W) float32 in [0, 1], channels last, so many at once as run fast."""
+        height, width = prepared[0].shape[:2]
+        step = max(1, _BATCH_PIXELS // (height * width))
+        for start in range(0, len(prepared), step):
+            batch = self._to_device(prepared[start : start + step])
+            yield batch.permute(0, 3, 1, 2).float().div_(255)
+
+
+class SceneGuide(ScenePictures):
     """See `mmfe_cache.guides.scene.network` for what each embedding is.
 
     Args:
@@ -87,20 +121,6 @@ class SceneGuide(PixelGuide):
         """What runs, in evaluation mode and on the guide's device."""
         assert isinstance(self._network, SceneNetwork)
         return self._network
-
-    def prepare(self, image: ImageArray) -> ImageArray:
-        """Bring one image to a size that the network takes, (H, W, 3) uint8.
-
-        Images above the pixel budget shrink (antialiased bicubic), small ones are mirrored.
-        """
-        height, width = check_image(image).shape[:2]
-        if height * width > MAX_PIXELS:
-            scale = (MAX_PIXELS / (height * width)) ** 0.5
-            size = (max(1, round(width * scale)), max(1, round(height * scale)))
-            image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
-            height, width = image.shape[:2]
-        rows, columns = (max(MIN_SIDE, side + side % 2) for side in (height, width))
-        return mirror_to(image, rows, columns)
 
     def judge(self, answer_BD: Tensor) -> Judgement:
         """Say what was done to B pictures, from their ``answer`` embeddings."""
@@ -171,22 +191,13 @@ class SceneGuide(PixelGuide):
             "device": str(self.device),
         }
 
-    def _shape(self, prepared: ImageArray) -> Hashable:
-        return prepared.shape
-
     def _encode_batch(self, prepared: Sequence[ImageArray]) -> Embeddings:
-        height, width = prepared[0].shape[:2]
-        step = max(1, _BATCH_PIXELS // (height * width))
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        for start in range(0, len(prepared), step):
-            output = self._network(self._to_tensor(prepared[start : start + step]))
+        for pictures in self._batches(prepared):
+            output = self._network(pictures)
             parts.append((*self._network.tokens(output), output.answer.float()))
         image, joint, answer = (torch.cat(kind) for kind in zip(*parts, strict=True))
         return Embeddings(image, joint, answer)
-
-    def _to_tensor(self, prepared: Sequence[ImageArray]) -> Tensor:
-        """(B, 3, H, W) float32 in [0, 1], channels last."""
-        return self._to_device(prepared).permute(0, 3, 1, 2).float().div_(255)
 
 
 FORMAT = "mmfe-scene"
@@ -216,13 +227,14 @@ def save_scene(network: SceneNetwork, path: Path, training: Mapping[str, Any]) -
         if not name.startswith(_TRAINING_ONLY)
     }
     metadata = {"format": FORMAT, "dim": str(DIM), "training": json.dumps(dict(training))}
-    content = _in_order(save_tensors(state, metadata))
+    content = to_bytes(state, metadata)
     write_file(path, content)
     return hashlib.sha256(content).hexdigest()
 
 
-def _in_order(content: bytes) -> bytes:
-    """The same file with its header's keys sorted: safetensors writes metadata in random order."""
+def to_bytes(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file with its header's keys sorted: the library writes them in random order."""
+    content = save_tensors(dict(state), dict(metadata))
     length = int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True).encode()
     header += b" " * (-len(header) % 8)  # tensors stay aligned
@@ -284,7 +296,7 @@ def scene_from(state: Mapping[str, Tensor], source: object) -> SceneNetwork:
     except RuntimeError as problem:
         raise _no_weights(source, problem) from problem
     network.eval()
-    _fold(network)
+    fold_norms(network)
     return network.to(memory_format=torch.channels_last)
 
 
@@ -322,10 +334,10 @@ def _check_shipped(digest: str) -> None:
         )
 
 
-def _fold(module: nn.Module) -> None:
+def fold_norms(module: nn.Module) -> None:
     """Fold each batch norm into the convolution before it, throughout ``module``."""
     for child in module.children():
-        _fold(child)
+        fold_norms(child)
     if not isinstance(module, nn.Sequential):
         return
     for index in range(len(module) - 1):

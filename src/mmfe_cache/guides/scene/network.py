@@ -45,6 +45,10 @@ LEVELS = 16
 """Bins of the histograms of tones."""
 
 
+STATISTICS = 2 * (48 + 96 + DIM) + 3 * LEVELS
+"""Numbers that `SceneTrunk` says of a whole picture."""
+
+
 @dataclass(frozen=True, slots=True)
 class SceneOutput:
     """What the network says of B pictures.
@@ -108,12 +112,19 @@ class _Said(nn.Module):
         return features.unflatten(1, (GRID * GRID, DIM))
 
 
-class SceneNetwork(nn.Module):
-    """A small fully convolutional network; any height and width from `MIN_SIDE` on.
+def make_summary() -> nn.Sequential:
+    """The small MLP from `STATISTICS` to D numbers."""
+    return nn.Sequential(
+        nn.BatchNorm1d(STATISTICS), nn.Linear(STATISTICS, 192), nn.GELU(), nn.Linear(192, DIM)
+    )
+
+
+class SceneTrunk(nn.Module):
+    """The eyes of ``scene`` and of every student: maps at three scales, and what they hold in sum.
 
     The first layer sees colours, log luminance and the fine structure of both, because streaks and
     flakes in a dark picture are differences of a few grey levels. Mean and standard deviation of
-    the maps of three scales go into ``answer``: noise and contrast are spreads, not means. So do a
+    the maps of three scales are the summary's: noise and contrast are spreads, not means. So are a
     histogram of tones and the fine structure at each tone: how dark a picture was made shows in
     its tones, and the noise of low light in its shadows.
     """
@@ -124,13 +135,33 @@ class SceneNetwork(nn.Module):
         self.fine = nn.Sequential(_Conv(32, 48, stride=2), _Block(48))
         self.middle = nn.Sequential(_Conv(48, 96, stride=2), _Block(96))
         self.coarse = nn.Sequential(_Conv(96, DIM, stride=2), _Block(DIM))
+
+    def look(self, picture_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Look at B pictures.
+
+        Args:
+            picture_BCHW: RGB in [0, 1]; sides a multiple of 2 and at least `MIN_SIDE`.
+
+        Returns:
+            (B, DIM, h, w) the coarsest map, and (B, STATISTICS) what the whole picture holds.
+        """
+        front = _front(picture_BCHW)
+        fine = self.fine(self.stem(F.pixel_unshuffle(front, 2)))
+        middle = self.middle(fine)
+        coarse = self.coarse(middle)
+        moments = [_moments(x) for x in (fine, middle, coarse)]
+        return coarse, torch.cat([*moments, _tones(picture_BCHW, front)], dim=1)
+
+
+class SceneNetwork(SceneTrunk):
+    """A small fully convolutional network; any height and width from `MIN_SIDE` on."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.to_image = nn.Conv2d(DIM, LOCAL, 1, bias=False)
         self.image_norm = nn.BatchNorm2d(LOCAL, affine=False)
         self.image_said = _Said("image")
-        statistics = 2 * (48 + 96 + DIM) + 3 * LEVELS
-        self.summary = nn.Sequential(
-            nn.BatchNorm1d(statistics), nn.Linear(statistics, 192), nn.GELU(), nn.Linear(192, DIM)
-        )
+        self.summary = make_summary()
         self.answer_norm = nn.BatchNorm1d(DIM, affine=False)
         self.label_head = nn.Linear(DIM, len(KINDS))
         self.severity_head = nn.Linear(DIM, len(KINDS))
@@ -147,12 +178,7 @@ class SceneNetwork(nn.Module):
         Args:
             picture_BCHW: RGB in [0, 1]; sides a multiple of 2 and at least `MIN_SIDE`.
         """
-        front = _front(picture_BCHW)
-        fine = self.fine(self.stem(F.pixel_unshuffle(front, 2)))
-        middle = self.middle(fine)
-        coarse = self.coarse(middle)
-        moments = [_moments(x) for x in (fine, middle, coarse)]
-        pooled = torch.cat([*moments, _tones(picture_BCHW, front)], dim=1)
+        coarse, pooled = self.look(picture_BCHW)
         answer = self.answer_norm(self.summary(pooled))
         labels = self.label_head(answer)
         severities = torch.sigmoid(self.severity_head(answer))
@@ -173,27 +199,40 @@ class SceneNetwork(nn.Module):
         features of its own cells: an MLLM's image tokens have seen the whole picture and know their
         place too. Token 0 is the mean.
         """
-        said = _said(output)
+        said = _said(output.labels, output.severities, output.traits)
         return (
             _tokens(output.image, self.image_said(said)),
             _tokens(output.joint, self.joint_said(said)),
         )
 
+    def tokens_of_answer(self, answer_BD: Tensor) -> tuple[Tensor, Tensor]:
+        """What tokens of ``image`` and ``joint`` say by ``answer`` alone: no cell's features."""
+        labels = self.label_head(answer_BD)
+        severities, traits = (
+            torch.sigmoid(head(answer_BD)) for head in (self.severity_head, self.trait_head)
+        )
+        said = _said(labels, severities, traits)
+        image, joint = (_with_mean(kind(said)) for kind in (self.image_said, self.joint_said))
+        return image, joint
 
-def _said(output: SceneOutput) -> Tensor:
+
+def _said(labels: Tensor, severities: Tensor, traits: Tensor) -> Tensor:
     """(B, K + 3): severities and traits, 0 where the degradation that they belong to is absent."""
-    present = torch.sigmoid(output.labels.float())
+    present = torch.sigmoid(labels.float())
     low, haze = (present[:, KINDS.index(kind)] for kind in ("low", "haze"))
-    airlight, noise, luminance = output.traits.float().unbind(dim=1)
+    airlight, noise, luminance = traits.float().unbind(dim=1)
     # On scales on which each of them spreads about as much as the severities do.
-    traits = [haze * (1 + airlight) / 2, low * noise, 2 * luminance]
-    return torch.cat([present * output.severities.float(), torch.stack(traits, dim=1)], dim=1)
+    scaled = [haze * (1 + airlight) / 2, low * noise, 2 * luminance]
+    return torch.cat([present * severities.float(), torch.stack(scaled, dim=1)], dim=1)
 
 
 def _tokens(map_BChw: Tensor, said_BTD: Tensor) -> Tensor:
     own = pool_grid(map_BChw.permute(0, 2, 3, 1))
-    said = torch.cat([said_BTD.mean(dim=1, keepdim=True), said_BTD], dim=1)
-    return said + F.pad(own, (0, DIM - LOCAL))
+    return _with_mean(said_BTD) + F.pad(own, (0, DIM - LOCAL))
+
+
+def _with_mean(tokens_BTD: Tensor) -> Tensor:
+    return torch.cat([tokens_BTD.mean(dim=1, keepdim=True), tokens_BTD], dim=1)
 
 
 def _unit(map_BChw: Tensor) -> Tensor:

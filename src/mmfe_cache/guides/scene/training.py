@@ -120,7 +120,7 @@ def train_scene(
     torch.manual_seed(seed)
     network = SceneNetwork().to(device).to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda done: _rate(done / steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda done: one_cycle(done / steps))
     started, pictures = time.perf_counter(), 0
     recent: dict[str, list[float]] = {name: [] for name in WEIGHTS}
     with report.task("training scene", steps, "steps") as task:
@@ -259,7 +259,7 @@ def _add_common_part(network: SceneNetwork) -> None:
         head.bias.sub_(COMMON * head.weight.sum(dim=1))
 
 
-def _rate(done: float) -> float:
+def one_cycle(done: float) -> float:
     """One cycle: up in the first tenth, then a cosine to zero."""
     if done < 0.1:
         return 0.05 + 0.95 * done / 0.1

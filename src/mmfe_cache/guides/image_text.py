@@ -1,0 +1,308 @@
+"""Any image-text model in Hugging Face format as a guide, through transformers' own classes.
+
+Slower than the guides for Qwen2.5-VL and FastVLM, which know their models: here the checkpoint's
+processor lays out every batch, and the base model is run as it comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from mmfe_cache.embeddings import DEFAULT_PROMPT, Embeddings
+from mmfe_cache.errors import GuideError, UsageError
+from mmfe_cache.guides.base import (
+    PixelGuide,
+    Precision,
+    check_image,
+    pick_dtype,
+    pool_grid,
+    pool_sequence,
+)
+from mmfe_cache.guides.hf_files import checkpoint_digest, find_checkpoint
+from mmfe_cache.guides.mllm import (
+    conversation,
+    load_network,
+    load_processor,
+    quiet_transformers,
+)
+from mmfe_cache.guides.registry import GuideInfo
+from mmfe_cache.machine import pick_device
+from mmfe_cache.samples import ImageArray
+
+_CPU_BATCH = 8
+"""Images that a CPU runs at once."""
+
+_REFUSED_CODE = "code of its own, which is never run"
+
+
+def text_width(directory: Path) -> int:
+    """D of a checkpoint whose config.json leaves it to transformers' defaults.
+
+    Raises:
+        GuideError: transformers does not know the model.
+    """
+    config = _load_config(directory).get_text_config()
+    width = getattr(config, "hidden_size", None)
+    if not isinstance(width, int) or width < 1:
+        raise GuideError("the checkpoint's configuration names no hidden_size", got=directory)
+    return width
+
+
+class ImageTextGuide(PixelGuide):
+    """A model that `AutoModelForImageTextToText` loads, read after one forward pass.
+
+    ``image`` are the tokens whose id is the configuration's image token: pooled over a 4×4 grid
+    where one picture is one rectangle of tokens, and in 16 runs where it is several tiles or its
+    rectangle is not known. ``joint`` and ``answer`` are as of every MLLM.
+
+    Args:
+        directory: a local checkpoint.
+        info: what the registry says of it.
+        device: where to run.
+        precision: of weights and arithmetic; pooling is float32 at least.
+        prompt: the question.
+
+    Raises:
+        GuideError: transformers does not know the model, it or its processor takes no images, or
+            the checkpoint is incomplete.
+        UsageError: the prompt is empty or the precision unknown.
+    """
+
+    takes_prompt = True
+
+    def __init__(
+        self,
+        directory: Path,
+        info: GuideInfo,
+        *,
+        device: torch.device,
+        precision: Precision,
+        prompt: str,
+    ) -> None:
+        if not prompt.strip():
+            raise UsageError("the prompt is empty", expected="a question about the image")
+        self.dtype, self.tf32 = pick_dtype(precision, device), precision == "tf32"
+        self.prompt = prompt
+        self._directory, self._info = directory, info
+        config = _load_config(directory)
+        if type(config) not in AutoModelForImageTextToText._model_mapping:  # pyright: ignore[reportPrivateUsage]
+            raise GuideError(
+                "transformers has no image-text model for this checkpoint",
+                got=f"model_type {config.model_type!r} in {directory}",
+                expected="a model that AutoModelForImageTextToText loads",
+            )
+        self._image_token = _image_token(config, directory)
+        self._processor = load_processor(directory, object, needs_template=False)
+        if getattr(self._processor, "image_processor", None) is None:
+            raise GuideError(
+                "the checkpoint's processor takes no images",
+                got=f"{type(self._processor).__name__} in {directory}",
+                expected="a processor with an image processor (preprocessor_config.json)",
+            )
+        self._text = self._conversation()
+        network = load_network(
+            directory, AutoModelForImageTextToText, self.dtype, device, attention=None
+        ).base_model
+        super().__init__(info.name, info.dim, network, device)
+
+    @classmethod
+    def load(
+        cls,
+        info: GuideInfo,
+        name_or_dir: str | Path,
+        *,
+        device: str,
+        precision: Precision,
+        prompt: str | None,
+    ) -> ImageTextGuide:
+        """Load the checkpoint that ``info`` describes; see `load_guide`."""
+        chosen = pick_device(device)
+        directory = find_checkpoint(info, name_or_dir)
+        question = DEFAULT_PROMPT if prompt is None else prompt
+        return cls(directory, info, device=chosen, precision=precision, prompt=question)
+
+    def prepare(self, image: ImageArray) -> ImageArray:
+        """Check one image; the processor takes a batch at a time."""
+        return check_image(image)
+
+    def sequence_tokens(self, prepared: ImageArray) -> int:
+        """How many tokens the model reads for one prepared image: the question's and its own."""
+        return int(self._inputs([prepared])["input_ids"].shape[1])
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Everything of this guide that changes its embeddings."""
+        return {
+            "guide": self._info.kind,
+            "model": str(self._config_type),
+            "checkpoint": self._digest,
+            "processor": type(self._processor.image_processor).__name__,
+            "prompt": self.prompt,
+            "pooling": "mean + 4x4 grid of image tokens where one rectangle holds them, 16 runs "
+            "where not; mean + 16 runs of all tokens; last token",
+            "dtype": self.precision,
+        }
+
+    def describe(self) -> Mapping[str, Any]:
+        """What a user wants to know of it."""
+        return {
+            "name": self.name,
+            "kind": self._info.kind,
+            "dim": self.dim,
+            "licence": self._info.licence,
+            "weights": str(self._directory),
+            "model": str(self._config_type),
+            "prompt": self.prompt,
+            "dtype": self.precision,
+            "device": str(self.device),
+        }
+
+    @cached_property
+    def _digest(self) -> str:
+        return checkpoint_digest(self._directory)
+
+    @cached_property
+    def _config_type(self) -> str:
+        return str(_load_config(self._directory).model_type)
+
+    def _conversation(self) -> str:
+        """The text that the model reads; some models know no turns, but an image and a text."""
+        if getattr(self._processor, "chat_template", None) is not None:
+            return conversation(self._processor, self.prompt, self._directory)
+        mark = getattr(self._processor, "image_token", None)
+        if not isinstance(mark, str):
+            raise GuideError(
+                "the checkpoint has no chat template and its processor names no image token",
+                got=self._directory,
+            )
+        return f"{mark}{self.prompt}"
+
+    def _shape(self, prepared: ImageArray) -> Hashable:
+        return prepared.shape
+
+    def _encode_batch(self, prepared: Sequence[ImageArray]) -> Embeddings:
+        step = _CPU_BATCH if self.device.type == "cpu" else len(prepared)
+        parts = [self._read(prepared[at : at + step]) for at in range(0, len(prepared), step)]
+        image, joint, answer = (torch.cat(kind) for kind in zip(*parts, strict=True))
+        return Embeddings(image, joint, answer)
+
+    def _inputs(self, prepared: Sequence[ImageArray]) -> Any:
+        """What the model takes for pictures of one size, so without padding."""
+        pictures = [[Image.fromarray(image)] for image in prepared]
+        try:
+            inputs = self._processor(
+                text=[self._text] * len(prepared), images=pictures, return_tensors="pt"
+            )
+        except (ValueError, IndexError, TypeError, KeyError) as problem:
+            raise GuideError(
+                "the checkpoint's processor cannot take these pictures",
+                got=f"{prepared[0].shape[1]}×{prepared[0].shape[0]} pixels: {problem}",
+                expected="one image for each text",
+                remedy="use a view such as whole@224",
+            ) from problem
+        count = (inputs["input_ids"] == self._image_token).sum(dim=1)
+        if int(count.min()) == 0 or int(count.min()) != int(count.max()):
+            raise GuideError(
+                "the checkpoint's chat template and processor place no usable image tokens",
+                got=f"{count.tolist()} tokens with the id {self._image_token}",
+                expected="the same number in every text",
+            )
+        return inputs
+
+    def _read(self, prepared: Sequence[ImageArray]) -> tuple[Tensor, Tensor, Tensor]:
+        """``image``, ``joint`` and ``answer`` of one batch, on the device."""
+        inputs = self._inputs(prepared)
+        tokens: Tensor = inputs["input_ids"]
+        places = (tokens[0] == self._image_token).nonzero()[:, 0]
+        grid = _rectangle(inputs, self._processor, places, len(prepared))
+        moved = {
+            key: value.to(self.device, self.dtype if value.is_floating_point() else None)
+            for key, value in inputs.items()
+            if torch.is_tensor(value)
+        }
+        try:
+            output = self._network(**moved, use_cache=False)
+        except ValueError as problem:  # transformers counts tokens and features itself
+            raise GuideError(
+                "the checkpoint's model, processor and chat template do not fit together",
+                got=" ".join(str(problem).split())[:200],
+                expected="the picture's features in the place of its tokens",
+                remedy="fetch the checkpoint again",
+            ) from problem
+        hidden_BTD = getattr(output, "last_hidden_state", None)
+        if not torch.is_tensor(hidden_BTD) or hidden_BTD.shape[:2] != tokens.shape:
+            raise GuideError(
+                "the model gives no hidden state for each token",
+                got=type(output).__name__,
+                expected=f"last_hidden_state for {tokens.shape[1]} tokens",
+            )
+        seen = hidden_BTD[:, places.to(self.device)]
+        image = pool_sequence(seen) if grid is None else pool_grid(seen.unflatten(1, grid))
+        return image, pool_sequence(hidden_BTD), hidden_BTD[:, -1].float()
+
+
+def _rectangle(
+    inputs: Mapping[str, Any], processor: Any, places: Tensor, pictures: int
+) -> tuple[int, int] | None:
+    """Rows and columns of one picture's tokens; None where they are no one known rectangle."""
+    count = len(places)
+    if int(places[-1]) - int(places[0]) + 1 != count:
+        return None
+    grids = inputs.get("image_grid_thw")
+    if torch.is_tensor(grids) and len(grids) == pictures:
+        merge = int(getattr(processor.image_processor, "merge_size", 1))
+        rows, columns = int(grids[0, 1]) // merge, int(grids[0, 2]) // merge
+        return (rows, columns) if rows * columns == count else None
+    pixels = inputs.get("pixel_values")
+    if not torch.is_tensor(pixels):
+        return None
+    # Tiles are pictures of the batch, or stand in a dimension of their own.
+    single = (pixels.ndim == 4 and len(pixels) == pictures) or (
+        pixels.ndim == 5 and pixels.shape[:2] == (pictures, 1)
+    )
+    side = round(count**0.5)
+    if single and pixels.shape[-1] == pixels.shape[-2] and side * side == count:
+        return side, side
+    return None
+
+
+def _image_token(config: Any, directory: Path) -> int:
+    """The id of the tokens that a picture becomes, by the configuration."""
+    for name in ("image_token_id", "image_token_index"):
+        found = getattr(config, name, None)
+        if isinstance(found, int) and not isinstance(found, bool):
+            return found
+    raise GuideError(
+        "the checkpoint's configuration names no image token, so its picture's cannot be found",
+        got=f"{directory / 'config.json'}, model_type {config.model_type!r}",
+        expected="image_token_id or image_token_index",
+    )
+
+
+def _load_config(directory: Path) -> Any:
+    """The checkpoint's configuration.
+
+    Raises:
+        GuideError: transformers does not know the model, or it would run code of its own.
+    """
+    try:
+        with quiet_transformers():
+            return AutoConfig.from_pretrained(
+                directory, local_files_only=True, trust_remote_code=False
+            )
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as problem:
+        said = " ".join(str(problem).split())
+        raise GuideError(
+            "transformers does not know this checkpoint's model",
+            got=f"{directory}: it needs {_REFUSED_CODE}"
+            if "trust_remote_code" in said
+            else f"{directory}: {said[:200]}",
+            expected="a model that AutoModelForImageTextToText loads",
+        ) from problem

@@ -1,0 +1,102 @@
+"""Whose student a guide is, read from fingerprints alone; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmfe_cache.errors import GuideError
+from mmfe_cache.guides.fingerprints import differing_guide, only_precision
+
+_PREFIX = "guide.teacher.fingerprint."
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """What a student's fingerprint says of its teacher.
+
+    Attributes:
+        teacher: its name.
+        fingerprint: the teacher's own, flat, as a cache has it (``guide.…``).
+        views: at which the student learnt.
+    """
+
+    teacher: str
+    fingerprint: Mapping[str, Any]
+    views: tuple[str, ...]
+
+
+def lineage_of(fingerprint: Mapping[str, Any]) -> Lineage | None:
+    """Read a fingerprint, flat, as a cache has it; None where the guide is no student."""
+    if fingerprint.get("guide.guide") != "student":
+        return None
+    return Lineage(
+        str(fingerprint.get("guide.teacher.name")),
+        {k.removeprefix(_PREFIX): v for k, v in fingerprint.items() if k.startswith(_PREFIX)},
+        tuple(fingerprint.get("guide.views", ())),
+    )
+
+
+def stands_in(
+    name: str, here: Mapping[str, Any], trained: Mapping[str, Any], view: str
+) -> Lineage | None:
+    """Whether a guide is a student that may take the place of the one in training.
+
+    Args:
+        name: of the guide that is here.
+        here: its fingerprint, flat.
+        trained: the one's in training, flat.
+        view: at which it would look.
+
+    Returns:
+        None where it is no student, or where the network was trained with a student itself.
+
+    Raises:
+        GuideError: it is a student of another guide, or did not learn at the view.
+    """
+    lineage = lineage_of(here)
+    if lineage is None or trained.get("guide.guide") == "student":
+        return None
+    check_teacher(name, lineage.teacher, lineage.fingerprint, trained)
+    check_student_view(name, lineage.views, view)
+    return lineage
+
+
+def check_teacher(
+    name: str, teacher: str, learnt: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> None:
+    """Refuse a student of another guide than the one that it is to stand in for.
+
+    Args:
+        name: the student's.
+        teacher: its teacher's name.
+        learnt: its teacher's fingerprint, flat.
+        wanted: the guide's that is asked for; precision alone may differ.
+
+    Raises:
+        GuideError: names what differs.
+    """
+    differing = differing_guide(wanted, learnt)
+    if not only_precision(differing):
+        raise GuideError(
+            f"{name} is a student of {teacher}, and not of the guide that is needed here",
+            got=f"{'; '.join(differing)} (needed / its teacher)",
+            expected="a student of the same weights, prompt and pooling",
+            remedy="mmfe guide distill with the cache of the guide that is needed",
+        )
+
+
+def check_student_view(name: str, learnt: Sequence[str], view: str) -> None:
+    """Refuse a view at which a student did not learn; which of the fixed crops is all the same.
+
+    Raises:
+        GuideError: names those at which it did.
+    """
+    if view.split("#")[0] not in {known.split("#")[0] for known in learnt}:
+        raise GuideError(
+            f"the student {name} did not learn at the view {view}",
+            got=view,
+            expected=", ".join(learnt),
+            remedy="mmfe guide distill with a cache that holds this view",
+        )

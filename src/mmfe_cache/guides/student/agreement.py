@@ -1,0 +1,165 @@
+"""How near one guide's embeddings come to those in another's cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from mmfe_cache.embeddings import ARRAY_NAMES, Embeddings
+from mmfe_cache.errors import GuideError
+from mmfe_cache.guides.base import Guide
+from mmfe_cache.progress import Progress, SilentProgress
+from mmfe_cache.samples import Sample
+from mmfe_cache.seeds import generator
+from mmfe_cache.store import CacheReader
+from mmfe_cache.views import View
+
+MOST = 512
+"""Samples that are compared at each view, unless told otherwise."""
+
+_BATCH = 16
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of embedding at one view.
+
+    Attributes:
+        r2: share of the teacher's variance about its mean (each token's own) that is explained.
+        cosine: mean cosine similarity of each vector with the teacher's.
+        cosine_centred: the same after the teacher's mean is taken off: what is common to all
+            pictures does not count.
+    """
+
+    r2: float
+    cosine: float
+    cosine_centred: float
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What was measured.
+
+    Attributes:
+        samples: compared at each view.
+        views: by view, each kind of embedding.
+        similarities: by view, Spearman's rank correlation between the two guides' cosine
+            similarities of all pairs of answers: what L_MGL sees.
+        average: of each figure over the views.
+    """
+
+    samples: int
+    views: Mapping[str, Mapping[str, Kind]]
+    similarities: Mapping[str, float]
+    average: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self)
+
+
+def measure_agreement(
+    guide: Guide,
+    cache: CacheReader,
+    samples: Sequence[Sample],
+    views: Sequence[str],
+    *,
+    most: int = MOST,
+    progress: Progress | None = None,
+) -> Agreement:
+    """Encode pictures and compare with what the teacher's cache holds of them.
+
+    Args:
+        guide: the student.
+        cache: the teacher's.
+        samples: of the cache's set, two at least.
+        views: at which to compare.
+        most: samples at most, drawn evenly.
+        progress: where to report.
+
+    Raises:
+        GuideError: the widths differ, or there are fewer than two samples.
+    """
+    if guide.dim != cache.dim:
+        raise GuideError(
+            f"{guide.name} gives embeddings of another width than the teacher",
+            got=guide.dim,
+            expected=f"{cache.dim} ({cache.guide})",
+        )
+    if len(samples) < 2:
+        raise GuideError("two pictures at least are compared", got=len(samples))
+    order = np.sort(generator("agreement", len(samples)).permutation(len(samples))[:most])
+    chosen = [samples[int(place)] for place in order]
+    places = cache.index_of([sample.id for sample in chosen])
+    found: dict[str, dict[str, Kind]] = {}
+    ranks: dict[str, float] = {}
+    report = progress or SilentProgress()
+    title = f"comparing {guide.name} with {cache.guide}"
+    with report.task(title, len(views) * len(chosen), "pictures") as task:
+        for name in views:
+            view = View.parse(name)
+            parts: list[Embeddings] = []
+            for start in range(0, len(chosen), _BATCH):
+                batch = chosen[start : start + _BATCH]
+                parts.append(guide.encode([view.render(one.degraded.read()) for one in batch]))
+                task.advance(len(batch))
+            theirs = cache.gather(places, name, tokens="all")
+            kinds: dict[str, Kind] = {}
+            for kind in ARRAY_NAMES:
+                mine = torch.cat([getattr(part, kind) for part in parts]).double().numpy()
+                truth = getattr(theirs, kind).double().numpy()
+                kinds[kind] = compare(mine, truth)
+                if kind == "answer":
+                    ranks[name] = rank_correlation(mine, truth)
+            found[name] = kinds
+    return Agreement(len(chosen), found, ranks, _average(found, ranks))
+
+
+def compare(mine: Array, truth: Array) -> Kind:
+    """N samples' vectors, (N, D) or (N, T, D), beside the teacher's."""
+    mean = truth.mean(axis=0)
+    spread = float(((truth - mean) ** 2).sum())
+    missed = float(((truth - mine) ** 2).sum())
+    return Kind(
+        1 - missed / spread if spread > 0 else float("nan"),
+        _cosine(mine, truth),
+        _cosine(mine - mean, truth - mean),
+    )
+
+
+def rank_correlation(mine_ND: Array, truth_ND: Array) -> float:
+    """Spearman's correlation of the cosine similarities of all pairs; NaN where one is constant."""
+    pairs = np.triu_indices(len(truth_ND), k=1)
+    first, second = (_similarities(rows)[pairs] for rows in (mine_ND, truth_ND))
+    if first.size < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return float("nan")
+    return float(spearmanr(first, second).statistic)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _similarities(rows: Array) -> Array:
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
+    return unit @ unit.T
+
+
+def _cosine(mine: Array, truth: Array) -> float:
+    lengths = np.linalg.norm(mine, axis=-1) * np.linalg.norm(truth, axis=-1)
+    return float(((mine * truth).sum(axis=-1) / lengths.clip(1e-12)).mean())
+
+
+def _average(found: Mapping[str, Mapping[str, Kind]], ranks: Mapping[str, float]) -> dict[str, Any]:
+    means = {
+        kind: {
+            figure: float(np.mean([getattr(kinds[kind], figure) for kinds in found.values()]))
+            for figure in ("r2", "cosine", "cosine_centred")
+        }
+        for kind in ARRAY_NAMES
+    }
+    return {**means, "similarities": float(np.mean([*ranks.values()]))}

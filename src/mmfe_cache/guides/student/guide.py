@@ -1,0 +1,211 @@
+"""A student as a guide, and how it lies on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+
+from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName, Embeddings
+from mmfe_cache.errors import GuideError
+from mmfe_cache.guides.base import Precision
+from mmfe_cache.guides.lineage import check_student_view, check_teacher
+from mmfe_cache.guides.registry import GuideInfo
+from mmfe_cache.guides.scene.guide import MAX_PIXELS, ScenePictures, fold_norms, to_bytes
+from mmfe_cache.guides.student.network import Basis, StudentNetwork
+from mmfe_cache.io import write_file
+from mmfe_cache.machine import pick_device
+from mmfe_cache.samples import ImageArray
+
+FORMAT = "mmfe-student"
+"""What the file's metadata must say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Student:
+    """A trained student.
+
+    Attributes:
+        network: in evaluation mode.
+        teacher: the teacher's name.
+        fingerprint: the teacher's, flat, as its cache has it (``guide.…``).
+        views: those that it learnt at.
+        facts: how it was trained and how near it came; JSON values.
+    """
+
+    network: StudentNetwork
+    teacher: str
+    fingerprint: Mapping[str, Any]
+    views: tuple[str, ...]
+    facts: Mapping[str, Any]
+
+
+class StudentGuide(ScenePictures):
+    """Gives its teacher's embeddings as far as it learnt them; needs no teacher.
+
+    Args:
+        weights: a file of ``mmfe guide distill``.
+        device: where to run.
+
+    Attributes:
+        teacher: the teacher's name.
+        teacher_fingerprint: the teacher's, flat, as a cache has it.
+        views: those that it learnt at.
+        facts: how it was trained and how near it came.
+
+    Raises:
+        GuideError: the file is damaged or holds something else.
+    """
+
+    def __init__(self, weights: Path, *, device: torch.device) -> None:
+        student, self._digest = load_student(weights)
+        network = student.network
+        dim = int(network.get_buffer("mean_answer").shape[1])
+        self.parameter_count = network.parameter_count
+        fold_norms(network)
+        network.to(memory_format=torch.channels_last)
+        super().__init__(weights.stem, dim, network.to(device), device)
+        self._weights = weights
+        self.teacher, self.views = student.teacher, student.views
+        self.teacher_fingerprint, self.facts = student.fingerprint, student.facts
+
+    @classmethod
+    def load(
+        cls,
+        info: GuideInfo,
+        name_or_dir: str | Path,
+        *,
+        device: str,
+        precision: Precision,
+        prompt: str | None,
+    ) -> StudentGuide:
+        """Load the student in a file; see `load_guide`."""
+        return cls(Path(name_or_dir), device=pick_device(device))
+
+    def check_teacher(self, wanted: Mapping[str, Any]) -> None:
+        """Refuse to stand in for a guide that it did not learn from.
+
+        Args:
+            wanted: a guide's fingerprint, flat, as a cache has it; precision alone may differ.
+
+        Raises:
+            GuideError: names what differs.
+        """
+        check_teacher(self.name, self.teacher, self.teacher_fingerprint, wanted)
+
+    def check_view(self, view: str) -> None:
+        """Refuse a view at which it did not learn.
+
+        Raises:
+            GuideError: names those at which it did.
+        """
+        check_student_view(self.name, self.views, view)
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Everything of this guide that changes its embeddings; and whose student it is."""
+        return {
+            "guide": "student",
+            "weights": self._digest,
+            "teacher": {"name": self.teacher, "fingerprint": dict(self.teacher_fingerprint)},
+            "views": list(self.views),
+            "max_pixels": MAX_PIXELS,
+            "dtype": "float32",
+        }
+
+    def describe(self) -> Mapping[str, Any]:
+        """What a user wants to know of it."""
+        return {
+            "name": self.name,
+            "kind": "student",
+            "dim": self.dim,
+            "licence": "its own",
+            "weights": str(self._weights),
+            "sha256": self._digest,
+            "teacher": self.teacher,
+            "views": list(self.views),
+            "parameters": self.parameter_count,
+            "facts": dict(self.facts),
+            "device": str(self.device),
+        }
+
+    def _encode_batch(self, prepared: Sequence[ImageArray]) -> Embeddings:
+        parts = [self._network(pictures) for pictures in self._batches(prepared)]
+        kinds: dict[str, Tensor] = {
+            name: torch.cat([getattr(part, name) for part in parts]) for name in ARRAY_NAMES
+        }
+        return Embeddings.of(kinds)
+
+
+def save_student(student: Student, path: Path) -> str:
+    """Write a student; aside first, so that a file is there whole or not at all.
+
+    Returns:
+        The file's SHA-256, in hexadecimal.
+    """
+    state = {
+        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in student.network.state_dict().items()
+    }
+    metadata = {
+        "format": FORMAT,
+        "dim": str(student.network.get_buffer("mean_answer").shape[1]),
+        "teacher": student.teacher,
+        "fingerprint": json.dumps(dict(student.fingerprint), sort_keys=True),
+        "views": json.dumps(list(student.views)),
+        "facts": json.dumps(dict(student.facts), sort_keys=True),
+    }
+    content = to_bytes(state, metadata)
+    write_file(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def load_student(path: Path) -> tuple[Student, str]:
+    """Read a student, its norms not yet folded.
+
+    Returns:
+        The student and the file's SHA-256.
+
+    Raises:
+        GuideError: the file is missing, damaged, or holds something else.
+    """
+    try:
+        content = path.read_bytes()
+        student = _parse(content)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
+        raise GuideError(
+            "this file holds no student",
+            got=f"{path}: {' '.join(str(problem).split())[:300]}",
+            expected="a file written by `mmfe guide distill` of this version",
+            remedy="mmfe guide distill CACHE --root DIR --out FILE.safetensors",
+        ) from problem
+    return student, hashlib.sha256(content).hexdigest()
+
+
+def _parse(content: bytes) -> Student:
+    # float16 on disk is exact in float32: what is kept is what is computed with.
+    state = {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in load_tensors(content).items()
+    }
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    about: dict[str, str] = header["__metadata__"]
+    bases: dict[ArrayName, Basis] = {
+        name: Basis(state[f"mean_{name}"], state[f"axes_{name}"], 0.0) for name in ARRAY_NAMES
+    }
+    network = StudentNetwork(bases)
+    network.load_state_dict(state)
+    return Student(
+        network.eval().requires_grad_(False),
+        about["teacher"],
+        json.loads(about["fingerprint"]),
+        tuple(json.loads(about["views"])),
+        json.loads(about["facts"]),
+    )

@@ -1,0 +1,512 @@
+"""How a student learns: from the pictures and the embeddings of its teacher's cache.
+
+One command: ``mmfe guide distill CACHE --root DIR --out FILE``. Seeded; a run that was killed goes
+on from the last state that it wrote, to the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import pickle
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName, Embeddings
+from mmfe_cache.errors import CacheError, DataError, GuideError, UsageError
+from mmfe_cache.guides.scene.guide import read_scene, to_scene_size
+from mmfe_cache.guides.scene.training import one_cycle
+from mmfe_cache.guides.student.agreement import Agreement, measure_agreement
+from mmfe_cache.guides.student.guide import Student, StudentGuide, save_student
+from mmfe_cache.guides.student.network import (
+    MAX_PARAMETERS,
+    Basis,
+    StudentNetwork,
+    make_basis,
+    relations,
+)
+from mmfe_cache.images import pixel_digest
+from mmfe_cache.io import write_file
+from mmfe_cache.progress import Progress, SilentProgress
+from mmfe_cache.samples import ImageArray, Sample, SampleSet
+from mmfe_cache.seeds import generator
+from mmfe_cache.store import CacheReader
+from mmfe_cache.views import View
+
+PIXELS = 16 * 128 * 128
+"""Pixels of one batch: the larger the view, the fewer pictures, but `LEAST` at least."""
+
+LEAST = 8
+"""Pictures of one batch: the relations between them are learnt too."""
+
+BASIS_VECTORS = 2048
+"""Pictures, each at one view, whose embeddings decide the bases."""
+
+SETTLING = 64
+"""Batches over which the norms' statistics are taken at the end."""
+
+WEIGHTS: Mapping[str, float] = {"image": 1.0, "joint": 1.0, "answer": 2.0, "relations": 1.0}
+"""The share of each term in the loss; each term is 0 for the teacher and about 1 for its mean."""
+
+_AHEAD = 4
+"""Batches that are read ahead."""
+
+_KEPT_BYTES = 1 << 28
+"""Rendered views that are kept in memory instead of being read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What decides a student, beside its teacher's cache.
+
+    Attributes:
+        steps: optimiser steps.
+        seed: of the initial weights and the batches.
+        hold_out: share of the photographs set aside to measure on.
+        variance: share of the variance that each basis must hold.
+        max_rank: axes of a basis at most, whatever they hold.
+        init: whether the network begins with the eyes of the shipped ``scene`` or at random.
+        learning_rate: the peak of a one-cycle schedule (AdamW).
+    """
+
+    steps: int = 3000
+    seed: int = 0
+    hold_out: float = 0.1
+    variance: float = 0.99
+    max_rank: int = 256
+    init: Literal["scene", "random"] = "scene"
+    learning_rate: float = 2e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Distillation:
+    """What a run did.
+
+    Attributes:
+        sha256: of the file.
+        facts: as in the file.
+        agreement: on the photographs set aside; None where there are none.
+        seconds: wall time of this call.
+        resumed: the step that an earlier call had reached.
+    """
+
+    sha256: str
+    facts: Mapping[str, Any]
+    agreement: Agreement | None
+    seconds: float
+    resumed: int
+
+
+def state_path(out: Path) -> Path:
+    """Where an unfinished run keeps its state."""
+    return out.with_name(f"{out.name}.state")
+
+
+def distill(
+    cache: CacheReader,
+    samples: SampleSet,
+    out: Path,
+    settings: Settings | None = None,
+    *,
+    device: torch.device | None = None,
+    workers: int = 2,
+    save_every: float = 60.0,
+    progress: Progress | None = None,
+) -> Distillation:
+    """Train a student on a teacher's cache, at all its finished views.
+
+    Args:
+        cache: the teacher's.
+        samples: the split that it was built from.
+        out: the file to write; `state_path` beside it until the run is finished.
+        settings: None for the defaults.
+        device: where to train; None for the CPU.
+        workers: threads that read pictures; the result does not depend on it.
+        save_every: seconds between two states.
+        progress: where to report.
+
+    Raises:
+        CacheError: the cache has no finished view, or was built from other samples or pixels.
+        DataError: there are too few photographs to set some aside.
+        GuideError: the teacher sees no pictures, or is a student.
+        UsageError: the state of another run lies beside ``out``.
+    """
+    chosen, report = settings or Settings(), progress or SilentProgress()
+    started = time.perf_counter()
+    run = _Run(cache, samples, chosen, device or torch.device("cpu"), report)
+    network, optimiser, done = run.resume(state_path(out))
+    if done:
+        report.message(f"going on at step {done} of {chosen.steps}: {state_path(out)}")
+    else:
+        report.message(run.introduce(network))
+    network = run.train(network, optimiser, done, state_path(out), workers, save_every)
+    facts = run.facts(network)
+    held_out = run.held_out
+    student = Student(
+        network.cpu(), cache.guide, run.fingerprint, tuple(v.name for v in run.views), facts
+    )
+    digest = save_student(student, out)
+    found = None
+    if held_out:
+        guide = StudentGuide(out, device=run.device)
+        found = measure_agreement(guide, cache, held_out, student.views, progress=report)
+        student = Student(
+            network, student.teacher, student.fingerprint, student.views,
+            {**facts, "agreement": found.to_json()},
+        )  # fmt: skip
+        digest = save_student(student, out)
+    state_path(out).unlink(missing_ok=True)
+    return Distillation(digest, student.facts, found, time.perf_counter() - started, done)
+
+
+class _Run:
+    """One distillation: its samples, its settings, and what it draws from them."""
+
+    def __init__(
+        self,
+        cache: CacheReader,
+        samples: SampleSet,
+        settings: Settings,
+        device: torch.device,
+        report: Progress,
+    ) -> None:
+        self.cache, self.settings, self.device, self.report = cache, settings, device, report
+        self.fingerprint = {k: v for k, v in cache.fingerprint.items() if k.startswith("guide.")}
+        if self.fingerprint.get("guide.guide") in ("oracle", "student"):
+            raise GuideError(
+                f"the guide {cache.guide} is no teacher",
+                got={
+                    "oracle": "it reads recorded severities, which no picture holds",
+                    "student": "it is a student itself",
+                }[str(self.fingerprint["guide.guide"])],
+                expected="the cache of a guide that sees pictures",
+            )
+        self.views = tuple(View.parse(name) for name in cache.views)
+        if not self.views:
+            raise CacheError(f"{cache.path} has no finished view", remedy="mmfe cache build")
+        gone = set(cache.skipped)
+        there = [sample for sample in samples if sample.id not in gone]
+        self.learnt, self.held_out, self.scenes = split_scenes(there, settings)
+        self.places = cache.index_of([sample.id for sample in self.learnt])
+        self.shares: dict[ArrayName, float] = {}
+        self._digests = cache.pixel_digests
+        self._kept: dict[tuple[int, str], ImageArray] = {}
+        self._bytes = 0
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a state must agree in to be gone on with."""
+        return {
+            "cache": self.cache.metadata.id,
+            "views": [view.name for view in self.views],
+            "steps": self.settings.steps,
+            "seed": self.settings.seed,
+            "hold_out": self.settings.hold_out,
+            "variance": self.settings.variance,
+            "max_rank": self.settings.max_rank,
+            "init": self.settings.init,
+            "learning_rate": self.settings.learning_rate,
+        }
+
+    def facts(self, network: StudentNetwork) -> dict[str, Any]:
+        """What is kept of the run in the file."""
+        return {
+            **self.identity,
+            "dataset": self.cache.dataset,
+            "split": self.cache.split,
+            "pictures": len(self.learnt),
+            "held_out_scenes": self.scenes,
+            "parameters": network.parameter_count,
+            "ranks": {n: len(network.get_buffer(f"axes_{n}")) for n in ARRAY_NAMES},
+            "shares": self.shares,
+        }
+
+    # Beginning, and beginning again
+
+    def resume(self, path: Path) -> tuple[StudentNetwork, torch.optim.Optimizer, int]:
+        """The network and its optimiser as an earlier call left them, or new ones."""
+        state = _read_state(path)
+        if state is None:
+            bases = self._bases()
+            self.shares = {name: bases[name].share for name in ARRAY_NAMES}
+            with torch.random.fork_rng(devices=()):
+                torch.manual_seed(self.settings.seed)
+                network = StudentNetwork(bases)
+            if self.settings.init == "scene":
+                mine = network.state_dict()
+                known = {k: v for k, v in read_scene()[0].items() if k in mine}
+                network.load_state_dict({**mine, **known})
+            network = self._place(network)
+            return network, self._optimiser(network), 0
+        if state["identity"] != self.identity:
+            old, new = state["identity"], self.identity
+            raise UsageError(
+                f"the state of another distillation lies at {path}",
+                got=", ".join(f"{k}: {old.get(k)}" for k in new if old.get(k) != new[k]),
+                expected=", ".join(f"{k}: {new[k]}" for k in new if old.get(k) != new[k]),
+                remedy="go on with its settings, remove it, or give another --out",
+            )
+        self.shares = state["shares"]
+        saved = state["network"]
+        bases: dict[ArrayName, Basis] = {
+            name: Basis(saved[f"mean_{name}"], saved[f"axes_{name}"], 0.0) for name in ARRAY_NAMES
+        }
+        network = StudentNetwork(bases)
+        network.load_state_dict(saved)
+        network = self._place(network)
+        optimiser = self._optimiser(network)
+        optimiser.load_state_dict(state["optimiser"])
+        return network, optimiser, int(state["step"])
+
+    def introduce(self, network: StudentNetwork) -> str:
+        """One line for people, before a long training."""
+        bases = ", ".join(
+            f"{name} {len(network.get_buffer(f'axes_{name}'))} of {self.cache.dim} axes "
+            f"({self.shares[name]:.1%} of the variance)"
+            for name in ARRAY_NAMES
+        )
+        assert network.parameter_count <= MAX_PARAMETERS
+        return (
+            f"a student of {self.cache.guide}: {network.parameter_count / 1e6:.2f} M parameters, "
+            f"{len(self.learnt)} pictures at {len(self.views)} views; {bases}"
+        )
+
+    def _place(self, network: StudentNetwork) -> StudentNetwork:
+        return network.to(self.device).to(memory_format=torch.channels_last)
+
+    def _optimiser(self, network: StudentNetwork) -> torch.optim.Optimizer:
+        rate = self.settings.learning_rate
+        return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.02)
+
+    def _bases(self) -> dict[ArrayName, Basis]:
+        """Principal axes of some of the training pictures' embeddings, all views among them."""
+        draw = generator("student-basis", self.settings.seed)
+        count = max(BASIS_VECTORS, len(self.views))
+        pairs = draw.permutation(len(self.learnt) * len(self.views))[:count]
+        parts: dict[ArrayName, list[Tensor]] = {name: [] for name in ARRAY_NAMES}
+        with self.report.task("finding the bases", len(self.views), "views") as task:
+            for number, view in enumerate(self.views):
+                mine = np.sort(pairs[pairs % len(self.views) == number] // len(self.views))
+                if len(mine):
+                    found = self._teacher(mine, view)
+                    for name, tensor in found.present().items():
+                        parts[name].append(tensor if tensor.ndim == 3 else tensor[:, None])
+                task.advance()
+        share, most = self.settings.variance, self.settings.max_rank
+        return {name: make_basis(torch.cat(rows), share, most) for name, rows in parts.items()}
+
+    # Batches
+
+    def _teacher(self, chosen: NDArray[np.int64], view: View) -> Embeddings:
+        found = self.cache.gather(self.places[chosen], view.name, tokens="all")
+        return found.to(dtype=torch.float32)
+
+    def _draw(self, step: int) -> tuple[View, NDArray[np.int64]]:
+        """The view and the pictures of a step: a function of the seed and the step alone."""
+        draw = generator("student-batch", self.settings.seed, step)
+        view = self.views[int(draw.integers(len(self.views)))]
+        side = view.resolution or 384  # native pictures are of any size
+        count = min(len(self.learnt), max(LEAST, PIXELS // side**2))
+        return view, draw.permutation(len(self.learnt))[:count]
+
+    def _render(self, place: int, view: View) -> ImageArray:
+        """One picture at one view, as the student's network takes it."""
+        key = (place, view.name)
+        if key in self._kept:
+            return self._kept[key]
+        image = self.learnt[place].degraded.read()
+        stored = self._digests[self.places[place]].tobytes().hex()
+        if pixel_digest(image) != stored:
+            raise CacheError(
+                f"{self.cache.path} was built from other pixels than these",
+                got=self.learnt[place].degraded.name,
+                expected="the set that the cache was built from",
+                remedy="give its folder: --root DIR",
+            )
+        made = to_scene_size(view.render(image))
+        if self._bytes + made.nbytes <= _KEPT_BYTES:
+            self._kept[key] = made
+            self._bytes += made.nbytes
+        return made
+
+    def batches(
+        self, first: int, last: int, workers: int
+    ) -> Iterator[tuple[list[ImageArray], Embeddings]]:
+        """Pictures and the teacher's embeddings of steps ``first`` to ``last`` − 1, read ahead."""
+        waiting: deque[tuple[View, NDArray[np.int64], list[Future[ImageArray]]]] = deque()
+        pool = ThreadPoolExecutor(max(1, workers))
+        try:
+            for step in range(first, last + _AHEAD):
+                if step < last:
+                    view, chosen = self._draw(step)
+                    read = [pool.submit(self._render, int(place), view) for place in chosen]
+                    waiting.append((view, chosen, read))
+                if waiting and (step >= last or len(waiting) > _AHEAD):
+                    view, chosen, read = waiting.popleft()
+                    yield [one.result() for one in read], self._teacher(chosen, view)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    # Training
+
+    def train(
+        self,
+        network: StudentNetwork,
+        optimiser: torch.optim.Optimizer,
+        done: int,
+        path: Path,
+        workers: int,
+        save_every: float,
+    ) -> StudentNetwork:
+        """All steps that are left; the network then is in evaluation mode."""
+        steps, saved = self.settings.steps, time.monotonic()
+        network.train()
+        recent: deque[dict[str, float]] = deque(maxlen=50)
+        with self.report.task("distilling", steps, "steps", done) as task:
+            for step, (pictures, teacher) in enumerate(
+                self.batches(done, steps, workers), start=done
+            ):
+                for group in optimiser.param_groups:
+                    group["lr"] = self.settings.learning_rate * one_cycle(step / steps)
+                terms = self._terms(network, pictures, teacher.to(self.device))
+                loss = torch.stack([WEIGHTS[name] * term for name, term in terms.items()]).sum()
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                nn.utils.clip_grad_norm_(network.parameters(), 2.0)
+                optimiser.step()
+                recent.append({name: term.item() for name, term in terms.items()})
+                task.advance()
+                if (step + 1) % 25 == 0:
+                    means = {n: float(np.mean([r[n] for r in recent])) for n in terms}
+                    task.describe(", ".join(f"{n} {value:.3f}" for n, value in means.items()))
+                if time.monotonic() - saved >= save_every and step + 1 < steps:
+                    self._save(path, network, optimiser, step + 1)
+                    saved = time.monotonic()
+        return self._settle(network, workers)
+
+    def _terms(
+        self, network: StudentNetwork, pictures: Sequence[ImageArray], teacher: Embeddings
+    ) -> dict[str, Tensor]:
+        """Share of the variance that is missed of each kind, and of the answers' relations."""
+        # The weights stay float32; products in bfloat16 nearly double the speed on a CPU.
+        with torch.autocast(self.device.type, torch.bfloat16):
+            pooled, cells = look(network, pictures, self.device)
+            found = network.embeddings(network.numbers(pooled.float(), cells.float()))
+        terms: dict[str, Tensor] = {}
+        for name in ARRAY_NAMES:
+            mine, theirs = getattr(found, name), getattr(teacher, name)
+            # Per number of the embedding; the axes hold the variance that there is to explain.
+            axes = network.get_buffer(f"axes_{name}")
+            per_token = axes.square().sum() / axes.shape[1]
+            terms[name] = (mine.float() - theirs).square().mean() / per_token.clamp_min(1e-12)
+        assert found.answer is not None
+        assert teacher.answer is not None
+        wanted, seen = relations(teacher.answer), relations(found.answer)
+        off = ~torch.eye(len(wanted), dtype=torch.bool, device=wanted.device)
+        spread = wanted[off].var(correction=0).clamp_min(1e-6)
+        terms["relations"] = (F.mse_loss(seen[off], wanted[off]) / spread).clamp_max(10.0)
+        return terms
+
+    def _settle(self, network: StudentNetwork, workers: int) -> StudentNetwork:
+        """Give the norms the average over many batches instead of the last ones'."""
+        norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain average over all that follows
+        last = min(SETTLING, max(1, self.settings.steps // 4))
+        with torch.no_grad():
+            for pictures, _ in self.batches(0, last, workers):
+                network.numbers(*look(network, pictures, self.device))
+        return network.eval()
+
+    def _save(
+        self, path: Path, network: StudentNetwork, optimiser: torch.optim.Optimizer, step: int
+    ) -> None:
+        buffer = io.BytesIO()
+        state = {
+            "identity": self.identity,
+            "shares": self.shares,
+            "step": step,
+            "network": network.state_dict(),
+            "optimiser": optimiser.state_dict(),
+        }
+        torch.save(state, buffer)
+        content = buffer.getvalue()
+        write_file(path, hashlib.blake2b(content, digest_size=16).digest() + content)
+
+
+def split_scenes(
+    samples: Sequence[Sample], settings: Settings
+) -> tuple[list[Sample], list[Sample], list[str]]:
+    """Set a share of the photographs aside, with all that was made of them.
+
+    Returns:
+        The samples to learn from, those to measure on, and the latter's scenes.
+
+    Raises:
+        DataError: nothing would be left to learn from.
+    """
+    scenes = sorted({sample.scene for sample in samples})
+    count = 0 if settings.hold_out == 0 else max(1, round(settings.hold_out * len(scenes)))
+    order = generator("student-held-out", settings.seed).permutation(len(scenes))
+    aside = {scenes[int(place)] for place in order[:count]}
+    learnt = [sample for sample in samples if sample.scene not in aside]
+    if len(learnt) < 2:
+        raise DataError(
+            "too few photographs to set some aside",
+            got=f"{len(scenes)} photographs, {len(samples)} pictures",
+            expected="two pictures to learn from at least",
+            remedy="a larger set, or --hold-out 0",
+        )
+    return learnt, [sample for sample in samples if sample.scene in aside], sorted(aside)
+
+
+def look(
+    network: StudentNetwork, pictures: Sequence[ImageArray], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """`StudentNetwork.features` of pictures of any sizes, in their order."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for place, picture in enumerate(pictures):
+        groups.setdefault(picture.shape, []).append(place)
+    parts: list[tuple[Tensor, Tensor]] = []
+    for places in groups.values():
+        batch = torch.from_numpy(np.stack([pictures[place] for place in places])).to(device)
+        parts.append(network.features(batch.permute(0, 3, 1, 2).float().div_(255)))
+    back = torch.argsort(torch.tensor([p for places in groups.values() for p in places]))
+    pooled, cells = (torch.cat(kind)[back.to(device)] for kind in zip(*parts, strict=True))
+    return pooled, cells
+
+
+def _read_state(path: Path) -> dict[str, Any] | None:
+    """An unfinished run's state; None where there is none.
+
+    Raises:
+        UsageError: it is damaged.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    digest, content = content[:16], content[16:]
+    try:
+        if hashlib.blake2b(content, digest_size=16).digest() == digest:
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, json.JSONDecodeError):
+        pass
+    raise UsageError(
+        "the state of an unfinished distillation is damaged",
+        got=path,
+        remedy="remove it; the training then begins anew",
+    )

@@ -1,0 +1,155 @@
+"""Figure 1: what two guides make of the same degraded images, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmfe_cache.errors import UsageError
+from mmfe_restore.figures.canvas import (
+    KIND_NAMES,
+    Drawing,
+    Table,
+    check_targets,
+    in_our_style,
+    new_figure,
+    save,
+    short,
+)
+from mmfe_restore.figures.embeddings import (
+    DOMINANCE,
+    Arrangement,
+    Severities,
+    arrange,
+    dominance_facts,
+)
+from mmfe_restore.figures.scatter import name_classes, scatter
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from mmfe_cache.store import CacheReader
+
+MOST_PANELS = 4
+"""Guides that fit side by side."""
+
+
+@in_our_style
+def plot_beside(
+    caches: Sequence[tuple[CacheReader, str]],
+    out: Path,
+    *,
+    severities: Severities | None = None,
+    most: int = 1100,
+    force: bool = False,
+) -> Drawing:
+    """Draw E_Answer of several guides by t-SNE, a column each (the panels of Figure 1).
+
+    Args:
+        caches: open caches of one split, and the view to read of each.
+        out: folder for embeddings.png, .svg and .csv.
+        severities: sample id to degradation to severity in [0, 1]: also colour by what dominates,
+            and say how many mixtures lie nearest to it.
+        most: samples to draw, the same number of every class; all guides get the same ones.
+        force: write over figures that are there.
+
+    Returns:
+        The files; and as ``panels`` what `plot_embeddings` says of each guide.
+
+    Raises:
+        CacheError: a view is not there.
+        UsageError: the figure exists, the caches are of different samples, there are too many, or
+            there is only one class.
+        MmfeError: matplotlib or scikit-learn is not installed.
+    """
+    first = caches[0][0]
+    for cache, _ in caches[1:]:
+        if (cache.dataset, cache.split, cache.ids) != (first.dataset, first.split, first.ids):
+            raise UsageError(
+                "guides are compared on the same samples",
+                got=f"{first.path} of {first.dataset}/{first.split} ({len(first)} samples), "
+                f"{cache.path} of {cache.dataset}/{cache.split} ({len(cache)})",
+                expected="caches of one split of one set",
+            )
+        if cache.skipped != first.skipped:
+            raise UsageError(
+                "guides are compared on the same samples, and one of these caches left some out",
+                got=f"{len(first.skipped)} and {len(cache.skipped)} skipped",
+                remedy="mmfe cache repair PATH",
+            )
+    if len(caches) > MOST_PANELS:
+        raise UsageError(
+            "too many caches for one figure", got=len(caches), expected=f"up to {MOST_PANELS}"
+        )
+    check_targets(out, ["embeddings"], force=force)
+    shown: list[Arrangement] = []
+    panels: list[dict[str, Any]] = []
+    for cache, view in caches:
+        one = arrange(cache, view, severities=severities, most=most)
+        facts: dict[str, Any] = {"guide": cache.guide, "view": view, "samples": len(one.names)}
+        facts["variance"] = one.variance
+        if severities is not None:
+            facts |= dominance_facts(one.answers, one.names, one.labels, severities)
+        shown.append(one)
+        panels.append(facts)
+    return Drawing(
+        save(_draw(shown, panels), _table(shown, panels), out, "embeddings"), {"panels": panels}
+    )
+
+
+def claim(facts: dict[str, Any]) -> str:
+    """The number behind Figure 1's claim, or the variance where severities are not known."""
+    if facts.get("nearest") is None:
+        return f"two components: {facts['variance']:.0%} of the variance"
+    return (
+        f"{facts['nearest']:.0%} of mixtures nearest to what dominates\n"
+        f"(cosine {facts['nearest_cosine']:.0%}, composition alone "
+        f"{facts['composition_alone']:.0%}, chance 25%)"
+    )
+
+
+def _draw(shown: Sequence[Arrangement], panels: Sequence[dict[str, Any]]) -> Figure:
+    dominated = shown[0].dominant is not None
+    rows = 2 if dominated else 1
+    figure = new_figure(3.0 * rows + 1.0)
+    axes = figure.subplots(rows, len(shown), squeeze=False)
+    for column, (one, facts) in enumerate(zip(shown, panels, strict=True)):
+        scatter(axes[0, column], one.near, one.labels)
+        letter = "abcd"[column]
+        axes[0, column].set_title(
+            f"({letter}) {facts['guide']}, {facts['view']}\n{claim(facts)}", loc="left", fontsize=7
+        )
+        if one.dominant is not None:
+            scatter(axes[1, column], one.near, one.dominant)
+    axes[0, 0].set_ylabel("by composition")
+    legends = [(axes[0, 0], short)]
+    if dominated:
+        axes[1, 0].set_ylabel(f"by dominant severity ({DOMINANCE} times the next)")
+        legends.append((axes[1, 0], lambda label: KIND_NAMES.get(label, "none")))
+    handles: list[Any] = []
+    names: list[str] = []
+    for place, say in legends:
+        found, labels = place.get_legend_handles_labels()
+        handles += found
+        names += [say(label) for label in labels]
+    figure.legend(handles, names, loc="outside lower center", ncols=6, fontsize=6.5)
+    figure.suptitle(f"E_Answer by t-SNE, {len(shown[0].names)} samples", x=0.01, ha="left")
+    for column, one in enumerate(shown):
+        name_classes(axes[0, column], one.near, one.labels)
+    return figure
+
+
+def _table(shown: Sequence[Arrangement], panels: Sequence[dict[str, Any]]) -> Table:
+    rows: list[tuple[Any, ...]] = []
+    for one, facts in zip(shown, panels, strict=True):
+        strongest = one.dominant or [""] * len(one.names)
+        places = np.concatenate([one.components, one.near], axis=1).tolist()
+        rows += [
+            (facts["guide"], *row, *place)
+            for *row, place in zip(one.names, one.labels, strongest, places, strict=True)
+        ]
+    columns = ("guide", "id", "label", "dominant", "pc1", "pc2", "tsne1", "tsne2")
+    return Table(columns, tuple(rows))
