@@ -106,6 +106,11 @@ def command(
     Reads embeddings from a cache and never runs a guide. Under torchrun every process takes a
     share of the images.
     """
+    from mmfe_restore.model.folders import model_folder, newest_checkpoint
+
+    # That there is no such network is said before torch is imported, which takes seconds.
+    _ = newest_checkpoint() if checkpoint is None else model_folder(checkpoint)
+
     from mmfe_cache.datasets import load_dataset
     from mmfe_cache.machine import pick_device
     from mmfe_cache.views import View

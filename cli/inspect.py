@@ -37,13 +37,17 @@ def command(
     """
     from mmfe_cache.datasets.photographs import find_photographs
     from mmfe_cache.errors import MmfeError, UsageError
-    from mmfe_cache.guides import load_guide
-    from mmfe_cache.guides.scene import SceneGuide
+    from mmfe_cache.guides import find_guide, load_guide
     from mmfe_cache.images import read_rgb8
     from mmfe_cache.views import View
 
+    # What is wrong with the arguments is said before torch is imported, which takes seconds.
     look = View.parse(view)
     found = find_photographs(photos)
+    find_guide(guide)
+
+    from mmfe_cache.guides.scene import SceneGuide
+
     loaded = load_guide(guide, device=device)
     if not isinstance(loaded, SceneGuide):
         raise UsageError(

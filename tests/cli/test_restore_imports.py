@@ -48,15 +48,24 @@ def test_restoring_a_photograph_imports_nothing_that_it_does_not_use(folder: Pat
 @pytest.mark.parametrize(
     ("arguments", "expected", "words"),
     [
-        (("nowhere.png",), 1, "nowhere.png does not exist"),
-        (("in.png", "--checkpoint", "./nowhere"), 2, "no checkpoint at nowhere"),
-        (("in.png", "--tile", "7"), 2, "--tile"),
+        (("restore", "nowhere.png", "-o", "o"), 1, "nowhere.png does not exist"),
+        (
+            ("restore", "in.png", "-o", "o", "--checkpoint", "./nowhere"),
+            2,
+            "no checkpoint at nowhere",
+        ),
+        (("restore", "in.png", "-o", "o", "--tile", "7"), 2, "--tile"),
+        (("inspect", "nowhere.png"), 1, "nowhere.png does not exist"),
+        (("inspect", "in.png", "--guide", "nobody"), 2, "unknown guide"),
+        (("export", "./nowhere", "-o", "o.onnx"), 2, "no checkpoint at nowhere"),
+        (("eval", "--checkpoint", "./nowhere"), 2, "no checkpoint at nowhere"),
+        (("eval",), 2, "no finished run"),
     ],
 )
 def test_a_wrong_path_is_said_without_torch(
     folder: Path, arguments: tuple[str, ...], expected: int, words: str
 ) -> None:
-    code, names, said = modules_after(folder, "restore", *arguments, "-o", "o")
+    code, names, said = modules_after(folder, *arguments)
     assert code == expected
     assert words in said
     assert "torch" not in names
