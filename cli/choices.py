@@ -31,9 +31,17 @@ Figure = Literal[
     "ssim_uniform",
     "ssim_gaussian",
     "lpips",
+    "niqe",
+    "brisque",
+    "musiq",
+    "clipiqa",
     "input_psnr",
     "input_ssim_uniform",
     "input_ssim_gaussian",
     "input_lpips",
+    "input_niqe",
+    "input_brisque",
+    "input_musiq",
+    "input_clipiqa",
 ]
 """``ssim`` is the one whose window the protocol publishes."""
