@@ -5,73 +5,19 @@
     model = spandrel.ModelLoader().load_from_file("mmfe-small.safetensors")
     restored = model(image)  # (1, 3, H, W) in [0, 1]
 
-Needs spandrel, which mmfe does not install.
+Needs spandrel, the extra `spandrel`.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from mmfe_cache.errors import UsageError
 from mmfe_restore.export.guided import CONFIG, GuidedRestorer, read_guided
 
-try:
-    from spandrel import (
-        MAIN_REGISTRY,
-        Architecture,
-        ArchRegistry,
-        ArchSupport,
-        ImageModelDescriptor,
-        ModelTiling,
-        SizeRequirements,
-    )
-except ImportError:
-    raise UsageError("spandrel is not installed", remedy="pip install 'spandrel>=0.4'") from None
-
 if TYPE_CHECKING:
-    from spandrel import StateDict
-
-
-class MmfeArch(Architecture[GuidedRestorer]):
-    """A restorer that brings its guide along: image in, image out.
-
-    Any size is taken: the network pads by itself, and the guide must not see such padding. Large
-    images are restored exactly, in strips, so they are not to be cut into tiles: attention and the
-    guide need the whole image.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(id="MMFE", name="MMFE-IR", detect=lambda state: CONFIG in state)
-
-    def load(self, state_dict: StateDict) -> ImageModelDescriptor[GuidedRestorer]:
-        """Load a state dict of `mmfe_restore.export.guided`.
-
-        Raises:
-            ModelError: it is damaged or of another version.
-        """
-        model = read_guided(state_dict)
-        config = model.restorer.config
-        tags = [f"{config.width}dim", "guided by scene" if model.scene else "without a guide"]
-        return ImageModelDescriptor(
-            model,
-            model.state_dict(),  # which spandrel loads once more; the file's also holds a text
-            architecture=self,
-            purpose="Restoration",
-            tags=tags,
-            supports_half=False,  # the guide looks in float32, as in training
-            supports_bfloat16=False,
-            scale=1,
-            input_channels=3,
-            output_channels=3,
-            size_requirements=SizeRequirements(),
-            tiling=ModelTiling.INTERNAL,
-        )
-
-
-MMFE_REGISTRY = ArchRegistry()
-"""mmfe's architecture alone, for a ModelLoader of one's own."""
-
-MMFE_REGISTRY.add(ArchSupport.from_architecture(MmfeArch()))
+    from spandrel import Architecture, ArchRegistry, StateDict
 
 
 def install(*, ignore_duplicates: bool = False) -> list[Any]:
@@ -82,5 +28,71 @@ def install(*, ignore_duplicates: bool = False) -> list[Any]:
 
     Returns:
         What was added.
+
+    Raises:
+        UsageError: spandrel is not installed.
     """
-    return MAIN_REGISTRY.add(*MMFE_REGISTRY, ignore_duplicates=ignore_duplicates)
+    return _spandrel().MAIN_REGISTRY.add(*registry(), ignore_duplicates=ignore_duplicates)
+
+
+@cache
+def registry() -> ArchRegistry:
+    """The architecture of mmfe alone, for a ModelLoader of one's own.
+
+    Raises:
+        UsageError: spandrel is not installed.
+    """
+    spandrel = _spandrel()
+    own = spandrel.ArchRegistry()
+    own.add(spandrel.ArchSupport.from_architecture(_architecture()))
+    return own
+
+
+def _spandrel() -> Any:
+    try:
+        import spandrel
+    except ImportError:
+        raise UsageError(
+            "spandrel is not installed", remedy="pip install 'mmfe[spandrel]'"
+        ) from None
+    return spandrel
+
+
+def _architecture() -> Architecture[GuidedRestorer]:
+    from spandrel import Architecture, ImageModelDescriptor, ModelTiling, SizeRequirements
+
+    class MmfeArch(Architecture[GuidedRestorer]):
+        """A restorer that brings its guide along: image in, image out.
+
+        Any size is taken: the network pads by itself, and the guide must not see such padding.
+        Large images are restored exactly, in strips, so they are not to be cut into tiles:
+        attention and the guide need the whole image.
+        """
+
+        def __init__(self) -> None:
+            super().__init__(id="MMFE", name="MMFE-IR", detect=lambda state: CONFIG in state)
+
+        def load(self, state_dict: StateDict) -> ImageModelDescriptor[GuidedRestorer]:
+            """Load a state dict of `mmfe_restore.export.guided`.
+
+            Raises:
+                ModelError: it is damaged or of another version.
+            """
+            model = read_guided(state_dict)
+            width = model.restorer.config.width
+            return ImageModelDescriptor(
+                model,
+                model.state_dict(),  # spandrel loads it once more; the file's also holds a text
+                architecture=self,
+                purpose="Restoration",
+                tags=[f"{width}dim", "guided by scene" if model.scene else "without a guide"],
+                supports_half=False,  # the guide looks in float32, as in training
+                supports_bfloat16=False,
+                scale=1,
+                input_channels=3,
+                output_channels=3,
+                size_requirements=SizeRequirements(),
+                tiling=ModelTiling.INTERNAL,
+            )
+
+    return MmfeArch()

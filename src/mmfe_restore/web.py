@@ -225,7 +225,10 @@ def build_page(studio: Studio) -> Any:
         except MmfeError as problem:
             line = " · ".join(part.strip() for part in str(problem).splitlines())
             raise gr.Error(line.replace(upload, Path(upload).name), print_exception=False) from None
-        said = "" if not shown.notes else "\n".join(f"- {note}" for note in shown.notes)
+        lines = list(shown.notes)
+        if shown.seen is not None and not any(shown.seen.values()):
+            lines.append("The guide sees none of these in it, so little is changed.")
+        said = "\n".join(f"- {line}" for line in lines)
         return (
             gr.ImageSlider(value=(shown.before, shown.after), visible=True),
             gr.Label(value=shown.seen, visible=shown.seen is not None),

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mmfe_cache.errors import ModelError
+from mmfe_cache.errors import ModelError, UsageError
 from mmfe_restore import Restorer
 from mmfe_restore.export import export_model
 from mmfe_restore.export.guided import CONFIG, read_guided
@@ -49,7 +49,7 @@ def expected(small: Restorer) -> np.ndarray:
 
 def test_spandrel_reads_the_file(small_file, expected):
     spandrel = pytest.importorskip("spandrel")
-    from mmfe_restore.spandrel import MMFE_REGISTRY, install
+    from mmfe_restore.spandrel import install, registry
 
     with pytest.raises(spandrel.UnsupportedModelError):
         spandrel.ModelLoader().load_from_file(small_file)
@@ -68,7 +68,16 @@ def test_spandrel_reads_the_file(small_file, expected):
     image = torch.from_numpy(picture(37, 53)).permute(2, 0, 1)[None] / 255
     found = model(image)[0].permute(1, 2, 0).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert "MMFE" in MMFE_REGISTRY
+    assert "MMFE" in registry()
+
+
+def test_without_spandrel_the_line_that_installs_it_is_said(monkeypatch):
+    from mmfe_restore.spandrel import install
+
+    monkeypatch.setitem(sys.modules, "spandrel", None)
+    with pytest.raises(UsageError, match="not installed") as said:
+        install()
+    assert "mmfe[spandrel]" in str(said.value)
 
 
 def before_installing(spandrel: ModuleType) -> object:
