@@ -91,7 +91,10 @@ def _time(run: Run) -> float:
     return time.perf_counter() - started
 
 
-def _worker(which: str, size: Size, device: str, precision: str, repeats: int) -> dict[str, Any]:
+def measure_restoring(
+    which: str, size: Size, device: str, precision: str, repeats: int
+) -> dict[str, Any]:
+    """Restore one image of ``size`` several times in this process; ``which`` as for the command."""
     dtype = torch.float32 if precision == "32" else torch.bfloat16
     run, gflop = (_ours if which == "ours" else _reference)(size, device, dtype)
     _touch_small(which, device, dtype)
@@ -154,7 +157,7 @@ def main() -> None:
     arguments = parser.parse_args()
     precisions: list[str] = arguments.precision or ["32", "bf16"]
     if arguments.worker:
-        found = _worker(
+        found = measure_restoring(
             arguments.worker,
             arguments.size,
             arguments.device,

@@ -1,6 +1,6 @@
 """A training step of the full model beside an independent Restormer's.
 
-    python -m benchmarks.train_step [--size 128] [--batch 64] [--compile] [--json]
+    python -m benchmarks.train_step [--size 128] [--batch 64] [--compile] [--memory 0.5] [--json]
 
 Forward, L1 loss, backward and Adam, under the same autocast (bf16 on CUDA, float32 on a CPU) for
 both; the reference runs eagerly in NCHW as its users run it. Memory is the peak beyond weights and
@@ -22,39 +22,70 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.peak_memory import PeakMemory
+from mmfe_cache.embeddings import Embeddings
+from mmfe_restore import Restorer, load_recipe
+from mmfe_restore.recipes.schema import ModelConfig
 
 
 class _Guided(nn.Module):
     """Ours with random embeddings, so that both networks are called alike."""
 
-    def __init__(self, compiled: bool) -> None:
+    def __init__(
+        self, config: ModelConfig, activation_memory: float | None, backend: str = "inductor"
+    ) -> None:
         super().__init__()
-        from mmfe_restore import Restorer, load_recipe
-
-        recipe = load_recipe("cdd11")
-        self.restorer = Restorer.from_recipe(recipe)
-        if compiled:
-            self.restorer.compile_core()
-        self.register_buffer("tokens", torch.randn(1, 16, recipe.model.guidance_dim))
+        self.restorer = Restorer(config)
+        if activation_memory is not None:
+            self.restorer.compile_core(activation_memory, backend=backend)
+        self.register_buffer("tokens", torch.randn(1, 16, config.guidance_dim))
 
     def forward(self, image: Tensor) -> Tensor:
-        from mmfe_cache.embeddings import Embeddings
-
         tokens = self.tokens.expand(len(image), -1, -1)
         return self.restorer(image, Embeddings(tokens, tokens, tokens[:, 0]))
 
 
-def _worker(arguments: argparse.Namespace) -> dict[str, Any]:
-    device = arguments.device
-    if arguments.worker == "ours":
-        network: nn.Module = _Guided(arguments.compile)
+def measure_step(
+    which: str,
+    *,
+    device: str,
+    size: int,
+    batch: int,
+    repeats: int,
+    activation_memory: float | None = None,
+    config: ModelConfig | None = None,
+    backend: str = "inductor",
+) -> dict[str, float]:
+    """Time training steps in this process.
+
+    Args:
+        which: ``"ours"`` or ``"reference"``.
+        device: ``"cpu"`` or ``"cuda"``.
+        size: side of the crops.
+        batch: crops in a step.
+        repeats: steps that are timed, after a first one.
+        activation_memory: compile ours, keeping this share of its activations; None is eager.
+        config: of ours, and the reference's widths; None for the full one.
+        backend: of `torch.compile`.
+
+    Returns:
+        ``images_per_s``, ``first_s`` (compilation included) and ``peak_mb``.
+    """
+    full = load_recipe("cdd11").model if config is None else config
+    if which == "ours":
+        network: nn.Module = _Guided(full, activation_memory, backend)
     else:
         from spandrel_extra_arches.architectures.Restormer.__arch.restormer_arch import Restormer
 
-        network = Restormer()
+        network = Restormer(
+            dim=full.width,
+            num_blocks=list(full.num_blocks),
+            num_refinement_blocks=full.num_refinement_blocks,
+            heads=list(full.num_heads),
+            ffn_expansion_factor=full.expansion,
+        )
     network = network.to(device).train()
     adam = torch.optim.Adam(network.parameters(), lr=2e-4)
-    clean = torch.rand(arguments.batch, 3, arguments.size, arguments.size, device=device)
+    clean = torch.rand(batch, 3, size, size, device=device)
 
     def step() -> float:
         started = time.perf_counter()
@@ -69,9 +100,9 @@ def _worker(arguments: argparse.Namespace) -> dict[str, Any]:
 
     memory = PeakMemory(device)
     first = step()
-    times = [step() for _ in range(arguments.repeats)]
+    times = [step() for _ in range(repeats)]
     return {
-        "images_per_s": arguments.batch / min(times),
+        "images_per_s": batch / min(times),
         "first_s": first,
         "peak_mb": memory.megabytes(),
     }
@@ -79,9 +110,9 @@ def _worker(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _measure(which: str, arguments: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.train_step", "--worker", which]
-    for name in ("size", "batch", "repeats", "device"):
+    for name in ("size", "batch", "repeats", "device", "memory"):
         command += [f"--{name}", str(getattr(arguments, name))]
-    command += ["--compile"] if arguments.compile else []
+    command += ["--compile" if arguments.compile else "--no-compile"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -95,11 +126,20 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5 if cuda else 2)
     parser.add_argument("--device", default="cuda" if cuda else "cpu")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=cuda)
+    parser.add_argument("--memory", type=float, default=0.5, help="train.activation_memory")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        print(json.dumps(_worker(arguments)))
+        found = measure_step(
+            arguments.worker,
+            device=arguments.device,
+            size=arguments.size,
+            batch=arguments.batch,
+            repeats=arguments.repeats,
+            activation_memory=arguments.memory if arguments.compile else None,
+        )
+        print(json.dumps(found))
         return
     ours, theirs = _measure("ours", arguments), _measure("reference", arguments)
     row = {

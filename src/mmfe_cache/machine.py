@@ -45,6 +45,10 @@ def pick_device(name: str | torch.device = "auto", *, for_training: bool = False
             raise _no_device(name, "it restores, but does not train")
         if chosen.type not in ("cpu", "cuda", "mps"):
             raise _no_device(name, "another kind of device")
+        count = torch.cuda.device_count()
+        if chosen.type == "cuda" and count and (chosen.index or 0) >= count:
+            cards = "one card, cuda:0" if count == 1 else f"{count} cards"
+            raise _no_device(name, f"this machine has {cards}")
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as problem:
         # An index that is not there, a driver that is too old, a build of torch without CUDA.
@@ -57,11 +61,45 @@ def _no_device(name: str | torch.device, problem: str) -> UsageError:
 
     there = [f"cuda:{n}" for n in range(torch.cuda.device_count())]
     there += ["mps"] if torch.backends.mps.is_available() else []
+    remedy = "--device auto takes the GPU where there is one, and the CPU where there is none"
+    if "driver" in problem and "old" in problem:
+        remedy = (
+            f"update NVIDIA's driver to one for CUDA {torch.version.cuda}, or install PyTorch for "
+            "an older CUDA (make install TORCH_INDEX=...); --device cpu works meanwhile"
+        )
     return UsageError(
         "this device cannot be used here",
         got=f"{str(name)!r} ({problem})",
         expected=" or ".join(["auto", "cpu", *there]),
-        remedy="--device auto takes the GPU where there is one, and the CPU where there is none",
+        remedy=remedy,
+    )
+
+
+def require_bf16(device: torch.device | str, remedy: str) -> None:
+    """Refuse a GPU that has no arithmetic in bfloat16: those before Ampere (2020).
+
+    PyTorch would emulate it, slower than float32.
+
+    Args:
+        device: a CUDA device; anything else passes.
+        remedy: what to ask for instead.
+
+    Raises:
+        UsageError: it has none.
+    """
+    import torch
+
+    chosen = torch.device(device)
+    if chosen.type != "cuda":
+        return
+    major, minor = torch.cuda.get_device_capability(chosen)
+    if major >= 8:
+        return
+    raise UsageError(
+        "this GPU does not compute in bfloat16",
+        got=f"{torch.cuda.get_device_name(chosen)}, compute capability {major}.{minor}",
+        expected="compute capability 8.0 or more",
+        remedy=remedy,
     )
 
 

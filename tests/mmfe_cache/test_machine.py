@@ -14,6 +14,7 @@ from mmfe_cache.machine import (
     float32_products,
     is_out_of_memory,
     pick_device,
+    require_bf16,
     time_network,
 )
 
@@ -94,6 +95,38 @@ def test_tf32_is_as_wanted_inside_the_block_and_as_before_after_it(wanted):
             raise ValueError
         assert tf32() == (wanted, wanted)
     assert tf32() == before
+
+
+def test_a_card_that_is_not_there_is_told_beside_those_that_are(monkeypatch):
+    for count, there in ((1, "one card, cuda:0"), (2, "2 cards")):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        with pytest.raises(UsageError, match=there) as caught:
+            pick_device("cuda:7")
+        assert caught.value.exit_code == 2
+        assert "auto or cpu or cuda:0" in str(caught.value)
+
+
+def test_a_driver_that_is_too_old_is_to_be_renewed(monkeypatch):
+    def touch(*_, **__):
+        raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040).\n")
+
+    monkeypatch.setattr(torch, "empty", touch)
+    with pytest.raises(UsageError, match="found version 11040") as caught:
+        pick_device("cuda")
+    assert "update NVIDIA's driver" in str(caught.value)
+
+
+def test_bfloat16_is_refused_where_a_gpu_would_emulate_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some card")
+    for major in (7, 9):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, m=major: (m, 0))
+        require_bf16("cpu", "")
+        if major == 9:
+            require_bf16("cuda:0", "")
+            continue
+        with pytest.raises(UsageError, match="take float32") as caught:
+            require_bf16("cuda:0", "take float32")
+        assert "Some card, compute capability 7.0" in str(caught.value)
 
 
 @pytest.fixture(autouse=True)

@@ -26,6 +26,8 @@ class Steps(Callback):
             STEPS[-1].update(self.seen.now())
         STEPS.append({"side": batch.degraded.shape[-1], "device": str(batch.degraded.device)})
         STEPS[-1]["tf32"] = torch.backends.cudnn.allow_tf32
+        STEPS[-1]["fused"] = trainer.optimizers[0].defaults["fused"]
+        STEPS[-1]["benchmark"] = torch.backends.cudnn.benchmark
         self.seen = Watched().__enter__()
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import GuideError, UsageError
-from mmfe_cache.machine import float32_products, pick_device
+from mmfe_cache.machine import float32_products, pick_device, require_bf16
 from mmfe_cache.samples import ImageArray, Sample
 from mmfe_cache.seeds import generator
 
@@ -163,7 +163,9 @@ def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
         UsageError: there is no such precision, or the device has none such.
     """
     if precision == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        precision = "bfloat16" if device.type == "cuda" else "float32"
+    if precision == "bfloat16":
+        require_bf16(device, "--precision float32, or float16 where the guide's values allow it")
     if precision not in _DTYPES:
         raise UsageError(
             "unknown precision", got=repr(precision), expected=f"auto, {', '.join(_DTYPES)}"

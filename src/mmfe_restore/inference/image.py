@@ -15,7 +15,7 @@ from torch import Tensor
 from mmfe_cache.errors import DataError, GuideError, ModelError, UsageError
 from mmfe_cache.guides.fingerprints import differing_guide, only_precision
 from mmfe_cache.guides.lineage import stands_in
-from mmfe_cache.machine import float32_products
+from mmfe_cache.machine import float32_products, require_bf16
 from mmfe_cache.parsing import flatten
 from mmfe_cache.precisions import Precision, short_name
 from mmfe_cache.views import View
@@ -267,6 +267,8 @@ def restore_image(
     bits = short_name(precision)
     if bits == "auto":
         bits = "bf16" if device.type == "cuda" else "32"
+    if bits == "bf16":
+        require_bf16(device, "--precision 32 or 16")
     halved = {"bf16": torch.bfloat16, "16": torch.float16}.get(bits)
     with (
         torch.inference_mode(),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from mmfe_restore.model.checks import check_config
+from mmfe_restore.model.compiled import compile_parts
 from mmfe_restore.model.mgfb import MGFB
 from mmfe_restore.model.mofe import MoFE, bands_at, num_bands
 from mmfe_restore.model.restormer import (
@@ -17,7 +20,15 @@ from mmfe_restore.model.restormer import (
     to_nchw,
     to_nhwc,
 )
-from mmfe_restore.model.runners import CountedWork, Map, Meter, Runner, Watch, WholeMaps
+from mmfe_restore.model.runners import (
+    Compiled,
+    CountedWork,
+    Map,
+    Meter,
+    Runner,
+    Watch,
+    WholeMaps,
+)
 from mmfe_restore.model.streaming import StreamedLevel1, channels_passed
 from mmfe_restore.model.strips import Strips
 from mmfe_restore.recipes.schema import ModelConfig
@@ -80,6 +91,7 @@ class Network(nn.Module):
         self.strip_bytes: int | None = None
         self.whole_bytes: int | None = None
         self.stream_bytes = STREAM_FROM
+        self._compiled: Compiled = {}
         widths = [config.width * 2**level for level in range(4)]
 
         def stage(channels: int, level: int, count: int) -> nn.Sequential:
@@ -322,9 +334,22 @@ class Network(nn.Module):
             counted.meter.add(height, width, passed)
         return counted.meter.done
 
+    def compile_core(self, activation_memory: float = 1.0, **options: Any) -> None:
+        """Compile the blocks, for training; see `compile_parts` for the arguments.
+
+        Without gradients they run as before. Copies and pickles are not compiled.
+        """
+        self._compiled = compile_parts(activation_memory, **options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the compiled functions behind: they belong to this object, not to its copies."""
+        return {**self.__dict__, "_compiled": {}}
+
     def _runner(self, image: Tensor) -> Runner[Tensor]:
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or image.is_meta:
-            return WholeMaps(self.activation_checkpointing and self.training)
+            tracing = torch.compiler.is_compiling() or image.is_meta
+            compiled = {} if tracing else self._compiled
+            return WholeMaps(self.activation_checkpointing and self.training, compiled)
         on_cpu = image.device.type == "cpu"
         whole = self.whole_bytes if self.whole_bytes is not None else 0 if on_cpu else WHOLE_MAPS
         if self._whole_map_bytes(image) <= whole:

@@ -155,10 +155,8 @@ def gdfn_part(ffn: GDFN, norm: LayerNorm, like: Tensor) -> Part:
         norm: before it.
         like: gives the type to compute in.
     """
-    # Zero channels change nothing; `hidden_channels` says why they are there.
-    matrix = torch.cat([padded(w) for w in ffn.project_in.weight.flatten(1).chunk(2)])
-    kernel = cast(torch.cat([padded(w) for w in ffn.dwconv.weight.chunk(2)]), like)
-    output = cast(padded(ffn.project_out.weight.flatten(1).t()).t().contiguous(), like)
+    matrix, kernel, output = ffn.aligned()
+    kernel, output = cast(kernel, like), cast(output, like)
 
     def use(rows: Tensor, convolved: Tensor) -> None:
         gate, value = convolved.chunk(2, dim=-1)
@@ -270,12 +268,6 @@ def reading(x: Tensor, project: Projection) -> Fill:
 def cast(tensor: Tensor, like: Tensor) -> Tensor:
     """``tensor`` in the type of ``like``."""
     return tensor.to(like.dtype)
-
-
-def padded(weight: Tensor) -> Tensor:
-    """``weight`` with zeros appended along the first axis, to a multiple of 16."""
-    missing = -len(weight) % 16
-    return torch.cat([weight, weight.new_zeros((missing, *weight.shape[1:]))])
 
 
 def _squares(pixels: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +40,6 @@ class Restorer(Network):
         """The recipe that this network was made or trained by, where it is known."""
         self.guide_fingerprint: dict[str, Any] | None = None
         """How the guide saw in training (a store's ``guide.*`` keys), where a run recorded it."""
-        self._compiled: Callable[..., Tensor] | None = None
         self.null_guidance = (
             NullGuidance(config.reads, config.guidance_dim)
             if config.guidance_dropout > 0 and config.reads
@@ -97,31 +95,9 @@ class Restorer(Network):
         guidance = self._guidance(image, embeddings, keep, tracing)
         height, width = image.shape[-2:]
         padded = pad_to_multiple(image, self.size_multiple)
-        restored = self._run(padded, self.bands(padded), guidance, watch)
-        return restored[..., :height, :width]
-
-    def compile_core(self, **options: Any) -> None:
-        """Compile the network between padding and cropping with `torch.compile`.
-
-        Checks, padding and the wavelet transform stay outside. Copies and pickles of the
-        restorer are not compiled.
-
-        Args:
-            options: of `torch.compile`.
-        """
-        self._compiled = torch.compile(self.restore_padded, **options)
-
-    def _run(
-        self,
-        padded: Tensor,
-        bands: tuple[Tensor, ...],
-        guidance: Embeddings,
-        watch: Watch | None,
-    ) -> Tensor:
         seen = (guidance.image, guidance.joint, guidance.answer)
-        if self._compiled is not None:
-            return self._compiled(padded, bands, *seen)
-        return self.restore_padded(padded, bands, *seen, watch)
+        restored = self.restore_padded(padded, self.bands(padded), *seen, watch)
+        return restored[..., :height, :width]
 
     def _guidance(
         self, image: Tensor, embeddings: Embeddings | None, keep: Tensor | None, tracing: bool
@@ -152,10 +128,6 @@ class Restorer(Network):
             return self.null_guidance(embeddings, keep, len(image))
         assert embeddings is not None
         return embeddings
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the compiled function behind: it belongs to this object, not to its copies."""
-        return {**self.__dict__, "_compiled": None}
 
     # Where it comes from and goes to
 

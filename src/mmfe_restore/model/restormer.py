@@ -22,6 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+ALIGNED = 16
+"""A GPU multiplies, and loads, channels in groups: hidden widths become multiples of this."""
+
 _EPS = 1e-5
 """What LayerNorm adds to the variance (Restormer)."""
 
@@ -256,8 +259,39 @@ class GDFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to (B, H, W, C)."""
+        if x.is_cuda:
+            return self.aligned_forward(x)
         gate, value = convolve(pointwise(x, self.project_in), self.dwconv).chunk(2, dim=-1)
         return pointwise(F.gelu(gate) * value, self.project_out)
+
+    def aligned_forward(self, x: Tensor) -> Tensor:
+        """The same with zero channels appended to both halves, see `aligned`.
+
+        Restormer's widths of 127, 255, 510 and 1021 channels make a GPU load two bytes at a time
+        and take its slow products.
+        """
+        matrix, kernel, output = self.aligned()
+        hidden = to_nchw(F.linear(x, matrix))
+        hidden = to_nhwc(F.conv2d(hidden, kernel, padding=1, groups=len(kernel)))
+        gate, value = hidden.chunk(2, dim=-1)
+        return F.linear(F.gelu(gate) * value, output)
+
+    def aligned(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The weights of both 1×1 convolutions and the depthwise one, for aligned hidden widths.
+
+        A zero channel stays zero through depthwise convolution, GELU and gate, and adds nothing
+        to the output; the parameters and their gradients are as without it.
+
+        Returns:
+            (2h', C), (2h', 1, 3, 3) and (C, h'), h' the next multiple of `ALIGNED`.
+        """
+        missing = -self.project_out.in_channels % ALIGNED
+        matrix, output = self.project_in.weight.flatten(1), self.project_out.weight.flatten(1)
+        both = matrix.unflatten(0, (2, -1)), self.dwconv.weight.unflatten(0, (2, -1))
+        # F.pad counts axes from the last one.
+        matrix = F.pad(both[0], (0, 0, 0, missing)).flatten(0, 1)
+        kernel = F.pad(both[1], (0, 0, 0, 0, 0, 0, 0, missing)).flatten(0, 1)
+        return matrix, kernel, F.pad(output, (0, missing))
 
 
 class TransformerBlock(nn.Module):

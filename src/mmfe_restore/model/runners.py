@@ -7,7 +7,8 @@ that it takes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol, TypeVar
 
 import torch
@@ -16,10 +17,20 @@ from torch.utils.checkpoint import checkpoint
 
 from mmfe_restore.model.mgfb import MGFB
 from mmfe_restore.model.mofe import MoFE
-from mmfe_restore.model.restormer import GDFN, Downsample, TransformerBlock, Upsample, pointwise
+from mmfe_restore.model.restormer import (
+    ALIGNED,
+    GDFN,
+    Downsample,
+    TransformerBlock,
+    Upsample,
+    pointwise,
+)
 
 Map = TypeVar("Map")
 """What a runner's parts take and give: tensors, or the names of an exported graph's values."""
+
+Compiled = Mapping[type[nn.Module], Callable[..., Tensor]]
+"""By the class of a part, a function of the part and its inputs."""
 
 
 class Runner(Protocol[Map]):
@@ -50,14 +61,16 @@ class Runner(Protocol[Map]):
 
 
 class WholeMaps:
-    """Calls the modules as they are.
+    """Calls the modules as they are, or what `compile_parts` made of them.
 
     Args:
         checkpointing: recompute each part in the backward pass instead of storing its maps.
+        compiled: by the class of a part, what runs it; a class that is missing runs eagerly.
     """
 
-    def __init__(self, checkpointing: bool = False) -> None:
+    def __init__(self, checkpointing: bool = False, compiled: Compiled | None = None) -> None:
         self._checkpointing = checkpointing
+        self._compiled: Compiled = {} if compiled is None else compiled
 
     def block(self, block: TransformerBlock, x: Tensor) -> Tensor:
         """One Transformer block."""
@@ -81,9 +94,11 @@ class WholeMaps:
         return joined if reduce is None else pointwise(joined, reduce)
 
     def _call(self, module: nn.Module, *inputs: Tensor) -> Tensor:
+        compiled = self._compiled.get(type(module))
+        run = module if compiled is None else partial(compiled, module)
         if not self._checkpointing:
-            return module(*inputs)
-        kept = checkpoint(module, *inputs, use_reentrant=False)
+            return run(*inputs)
+        kept = checkpoint(run, *inputs, use_reentrant=False)
         assert isinstance(kept, Tensor)
         return kept
 
@@ -156,10 +171,6 @@ class CountedWork:
 
 
 def hidden_channels(ffn: GDFN) -> int:
-    """The channels of the feed-forward network's widest map in strips.
-
-    Odd hidden sizes (255) halve the speed of a product, so each half has zero channels appended to
-    a multiple of 16.
-    """
+    """The channels of the feed-forward network's widest map in strips; see `GDFN.aligned`."""
     half = ffn.project_out.in_channels
-    return 2 * (half + -half % 16)
+    return 2 * (half + -half % ALIGNED)

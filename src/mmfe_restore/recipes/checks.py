@@ -154,6 +154,8 @@ def check_recipe(recipe: Recipe) -> None:
     _need("train.ema_decay", decay, decay is None or 0 < decay < 1, "(0, 1), or null")
     clip = train.gradient_clip
     _need("train.gradient_clip", clip, clip is None or clip > 0, "above 0, or null")
+    kept = train.activation_memory
+    _need("train.activation_memory", kept, 0 < kept <= 1, "(0, 1]")
     _at_least("train.num_workers", train.num_workers, -1)
     _at_least("train.checkpoint_every", train.checkpoint_every, 0)
     _at_least("train.log_every", train.log_every, 1)

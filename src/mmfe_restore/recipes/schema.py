@@ -144,7 +144,9 @@ class TrainConfig:
             a GPU rounds to 10 bits.
         accumulate: micro-batches that one global batch is split into, per process.
         activation_checkpointing: recompute activations in the backward pass to save memory.
-        compile: compile the network: ``auto`` does on CUDA.
+        activation_memory: the share of its activations that a compiled block keeps for the
+            backward pass; what it does not keep it computes again, the cheapest first.
+        compile: compile the network's blocks: ``auto`` does on CUDA.
         ema_decay: of an exponential moving average of the weights; None switches it off.
         gradient_clip: largest gradient norm; None leaves gradients alone.
         num_workers: loader processes; -1 picks by the machine.
@@ -168,6 +170,7 @@ class TrainConfig:
     precision: Precision = "auto"
     accumulate: int = 1
     activation_checkpointing: bool = False
+    activation_memory: float = 0.5
     compile: Literal["auto", "on", "off"] = "auto"
     ema_decay: float | None = None
     gradient_clip: float | None = None

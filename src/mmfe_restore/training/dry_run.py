@@ -147,7 +147,13 @@ def plan_run(
             steps=None if schedule is None else schedule.stages[index].steps,
             images=(None if schedule is None else schedule.stages[index].steps * stage.batch_size),
             dropped=None if schedule is None else schedule.stages[index].dropped,
-            memory=estimate(recipe, stage.resolution, stage.batch_size // parts, precision).total,
+            memory=estimate(
+                recipe,
+                stage.resolution,
+                stage.batch_size // parts,
+                precision,
+                compiled=machine.compiles(recipe),
+            ).total,
         )
         for index, stage in enumerate(recipe.train.stages)
     )
@@ -215,7 +221,21 @@ class StepMemory:
         return self.parameters + self.activations
 
 
-def estimate(recipe: Recipe, resolution: int, batch: int, precision: str) -> StepMemory:
+KEPT_COMPILED, KEPT_HALF = 0.9, 0.4
+"""Shares of an eager step's activations that a step with compiled blocks keeps, where
+`train.activation_memory` is 1 and 0.5, as `benchmarks/count_traffic.py` counts them."""
+
+
+def kept_share(activation_memory: float) -> float:
+    """The share that compiled blocks keep: linear between what was counted, and below."""
+    if activation_memory < 0.5:
+        return KEPT_HALF * activation_memory / 0.5
+    return KEPT_HALF + (KEPT_COMPILED - KEPT_HALF) * (activation_memory - 0.5) / 0.5
+
+
+def estimate(
+    recipe: Recipe, resolution: int, batch: int, precision: str, *, compiled: bool = False
+) -> StepMemory:
     """Trace a step on tensors without storage and add up what autograd keeps.
 
     Args:
@@ -224,9 +244,7 @@ def estimate(recipe: Recipe, resolution: int, batch: int, precision: str) -> Ste
         batch: samples of one micro-batch on one device.
         precision: Lightning's name; mixed precision halves what is kept of most activations,
             which is counted as a half of all of them.
-
-    Returns:
-        an estimate: eager kernels; `torch.compile` keeps less.
+        compiled: whether the blocks are compiled, which then keep `kept_share`.
     """
     with torch.device("meta"):
         restorer = Restorer(recipe.model)
@@ -235,6 +253,8 @@ def estimate(recipe: Recipe, resolution: int, batch: int, precision: str) -> Ste
     decay = 4 if recipe.train.ema_decay is not None else 0
     kept = _kept_bytes(restorer, recipe, resolution, batch)
     scale = {"16-mixed": 0.5, "bf16-mixed": 0.5, "64-true": 2.0}.get(precision, 1.0)
+    if compiled and not recipe.train.activation_checkpointing:
+        scale *= kept_share(recipe.train.activation_memory)
     weights = 2 * ADAM_BYTES if precision == "64-true" else ADAM_BYTES
     return StepMemory(count * (weights + decay), int(kept * scale))
 

@@ -11,7 +11,13 @@ import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
 from mmfe_cache.errors import MmfeError, UsageError
-from mmfe_cache.machine import Processes, has_gpu, is_out_of_memory, usable_cores
+from mmfe_cache.machine import (
+    Processes,
+    has_gpu,
+    is_out_of_memory,
+    require_bf16,
+    usable_cores,
+)
 from mmfe_restore.recipes.schema import Recipe
 
 if TYPE_CHECKING:
@@ -53,11 +59,14 @@ class Machine:
         )
 
     def check(self, recipe: Recipe) -> None:
-        """Refuse global batches that cannot be cut into equal parts.
+        """Refuse global batches that cannot be cut into equal parts, and bf16 on a card without.
 
         Raises:
-            UsageError: a stage's batch is no multiple of processes times accumulation.
+            UsageError: a stage's batch is no multiple of processes times accumulation, or the GPU
+                has no arithmetic of the recipe's precision.
         """
+        if self.accelerator == "cuda" and self.precision(recipe) == "bf16-mixed":
+            require_bf16("cuda", "--set train.precision=32, or 16 for half of the memory")
         parts = self.world_size * recipe.train.accumulate
         for stage in recipe.train.stages:
             if stage.batch_size % parts:
@@ -112,6 +121,8 @@ class Machine:
             "accelerator": self.accelerator,
             "devices": self.devices,
             "num_nodes": self.nodes,
+            # A stage's crops have one size: cuDNN may time its algorithms once and keep the best.
+            "benchmark": self.accelerator == "cuda",
         }
         if self.world_size > 1:
             options["strategy"] = "ddp"
@@ -123,17 +134,33 @@ class Machine:
 
 @contextmanager
 def memory_explained(recipe: Recipe, machine: Machine, task: RestorationTask) -> Generator[None]:
-    """Turn an out-of-memory error inside the block into one that says what to do.
+    """Turn an error of memory or of the compiler inside the block into one that says what to do.
 
     Raises:
-        MmfeError: the device or the machine had no memory left.
+        MmfeError: the device or the machine had no memory left, or the network's blocks could not
+            be compiled.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as problem:
-        if not is_out_of_memory(problem):
-            raise
-        raise _explain(recipe, machine, task) from None
+        if is_out_of_memory(problem):  # while compiling, too: the compiler's error quotes it
+            raise _explain(recipe, machine, task) from None
+        from torch._dynamo.exc import TorchDynamoException  # takes a second; here all is over
+
+        if isinstance(problem, TorchDynamoException):
+            raise _not_compiled(problem) from problem
+        raise
+
+
+def _not_compiled(problem: RuntimeError) -> MmfeError:
+    # The compiler's own advice (environment variables, how to file an issue) follows a blank line.
+    return MmfeError(
+        "the network's blocks could not be compiled",
+        got=" ".join(str(problem).strip().split("\n\n", 1)[0].split())[:500],
+        expected="a C compiler, and a GPU and driver that this PyTorch's Triton knows",
+        remedy="--set train.compile=off trains without compiling: slower, with the same result; "
+        "the same command then goes on from the last checkpoint",
+    )
 
 
 def _explain(recipe: Recipe, machine: Machine, task: RestorationTask) -> MmfeError:
@@ -155,6 +182,8 @@ def _explain(recipe: Recipe, machine: Machine, task: RestorationTask) -> MmfeErr
             f"--set train.accumulate={train.accumulate * smaller} "
             f"({each // smaller} crops at once, the same result)"
         )
+    if machine.compiles(recipe) and train.activation_memory > 0.5:
+        ways.append("--set train.activation_memory=0.5 (about half of the memory)")
     if not train.activation_checkpointing:
         ways.append("--set train.activation_checkpointing=true (about a third slower)")
     ways.append("more processes, or a smaller batch_size in train.stages")

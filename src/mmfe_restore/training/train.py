@@ -245,7 +245,7 @@ class _Run:
         restorer = new_restorer(self.recipe, init_from)
         restorer.activation_checkpointing = self.recipe.train.activation_checkpointing
         if self.machine.compiles(self.recipe):
-            restorer.compile_core()
+            restorer.compile_core(self.recipe.train.activation_memory)
         return RestorationTask(restorer, self.recipe, self.inputs.schedule)
 
     def _trainer(self, callbacks: list[Callback]) -> Trainer:

@@ -1,10 +1,14 @@
 """How a run finds its place: alone, under torchrun, under SLURM."""
 
-import pytest
+from types import SimpleNamespace
 
-from mmfe_cache.errors import UsageError
-from mmfe_restore.recipes import load_recipe
-from mmfe_restore.training.machine import Machine
+import pytest
+import torch
+
+from mmfe_cache.errors import MmfeError, UsageError
+from mmfe_restore.data import StagePlan
+from mmfe_restore.recipes import Stage, load_recipe
+from mmfe_restore.training.machine import Machine, memory_explained
 
 
 def machine(world=1, accelerator="cpu", devices=None):
@@ -64,6 +68,74 @@ def test_precision_and_compilation_follow_the_device():
     assert machine(accelerator="cuda").compiles(recipe)
     assert machine().compiles(load_recipe("cdd11", ["train.compile=on"]))
     assert not machine(accelerator="cuda").compiles(load_recipe("cdd11", ["train.compile=off"]))
+
+
+def card(monkeypatch, capability):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "Some card")
+
+
+def test_a_card_without_bf16_is_told_what_to_take(monkeypatch):
+    card(monkeypatch, (7, 5))
+    with pytest.raises(UsageError, match="does not compute in bfloat16") as caught:
+        machine(accelerator="cuda").check(load_recipe("cdd11"))
+    assert "Some card, compute capability 7.5" in str(caught.value)
+    assert "train.precision=32" in str(caught.value)
+    for precision in ("32", "16"):
+        machine(accelerator="cuda").check(load_recipe("cdd11", [f"train.precision={precision}"]))
+    machine().check(load_recipe("cdd11", ["train.precision=bf16"]))  # a CPU has it
+    card(monkeypatch, (8, 0))
+    machine(accelerator="cuda").check(load_recipe("cdd11"))
+
+
+def test_cudnn_times_its_algorithms_on_a_gpu_alone():
+    assert machine(accelerator="cuda").trainer_options()["benchmark"]
+    assert not machine().trainer_options()["benchmark"]
+
+
+@pytest.fixture
+def task():
+    plan = StagePlan(Stage(1, 128, 64), 0, 0, 0, 9, 0)
+    schedule = SimpleNamespace(steps=9, stage_at=lambda step: plan)
+    return SimpleNamespace(schedule=schedule, current_step=0)
+
+
+def failing_compiler(message):
+    def compiler(graph, inputs):
+        raise RuntimeError(message)
+
+    return torch.compile(lambda x: x + 1, backend=compiler)
+
+
+def test_memory_that_runs_out_while_compiling_is_told_as_such(task):
+    message = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of 23.5 GiB"
+    recipe = load_recipe("cdd11", ["train.activation_memory=1", "train.compile=on"])
+    with (
+        pytest.raises(MmfeError, match="out of memory in training") as caught,
+        memory_explained(recipe, machine(), task),
+    ):
+        failing_compiler(message)(torch.ones(2))
+    told = str(caught.value)
+    for way in ("accumulate=2", "activation_memory=0.5", "activation_checkpointing=true"):
+        assert f"train.{way}" in told
+
+
+def test_a_compiler_that_fails_is_told_with_the_way_around_it(task):
+    with (
+        pytest.raises(MmfeError, match="could not be compiled") as caught,
+        memory_explained(load_recipe("cdd11"), machine(), task),
+    ):
+        failing_compiler("Cannot find a working triton installation")(torch.ones(2))
+    assert "Cannot find a working triton installation" in str(caught.value)
+    assert "--set train.compile=off" in str(caught.value)
+
+
+def test_other_errors_stay_what_they_are(task):
+    with (
+        pytest.raises(RuntimeError, match=r"^shapes differ$"),
+        memory_explained(load_recipe("cdd11"), machine(), task),
+    ):
+        raise RuntimeError("shapes differ")
 
 
 def test_pictures_are_held_without_workers_only():

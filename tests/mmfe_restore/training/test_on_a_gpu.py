@@ -9,6 +9,7 @@ OFTEN = {"train.log_every", "train.checkpoint_every", "train.num_workers"}
 def trained(on_null_gpu, world):
     tiny = [one for one in world.tiny if one.split("=")[0] not in OFTEN]
     options = ("train.log_every=1000", "train.checkpoint_every=600", "train.num_workers=0")
+    options += ("train.gradient_clip=null",)
     sources = (world.root, world.cache)
     return on_null_gpu("train_step.py", *sources, *tiny, *options, "train.compile=off")
 
@@ -21,4 +22,5 @@ def test_no_step_waits_for_the_device_or_copies_from_pageable_memory(trained):
         assert step["waits"] == step["pageable"] == 0
         assert step["device"] == "cuda:0"
         assert not step["tf32"]
+        assert step["fused"] and step["benchmark"]
     assert trained["completed"]

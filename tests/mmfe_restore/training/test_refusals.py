@@ -18,7 +18,7 @@ from mmfe_restore.model import Restorer
 from mmfe_restore.recipes import load_recipe
 from mmfe_restore.training import inputs as training_inputs
 from mmfe_restore.training import plan_run, train
-from mmfe_restore.training.dry_run import estimate
+from mmfe_restore.training.dry_run import KEPT_COMPILED, KEPT_HALF, estimate
 
 
 class TestRefusals:
@@ -159,6 +159,13 @@ class TestPlan:
         loss.backward()
         measured = sum(kept.values())
         assert estimate(recipe, 32, 2, "32-true").activations == pytest.approx(measured, rel=0.1)
+
+    def test_compiled_blocks_keep_a_share(self, world):
+        plain = estimate(world.recipe(), 32, 2, "32-true").activations
+        for memory, share in ((1, KEPT_COMPILED), (0.5, KEPT_HALF), (0.25, KEPT_HALF / 2)):
+            recipe = world.recipe(f"train.activation_memory={memory}")
+            kept = estimate(recipe, 32, 2, "32-true", compiled=True).activations
+            assert kept == pytest.approx(share * plain, rel=1e-6)
 
     def test_checkpointing_needs_less(self, world):
         plain = estimate(world.recipe(), 32, 2, "32-true")

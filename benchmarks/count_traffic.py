@@ -1,0 +1,466 @@
+"""Counts what a training step computes, moves and keeps, without a GPU and without computing it.
+
+    python -m benchmarks.count_traffic [--size 128] [--batch 64] [--json] [--write]
+
+The step is traced on tensors without storage, in bf16 under autocast: forward, losses' gradient of
+the output, backward. Counted are multiplications and additions of products and convolutions, bytes
+that kernels read and write, and bytes that the forward pass keeps for the backward pass. Three ways
+to run it:
+
+- *eager*: every operation that is no view reads its inputs and writes its outputs;
+- *compiled*: the graphs that AOTAutograd makes of each block (see `mmfe_restore.model.compiled`),
+  in which all elementwise work and reductions between two products or convolutions are one kernel;
+- *fused*: what kernels would move that never write a map that can be computed again on the way,
+  by hand (`FUSED_MAPS`); blocks alone, the rest as compiled.
+
+Caches are not modelled: a map that still lies in the GPU's L2 is counted all the same.
+`--write` puts the table into docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from functorch.compile import make_boxed_func
+from torch import Tensor, nn
+from torch._decomp import core_aten_decompositions
+from torch._dynamo.backends.common import aot_autograd
+from torch._functorch.partitioners import min_cut_rematerialization_partition
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmfe_cache.embeddings import Embeddings
+from mmfe_restore import Restorer, load_recipe
+from mmfe_restore.model import mofe
+from mmfe_restore.model.mgfb import MGFB
+from mmfe_restore.model.mofe import MoFE
+from mmfe_restore.model.restormer import TransformerBlock
+from mmfe_restore.recipes.schema import ModelConfig
+
+DOCS = Path(__file__).parents[1] / "docs/performance.md"
+BEGIN, END = "<!-- count_traffic: begin -->", "<!-- count_traffic: end -->"
+
+BANDWIDTH, PRODUCTS = 3.0e12, 800e12
+"""Bytes and FLOP a second of an H200-class card, to turn counts into a floor of time."""
+
+FUSED_MAPS = {
+    "forward": (
+        (1, 3, "norm and qkv product: x to u"),
+        (2, 0, "depthwise q and k, their norms and product"),
+        (2, 1, "depthwise v, folded matrix, residual: u and x to x'"),
+        (1, "2h", "norm and project_in: x' to h (in the kernel above x' needs no second reading)"),
+        ("2h+1", 1, "depthwise, gate, project_out, residual"),
+    ),
+    "backward": (
+        ("2h+1", "2h", "project_out, gate, depthwise: h and the gradient to h's gradient"),
+        ("2h+2", 1, "project_in, norm, residual: the gradient of x'"),
+        (2, 1, "folded matrix, depthwise v"),
+        (2, 2, "depthwise q and k"),
+        (5, 1, "qkv product, norm, residual: the gradient of x"),
+    ),
+}
+"""Maps of C channels that the kernels of a fused Transformer block read and write; h is the hidden
+width in units of C. Kept are x, u, x' and h."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One way to run a training step.
+
+    Attributes:
+        name: for the table.
+        flop: multiplications and additions of products and convolutions.
+        moved: bytes read and written by kernels.
+        kept: bytes that the forward pass leaves for the backward pass.
+        kinds: bytes moved by kind of operation, the largest first; empty where not counted.
+    """
+
+    name: str
+    flop: float
+    moved: float
+    kept: float
+    kinds: dict[str, float]
+
+
+# Eager
+
+
+class Bytes(TorchDispatchMode):
+    """Adds up what operations that are no views read and write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run ``func`` and count it."""
+        out = func(*args, **(kwargs or {}))
+        made = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
+        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        if made and not _is_view(func):
+            self.kinds[func._opname] += size_of([*given, *made])
+        return out
+
+    @property
+    def total(self) -> int:
+        """Bytes of all operations."""
+        return sum(self.kinds.values())
+
+
+_FREE = {"detach", "alias", "empty", "empty_like", "new_empty", "empty_strided", "_unsafe_view"}
+
+
+def _is_view(func: Any) -> bool:
+    return func.is_view or func._opname in _FREE
+
+
+def size_of(tensors: Iterable[Tensor]) -> int:
+    """Bytes of ``tensors``, each once; of an expanded one what lies in memory."""
+    seen: dict[int, int] = {}
+    for tensor in tensors:
+        sizes = zip(tensor.shape, tensor.stride(), strict=True)
+        elements = 1
+        for length, stride in sizes:
+            elements *= length if stride else 1
+        seen[id(tensor)] = elements * tensor.element_size()
+    return sum(seen.values())
+
+
+@contextmanager
+def kept_bytes(own: Iterable[Tensor]) -> Generator[dict[int, int]]:
+    """Collect the storages that autograd saves inside the block; ``own`` are not counted."""
+    weights = {t.untyped_storage()._cdata for t in own}
+    found: dict[int, int] = {}
+    alive: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            found[storage._cdata] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield found
+
+
+@contextmanager
+def without_storage() -> Generator[None]:
+    """Make tensors that are shapes; the wavelet's filters, which are remembered, are made anew."""
+    mofe._transform.cache_clear()
+    try:
+        with FakeTensorMode():
+            yield
+    finally:
+        mofe._transform.cache_clear()
+
+
+def eager(name: str, make: Callable[[], nn.Module], size: int, batch: int) -> Step:
+    """Trace one step of the network that ``make`` makes.
+
+    Args:
+        name: for the table.
+        make: a network, given an image (B, 3, H, W) alone.
+        size: side of the crops.
+        batch: B.
+    """
+    with without_storage():
+        network = make().train()
+        image = torch.empty(batch, 3, size, size)
+        counted = Bytes()
+        with FlopCounterMode(display=False) as flops, counted:
+            with (
+                kept_bytes(network.parameters()) as kept,
+                torch.autocast("cpu", dtype=torch.bfloat16),
+            ):
+                loss = (network(image) - image).abs().mean()
+            saved = sum(kept.values())
+            loss.backward()
+    kinds = dict(counted.kinds.most_common())
+    return Step(name, flops.get_total_flops(), counted.total, saved, kinds)
+
+
+class Guided(nn.Module):
+    """Ours with embeddings of its own, so that both networks are called alike."""
+
+    def __init__(self, config: ModelConfig, checkpointing: bool = False) -> None:
+        super().__init__()
+        self.restorer = Restorer(config)
+        self.restorer.activation_checkpointing = checkpointing
+        self.config = config
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) to (B, 3, H, W)."""
+        tokens = image.new_zeros(len(image), 16, self.config.guidance_dim)
+        return self.restorer(image, Embeddings(tokens, tokens, tokens[:, 0]))
+
+
+# Compiled
+
+TRACED = 96
+"""Channels at which blocks are traced; maps of other widths are counted in proportion."""
+
+HEIGHT, WIDTH, CELL = 22, 26, 11 * 13
+"""Where blocks are traced. What has a multiple of 11 · 13 elements is a map; all else (weights,
+matrices between channels, tokens) does not grow with the image and is not counted."""
+
+
+def blocks(config: ModelConfig) -> dict[type[nn.Module], float]:
+    """Values of one map in and one map out of all blocks, by class, for one pixel of the image."""
+    with torch.device("meta"):
+        network = Restorer(config)
+    found: dict[type[nn.Module], float] = dict.fromkeys((TransformerBlock, MGFB, MoFE), 0.0)
+    for name, module in network.named_modules():
+        if not isinstance(module, TransformerBlock | MGFB | MoFE):
+            continue
+        channels = int(module.attn.project_out.out_channels)
+        top = name.startswith(("encoder_level1", "decoder_level1", "refinement", "mgfb.decoder1"))
+        level = 0 if top else (channels // config.width).bit_length() - 1
+        found[type(module)] += channels / 4**level
+    return found
+
+
+def make_block(kind: type[nn.Module], config: ModelConfig) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """A block of `TRACED` channels and what it is called with, for one image."""
+    heads, wide = max(1, TRACED // 48), config.guidance_dim
+    x = torch.zeros(1, HEIGHT, WIDTH, TRACED, dtype=torch.bfloat16, requires_grad=True)
+    if kind is TransformerBlock:
+        return TransformerBlock(TRACED, heads, config.expansion), (x,)
+    if kind is MGFB:
+        return MGFB(TRACED, heads, config.expansion, wide), (x, torch.zeros(1, 16, wide))
+    mofe = MoFE(TRACED, heads, wide, config.num_experts, 9)
+    return mofe, (x, torch.zeros(1, HEIGHT // 2, WIDTH // 2, 9), torch.zeros(1, wide))
+
+
+_OPAQUE = ("convolution", "mm", "addmm", "baddbmm", "upsample_bilinear2d")
+_VIEWS = ("view", "permute", "transpose", "expand", "slice", "select", "split", "unsqueeze", "t",
+          "squeeze", "as_strided", "alias", "detach", "getitem", "reshape", "unbind")  # fmt: skip
+
+
+def _name(node: torch.fx.Node) -> str:
+    return str(getattr(node.target, "_opname", getattr(node.target, "__name__", node.target)))
+
+
+def _is_opaque(node: torch.fx.Node) -> bool:
+    name = _name(node)
+    return node.op == "call_function" and (
+        name in _OPAQUE or name.startswith(("convolution", "bmm"))
+    )
+
+
+def _node_bytes(node: torch.fx.Node) -> int:
+    tensors = [t for t in tree_leaves(node.meta.get("val")) if isinstance(t, Tensor)]
+    return size_of(t for t in tensors if t.numel() % CELL == 0)
+
+
+def _origin(node: torch.fx.Node) -> torch.fx.Node:
+    """What ``node`` is a view of."""
+    while node.op == "call_function" and _name(node) in _VIEWS:
+        node = node.all_input_nodes[0]
+    return node
+
+
+def graph_bytes(graph: torch.fx.Graph) -> int:
+    """What a compiled ``graph`` moves.
+
+    A product or convolution is a kernel of its own. All other work is fused as far as it hangs
+    together without one of these between: nodes with the same number of kernels before them that
+    feed each other are one kernel, which reads what comes from outside and writes what is used
+    outside.
+    """
+    depth: dict[torch.fx.Node, int] = {}
+    group: dict[torch.fx.Node, torch.fx.Node] = {}
+
+    def leader(node: torch.fx.Node) -> torch.fx.Node:
+        while group[node] is not node:
+            node = group[node]
+        return node
+
+    work: list[torch.fx.Node] = []
+    for node in graph.nodes:
+        depth[node] = max((depth[i] + _is_opaque(i) for i in node.all_input_nodes), default=0)
+    for node in reversed(graph.nodes):  # what is needed later only is computed later
+        if node.op == "call_function" and not _is_opaque(node) and node.users:
+            depth[node] = max(depth[node], min(depth[user] for user in node.users))
+    for node in graph.nodes:
+        if node.op != "call_function" or _name(node) in _VIEWS:
+            continue
+        work.append(node)
+        group[node] = node
+        if _is_opaque(node):
+            continue
+        for origin in map(_origin, node.all_input_nodes):
+            if origin in group and not _is_opaque(origin) and depth[origin] == depth[node]:
+                group[leader(origin)] = leader(node)
+    reads: dict[tuple[torch.fx.Node, torch.fx.Node], dict[Any, int]] = {}
+    written: set[torch.fx.Node] = set()
+    for node in work:
+        for given in node.all_input_nodes:
+            origin = _origin(given)
+            if origin not in group or leader(origin) is not leader(node):
+                # Of a map that was split, a kernel reads its own part only.
+                part = getattr(given.meta.get("val"), "storage_offset", lambda: 0)()
+                reads.setdefault((leader(node), origin), {})[part] = _node_bytes(given)
+                written.add(origin)
+    outputs = next(node for node in graph.nodes if node.op == "output")
+    written.update(map(_origin, outputs.all_input_nodes))
+    moved = sum(_node_bytes(node) for node in written if node in group)
+    for (_, origin), parts in reads.items():
+        moved += min(sum(parts.values()), _node_bytes(origin))
+    return moved
+
+
+def compiled_block(
+    kind: type[nn.Module], config: ModelConfig, budget: float
+) -> tuple[float, float]:
+    """How often a compiled block's own map is moved and kept: bytes over those of one bf16 map.
+
+    Args:
+        kind: the block's class.
+        config: the network.
+        budget: the share of activations that the forward pass keeps.
+    """
+    moved: list[int] = []
+
+    def watch(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        moved.append(graph_bytes(graph.graph))
+        return make_boxed_func(graph.forward)
+
+    backend = aot_autograd(
+        fw_compiler=watch,
+        bw_compiler=watch,
+        partition_fn=min_cut_rematerialization_partition,
+        decompositions=core_aten_decompositions(),
+    )
+    module, inputs = make_block(kind, config)
+    torch._dynamo.reset()
+    with torch._functorch.config.patch(activation_memory_budget=budget):
+        run = torch.compile(module, backend=backend, dynamic=False)
+        with kept_bytes(()) as kept, torch.autocast("cpu", dtype=torch.bfloat16):
+            out = run(*inputs)
+        out.float().sum().backward()
+    torch._dynamo.reset()
+    one = 2 * HEIGHT * WIDTH * TRACED
+    return sum(moved) / one, sum(n for n in kept.values() if n % (2 * CELL) == 0) / one
+
+
+def compiled(
+    name: str, config: ModelConfig, size: int, batch: int, budget: float, rest: Step
+) -> Step:
+    """Blocks compiled, what lies between them eager.
+
+    Args:
+        name: for the table.
+        config: the network.
+        size: side of the crops.
+        batch: B.
+        budget: as for `compiled_block`.
+        rest: what lies between the blocks; with the arithmetic of all.
+    """
+    moved, kept = rest.moved, rest.kept
+    for kind, values in blocks(config).items():
+        one = 2 * values * batch * size**2
+        maps = compiled_block(kind, config, budget)
+        moved, kept = moved + one * maps[0], kept + one * maps[1]
+    return Step(name, rest.flop, moved, kept, {})
+
+
+def between(config: ModelConfig, size: int, batch: int) -> Step:
+    """The network without its blocks, eagerly."""
+    bare = replace(
+        config,
+        num_blocks=(0, 0, 0, 0),
+        num_refinement_blocks=0,
+        encoder_guidance="none",
+        decoder_guidance="none",
+        experts="none",
+    )
+    return eager("", lambda: Guided(bare), size, batch)
+
+
+def fused(config: ModelConfig, size: int, batch: int, rest: Step) -> Step:
+    """Transformer blocks as `FUSED_MAPS` has them, MGFB and MoFE compiled."""
+    hidden = config.expansion
+    step = compiled("blocks fused", config, size, batch, 1.0, rest)
+    one = 2 * blocks(config)[TransformerBlock] * batch * size**2
+    maps = compiled_block(TransformerBlock, config, 1.0)
+    moved = step.moved + one * (fused_maps(hidden) - maps[0])
+    return replace(step, moved=moved, kept=step.kept + one * (5 + 2 * hidden - maps[1]))
+
+
+def fused_maps(hidden: float) -> float:
+    """Maps of C channels that a fused block reads and writes, forward and backward."""
+
+    def maps(count: int | str) -> float:
+        return sum(2 * hidden if word == "2h" else float(word) for word in str(count).split("+"))
+
+    rows = [row for rows in FUSED_MAPS.values() for row in rows]
+    # The residual's x' stays in registers between the third and the fourth kernel's halves.
+    return sum(maps(read) + maps(written) for read, written, _ in rows) - 1
+
+
+# The table
+
+
+def count(config: ModelConfig, size: int, batch: int, reference: bool = True) -> list[Step]:
+    """All ways to run a step of ``config``, the reference first."""
+    steps: list[Step] = []
+    if reference:
+        from spandrel_extra_arches.architectures.Restormer.__arch.restormer_arch import Restormer
+
+        steps.append(eager("Restormer, eager", Restormer, size, batch))
+    ours = eager("ours, eager", lambda: Guided(config), size, batch)
+    again = eager("ours, eager, checkpointing", lambda: Guided(config, True), size, batch)
+    rest = replace(between(config, size, batch), flop=ours.flop)
+    whole = compiled("ours, blocks compiled, memory 1", config, size, batch, 1.0, rest)
+    half = compiled("ours, blocks compiled, memory 0.5 (default)", config, size, batch, 0.5, rest)
+    return [*steps, ours, again, whole, half, fused(config, size, batch, rest)]
+
+
+def table(steps: list[Step], size: int, batch: int) -> str:
+    """The steps as a table in Markdown."""
+    lines = [
+        f"| {batch} crops of {size}², bf16 | TFLOP | moved, GB | at least, ms | kept, GiB |",
+        "|---|---|---|---|---|",
+    ]
+    for step in steps:
+        seconds = max(step.moved / BANDWIDTH, step.flop / PRODUCTS)
+        lines.append(
+            f"| {step.name} | {step.flop / 1e12:.1f} | {step.moved / 1e9:,.0f} | "
+            f"{1e3 * seconds:.0f} | {step.kept / 2**30:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Count and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {DOCS.name}")
+    arguments = parser.parse_args()
+    steps = count(load_recipe("cdd11").model, arguments.size, arguments.batch)
+    if arguments.json:
+        print(json.dumps([vars(step) for step in steps], indent=2))
+        return
+    text = table(steps, arguments.size, arguments.batch)
+    print(text)
+    if arguments.write:
+        before, rest = DOCS.read_text(encoding="utf-8").split(BEGIN)
+        after = rest.split(END)[1]
+        DOCS.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Blocks compiled one shape at a time: as many graphs as shapes, and the same network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from mmfe_cache.embeddings import Embeddings
+from mmfe_restore import Restorer
+from mmfe_restore.model.compiled import compile_parts
+from mmfe_restore.model.mgfb import MGFB
+from mmfe_restore.model.mofe import MoFE
+from mmfe_restore.model.restormer import TransformerBlock
+from mmfe_restore.model.runners import WholeMaps
+
+Make = Callable[..., Restorer]
+Guide = Callable[..., Embeddings]
+
+
+class Counted:
+    """A compiler that counts what it is given and runs it as it is."""
+
+    def __init__(self) -> None:
+        self.graphs = 0
+
+    def __call__(self, graph: torch.fx.GraphModule, inputs: object) -> Callable[..., object]:
+        self.graphs += 1
+        return graph.forward
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+    torch._functorch.config.activation_memory_budget = 1.0
+
+
+def step(restorer: Restorer, side: int, embeddings: Embeddings | None) -> None:
+    image = torch.ones(1, 3, side, side, dtype=torch.float64) * 0.3
+    restorer(image, embeddings).square().sum().backward()
+
+
+def test_thirteen_graphs_however_many_blocks(tiny: Make, guidance: Guide) -> None:
+    counted = Counted()
+    restorer = tiny(num_blocks=(2, 1, 1, 2), num_refinement_blocks=2).train()
+    restorer.compile_core(backend=counted)
+    step(restorer, 32, guidance())
+    # Transformer blocks at four levels and at the decoder's first, MGFBs likewise, MoFEs at three.
+    assert counted.graphs == 5 + 5 + 3
+    step(restorer, 32, guidance())
+    assert counted.graphs == 13
+    with torch.no_grad():  # as validation does
+        restorer.eval()(torch.ones(1, 3, 48, 48).double(), guidance())
+    assert counted.graphs == 13
+
+
+def test_four_stages_have_their_shapes_times_four_and_none_is_dynamic(tiny: Make) -> None:
+    off = {"encoder_guidance": "none", "decoder_guidance": "none", "experts": "none"}
+    counted, restorer = Counted(), tiny(**off).train()
+    restorer.compile_core(backend=counted)
+    for number, side in enumerate((16, 24, 32, 40), 1):
+        step(restorer, side, None)
+        step(restorer, side, None)
+        assert counted.graphs == 5 * number
+    assert torch._dynamo.config.recompile_limit >= 5 * 4
+
+
+def parts() -> dict[str, tuple[torch.nn.Module, tuple[torch.Tensor, ...]]]:
+    torch.manual_seed(0)
+    x = torch.randn(2, 6, 4, 8)
+    return {
+        "block": (TransformerBlock(8, 2, 2.66), (x,)),
+        "mgfb": (MGFB(8, 2, 2.66, 12), (x, torch.randn(2, 3, 12))),
+        "mofe": (MoFE(8, 2, 12, 3, 9), (x, torch.randn(2, 3, 2, 9), torch.randn(2, 12))),
+    }
+
+
+@pytest.mark.parametrize("name", ["block", "mgfb", "mofe"])
+def test_a_compiled_part_has_the_same_output_and_gradients(name: str) -> None:
+    module, inputs = parts()[name]
+    module.double()
+    inputs = tuple(t.double().requires_grad_() for t in inputs)
+    compiled = compile_parts(0.5, backend="aot_eager")
+    assert torch._functorch.config.activation_memory_budget == 0.5
+    found = []
+    for run in (WholeMaps(), WholeMaps(checkpointing=True, compiled=compiled)):
+        out = run._call(module, *inputs)
+        out.sin().sum().backward()
+        tensors = (*inputs, *module.parameters())
+        found.append([out.detach(), *(t.grad for t in tensors)])
+        for tensor in tensors:
+            tensor.grad = None
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
