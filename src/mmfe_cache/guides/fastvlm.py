@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from transformers import FastVlmModel, LlavaProcessor
 
@@ -64,6 +65,8 @@ class FastVlmGuide(MllmGuide):
         seen = self._network.get_image_features(
             pixel_values=pixels.to(self.device, self.dtype), return_dict=True
         ).pooler_output
+        if not isinstance(seen, Tensor):  # older versions of transformers: one (N, D) a picture
+            seen = torch.stack(list(seen))
         language = self._network.language_model
         # Without a mask the model looks for packed sequences in the positions, and a GPU waits for
         # the answer. A causal layer needs none for whole sequences; one with a window does.
