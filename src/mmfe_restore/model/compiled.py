@@ -38,7 +38,8 @@ def compile_parts(activation_memory: float = 1.0, **options: Any) -> Compiled:
     Returns:
         By class, a function of the part and its inputs.
     """
-    dynamo, functorch = torch._dynamo.config, torch._functorch.config  # pyright: ignore
+    dynamo: Any = torch._dynamo.config  # pyright: ignore[reportPrivateUsage]
+    functorch: Any = torch._functorch.config  # pyright: ignore[reportAttributeAccessIssue]
     dynamo.recompile_limit = max(dynamo.recompile_limit, _GRAPHS)
     functorch.activation_memory_budget = activation_memory
     if options.get("backend", "inductor") == "inductor" and "mode" not in options:
