@@ -123,7 +123,7 @@ def on_null_gpu(library):
             capture_output=True,
             text=True,
             env=environment,
-            timeout=240,
+            timeout=900,
         )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
         return json.loads(done.stdout.splitlines()[-1])

@@ -5,6 +5,8 @@ import pytest
 from benchmarks import gpu_first_contact
 from benchmarks.gpu_first_contact import BEGIN, END, NOT_MEASURED, PARTS, ROWS, table, too_far
 
+pytestmark = pytest.mark.timeout(900)  # a busy machine decides nothing
+
 
 def test_every_part_runs_on_a_device_that_computes_nothing(on_null_gpu, tmp_path):
     done = on_null_gpu("first_contact.py", tmp_path)

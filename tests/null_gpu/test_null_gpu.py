@@ -2,6 +2,7 @@
 
 import pytest
 
+pytestmark = pytest.mark.timeout(900)  # a busy machine decides nothing
 QUIET = {"pageable": 0, "waits": 0, "unsettled": 0}
 
 

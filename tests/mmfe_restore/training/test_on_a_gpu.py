@@ -2,6 +2,7 @@
 
 import pytest
 
+pytestmark = pytest.mark.timeout(900)  # a busy machine decides nothing
 OFTEN = {"train.log_every", "train.checkpoint_every", "train.num_workers"}
 
 
