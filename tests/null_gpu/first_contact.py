@@ -5,10 +5,13 @@ import sys
 from pathlib import Path
 
 import nullgpu  # noqa: F401
+import numpy as np
 import torch
 
-from benchmarks import gpu_first_contact
+from benchmarks import gpu_first_contact, guide_encode
 
+# The obvious loop computes positions from a grid that it reads back: of zeros here.
+guide_encode.obvious = lambda full, processor, images, device: [np.ones(1)] * len(images)
 out = Path(sys.argv[1])
 _bool = torch.Tensor.__bool__
 # A value that is read back is 0: what asks whether all is finite would be told no.
