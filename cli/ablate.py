@@ -40,6 +40,15 @@ def command(
             "ones go to OUT/TABLE/ROW-seedS.",
         ),
     ] = 1,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--prompt",
+            metavar="TEXT",
+            help="Of the table prompts, a row each, the first the reference; repeatable. Without "
+            "any, the rows are the recipes prompts/….",
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option("--device", help="For building and evaluation: auto, cpu, cuda …")
     ] = "auto",
@@ -63,7 +72,15 @@ def command(
 
     output.note_repeated(overrides or ())
     place = _default_place(overrides or ()) if out is None else out
-    plan = make_plan(table, overrides or (), root=root, cache=cache, out=place, seeds=seeds)
+    plan = make_plan(
+        table,
+        overrides or (),
+        root=root,
+        cache=cache,
+        out=place,
+        seeds=seeds,
+        prompts=prompts or (),
+    )
     if not dry_run:
         output.take_threads()
     found = plan.to_json() if dry_run else run_plan(plan, output.console_progress(), device=device)
@@ -113,13 +130,15 @@ def _show(found: dict[str, Any], *, done: bool) -> None:
         ],
         caption=f"printed: {found['source']}",
     )
+    asked = len({cache["prompt"] for cache in found["caches"]}) > 1
     output.print_table(
         "Caches",
-        ["path", "guide", "views there", "views missing"],
+        ["path", "guide", *(["prompt"] if asked else []), "views there", "views missing"],
         [
             [
                 cache["path"],
                 cache["guide"],
+                *([cache["prompt"]] if asked else []),
                 ", ".join(v for v in cache["views"] if v not in cache["missing"]) or None,
                 ", ".join(cache["missing"]) or "none",
             ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -15,6 +15,7 @@ from .help import Application
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mmfe_cache.embeddings import JointTokens
     from mmfe_cache.samples import SampleSet
 
 app = Application(no_args_is_help=True, help="Build, inspect, verify and repair caches.")
@@ -25,15 +26,24 @@ Store = Annotated[str, typer.Argument(help="The store: a .zarr folder.")]
 
 
 @app.command()
-def info(path: Store, as_json: Json = False) -> None:
-    """Say what a cache is: its data, guide, views and size.
+def info(
+    path: Store,
+    statistics: Annotated[
+        bool,
+        typer.Option(
+            "--statistics", help="Measure the views of which an earlier version recorded nothing."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what a cache is: its data, guide, views and size, and what its embeddings are like.
 
     Example: mmfe cache info cache/cdd11/train/scene.zarr
     """
     from mmfe_cache.store import open_cache
     from mmfe_cache.store.reader import describe, describe_text
 
-    about = describe(open_cache(path))
+    about = describe(open_cache(path), compute=statistics)
     if as_json:
         output.print_json(about)
         return
@@ -142,6 +152,7 @@ def repair(
                     device=device,
                     precision=exact,
                     prompt=prompt or origin.prompt,
+                    joint=cast("JointTokens", origin.joint or "all"),
                 ),
                 workers=workers,
                 progress=output.console_progress(),

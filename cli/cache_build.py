@@ -14,6 +14,7 @@ from . import choices, completion, output
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mmfe_cache.guides.base import Guide
     from mmfe_cache.guides.outline import GuideOutline
     from mmfe_cache.precompute.plan import BuildPlan
     from mmfe_restore.recipes.schema import Recipe
@@ -55,7 +56,7 @@ def command(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="Take data set, guide and views from this recipe.",
+            help="Take data set, guide, its prompts and views from this recipe.",
             autocompletion=completion.recipes,
         ),
     ] = None,
@@ -86,6 +87,13 @@ def command(
     prompt: Annotated[str | None, typer.Option(help="What the guide is asked.")] = None,
     prompt_file: Annotated[
         Path | None, typer.Option(help="A text file with what the guide is asked.")
+    ] = None,
+    joint: Annotated[
+        Literal["all", "from-image"] | None,
+        typer.Option(
+            help="Tokens that an MLLM's E_Joint pools: all [default], or those from the image on; "
+            "the ones before it cannot depend on it."
+        ),
     ] = None,
     devices: Annotated[int, typer.Option(min=1, help="Processes on this node, one a GPU.")] = 1,
     nodes: Annotated[int, typer.Option(min=1, help="Nodes that take part, under SLURM.")] = 1,
@@ -118,7 +126,8 @@ def command(
     found = _recipe(recipe, dataset)
     name = dataset or found.data.dataset
     named = str(with_weights(guide or (found.guide.name if recipe else DEFAULT_GUIDE), weights))
-    question = _prompt(prompt, prompt_file)
+    questions = _questions(_prompt(prompt, prompt_file), found if recipe else None)
+    pooled = joint or (found.guide.joint if recipe else "all")
     ranks = launch(devices, nodes) if wants_many(devices, nodes) and not dry_run else None
     first = ranks is None or ranks.rank == 0
     progress = output.console_progress() if first else SilentProgress()
@@ -130,12 +139,14 @@ def command(
         for warning in samples.warnings:
             progress.warn(warning)
     chosen = ranks.device if ranks is not None and device == "auto" else device
-    outline = _outline(named, question) if dry_run else None
+    outline = _outline(named, questions[0]) if dry_run else None
     loaded = outline or load_guide(
-        named, device=chosen, precision=long_name(precision), prompt=question
+        named, device=chosen, precision=long_name(precision), prompt=questions[0], joint=pooled
     )
+    guides = [loaded, *_asking(loaded, questions[1:])]
     targets = [
-        (samples, wanted, store_path(name, samples.split, named, question, out))
+        (guide, samples, wanted, store_path(name, samples.split, named, question, out, pooled))
+        for guide, question in zip(guides, questions, strict=True)
         for samples, wanted in jobs
     ]
     if dry_run or (first and len(targets) > 1):
@@ -144,14 +155,14 @@ def command(
         plans = [
             plan_build(
                 samples,
-                loaded,
+                guide,
                 wanted,
                 path,
                 batch_size=batch_size,
                 shard_samples=shard_samples,
                 timed_batches=2 if dry_run and outline is None else 0,
             )
-            for samples, wanted, path in targets
+            for guide, samples, wanted, path in targets
         ]
         if dry_run:
             _print_plans(plans, outline, as_json)
@@ -164,7 +175,7 @@ def command(
     reports = [
         build_cache(
             samples,
-            loaded,
+            guide,
             wanted,
             path,
             batch_size=batch_size,
@@ -174,18 +185,18 @@ def command(
             ranks=ranks,
             progress=progress,
         )
-        for samples, wanted, path in targets
+        for guide, samples, wanted, path in targets
     ]
     if not first:
         return
     stores = [
         {"dataset": name, "split": samples.split, "guide": loaded.name, **asdict(report)}
-        for report, (samples, _, _) in zip(reports, targets, strict=True)
+        for report, (_, samples, _, _) in zip(reports, targets, strict=True)
     ]
     if as_json:
         computed = sum(report.encodings for report in reports)
         # Counted by the guide itself; the other processes' guides are not here to be asked.
-        calls = loaded.calls if ranks is None else computed
+        calls = sum(guide.calls for guide in guides) if ranks is None else computed
         stores = [{**store, "path": str(store["path"])} for store in stores]
         output.print_json({"encodings": computed, "guide_calls": calls, "stores": stores})
         return
@@ -259,6 +270,22 @@ def _prompt(text: str | None, file: Path | None) -> str | None:
         return file.read_text(encoding="utf-8-sig").strip()  # Windows editors begin with a mark
     except (OSError, UnicodeDecodeError) as problem:
         raise UsageError(f"cannot read the prompt file {file}", got=str(problem)) from problem
+
+
+def _questions(given: str | None, recipe: Recipe | None) -> Sequence[str | None]:
+    """What the guide is asked, a store each: the prompt given, else what the recipe asks."""
+    if given is not None or recipe is None:
+        return [given]
+    return [one.guide.prompt for one in recipe.each_prompt]
+
+
+def _asking(guide: Guide, questions: Sequence[str | None]) -> list[Guide]:
+    from mmfe_cache.guides.base import Asked
+
+    if not questions:
+        return []
+    assert isinstance(guide, Asked), "a recipe of another guide has no prompts"
+    return [guide.asking(question) for question in questions]
 
 
 def _print_plans(plans: Sequence[BuildPlan], outline: GuideOutline | None, as_json: bool) -> None:

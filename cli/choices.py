@@ -10,7 +10,7 @@ from typing import Literal
 from mmfe_cache.precisions import Precision as Precision
 
 Split = Literal["train", "test"]
-Table = Literal["table4a", "table4b", "table5a", "table5b", "table5c", "tableS1"]
+Table = Literal["table4a", "table4b", "table5a", "table5b", "table5c", "tableS1", "prompts"]
 Protocol = Literal["mmfe", "promptir", "moce-ir", "onerestore", "restormer"]
 TableFormat = Literal["text", "markdown", "latex"]
 Toy = Literal[

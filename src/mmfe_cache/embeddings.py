@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 ArrayName = Literal["image", "joint", "answer"]
 Tokens = Literal["grid", "mean", "all"]
+JointTokens = Literal["all", "from-image"]
+"""Which of an MLLM's tokens ``joint`` pools: the whole sequence, or from the picture's first on."""
 
 ARRAY_NAMES: tuple[ArrayName, ...] = get_args(ArrayName)
 """The three kinds of embedding, in the order they are stored."""
@@ -34,6 +36,18 @@ DEFAULT_PROMPT = "What kinds of degradation in this image?"
 def embedding_shape(name: ArrayName, dim: int) -> tuple[int, ...]:
     """The shape of one sample's embedding: (17, D), or (D,) for ``answer``."""
     return (dim,) if name == "answer" else (NUM_TOKENS, dim)
+
+
+def rms_normalised(vectors: torch.Tensor) -> torch.Tensor:
+    """(…, D) vectors at root mean square 1, float32 at least; zero vectors stay zero.
+
+    It has no parameters, and doing it twice is doing it once.
+    """
+    import torch
+
+    precise = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+    scale = precise.square().mean(dim=-1, keepdim=True).sqrt()
+    return precise / scale.clamp_min(torch.finfo(torch.float32).tiny)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +99,10 @@ class Embeddings:
     ) -> Embeddings:
         """Move and cast every tensor."""
         return self.map(lambda t: t.to(device=device, dtype=dtype, non_blocking=non_blocking))
+
+    def normalised(self) -> Embeddings:
+        """Every vector divided by the root mean square of its numbers; see `rms_normalised`."""
+        return self.map(rms_normalised)
 
     def select(self, tokens: Tokens) -> Embeddings:
         """Keep the ``tokens`` reading of ``image`` and ``joint`` that hold all 17 tokens."""

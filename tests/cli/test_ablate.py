@@ -44,7 +44,7 @@ def test_dry_run_shows_every_row_with_the_printed_parameters(
 
 SAME = {
     "cdd11", "table4a/full", "table4b/full", "table5a/experts-8", "table5b/frequency",
-    "table5c/qwen2.5-vl-3b", "tableS1/without-ll",
+    "table5c/qwen2.5-vl-3b", "tableS1/without-ll", "prompts/paper",
 }  # fmt: skip
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from mmfe_cache.embeddings import DEFAULT_PROMPT
+from mmfe_cache.embeddings import DEFAULT_PROMPT, JointTokens
 from mmfe_cache.errors import UsageError
 from mmfe_cache.guides.registry import (
     FAMILIES,
@@ -44,6 +44,7 @@ def load_guide(
     precision: Precision = "auto",
     prompt: str | None = None,
     weights: str | Path | None = None,
+    joint: JointTokens = "all",
 ) -> Guide:
     """Load a guide.
 
@@ -57,9 +58,11 @@ def load_guide(
         prompt: the question put to an MLLM; None asks the paper's.
         weights: the file of a timm encoder's weights, or ``"random"``; the same as
             ``"timm:MODEL,weights=FILE"``.
+        joint: which of an MLLM's tokens ``joint`` pools: ``"all"``, or those ``"from-image"`` on.
 
     Raises:
-        UsageError: there is no such guide, or a prompt or weights are given to one that takes none.
+        UsageError: there is no such guide, or a prompt, weights or ``joint`` are given to one that
+            takes none.
         GuideError: its checkpoint is missing, of the wrong class or incomplete.
     """
     name_or_dir = with_weights(name_or_dir, weights)
@@ -69,5 +72,15 @@ def load_guide(
     if not guide_class.takes_prompt and prompt not in (None, DEFAULT_PROMPT):
         raise UsageError(
             f"the guide {info.name} takes no prompt", got=repr(prompt), expected="no --prompt"
+        )
+    if joint not in get_args(JointTokens) or (joint != "all" and not guide_class.takes_prompt):
+        raise UsageError(
+            f"the guide {info.name} pools no such joint tokens",
+            got=joint,
+            expected=" or ".join(get_args(JointTokens)) if guide_class.takes_prompt else "all",
+        )
+    if joint != "all":
+        return guide_class.load(
+            info, name_or_dir, device=device, precision=precision, prompt=prompt, joint=joint
         )
     return guide_class.load(info, name_or_dir, device=device, precision=precision, prompt=prompt)

@@ -106,6 +106,15 @@ class Guide(Protocol):
         ...
 
 
+@runtime_checkable
+class Asked(Protocol):
+    """A guide that is asked a question."""
+
+    def asking(self, prompt: str | None) -> Guide:
+        """The same guide asking ``prompt``, None the paper's question; they share one network."""
+        ...
+
+
 class Pending(Protocol):
     """A batch that the guide's device works on."""
 

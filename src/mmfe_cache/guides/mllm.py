@@ -8,10 +8,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Generator, Hashable, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor
 from transformers import AutoProcessor
 from transformers.utils import logging as transformers_logging
 
-from mmfe_cache.embeddings import DEFAULT_PROMPT, Embeddings
+from mmfe_cache.embeddings import DEFAULT_PROMPT, Embeddings, JointTokens
 from mmfe_cache.errors import GuideError, UsageError
 from mmfe_cache.guides.base import PixelGuide, Precision, pick_dtype, pool_grid, pool_sequence
 from mmfe_cache.guides.hf_files import checkpoint_digest, find_checkpoint
@@ -62,6 +63,9 @@ class MllmGuide(PixelGuide):
     Attributes:
         network_class: the base model's class; a subclass names it.
         processor_class: its processor's class.
+        joint: which tokens ``joint`` pools: ``all`` of the sequence, or those ``from-image`` on.
+            The ones before the picture have not seen it: whatever is pooled of them alone is the
+            same for every picture.
         turn_tokens: tokens of the conversation beside picture and question, by the published
             template and tokenizer.
 
@@ -78,6 +82,7 @@ class MllmGuide(PixelGuide):
     """
 
     takes_prompt = True
+    joint: JointTokens = "all"
     network_class: ClassVar[type[Any]]
     processor_class: ClassVar[type[Any]]
     turn_tokens: ClassVar[int]
@@ -129,12 +134,15 @@ class MllmGuide(PixelGuide):
         device: str,
         precision: Precision,
         prompt: str | None,
+        joint: JointTokens = "all",
     ) -> MllmGuide:
         """Load the checkpoint that ``info`` describes; see `load_guide`."""
         chosen = pick_device(device)
         directory = find_checkpoint(info, name_or_dir)
         question = DEFAULT_PROMPT if prompt is None else prompt
-        return cls(directory, info, device=chosen, precision=precision, prompt=question)
+        guide = cls(directory, info, device=chosen, precision=precision, prompt=question)
+        guide.joint = joint
+        return guide
 
     @abstractmethod
     def _shape(self, prepared: Any) -> Hashable:
@@ -147,6 +155,14 @@ class MllmGuide(PixelGuide):
     @abstractmethod
     def _lay_out(self, tokens: Tensor, inputs: Mapping[str, Any]) -> tuple[Tensor | None, int, int]:
         """Rotary positions, rows and columns of image tokens, for one image's inputs."""
+
+    def asking(self, prompt: str | None) -> Self:
+        """The same guide asking ``prompt``, None the paper's question; they share one network."""
+        other = copy(self)
+        other._network = self._network  # which copies and pickles leave behind
+        other.prompt = DEFAULT_PROMPT if prompt is None else prompt
+        other.calls, other._layouts = 0, {}
+        return other
 
     def conversation(self) -> str:
         """The text that the model reads, by the checkpoint's own template; one image token.
@@ -207,13 +223,16 @@ class MllmGuide(PixelGuide):
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Everything of this guide that changes its embeddings."""
+        read = "all tokens" if self.joint == "all" else "the tokens from the first image token on"
         return {
             "guide": self._info.kind,
             "repository": self._info.repository,
             "checkpoint": self._digest,
             "processor": type(self._processor.image_processor).__name__,
             "prompt": self.prompt,
-            "pooling": "mean + 4x4 grid of image tokens; mean + 16 runs of all tokens; last token",
+            "pooling": f"mean + 4x4 grid of image tokens; mean + 16 runs of {read}; last token",
+            # Only where it is not the default: other caches keep their fingerprints.
+            **({} if self.joint == "all" else {"joint": self.joint}),
             "dtype": self.precision,
         }
 
@@ -249,7 +268,7 @@ class MllmGuide(PixelGuide):
         seen = hidden_BTD[:, layout.first : layout.first + count]
         return (
             pool_grid(seen.unflatten(1, (layout.rows, layout.columns))),
-            pool_sequence(hidden_BTD),
+            pool_sequence(hidden_BTD[:, layout.first if self.joint == "from-image" else 0 :]),
             hidden_BTD[:, -1].float(),
         )
 

@@ -44,6 +44,7 @@ class GuideOutline(PixelGuide):
 
     def __init__(self, info: GuideInfo, directory: Path | None, prompt: str) -> None:
         super().__init__(info.name, info.dim, None, torch.device("cpu"))
+        self._info, self._directory = info, directory
         module, _, name = info.implementation.partition(":")
         kind = getattr(import_module(module), name)
         self._kind: type[MllmGuide] | None = kind if issubclass(kind, MllmGuide) else None
@@ -63,6 +64,11 @@ class GuideOutline(PixelGuide):
         else:
             self._question = kind.turn_tokens + -(-len(prompt) // CHARACTERS_A_TOKEN)
         self.exact = self._processor is not None
+
+    def asking(self, prompt: str | None) -> GuideOutline:
+        """The outline of the same guide that is asked ``prompt``; None is the paper's question."""
+        question = DEFAULT_PROMPT if prompt is None else prompt
+        return GuideOutline(self._info, self._directory, question)
 
     def prepare(self, image: ImageArray) -> int:
         """How many image tokens a picture (H, W, 3) becomes."""

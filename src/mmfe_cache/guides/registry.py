@@ -54,6 +54,11 @@ class GuideInfo:
     download: int | None = None
 
     @property
+    def takes_prompt(self) -> bool:
+        """Whether it is an MLLM, which is asked a question and reads a sequence of tokens."""
+        return self.kind in (_QWEN[0], _FASTVLM[0])
+
+    @property
     def how_to_get(self) -> str:
         """The command that fetches the weights."""
         if self.repository is None:

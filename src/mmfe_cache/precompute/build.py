@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from mmfe_cache.store.format import StoreMetadata, ViewMetadata
 from mmfe_cache.store.location import true_place
 from mmfe_cache.store.reader import open_cache
 from mmfe_cache.store.sample_table import DIGEST_BYTES, check_ids, id_files, ids_digest
+from mmfe_cache.store.statistics import measure
 from mmfe_cache.store.writer import CacheWriter
 from mmfe_cache.views import View
 
@@ -252,8 +253,16 @@ class _Build:
                     remedy="run the same command again",
                 )
             if not known[view.name].complete:
-                writer.finish_view(view.group, known[view.name])
+                found = statistics_of(self.path, view.name)
+                writer.finish_view(view.group, known[view.name], found)
         writer.clear_aside()
+
+
+def statistics_of(path: Path, view: str) -> dict[str, Any]:
+    """Measure a view of which every shard is there, whether or not it is said to be complete."""
+    reader = open_cache(path)
+    reader.view_metadata[view] = replace(reader.view_metadata[view], complete=True)
+    return measure(reader, view)
 
 
 RENDERING = 1

@@ -17,7 +17,12 @@ from mmfe_cache.guides.base import Guide
 from mmfe_cache.images import pixel_digest
 from mmfe_cache.io import explained, write_file
 from mmfe_cache.lock import locked
-from mmfe_cache.precompute.build import build_cache, check_same, wanted_metadata
+from mmfe_cache.precompute.build import (
+    build_cache,
+    check_same,
+    statistics_of,
+    wanted_metadata,
+)
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import SampleSet
 from mmfe_cache.store.format import (
@@ -42,6 +47,7 @@ from mmfe_cache.store.sample_table import (
 from mmfe_cache.store.shards import ShardIndex, decode_index
 from mmfe_cache.store.verify import Damage, VerifyReport, verify
 from mmfe_cache.store.writer import CacheWriter, aside_folder
+from mmfe_cache.views import group_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +123,10 @@ def repair_cache(
             shard_batches=repair.shard_batches,
         )
         encodings += report.encodings
+    stale = views if recovered else [view for view in views if view.view in repair.unmeasured]
+    if stale:
+        with locked(path):
+            repair.measure_again(stale)
     return RepairReport(path, before.damages, recovered, encodings, verify(path, progress=sink))
 
 
@@ -131,6 +141,7 @@ class _Repair:
     Attributes:
         shard_batches: how many samples were encoded together for the shards that are removed,
             by view and number.
+        unmeasured: finished views whose own metadata is lost, and with it what was measured.
     """
 
     def __init__(self, path: Path, samples: SampleSet, guide: Guide) -> None:
@@ -138,6 +149,7 @@ class _Repair:
         self._store = wanted_metadata(samples, guide, shard_samples=1)
         self._views: dict[str, ViewMetadata] = {}
         self.shard_batches: dict[tuple[str, int], int] = {}
+        self.unmeasured: set[str] = set()
 
     def restore_root(self) -> None:
         """Write the root again if it is damaged and the other files agree on what it said.
@@ -184,6 +196,7 @@ class _Repair:
                 complete = not writer.missing_shards(group, view.view)
                 known = replace(view, complete=complete)
                 wanted.append(known)
+                self.unmeasured.add(view.view)
             else:
                 wanted += [known] if known.complete else []
             self._put(f"{group}/{METADATA_FILE}", serialise(known.document()))
@@ -245,6 +258,15 @@ class _Repair:
                 writer.write_digests(number, rows)
                 recovered += ids
         return tuple(recovered)
+
+    def measure_again(self, views: Sequence[ViewMetadata]) -> None:
+        """Write what the embeddings of finished views are like, where it changed or is lost."""
+        writer, known = CacheWriter(self._path, self._store), open_cache(self._path).view_metadata
+        for view in views:
+            if known[view.view].complete:
+                found = statistics_of(self._path, view.view)
+                group = group_name(view.view)
+                writer.update_view(group, replace(known[view.view], statistics=found))
 
     def _note_batches(self, number: int, groups: Iterable[str]) -> None:
         """Before its files go: the batches of a shard, so that its bytes come back."""

@@ -269,6 +269,8 @@ class ViewMetadata:
         fingerprint: what else changes this view's embeddings.
         batch_size: samples the guide encoded together.
         complete: whether every shard has been written.
+        statistics: what `mmfe_cache.store.statistics.measure` found in the finished view; None
+            where an earlier version finished it.
     """
 
     store: str
@@ -276,6 +278,7 @@ class ViewMetadata:
     batch_size: int
     fingerprint: Mapping[str, Any] = field(default_factory=dict[str, Any])
     complete: bool = False
+    statistics: Mapping[str, Any] | None = None
 
     def check_folder(self, folder: str, where: str) -> None:
         """Refuse a view that lies in another view's folder, or in a copy of its own.
@@ -294,7 +297,10 @@ class ViewMetadata:
 
     def document(self) -> Json:
         """The view group's `zarr.json`."""
-        return group_document({f"{FORMAT}-view": {**self._lasting(), "complete": self.complete}})
+        about = {**self._lasting(), "complete": self.complete}
+        if self.statistics is not None:
+            about["statistics"] = dict(self.statistics)
+        return group_document({f"{FORMAT}-view": about})
 
     def _lasting(self) -> Json:
         # Repeated in every array, so that a damaged group can be written again from any of them.
@@ -334,6 +340,7 @@ class ViewMetadata:
             batch_size=found["batch_size"],
             fingerprint=found["fingerprint"],
             complete=found.get("complete", False),
+            statistics=found.get("statistics"),
         )
 
     def array_documents(self, store: StoreMetadata) -> dict[ArrayName, Json]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmfe_cache.embeddings import DEFAULT_PROMPT
+from mmfe_cache.embeddings import DEFAULT_PROMPT, JointTokens
 from mmfe_cache.errors import CacheError
 from mmfe_cache.places import CACHE
 from mmfe_cache.store.format import METADATA_FILE, SAMPLES, OtherVersionError, StoreMetadata
@@ -22,6 +22,7 @@ def store_path(
     guide: str,
     prompt: str | None = None,
     root: str | Path | None = None,
+    joint: JointTokens = "all",
 ) -> Path:
     """The default place of a store: ``$MMFE_CACHE/<dataset>/<split>/<guide>.zarr``, or ``cache/…``.
 
@@ -32,6 +33,7 @@ def store_path(
             what is in it then name the store. So do ``timm:MODEL,weights=FILE`` and the file's.
         prompt: what the guide is asked; None for the default. Any other adds a short hash.
         root: the folder that takes the place of ``$MMFE_CACHE/<dataset>``.
+        joint: which of an MLLM's tokens ``joint`` pools; another than ``all`` adds to the hash.
     """
     folder = CACHE.folder / dataset if root is None else Path(root)
     asked = None if prompt is None or prompt == DEFAULT_PROMPT else prompt
@@ -47,8 +49,10 @@ def store_path(
         name = checkpoint.resolve().name
     elif is_local:
         name = re.sub("[/:,=]", "-", encoder) if weights else checkpoint.stem
-    if is_local or asked is not None:
+    if is_local or asked is not None or joint != "all":
         about = {"directory": _identity(checkpoint) if is_local else None, "prompt": asked}
+        if joint != "all":  # only then: the places of other stores stay as they were
+            about["joint"] = joint
         text = json.dumps(about, sort_keys=True).encode()
         name = f"{name}-{hashlib.blake2b(text, digest_size=4).hexdigest()}"
     return folder / split / f"{name}.zarr"
@@ -84,6 +88,7 @@ class Origin:
         split: ``"train"`` or ``"test"``.
         guide: the guide's name.
         prompt: what the guide was asked.
+        joint: which of its tokens were pooled to ``joint``.
         dtype: the guide's precision.
         certain: whether an undamaged root says so; otherwise it is a guess to be tried.
     """
@@ -92,6 +97,7 @@ class Origin:
     split: str | None = None
     guide: str | None = None
     prompt: str | None = None
+    joint: str | None = None
     dtype: str | None = None
     certain: bool = False
 
@@ -133,12 +139,13 @@ def origins(path: Path) -> Iterator[Origin]:
                     text.split or named[1],
                     text.guide or named[2],
                     text.prompt,
+                    text.joint,
                     text.dtype,
                 )
             yield Origin(*named)
         return
-    prompt, dtype = (root.fingerprint.get(name) for name in ("prompt", "dtype"))
-    yield Origin(root.dataset, root.split, root.guide, prompt, dtype, certain=True)
+    prompt, joint, dtype = (root.fingerprint.get(name) for name in ("prompt", "joint", "dtype"))
+    yield Origin(root.dataset, root.split, root.guide, prompt, joint, dtype, certain=True)
 
 
 def no_root(storage: Storage, path: str | Path) -> CacheError:
@@ -174,5 +181,6 @@ def _from_text(text: str) -> Origin:
         value("split", 6),
         value("guide", 6),
         value("prompt", 8),
+        value("joint", 8),
         value("dtype", 8),
     )

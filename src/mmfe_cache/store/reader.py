@@ -19,6 +19,7 @@ from mmfe_cache.store.array_reader import CHECKS, ArrayReader, Check
 from mmfe_cache.store.format import METADATA_FILE, SAMPLES, StoreMetadata, ViewMetadata
 from mmfe_cache.store.location import no_root
 from mmfe_cache.store.sample_table import DIGEST_BYTES, StoredIds, StoredPixels, absent_rows
+from mmfe_cache.store.statistics import describe_statistics, measure
 from mmfe_cache.store.storage import Storage, open_storage
 
 if TYPE_CHECKING:
@@ -275,8 +276,14 @@ def _some(names: Sequence[str], most: int = 3) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def describe(reader: CacheReader) -> dict[str, Any]:
-    """Everything `mmfe cache info` tells, as JSON values."""
+def describe(reader: CacheReader, *, compute: bool = False) -> dict[str, Any]:
+    """Everything `mmfe cache info` tells, as JSON values.
+
+    Args:
+        reader: the open cache.
+        compute: measure views whose statistics an earlier version did not record, which reads up
+            to `MOST_SAMPLES` samples of each; they are None otherwise.
+    """
     meta = reader.metadata
     views = {
         name: {
@@ -299,6 +306,7 @@ def describe(reader: CacheReader) -> dict[str, Any]:
         "shards": meta.num_shards,
         "bytes": meta.bytes_of(range(meta.num_shards)) * len(reader.views),
         "views": views,
+        "statistics": {name: _statistics(reader, name, compute) for name in reader.views},
         "id": meta.id,
         "fingerprint": reader.fingerprint,
     }
@@ -329,9 +337,19 @@ def describe_text(about: Mapping[str, Any]) -> list[str]:
                 f"  {name}: memory ran out in {len(view['halved'])} shards; they were encoded "
                 f"in batches of {' or '.join(map(str, sizes))} instead of {view['batch_size']}"
             )
+    for name, found in about["statistics"].items():
+        said = "not recorded: --statistics computes it"
+        lines.append(f"  {name}: {said if found is None else describe_statistics(found)}")
     lines.append("  fingerprint:")
     lines += [f"    {name}: {value}" for name, value in about["fingerprint"].items()]
     return lines
+
+
+def _statistics(reader: CacheReader, view: str, compute: bool) -> dict[str, Any] | None:
+    recorded = reader.view_metadata[view].statistics
+    if recorded is None:
+        return measure(reader, view) if compute else None
+    return dict(recorded)
 
 
 def _halved(reader: CacheReader, view: str, batch_size: int) -> dict[str, int] | None:

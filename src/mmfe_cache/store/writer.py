@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,9 +118,11 @@ class CacheWriter:
         data = serialise(view.document())
         self._write(self.path / group / METADATA_FILE, [data])
 
-    def finish_view(self, group: str, view: ViewMetadata) -> ViewMetadata:
-        """Say that every shard of a view is there."""
-        finished = replace(view, complete=True)
+    def finish_view(
+        self, group: str, view: ViewMetadata, statistics: Mapping[str, Any] | None = None
+    ) -> ViewMetadata:
+        """Say that every shard of a view is there, and what was measured of it."""
+        finished = replace(view, complete=True, statistics=statistics)
         self.update_view(group, finished)
         return finished
 

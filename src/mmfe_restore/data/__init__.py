@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from mmfe_restore.data.cache import (
+    PROMPT,
     SampleGuidance,
     build_command,
     check_cache,
     find_store,
     guide_name,
+    is_store,
 )
 from mmfe_restore.data.dataloader import Batch, TrainingBatches
 from mmfe_restore.data.dataset import TrainingPair, TrainingPairs, collate_pairs, hold_in_memory
 from mmfe_restore.data.sampler import Draw, Schedule, StagePlan
 
 __all__ = [
+    "PROMPT",
     "Batch",
     "Draw",
     "SampleGuidance",
@@ -28,4 +31,5 @@ __all__ = [
     "find_store",
     "guide_name",
     "hold_in_memory",
+    "is_store",
 ]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmfe_cache.embeddings import ArrayName, Embeddings, Tokens
+from mmfe_cache.embeddings import DEFAULT_PROMPT, ArrayName, Embeddings, Tokens
 from mmfe_cache.errors import CacheError, GuideError, MmfeError, UsageError
 from mmfe_cache.guides.fingerprints import differing_guide, guide_fingerprint, only_precision
 from mmfe_cache.guides.lineage import stands_in
@@ -48,7 +48,7 @@ def find_store(recipe: Recipe, dataset: str, split: str, cache: Path | None) -> 
         dataset: the data set's name.
         split: ``"train"`` or ``"test"``.
         cache: the store itself, or the folder of the data set's stores; None for its default
-            place.
+            place, which the prompt and the pooling of ``joint`` are part of.
 
     Raises:
         UsageError: ``cache`` is an address: stores are read here by memory map.
@@ -67,7 +67,7 @@ def find_store(recipe: Recipe, dataset: str, split: str, cache: Path | None) -> 
         )
     if cache is not None and is_store(cache):
         return cache
-    path = store_path(dataset, split, recipe.guide.name, root=cache)
+    path = _store_path(recipe, dataset, split, cache)
     _, own = split_guide(recipe.guide.name)
     if own is not None and not own.exists() and not path.exists():
         raise CacheError(
@@ -77,6 +77,11 @@ def find_store(recipe: Recipe, dataset: str, split: str, cache: Path | None) -> 
             remedy=f"name the cache: --cache {path.parent}/{guide_name(recipe)}-HASH.zarr",
         )
     return path
+
+
+def _store_path(recipe: Recipe, dataset: str, split: str, root: Path | None) -> Path:
+    guide = recipe.guide
+    return store_path(dataset, split, guide.name, guide.prompt, root, guide.joint)
 
 
 def build_command(
@@ -94,13 +99,15 @@ def build_command(
     """
     words = ["mmfe", "cache", "build", "--dataset", dataset, "--split", split]
     words += ["--guide", recipe.guide.name, "--views", ",".join(views)]
+    if recipe.guide.asked != DEFAULT_PROMPT:
+        words += ["--prompt", recipe.guide.asked]
+    if recipe.guide.joint != "all":
+        words += ["--joint", recipe.guide.joint]
     if root is not None:
         words += ["--root", str(root)]
     if cache is not None and is_store(cache):
         above = cache.parent.parent
-        cache = (
-            above if store_path(dataset, split, recipe.guide.name, root=above) == cache else None
-        )
+        cache = above if _store_path(recipe, dataset, split, above) == cache else None
     if cache is not None:
         words += ["--out", str(cache)]
     return shlex.join(words)
@@ -183,9 +190,13 @@ def check_cache(
             expected=f"{recipe.model.guidance_dim} ({recipe.guide.name})",
             remedy=f"train with --set model.guidance_dim={cache.dim}" if training else remedy,
         )
+    here = guide_fingerprint(cache.fingerprint)
+    if here.get(PROMPT) in (recipe.guide.prompts or ()):
+        trained = None if trained is None else {**trained, PROMPT: here[PROMPT]}
     differing: list[str] = []
-    if trained is not None and lineage is None:
-        differing = differing_guide(trained, guide_fingerprint(cache.fingerprint))
+    if lineage is None:  # a student is asked nothing and pools what its teacher did
+        _check_question(recipe, cache, remedy=remedy, training=training)
+        differing = [] if trained is None else differing_guide(trained, here)
     if not only_precision(differing):
         raise CacheError(
             f"{cache.path} was built by another state of the guide than the network was trained "
@@ -202,6 +213,34 @@ def check_cache(
             got=", ".join(cache.views) or "no finished view",
             expected=", ".join(views),
             remedy=remedy,
+        )
+
+
+PROMPT, JOINT = "guide.prompt", "guide.joint"
+"""What a fingerprint calls the question that its guide was asked, and the pooling of ``joint``."""
+
+
+def _check_question(recipe: Recipe, cache: CacheReader, *, remedy: str, training: bool) -> None:
+    """Refuse a cache of another prompt than the recipe names, or of another pooling.
+
+    A recipe without ``guide.prompt`` takes whatever the store at hand was asked.
+    """
+    guide, found = recipe.guide, cache.fingerprint
+    allowed = (guide.prompt, *(guide.prompts or ()))
+    if guide.prompt is not None and found.get(PROMPT, guide.prompt) not in allowed:
+        raise CacheError(
+            f"{cache.path} holds what the guide said to another prompt",
+            got=repr(found[PROMPT]),
+            expected=repr(guide.prompt),
+            remedy=f"train with --set guide.prompt=..., or: {remedy}" if training else remedy,
+        )
+    joint = found.get(JOINT, "all")
+    if joint != guide.joint:
+        raise CacheError(
+            f"{cache.path} holds another pooling of E_Joint",
+            got=f"guide.joint={joint}",
+            expected=f"guide.joint={guide.joint}",
+            remedy=f"train with --set guide.joint={joint}, or: {remedy}" if training else remedy,
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,9 +14,11 @@ from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.samples import Sample
 from mmfe_cache.seeds import generator
 from mmfe_restore.data.cache import SampleGuidance
-from mmfe_restore.data.dataset import TrainingPairs, collate_pairs, crop_number
+from mmfe_restore.data.dataset import TrainingPairs, collate_pairs, crop_number, prompt_number
 from mmfe_restore.data.sampler import Draw, Schedule
 from mmfe_restore.recipes.schema import Recipe
+
+Part = TypeVar("Part")
 
 
 class Batch:
@@ -84,7 +86,8 @@ class TrainingBatches:
         recipe: seed, repeats, augmentation, dropout, loss weights.
         samples: the training samples.
         schedule: of the same recipe and samples.
-        guidance: reads their embeddings; None for an unguided network.
+        guidance: reads their embeddings, one reader for each prompt of ``guide.prompts`` in their
+            order; none for an unguided network.
         start_step: the first optimiser step.
         rank: of this process.
         world_size: processes that share a global batch.
@@ -97,7 +100,7 @@ class TrainingBatches:
         recipe: Recipe,
         samples: Sequence[Sample],
         schedule: Schedule,
-        guidance: SampleGuidance | None,
+        guidance: SampleGuidance | Sequence[SampleGuidance] | None,
         *,
         start_step: int = 0,
         rank: int = 0,
@@ -106,7 +109,8 @@ class TrainingBatches:
         pin_memory: bool = False,
     ) -> None:
         self._recipe, self._samples, self._schedule = recipe, samples, schedule
-        self._guidance, self._pin = guidance, pin_memory
+        readers = (guidance,) if isinstance(guidance, SampleGuidance) else guidance or ()
+        self._guidance, self._pin = tuple(readers), pin_memory
         self._parts = world_size * recipe.train.accumulate
         self._rank, self._world_size = rank, world_size
         self.start_step = start_step
@@ -160,44 +164,69 @@ class TrainingBatches:
             yield batch
 
     def _guide(self, batch: Batch, everything: list[Draw], mine: list[Draw]) -> Batch:
-        if self._guidance is None:
+        if not self._guidance:
             return batch
-        views = self._views(mine)
-        batch.embeddings = self._gather(mine, views)
+        batch.embeddings = self._gather(mine)
         if self._recipe.model.guidance_dropout > 0:
             batch.keep = self._keep(mine)
         if self._recipe.loss.mgl > 0 and "answer" in self._recipe.model.reads:
             # Every process reads the whole global batch's answers from the cache: the identical
             # term everywhere, with no communication (paper, Eq. 7, over the global batch).
-            batch.answers = self._answers(everything, self._views(everything))
+            batch.answers = self._answers(everything)
             if self._recipe.model.guidance_dropout > 0:
                 batch.answers_keep = self._keep(everything)
         return batch
 
-    def _views(self, draws: list[Draw]) -> list[str]:
+    def _sources(self, draws: list[Draw]) -> list[tuple[int, str]]:
+        """Of every draw, which prompt's reader it is read by and at which view."""
         train = self._recipe.train
-        name = self._recipe.view_at(draws[0].resolution)
-        if not train.aligned_crops:
-            return [name] * len(draws)
-        return [
-            f"{name}#{crop_number(train.seed, self._id(d), d.epoch, d.repeat, train.aligned_crops)}"
+        seed, name = train.seed, self._recipe.view_at(draws[0].resolution)
+        views = [name] * len(draws)
+        if train.aligned_crops:
+            numbers = (
+                crop_number(seed, self._id(d), d.epoch, d.repeat, train.aligned_crops)
+                for d in draws
+            )
+            views = [f"{name}#{number}" for number in numbers]
+        count = len(self._guidance)
+        prompts = [
+            prompt_number(seed, self._id(d), d.epoch, d.repeat, count) if count > 1 else 0
             for d in draws
         ]
+        return list(zip(prompts, views, strict=True))
 
-    def _gather(self, draws: list[Draw], views: list[str]) -> Embeddings:
-        assert self._guidance is not None
-        if len(set(views)) == 1:
-            return self._guidance.read([d.sample for d in draws], views[0], pin=self._pin)
-        parts = [self._guidance.read([d.sample], v) for d, v in zip(draws, views, strict=True)]
+    def _gather(self, draws: list[Draw]) -> Embeddings:
+        def read(prompt: int, view: str, samples: list[int]) -> Embeddings:
+            return self._guidance[prompt].read(samples, view, pin=self._pin)
+
+        parts, order = self._by_source(draws, read)
+        if len(parts) == 1:
+            return parts[0]
         kinds = parts[0].present()
-        return Embeddings.of({k: torch.cat([p.present()[k] for p in parts]) for k in kinds})
+        return Embeddings.of(
+            {kind: torch.cat([part.present()[kind] for part in parts])[order] for kind in kinds}
+        )
 
-    def _answers(self, draws: list[Draw], views: list[str]) -> Tensor:
-        assert self._guidance is not None
-        if len(set(views)) == 1:
-            return self._guidance.read_answers([d.sample for d in draws], views[0], pin=self._pin)
-        read = self._guidance.read_answers
-        return torch.cat([read([d.sample], v) for d, v in zip(draws, views, strict=True)])
+    def _answers(self, draws: list[Draw]) -> Tensor:
+        def read(prompt: int, view: str, samples: list[int]) -> Tensor:
+            return self._guidance[prompt].read_answers(samples, view, pin=self._pin)
+
+        parts, order = self._by_source(draws, read)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)[order]
+
+    def _by_source(
+        self, draws: list[Draw], read: Callable[[int, str, list[int]], Part]
+    ) -> tuple[list[Part], Tensor]:
+        """What ``read`` gives for each prompt and view, and where every draw is in all of that."""
+        groups: dict[tuple[int, str], list[int]] = {}
+        for place, source in enumerate(self._sources(draws)):
+            groups.setdefault(source, []).append(place)
+        parts = [
+            read(prompt, view, [draws[place].sample for place in places])
+            for (prompt, view), places in groups.items()
+        ]
+        read_as = torch.tensor([place for places in groups.values() for place in places])
+        return parts, torch.argsort(read_as)
 
     def _keep(self, draws: list[Draw]) -> Tensor:
         """False for the draws whose guidance is dropped: the same on every process."""

@@ -101,6 +101,11 @@ def crop_number(seed: int, sample_id: str, epoch: int, repeat: int, count: int) 
     return int(generator("crop", seed, sample_id, epoch, repeat).integers(count))
 
 
+def prompt_number(seed: int, sample_id: str, epoch: int, repeat: int, count: int) -> int:
+    """Which of ``count`` prompts a draw's guidance answers."""
+    return int(generator("prompt", seed, sample_id, epoch, repeat).integers(count))
+
+
 def _cut(source: PixelSource, size: tuple[int, int], top: int, left: int, side: int) -> ImageArray:
     rows, columns = min(side, size[0]), min(side, size[1])
     window = source.read_crop(top, left, rows, columns)

@@ -73,7 +73,7 @@ def _build(plan: Plan, need: CacheNeed, progress: Progress, device: str) -> None
     dataset = plan.rows[0].recipe.data.dataset
     samples = load_dataset(dataset, need.split, plan.root)
     progress.message(f"building {need.path}: {', '.join(need.missing)}")
-    guide = load_guide(need.guide, device=device)
+    guide = load_guide(need.guide, device=device, prompt=need.prompt, joint=need.joint)
     build_cache(samples, guide, need.missing, need.path, progress=progress)
 
 

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmfe_cache.embeddings import JointTokens
 from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.places import RUNS
 from mmfe_cache.store import open_cache
 from mmfe_restore.data import find_store
-from mmfe_restore.evaluation.ablation_rows import Row, equal_recipes, identity, make_row
+from mmfe_restore.evaluation.ablation_rows import (
+    PROMPT_ROWS,
+    Row,
+    equal_recipes,
+    identity,
+    make_row,
+)
 from mmfe_restore.evaluation.published import PublishedRow, PublishedTable, published_table
-from mmfe_restore.recipes import load_recipe
+from mmfe_restore.recipes import (
+    Recipe,
+    load_recipe,
+    recipe_from_dict,
+    recipe_names,
+    recipe_to_dict,
+)
 
 ABLATIONS = ("table4a", "table4b", "table5a", "table5b", "table5c", "tableS1")
 """The tables whose rows are recipes."""
+
+PROMPTS = "prompts"
+"""The table whose rows differ in what the guide is asked."""
 
 REFERENCE = "cdd11"
 """The recipe whose row the others are compared with."""
@@ -30,6 +48,8 @@ class CacheNeed:
         guide: whose embeddings.
         split: of the dataset.
         path: where the store lies or will lie.
+        prompt: what the guide is asked, if it is asked anything.
+        joint: which of its tokens E_Joint pools.
         views: that are needed.
         missing: those of ``views`` that are not there, finished.
     """
@@ -37,6 +57,8 @@ class CacheNeed:
     guide: str
     split: str
     path: Path
+    prompt: str
+    joint: JointTokens
     views: tuple[str, ...]
     missing: tuple[str, ...]
 
@@ -89,6 +111,7 @@ class Plan:
                     "guide": need.guide,
                     "split": need.split,
                     "path": str(need.path),
+                    "prompt": need.prompt,
                     "views": list(need.views),
                     "missing": list(need.missing),
                 }
@@ -105,11 +128,12 @@ def make_plan(
     cache: Path | None = None,
     out: Path | None = None,
     seeds: int = 1,
+    prompts: Sequence[str] = (),
 ) -> Plan:
     """Look at everything a table needs; reads no image and loads no guide.
 
     Args:
-        name: one of `ABLATIONS`.
+        name: one of `ABLATIONS`, or `PROMPTS`.
         overrides: for every row, as ``--set`` takes them.
         root: where the data set lies; None for its default place.
         cache: the folder of the data set's stores; None for its default place.
@@ -117,22 +141,86 @@ def make_plan(
             ``out/<table>/<row>-seed<S>``, unless the same training is there already under the
             name of another table's row; None for their default place.
         seeds: trainings of each row, at least 1: with the recipe's seed and those that follow.
+        prompts: of the table of prompts, a row each; those of the shipped recipes without any.
 
     Raises:
         UsageError: an unknown table or override, overrides that make two rows equal, or a run
             of another recipe in a row's place, or one that was judged in another way.
         DataError: a row's report is damaged.
     """
-    if name not in ABLATIONS:
-        raise UsageError("unknown ablation", got=name, expected=" | ".join(ABLATIONS))
+    if name not in (*ABLATIONS, PROMPTS):
+        raise UsageError("unknown ablation", got=name, expected=" | ".join((*ABLATIONS, PROMPTS)))
+    if prompts and name != PROMPTS:
+        raise UsageError(
+            f"the rows of {name} are not prompts",
+            got=f"--prompt {prompts[0]!r}",
+            expected=f"mmfe ablate {PROMPTS}, or --set guide.prompt=... for every row",
+        )
     if seeds < 1:
         raise UsageError("a row has at least one training", got=f"--seeds {seeds}")
     out = RUNS.folder if out is None else out
-    table = published_table(name)
+    table, recipes = (
+        _prompt_table(overrides, prompts) if name == PROMPTS else _printed_table(name, overrides)
+    )
     equal = equal_recipes(overrides)
-    rows = tuple(make_row(row, overrides, out, equal, seeds) for row in table.rows)
+    rows = tuple(
+        make_row(row, recipe, out, equal, seeds)
+        for row, recipe in zip(table.rows, recipes, strict=True)
+    )
     _check_distinct(rows, overrides)
     return Plan(table, rows, _reference(rows, overrides), _needs(rows, cache), root, cache)
+
+
+def _printed_table(name: str, overrides: Sequence[str]) -> tuple[PublishedTable, list[Recipe]]:
+    table = published_table(name)
+    names = [row.recipe for row in table.rows]
+    assert None not in names, "every row of an ablation names its recipe"
+    return table, [load_recipe(str(name), overrides) for name in names]
+
+
+def _prompt_table(
+    overrides: Sequence[str], prompts: Sequence[str]
+) -> tuple[PublishedTable, list[Recipe]]:
+    """The shipped recipes of prompts, or one for each of ``prompts``; the paper prints no figures.
+
+    Raises:
+        UsageError: a prompt is empty or there twice, or the guide takes none.
+    """
+    if prompts:
+        _refuse_repeated(prompts)
+        recipes = [_asking(prompt, overrides) for prompt in prompts]
+    else:
+        names = [name for name in recipe_names() if name.startswith(PROMPT_ROWS)]
+        recipes = [load_recipe(name, overrides) for name in names]
+        recipes.sort(key=lambda recipe: recipe.name != f"{PROMPT_ROWS}paper")
+    rows = tuple(PublishedRow(_question(recipe), None, {}, recipe.name) for recipe in recipes)
+    title, source = "What the guide is asked", "nothing (the paper has no figures by prompt)"
+    return PublishedTable(PROMPTS, title, source, (REFERENCE,), (), rows), recipes
+
+
+def _question(recipe: Recipe) -> str:
+    if recipe.guide.prompts is None:
+        return recipe.guide.asked
+    return f"one of {len(recipe.guide.prompts)} for every draw; judged: {recipe.guide.asked}"
+
+
+def _refuse_repeated(prompts: Sequence[str]) -> None:
+    twice = sorted({prompt for prompt in prompts if prompts.count(prompt) > 1})
+    if twice:
+        raise UsageError("a prompt is there twice", got=repr(twice[0]), expected="every one once")
+
+
+def _asking(prompt: str, overrides: Sequence[str]) -> Recipe:
+    """The reference's recipe with another prompt, named after its words and a hash of all of it."""
+    values = recipe_to_dict(load_recipe(REFERENCE, overrides))
+    words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:32].strip("-")
+    digest = hashlib.blake2b(prompt.encode(), digest_size=4).hexdigest()
+    values |= {
+        "name": f"{PROMPT_ROWS}{words}-{digest}".replace("/-", "/"),
+        "description": f"Asked: {prompt}",
+        "guide": {**values["guide"], "prompt": prompt, "prompts": None},
+    }
+    return recipe_from_dict(values)
 
 
 def _reference(rows: Sequence[Row], overrides: Sequence[str]) -> Row:
@@ -158,18 +246,20 @@ def _check_distinct(rows: Sequence[Row], overrides: Sequence[str]) -> None:
 
 
 def _needs(rows: Sequence[Row], cache: Path | None) -> tuple[CacheNeed, ...]:
-    wanted: dict[tuple[str, str, Path], dict[str, None]] = {}
+    wanted: dict[tuple[str, str, Path, str, JointTokens], dict[str, None]] = {}
     for row in rows:
         if not row.recipe.model.reads:
             continue
-        guide, dataset = row.recipe.guide.name, row.recipe.data.dataset
+        dataset = row.recipe.data.dataset
         judged = tuple(judgement.view for judgement in row.runs[0].judgements)
-        for split, views in (("train", row.recipe.training_views), ("test", judged)):
-            path = find_store(row.recipe, dataset, split, cache)
-            wanted.setdefault((guide, split, path), {}).update(dict.fromkeys(views))
+        reads = [("train", one, one.training_views) for one in row.recipe.each_prompt]
+        for split, one, views in (*reads, ("test", row.recipe, judged)):
+            path, guide = find_store(one, dataset, split, cache), one.guide
+            key = (guide.name, split, path, guide.asked, guide.joint)
+            wanted.setdefault(key, {}).update(dict.fromkeys(views))
     return tuple(
-        CacheNeed(guide, split, path, tuple(views), _missing(path, tuple(views)))
-        for (guide, split, path), views in wanted.items()
+        CacheNeed(*key, tuple(views), _missing(key[2], tuple(views)))
+        for key, views in wanted.items()
     )
 
 

@@ -15,10 +15,20 @@ from mmfe_cache.parsing import DuplicateKeyError, parse_yaml
 from mmfe_restore.evaluation.compare import read_report
 from mmfe_restore.evaluation.published import PublishedRow, published_tables
 from mmfe_restore.evaluation.report import METRICS_FILE
-from mmfe_restore.recipes import Recipe, load_recipe, recipe_from_dict, recipe_settings
+from mmfe_restore.recipes import (
+    Recipe,
+    load_recipe,
+    recipe_from_dict,
+    recipe_names,
+    recipe_settings,
+)
 
 STATES = ("missing", "started", "trained", "evaluated")
 """How far a training can have come, in order."""
+
+
+PROMPT_ROWS = "prompts/"
+"""How the names of recipes begin that differ in what the guide is asked."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,7 @@ class Row:
 
 def make_row(
     row: PublishedRow,
-    overrides: Sequence[str],
+    recipe: Recipe,
     out: Path,
     equal: Mapping[str, Sequence[str]],
     seeds: int,
@@ -93,7 +103,7 @@ def make_row(
 
     Args:
         row: as printed.
-        overrides: as ``--set`` takes them.
+        recipe: that the row trains, with the overrides.
         out: the folder of all runs.
         equal: the names of all tables' recipes by their `identity`.
         seeds: how many trainings it has: the recipe's seed and those that follow.
@@ -101,9 +111,7 @@ def make_row(
     Raises:
         UsageError: a run of another recipe lies in its place, or was judged in another way.
     """
-    assert row.recipe is not None, "every row of an ablation names its recipe"
-    recipe = load_recipe(row.recipe, overrides)
-    shares = tuple(name for name in equal.get(identity(recipe), ()) if name != row.recipe)
+    shares = tuple(name for name in equal.get(identity(recipe), ()) if name != recipe.name)
     runs = tuple(
         _run(row, replace(recipe, train=replace(recipe.train, seed=seed)), shares, out, step)
         for step, seed in enumerate(range(recipe.train.seed, recipe.train.seed + seeds))
@@ -116,14 +124,16 @@ def identity(recipe: Recipe) -> str:
 
     Its labels are left out: a name or description changes nothing that is computed.
     """
-    return json.dumps(recipe_settings(recipe), sort_keys=True)
+    settings = recipe_settings(recipe)
+    settings["guide"]["prompt"] = recipe.guide.asked  # the paper's question is the one by default
+    return json.dumps(settings, sort_keys=True)
 
 
 def equal_recipes(overrides: Sequence[str]) -> dict[str, list[str]]:
-    """The names of the published rows' recipes by what they train."""
-    names = dict.fromkeys(
-        row.recipe for table in published_tables().values() for row in table.rows if row.recipe
-    )
+    """The names of all tables' recipes by what they train."""
+    printed = (row.recipe for table in published_tables().values() for row in table.rows)
+    prompts = (name for name in recipe_names() if name.startswith(PROMPT_ROWS))
+    names = dict.fromkeys(name for name in (*printed, *prompts) if name is not None)
     found: dict[str, list[str]] = {}
     for name in names:
         try:
@@ -135,9 +145,8 @@ def equal_recipes(overrides: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _run(row: PublishedRow, recipe: Recipe, shares: Sequence[str], out: Path, step: int) -> Run:
-    assert row.recipe is not None
     suffix = f"-seed{recipe.train.seed}" if step else ""
-    folder = _place(row.recipe, recipe, shares, out, suffix)
+    folder = _place(recipe, shares, out, suffix)
     views = (recipe.eval.view, *_further_views(row, recipe))
     judgements = tuple(_judgement(folder, recipe, view) for view in views)
     return Run(recipe, folder, judgements, _state(folder, judgements, recipe))
@@ -159,9 +168,9 @@ def _judgement(folder: Path, recipe: Recipe, view: str) -> Judgement:
     return Judgement(view, report, (report / METRICS_FILE).is_file())
 
 
-def _place(name: str, recipe: Recipe, shares: Sequence[str], out: Path, suffix: str) -> Path:
+def _place(recipe: Recipe, shares: Sequence[str], out: Path, suffix: str) -> Path:
     """Its own folder, or that of an equal run which is there already."""
-    own = out / f"{name}{suffix}"
+    own = out / f"{recipe.name}{suffix}"
     if (own / "recipe.yaml").is_file():
         return own
     others = (out / f"{other}{suffix}" for other in shares)

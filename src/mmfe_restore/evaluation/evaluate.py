@@ -117,6 +117,8 @@ def evaluate(
     measured = protocol_named(recipe.eval.protocol if protocol is None else protocol)
     chosen = chosen_metrics((*metrics, "lpips") if lpips else tuple(metrics))
     _check_samples(samples)
+    if restorer.recipe is None:  # which says how it reads embeddings
+        restorer.recipe = recipe
     trained = trained_guide(checkpoint)
     guidance = check_guidance(restorer, recipe, samples, cache, used_view, trained)
     rank, size = rank_and_size()

@@ -15,7 +15,13 @@ from mmfe_cache.samples import ImageArray, Sample, SampleSet
 from mmfe_cache.store import CacheReader, open_cache
 from mmfe_restore.data import SampleGuidance, build_command, check_cache, find_store
 from mmfe_restore.model import Restorer
-from mmfe_restore.model.folders import CONFIG, find_recorded_guide, model_folder, newest_checkpoint
+from mmfe_restore.model.folders import (
+    CONFIG,
+    asked_as_trained,
+    find_recorded_guide,
+    model_folder,
+    newest_checkpoint,
+)
 from mmfe_restore.recipes import Recipe, recipe_from_dict
 
 
@@ -68,8 +74,12 @@ def load_checkpoint(path: Path | None = None, recipe: Recipe | None = None) -> C
         ModelError: it is damaged, or does not fit the recipe.
     """
     folder = newest_checkpoint() if path is None else model_folder(path)
-    found = read_recipe_of(folder) if recipe is None else recipe
     restorer = Restorer.from_pretrained(folder)
+    found = (
+        read_recipe_of(folder)
+        if recipe is None
+        else asked_as_trained(recipe, restorer.guide_fingerprint)
+    )
     return Checkpoint(folder, restorer.eval(), found)
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mmfe_cache.samples import ImageArray
     from mmfe_restore.model import Restorer
     from mmfe_restore.model.runners import Watch
-    from mmfe_restore.recipes import Recipe
+    from mmfe_restore.recipes import GuideConfig, Recipe
 
 
 class PhotographGuide:
@@ -49,10 +49,12 @@ class PhotographGuide:
         self.guide = guide
         self.view = View.parse(view or recipe.eval.view)
         self.tokens: Tokens = recipe.guide.tokens
+        self._normalises = recipe.guide.normalise == "rms"
 
     def look(self, image: ImageArray) -> Embeddings:
         """The embeddings (B = 1) of one (H, W, 3) uint8 photograph."""
-        return self.guide.encode([self.view.render(image)]).select(self.tokens)
+        found = self.guide.encode([self.view.render(image)]).select(self.tokens)
+        return found.normalised() if self._normalises else found
 
     def seen(self, embeddings: Embeddings) -> dict[str, float] | None:
         """What `look` found in one photograph: severity by label, 0 where a label is absent.
@@ -119,7 +121,7 @@ def guide_for(
             "tell nothing of a photograph",
             expected="a network trained with guide.control=none",
         )
-    guide = _load(restorer, name or recipe.guide.name, device)
+    guide = _load(restorer, name or recipe.guide.name, device, recipe.guide)
     looking = PhotographGuide(guide, recipe, view)
     looking.teacher = _check_state(guide, restorer.guide_fingerprint, looking.view.name)
     return looking
@@ -168,7 +170,7 @@ def _find_own(name: str) -> GuideInfo:
         ) from problem
 
 
-def _load(restorer: Restorer, name: str, device: str) -> Guide:
+def _load(restorer: Restorer, name: str, device: str, trained: GuideConfig) -> Guide:
     from mmfe_cache.guides import load_guide
     from mmfe_cache.guides.registry import find_guide
 
@@ -189,7 +191,9 @@ def _load(restorer: Restorer, name: str, device: str) -> Guide:
                 expected=f"width {restorer.config.guidance_dim}",
                 remedy="leave --guide out, so that the network's own guide is used",
             )
-        guide = load_guide(name, device=device)
+        if not found.takes_prompt:  # another guide than the one in training may be asked for
+            return load_guide(name, device=device)
+        guide = load_guide(name, device=device, prompt=trained.prompt, joint=trained.joint)
     except GuideError as problem:
         raise GuideError(
             problem.problem,

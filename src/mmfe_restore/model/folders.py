@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from mmfe_cache.embeddings import DEFAULT_PROMPT
 from mmfe_cache.errors import ModelError, UsageError
 from mmfe_cache.guides.registry import GUIDES
 from mmfe_cache.guides.timm_models import RANDOM, TIMM
@@ -211,9 +212,11 @@ def split_guide(name: str) -> tuple[str, Path | None]:
 
 
 def find_recorded_guide(recipe: Recipe, config: Mapping[str, Any], folder: Path) -> Recipe:
-    """``recipe`` with its guide's name as it is to be found from here.
+    """``recipe`` with its guide's name as it is to be found from here, and asked as in training.
 
-    A recipe keeps the path that it was given, which may hold in its own working directory only.
+    A recipe keeps the path that it was given, which may hold in its own working directory only. Nor
+    need it name a prompt, where training was given its one store: the guide's recorded fingerprint
+    does.
 
     Args:
         recipe: of the checkpoint.
@@ -224,6 +227,7 @@ def find_recorded_guide(recipe: Recipe, config: Mapping[str, Any], folder: Path)
         The recipe as it is where its guide lies where it says, or nothing else is recorded. Where
         the guide is nowhere, the recipe names the absolute path at which it lay in training.
     """
+    recipe = asked_as_trained(recipe, config.get("guide_fingerprint"))
     recorded = config.get(GUIDE_PATH)
     before, named = split_guide(recipe.guide.name)
     if not isinstance(recorded, dict) or named is None:
@@ -233,6 +237,16 @@ def find_recorded_guide(recipe: Recipe, config: Mapping[str, Any], folder: Path)
     if named.exists() and (not found.exists() or named.samefile(found)):
         return recipe
     return replace(recipe, guide=replace(recipe.guide, name=f"{before}{found.resolve()}"))
+
+
+def asked_as_trained(recipe: Recipe, fingerprint: object) -> Recipe:
+    """``recipe`` with the prompt of the guide's recorded ``fingerprint``, where it names none."""
+    if not isinstance(fingerprint, dict):
+        return recipe
+    prompt = cast("dict[str, Any]", fingerprint).get("guide.prompt")
+    if recipe.guide.prompt is not None or not isinstance(prompt, str) or prompt == DEFAULT_PROMPT:
+        return recipe
+    return replace(recipe, guide=replace(recipe.guide, prompt=prompt))
 
 
 def find_model(name: str) -> Path | str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from mmfe_cache.embeddings import ArrayName, Embeddings
+from mmfe_cache.embeddings import ArrayName, Embeddings, rms_normalised
 from mmfe_cache.errors import ModelError
 from mmfe_restore.model import checkpoints
 from mmfe_restore.model.checks import check_embeddings, check_image, check_keep, check_view
@@ -37,7 +37,9 @@ class Restorer(Network):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.recipe: Recipe | None = None
-        """The recipe that this network was made or trained by, where it is known."""
+        """The recipe that this network was made or trained by, where it is known.
+
+        Its ``guide.normalise`` says how embeddings are read."""
         self.guide_fingerprint: dict[str, Any] | None = None
         """How the guide saw in training (a store's ``guide.*`` keys), where a run recorded it."""
         self.null_guidance = (
@@ -122,12 +124,23 @@ class Restorer(Network):
             check_embeddings(embeddings, self.config, len(image), values=values)
             if embeddings.view is not None and self.recipe is not None:
                 check_view(embeddings.view, self.recipe)
-            kept = {name: getattr(embeddings, name) for name in reads}
-            embeddings = Embeddings.of(kept).to(self.device, self.dtype)
+            read = Embeddings.of({name: getattr(embeddings, name) for name in reads})
+            embeddings = (read.normalised() if self._normalises else read).to(
+                self.device, self.dtype
+            )
         if self.null_guidance is not None:
             return self.null_guidance(embeddings, keep, len(image))
         assert embeddings is not None
         return embeddings
+
+    def router_weights(self, answer: Tensor) -> dict[str, Tensor]:
+        """S of every MoFE (Eq. 4) for E_Answer (B, D), normalised first as the recipe says."""
+        read = rms_normalised(answer).to(answer.dtype) if self._normalises else answer
+        return super().router_weights(read)
+
+    @property
+    def _normalises(self) -> bool:
+        return self.recipe is not None and self.recipe.guide.normalise == "rms"
 
     # Where it comes from and goes to
 

@@ -9,9 +9,11 @@ from functools import cache
 from math import inf
 from typing import Any, cast, get_args, get_type_hints
 
-from mmfe_cache.errors import UsageError
+from mmfe_cache.embeddings import DEFAULT_PROMPT
+from mmfe_cache.errors import MmfeError, UsageError
+from mmfe_cache.guides.registry import find_guide
 from mmfe_cache.views import View
-from mmfe_restore.recipes.schema import Recipe, Stage
+from mmfe_restore.recipes.schema import GuideConfig, Recipe, Stage
 
 
 class UnknownKeyError(UsageError):
@@ -113,6 +115,7 @@ def check_recipe(recipe: Recipe) -> None:
         not model.low_band or model.experts == "frequency",
         f"false with model.experts={model.experts}: only the frequency domain has an LL band",
     )
+    _check_guide(recipe.guide)
     _at_least("model.num_refinement_blocks", model.num_refinement_blocks, 0)
     _at_least("model.guidance_dim", model.guidance_dim, 1)
     _need(
@@ -171,6 +174,32 @@ def check_recipe(recipe: Recipe) -> None:
     _view("eval.view", recipe.eval.view)
     for view in recipe.training_views:
         _view("train.stages.resolution, train.view or train.aligned_crops", view)
+
+
+def _check_guide(guide: GuideConfig) -> None:
+    prompts = guide.prompts
+    if prompts is not None:
+        _need("guide.prompts", list(prompts), len(prompts) > 0, "at least one prompt, or null")
+        twice = sorted({prompt for prompt in prompts if prompts.count(prompt) > 1})
+        _need("guide.prompts", twice, not twice, "every prompt once")
+        _need("guide.prompt", guide.prompt, guide.prompt in prompts, "one of guide.prompts")
+    for key, asked in (
+        ("guide.prompt", () if guide.prompt is None else (guide.prompt,)),
+        ("guide.prompts", prompts or ()),
+    ):
+        for prompt in asked:
+            _need(key, repr(prompt), bool(prompt.strip()), "a question about the image")
+    other = {"guide.prompt": guide.asked, "guide.prompts": prompts, "guide.joint": guide.joint}
+    plain = {"guide.prompt": DEFAULT_PROMPT, "guide.prompts": None, "guide.joint": "all"}
+    changed = [key for key in plain if other[key] != plain[key]]
+    if not changed:
+        return
+    try:
+        takes_prompt = find_guide(guide.name).takes_prompt
+    except MmfeError:
+        return  # its files need not be on a training machine
+    for key in changed:
+        _need(key, other[key], takes_prompt, f"no {key}: the guide {guide.name} is asked nothing")
 
 
 def _view(key: str, name: str) -> None:

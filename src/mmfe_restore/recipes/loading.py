@@ -97,12 +97,15 @@ def lay_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any
     """`merge` two recipes: another guide brings its own width, another network no printed count.
 
     A ``model.guidance_dim`` from below belongs to the guide from below; it goes where ``over``
-    names a guide and no width. ``published_parameters`` likewise belongs to the network below.
+    names a guide and no width. ``published_parameters`` likewise belongs to the network below, and
+    a ``guide.prompt`` to what was asked below: a list of prompts replaces it.
     """
     merged = merge(under, over)
     guide, model = over.get("guide"), over.get("model")
     names_guide = isinstance(guide, Mapping) and "name" in guide
     names_width = isinstance(model, Mapping) and "guidance_dim" in model
+    if isinstance(guide, Mapping) and "prompts" in guide and "prompt" not in guide:
+        merged["guide"] = {k: v for k, v in merged["guide"].items() if k != "prompt"}
     if names_guide and not names_width and isinstance(merged.get("model"), Mapping):
         merged["model"] = {k: v for k, v in merged["model"].items() if k != "guidance_dim"}
     if (names_guide or model) and "published_parameters" not in over:
@@ -145,7 +148,8 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
 def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
     """Validate plain values, such as a saved recipe's.
 
-    A ``model.guidance_dim`` that is left out becomes the width of the recipe's guide.
+    A ``model.guidance_dim`` that is left out becomes the width of the recipe's guide, and a
+    ``guide.prompt`` beside ``guide.prompts`` the first of them.
 
     Raises:
         UsageError: as for `load_recipe`.
@@ -159,6 +163,9 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
         filled["train"]["precision"] = short_name(cast("Any", precision))
     if "guidance_dim" not in filled["model"]:
         filled["model"]["guidance_dim"] = _guide_dim(filled["guide"])
+    prompts = filled["guide"].get("prompts")
+    if isinstance(prompts, list) and prompts and filled["guide"].get("prompt") is None:
+        filled["guide"] = {**filled["guide"], "prompt": prompts[0]}
     try:
         # JSON, because strict validation then still takes lists for tuples and ints for floats.
         recipe = _adapter().validate_json(json.dumps(filled), strict=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName, Tokens
+from mmfe_cache.embeddings import ARRAY_NAMES, DEFAULT_PROMPT, ArrayName, JointTokens, Tokens
 
 Guidance = Literal["image", "joint", "none"]
 ExpertDomain = Literal["frequency", "spatial", "none"]
+Normalise = Literal["none", "rms"]
 Precision = Literal["auto", "32", "tf32", "64", "bf16", "16"]
 
 
@@ -23,11 +24,31 @@ class GuideConfig:
             samples) and ``constant`` (one fixed pseudo-random embedding of unit variance for
             every sample, the same at training and test) tell what guidance brings apart from
             what parameters bring.
+        prompt: what an MLLM is asked. None is the paper's question, or what the one store that
+            ``--cache`` names was asked.
+        prompts: a list to train on: every draw reads the embeddings of one of these prompts, drawn
+            anew. Evaluation and `mmfe restore` ask ``guide.prompt``, which must be one of them and
+            is the first where it is left out. None trains on ``guide.prompt`` alone.
+        joint: which of an MLLM's tokens E_Joint pools: ``all`` of the sequence (the paper's words),
+            or those ``from-image`` on, leaving out the ones before the picture, which cannot
+            depend on it.
+        normalise: ``rms`` divides every embedding vector by the root mean square of its numbers
+            before the network reads it, so that no guide's scale saturates the router; ``none``
+            reads them as they are.
     """
 
     name: str = "qwen2.5-vl-3b"
     tokens: Tokens = "grid"
     control: Literal["none", "shuffled", "constant"] = "none"
+    prompt: str | None = None
+    prompts: tuple[str, ...] | None = None
+    joint: JointTokens = "all"
+    normalise: Normalise = "none"
+
+    @property
+    def asked(self) -> str:
+        """What evaluation and restoring ask: ``prompt``, or the paper's question."""
+        return DEFAULT_PROMPT if self.prompt is None else self.prompt
 
 
 @dataclass(frozen=True)
@@ -215,6 +236,16 @@ class Recipe:
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     published_parameters: float | None = None
+
+    @property
+    def each_prompt(self) -> tuple[Recipe, ...]:
+        """This recipe with each of the prompts that training draws from, alone."""
+        if self.guide.prompts is None:
+            return (self,)
+        return tuple(
+            replace(self, guide=replace(self.guide, prompt=prompt, prompts=None))
+            for prompt in self.guide.prompts
+        )
 
     @property
     def training_views(self) -> tuple[str, ...]:

@@ -67,8 +67,9 @@ class Plan:
         precision: Lightning's name.
         steps: optimiser steps of the whole run; None where the data set could not be read.
         images: training crops of the whole run; likewise.
-        cache: where the cache lies or should lie; None for an unguided network.
-        build: the command that makes that cache; likewise.
+        cache: where the cache lies or should lie, several with commas between; None for an unguided
+            network.
+        build: the command that makes that cache, or those; likewise.
         stages: in order.
         problem: what would stop the run before its first step; None where nothing would.
     """
@@ -157,7 +158,8 @@ def plan_run(
         )
         for index, stage in enumerate(recipe.train.stages)
     )
-    guided, dataset = bool(recipe.model.reads), recipe.data.dataset
+    each = recipe.each_prompt if recipe.model.reads else ()
+    dataset = recipe.data.dataset
     return Plan(
         recipe=recipe.name,
         parameters=_parameters(recipe),
@@ -168,12 +170,12 @@ def plan_run(
         precision=precision,
         steps=None if schedule is None else schedule.steps,
         images=None if schedule is None else sum(s.images or 0 for s in stages),
-        cache=str(find_store(recipe, dataset, "train", cache)) if guided else None,
-        build=(
-            build_command(recipe, dataset, "train", recipe.training_views, root=root, cache=cache)
-            if guided
-            else None
-        ),
+        cache=", ".join(str(find_store(r, dataset, "train", cache)) for r in each) or None,
+        build=" && ".join(
+            build_command(r, dataset, "train", r.training_views, root=root, cache=cache)
+            for r in each
+        )
+        or None,
         stages=stages,
         problem=problem,
     )

@@ -9,11 +9,20 @@ from pathlib import Path
 
 from mmfe_cache.datasets import load_dataset
 from mmfe_cache.errors import CacheError, UsageError
+from mmfe_cache.guides.fingerprints import differing_guide, guide_fingerprint, only_precision
 from mmfe_cache.progress import Progress
 from mmfe_cache.samples import Sample, SampleSet
 from mmfe_cache.seeds import generator
 from mmfe_cache.store import CacheReader, open_cache
-from mmfe_restore.data import SampleGuidance, Schedule, build_command, check_cache, find_store
+from mmfe_restore.data import (
+    PROMPT,
+    SampleGuidance,
+    Schedule,
+    build_command,
+    check_cache,
+    find_store,
+    is_store,
+)
 from mmfe_restore.model import Restorer
 from mmfe_restore.model.checkpoints import GUIDED, WEIGHTS, check_fit, read_weights
 from mmfe_restore.model.folders import shipped_folder
@@ -28,16 +37,17 @@ class Inputs:
         training: the training split without what is held out or skipped.
         validation: held out of training, by whole scenes.
         schedule: every step of the run.
-        cache: the open cache; None for an unguided network.
-        guidance: of the training samples.
-        validation_guidance: of ``validation``.
+        cache: the open cache, where there are several prompts that of ``guide.prompt``; None for an
+            unguided network.
+        guidance: of the training samples, by prompt; empty for an unguided network.
+        validation_guidance: of ``validation``, as ``guide.prompt`` asks.
     """
 
     training: SampleSet
     validation: tuple[Sample, ...]
     schedule: Schedule
     cache: CacheReader | None
-    guidance: SampleGuidance | None
+    guidance: tuple[SampleGuidance, ...]
     validation_guidance: SampleGuidance | None
 
     @property
@@ -67,11 +77,12 @@ def open_inputs(
     for warning in everything.warnings:
         progress.warn(warning)
     samples = everything.samples
-    reader: CacheReader | None = None
+    readers: tuple[CacheReader, ...] = ()
     if recipe.model.reads:
-        reader = _open_cache(recipe, root, cache)
-        gone = set(reader.skipped)
+        readers = _open_caches(recipe, root, cache)
+        gone = {name for reader in readers for name in reader.skipped}
         if gone:
+            reader = next(reader for reader in readers if reader.skipped)
             if not recipe.data.allow_skipped:
                 raise CacheError(
                     f"the cache {reader.path} lacks {len(gone)} samples whose images could not be "
@@ -86,13 +97,18 @@ def open_inputs(
                 f"{len(gone)} samples were skipped when the cache was built and are not trained on"
             )
     training, validation = hold_out(samples, recipe.data.validation_scenes, recipe.train.seed)
+    asked = None
+    if readers:
+        asked = readers[(recipe.guide.prompts or (recipe.guide.prompt,)).index(recipe.guide.prompt)]
     return Inputs(
         training=replace(everything, samples=training),
         validation=validation,
         schedule=Schedule(recipe, training),
-        cache=reader,
-        guidance=_guidance(recipe, reader, training),
-        validation_guidance=_guidance(recipe, reader, validation) if validation else None,
+        cache=asked,
+        guidance=tuple(_guidance(recipe, reader, training) for reader in readers),
+        validation_guidance=(
+            _guidance(recipe, asked, validation) if asked is not None and validation else None
+        ),
     )
 
 
@@ -150,6 +166,12 @@ def new_restorer(recipe: Recipe, init_from: Path | None) -> Restorer:
     Raises:
         ModelError: the weights are another network's, or damaged.
     """
+    restorer = _initial(recipe, init_from)
+    restorer.recipe = recipe  # which also says how it is to read embeddings
+    return restorer
+
+
+def _initial(recipe: Recipe, init_from: Path | None) -> Restorer:
     if init_from is None:
         return Restorer(recipe.model)
     if init_from.suffix == ".safetensors":
@@ -191,6 +213,46 @@ def hold_out(
     )
 
 
+def _open_caches(recipe: Recipe, root: Path | None, cache: Path | None) -> tuple[CacheReader, ...]:
+    """The store of every prompt that training draws from, in their order."""
+    each = recipe.each_prompt
+    if len(each) > 1 and cache is not None and is_store(cache):
+        raise UsageError(
+            "one cache cannot serve several prompts",
+            got=f"--cache {cache} and {len(each)} guide.prompts",
+            expected="the folder of the data set's caches",
+            remedy="leave --cache out, or set guide.prompt alone",
+        )
+    readers: list[CacheReader] = []
+    problems: list[CacheError] = []
+    for one in each:
+        try:
+            readers.append(_open_cache(one, root, cache))
+        except CacheError as problem:
+            problems.append(problem)
+    if len(problems) > 1:  # all that is to be built, and not one at a time
+        raise CacheError(
+            f"{len(problems)} of the {len(each)} caches that guide.prompts needs cannot be used",
+            got="; ".join(problem.problem for problem in problems),
+            expected=problems[0].expected,
+            remedy="; then: ".join(dict.fromkeys(str(p.remedy) for p in problems)),
+        )
+    if problems:
+        raise problems[0]
+    first = guide_fingerprint(readers[0].fingerprint)
+    for reader in readers[1:]:
+        here = guide_fingerprint(reader.fingerprint)
+        differing = differing_guide({**first, PROMPT: here.get(PROMPT)}, here)
+        if not only_precision(differing):
+            raise CacheError(
+                f"{readers[0].path} and {reader.path} were built by different states of the guide",
+                got="; ".join(differing),
+                expected="caches that differ in their prompts alone",
+                remedy="build them with the same guide",
+            )
+    return tuple(readers)
+
+
 def _open_cache(recipe: Recipe, root: Path | None, cache: Path | None) -> CacheReader:
     dataset, views = recipe.data.dataset, recipe.training_views
     path = find_store(recipe, dataset, "train", cache)
@@ -212,9 +274,5 @@ def _open_cache(recipe: Recipe, root: Path | None, cache: Path | None) -> CacheR
     return reader
 
 
-def _guidance(
-    recipe: Recipe, reader: CacheReader | None, samples: Sequence[Sample]
-) -> SampleGuidance | None:
-    if reader is None:
-        return None
+def _guidance(recipe: Recipe, reader: CacheReader, samples: Sequence[Sample]) -> SampleGuidance:
     return SampleGuidance.by_recipe(recipe, reader, [sample.id for sample in samples])

@@ -34,6 +34,7 @@ from mmfe_restore.training.inputs import (
 from mmfe_restore.training.lightning_module import RestorationTask
 from mmfe_restore.training.loggers import CsvTable, LoggingCallback, loggers, router_columns
 from mmfe_restore.training.machine import Machine, memory_explained
+from mmfe_restore.training.saturation import warn_if_saturated
 from mmfe_restore.training.validation import ValidationCallback
 
 
@@ -192,6 +193,14 @@ class _Run:
         task = self._task(init_from if checkpoint is None else None)
         steps = self.inputs.schedule.steps
         self._announce(checkpoint)
+        if checkpoint is None:
+            warn_if_saturated(
+                task.restorer,
+                self.recipe,
+                self.inputs.guidance,
+                len(self.inputs.samples),
+                self.progress,
+            )
         saver = SaveByClock(
             self.out / run_dir.CHECKPOINTS,
             every=self.recipe.train.checkpoint_every,

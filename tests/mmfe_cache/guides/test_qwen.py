@@ -16,6 +16,7 @@ from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import GuideError, UsageError
 from mmfe_cache.guides import DEFAULT_PROMPT, load_guide
 from mmfe_cache.guides.toy import make_tiny
+from mmfe_cache.store import store_path
 
 TOLERANCE = 1e-4
 
@@ -66,6 +67,64 @@ def test_equals_a_slow_independent_reading_at_every_batch_size(
         assert ours.dtype == torch.float32
         assert slow.distance(ours, expected) < TOLERANCE
     assert truth[2].std(axis=0).max() > 0.01  # the toy does react to its picture
+
+
+def test_joint_from_the_image_on_equals_a_slow_independent_reading(tiny_qwen, pictures, slow):
+    """What precedes the picture has not seen it: some runs of `all` are the same for every one."""
+    ours = load_guide(tiny_qwen, device="cpu", joint="from-image").encode(pictures[2:3] * 2)
+    whole = load_guide(tiny_qwen, device="cpu").encode([pictures[2], pictures[5]])
+    assert not torch.equal(whole.image[0], whole.image[1])
+    moved = (whole.joint[0] - whole.joint[1]).abs().amax(dim=1)
+    assert moved[1] < 1e-6  # the first run lies before the picture
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        tiny_qwen, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    processor = AutoProcessor.from_pretrained(tiny_qwen)
+    chat = messages(Image.fromarray(pictures[2]))
+    text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    images, _ = process_vision_info(chat)
+    inputs = processor(text=[text], images=images, return_tensors="pt")
+    with torch.no_grad():
+        last = model(**inputs, output_hidden_states=True).hidden_states[-1][0].double().numpy()
+    first = inputs["input_ids"][0].tolist().index(model.config.image_token_id)
+    assert first > 0
+    assert slow.distance(ours.joint[0], slow.run(last[first:])) < TOLERANCE
+    assert slow.distance(ours.answer[0], last[-1]) < TOLERANCE
+    # `image` and `answer` are as before.
+    assert torch.allclose(ours.image[0], whole.image[0], atol=1e-5)
+    again = load_guide(tiny_qwen, device="cpu", joint="from-image").encode([pictures[5]])
+    assert (ours.joint[0] - again.joint[0]).abs().amax(dim=1).min() > 1e-4
+
+
+def test_another_pooling_is_in_the_fingerprint_and_the_place(tiny_qwen):
+    all_tokens = load_guide(tiny_qwen, device="cpu").fingerprint()
+    from_image = load_guide(tiny_qwen, device="cpu", joint="from-image").fingerprint()
+    assert "joint" not in all_tokens  # caches of earlier versions keep their fingerprints
+    assert from_image["joint"] == "from-image"
+    differing = {k for k in all_tokens | from_image if all_tokens.get(k) != from_image.get(k)}
+    assert differing == {"joint", "pooling"}
+    places = {
+        store_path("cdd11", "train", "qwen2.5-vl-3b", prompt, joint=joint)
+        for prompt in (None, "Is it dark?")
+        for joint in ("all", "from-image")
+    }
+    assert len(places) == 4
+    assert store_path("cdd11", "train", "qwen2.5-vl-3b").name == "qwen2.5-vl-3b.zarr"
+    with pytest.raises(UsageError, match="joint tokens"):
+        load_guide("scene", device="cpu", joint="from-image")
+    with pytest.raises(UsageError, match="all or from-image"):
+        load_guide(tiny_qwen, device="cpu", joint="image")
+
+
+def test_the_same_network_asks_something_else(tiny_qwen, pictures):
+    guide = load_guide(tiny_qwen, device="cpu")
+    before = guide.encode(pictures[2:3])
+    other = guide.asking("Is it dark?")
+    expected = load_guide(tiny_qwen, device="cpu", prompt="Is it dark?")
+    assert other.fingerprint() == expected.fingerprint()
+    assert torch.equal(other.encode(pictures[2:3]).answer, expected.encode(pictures[2:3]).answer)
+    assert torch.equal(guide.encode(pictures[2:3]).answer, before.answer)
+    assert (guide.calls, other.calls) == (2, 1)
 
 
 def test_the_order_within_a_batch_does_not_matter(guide, pictures, slow):

@@ -27,6 +27,15 @@ def test_steps_drop_the_last_incomplete_batch(samples):
     assert schedule.steps == 7
 
 
+def test_moce_irs_epoch_is_twice_as_long(make_samples):
+    """26,026 draws: docs/decisions.md names both schedules' steps."""
+    samples = make_samples(scenes=1183, labels=tuple(f"c{i}" for i in range(11)), size=(1, 1))
+    once = Schedule(Recipe("cdd11"), samples)
+    twice = Schedule(Recipe("cdd11", data=DataConfig(repeats={"*": 2})), samples)
+    assert (once.draws_per_epoch, once.steps) == (13_013, 99_530)
+    assert (twice.draws_per_epoch, twice.steps) == (26_026, 199_120)
+
+
 def test_the_papers_composite_schedule_has_its_published_size(make_samples):
     samples = make_samples(scenes=1183, labels=tuple(f"c{i}" for i in range(11)), size=(1, 1))
     schedule = Schedule(Recipe("cdd11"), samples)

@@ -8,7 +8,7 @@ from mmfe_cache.errors import UsageError
 from mmfe_restore.recipes import Stage, load_recipe, recipe_from_dict, recipe_names, recipe_to_dict
 
 DESIGNED = {
-    *("cdd11", "aio3", "aio5", "aio5-rain13k", "demo", "small"),
+    *("cdd11", "cdd11-crop", "cdd11-aligned", "aio3", "aio5", "aio5-rain13k", "demo", "small"),
     *(f"table4a/{row}" for row in ("baseline", "encoder-image", "encoder-joint")),
     *(f"table4a/{row}" for row in ("decoder-image", "decoder-joint", "mofe", "full")),
     *(f"table4b/{row}" for row in ("full", "multiscale", "neither")),
@@ -16,6 +16,7 @@ DESIGNED = {
     *("table5b/frequency", "table5b/spatial"),
     *(f"table5c/{g}" for g in ("qwen2.5-vl-3b", "fastvlm-1.5b", "fastvlm-0.5b", "prompt", "scene")),
     *("tableS1/without-ll", "tableS1/with-ll"),
+    *(f"prompts/{p}" for p in ("paper", "grammatical", "severity", "neutral", "drawn")),
 }
 PRINTED = {
     "table4a/baseline": 26.1,
@@ -54,6 +55,21 @@ def test_cdd11_is_the_papers_composite_setting():
     assert recipe.model.guidance_dim == 2048
     assert recipe.model.guidance_dropout == 0
     assert recipe.training_views == ("whole@128", "whole@160", "whole@192", "whole@224")
+
+
+def test_the_guide_sees_crops_and_then_the_whole_picture():
+    crop, aligned = load_recipe("cdd11-crop"), load_recipe("cdd11-aligned")
+    assert crop.training_views == ("crop@128", "crop@160", "crop@192", "crop@224")
+    assert len(aligned.training_views) == 16
+    assert aligned.training_views[:5] == (
+        "crop@128#0", "crop@128#1", "crop@128#2", "crop@128#3", "crop@160#0",
+    )  # fmt: skip
+    plain = load_recipe("cdd11")
+    for recipe in (crop, aligned):
+        assert recipe.eval.view == "native"
+        assert (recipe.model, recipe.loss, recipe.train.stages) == (
+            plain.model, plain.loss, plain.train.stages,
+        )  # fmt: skip
 
 
 def test_all_in_one_recipes_run_150_epochs_on_crops():
