@@ -4,16 +4,22 @@ Trains the rows below on one synthetic set with an equal budget and compares the
 that no row has seen. `shuffled` gives every sample another sample's embeddings, `constant` gives
 all samples the same: the same network without the information.
 
-    python benchmarks/guidance_study.py --photos BSD400 --test-photos CBSD68 --out study
-        [--steps 1000] [--seeds 3] [--rows full baseline ...] [--guides scene oracle]
-        [--students scene ...] [--max-side N] [--test-scenes N] [--unknown low] [--json]
+    python -m benchmarks.guidance_study --photos BSD400 --test-photos CBSD68 --out study
+        [--steps 1000] [--seeds 3] [--seeded full full-no-mgl ...] [--budgets 1 2 4]
+        [--rows full baseline ...] [--guides scene oracle] [--students scene ...]
+        [--scenes CDD11_SCENES]
+        [--max-side N] [--test-scenes N] [--unknown low] [--json]
 
 A guide is a name, `timm:MODEL,weights=FILE`, a directory or a file. `--students scene` distils a
 student of `scene` from its training cache and runs the rows with it too; what a network that was
 trained with the teacher loses when the student takes its place is `benchmarks.guidance_students`.
 A run that was stopped goes on when the same command is given again: data, caches and every row's
 training resume, and finished rows are not repeated. With `--unknown low` the oracle knows where
-low light is, but not how strong: what a single picture hardly shows.
+low light is, but not how strong: what a single picture hardly shows. `--budgets 1 2 4` trains the
+rows of `BUDGET_ROWS` with twice and four times the steps as well; `--scenes` judges every row on
+the photographs of another folder too, by which nothing was chosen. The rows view-… compare what the
+guide is shown: the whole picture shrunk to the crop's size, as `cdd11`, or as `cdd11-crop` and
+`cdd11-aligned`. benchmarks/guidance_contrasts.py tests the differences.
 
 The aim: `full` beats `baseline` by 0.5 dB and its own `shuffled` by 0.3 dB.
 """
@@ -23,11 +29,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, pstdev
 from typing import Any
 
+from benchmarks.guidance_contrasts import contrast_line, contrasts_of
 from mmfe_cache.datasets import load_dataset, write_synth
 from mmfe_cache.degradations import KINDS
 from mmfe_cache.guides import load_guide
@@ -53,11 +60,20 @@ ROWS: dict[str, tuple[str, ...]] = {
     "full-no-mgl": ("loss.mgl=0",),
     "shuffled": ("guide.control=shuffled",),
     "constant": ("guide.control=constant",),
+    "view-whole": ("train.view=whole", "eval.view=whole@64"),
+    "view-crop": ("train.view=crop", "eval.view=native"),
+    "view-aligned": ("train.view=crop", "train.aligned_crops=4", "eval.view=native"),
 }
 """What each row changes; rows without guidance are trained once, not once a guide."""
 
-MORE_SEEDS = ("baseline", "full", "shuffled")
-"""Rows that run with every seed (`shuffled` with the first guide's only); the others run once."""
+VIEW_ROWS = tuple(row for row in ROWS if row.startswith("view-"))
+"""Rows that need further caches; they run where `--rows` names them."""
+
+SEEDED = ("baseline", "full", "full-no-mgl", "shuffled", *VIEW_ROWS)
+"""Rows that a sentence rests on: they run with every seed, the others once."""
+
+BUDGET_ROWS = ("baseline", "full", "shuffled")
+"""Rows that show whether the gain grows or fades with training."""
 
 MIDDLE = 0.75
 """The middle of CDD11's severities, 0.5 to 1."""
@@ -77,6 +93,36 @@ SIZE = (
     "train.learning_rate=1e-3",
     "train.log_every=50",
 )
+
+
+@dataclass(frozen=True)
+class Test:
+    """A set that rows are judged on.
+
+    Attributes:
+        name: ``test``, or ``scenes`` for the second one.
+        samples: of it.
+        cache: the folder of its caches.
+    """
+
+    name: str
+    samples: SampleSet
+    cache: Path
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What every row reads.
+
+    Attributes:
+        root: of the training set.
+        cache: the folder of its caches.
+        tests: what rows are judged on; the first is the study's own.
+    """
+
+    root: Path
+    cache: Path
+    tests: tuple[Test, ...]
 
 
 def recipe_of(row: str, guide: str, seed: int, steps: int, extra: Sequence[str]) -> Recipe:
@@ -118,8 +164,8 @@ def blurred(samples: SampleSet, kind: str | None) -> SampleSet:
     return replace(samples, samples=tuple(vague(sample) for sample in samples))
 
 
-def prepare(arguments: argparse.Namespace) -> tuple[Path, Path]:
-    """The set, packed, and its caches: whole or resumed."""
+def prepare(arguments: argparse.Namespace) -> Sources:
+    """The sets, the training one packed, and their caches: whole or resumed."""
     root = arguments.out / "set"
     cache = arguments.out / (f"cache-without-{arguments.unknown}" if arguments.unknown else "cache")
     write_synth(
@@ -137,12 +183,31 @@ def prepare(arguments: argparse.Namespace) -> tuple[Path, Path]:
             distill(open_cache(store), samples, student)
         if str(student) not in arguments.guides:
             arguments.guides.append(str(student))
+    tests = [Test("test", load_dataset("cdd11", "test", root), cache)]
+    if arguments.scenes is not None:
+        second = arguments.out / "scenes"
+        clear = arguments.scenes / "clear"
+        # A set has a training split; one photograph is enough for what is only judged on.
+        one = sorted(path for path in arguments.photos.rglob("*") if path.is_file())[:1]
+        photos = clear if clear.is_dir() else arguments.scenes
+        write_synth(one, second, test_photos=photos, max_side=arguments.max_side)
+        tests.append(Test("scenes", load_dataset("cdd11", "test", second), second / cache.name))
     for name in arguments.guides:
+        recipes = [recipe_of(row, name, 0, 1, arguments.set) for row in arguments.rows]
+        guided = [recipe for recipe in recipes if recipe.model.reads]
+        training = dict.fromkeys(view for recipe in guided for view in recipe.training_views)
+        judged = dict.fromkeys(recipe.eval.view for recipe in guided)
         guide = load_guide(name)
-        for split in ("train", "test"):
-            samples = blurred(load_dataset("cdd11", split, root), arguments.unknown)
-            build_cache(samples, guide, (VIEW,), store_path("cdd11", split, name, root=cache))
-    return root, cache
+        sets = [(load_dataset("cdd11", "train", root), training, cache)]
+        sets += [(test.samples, judged, test.cache) for test in tests]
+        for samples, views, folder in sets:
+            if views:
+                place = store_path("cdd11", samples.split, name, root=folder)
+                build_cache(blurred(samples, arguments.unknown), guide, tuple(views), place)
+    kept = [
+        replace(test, samples=first_scenes(test.samples, arguments.test_scenes)) for test in tests
+    ]
+    return Sources(root, cache, tuple(kept))
 
 
 def tag(guide: str) -> str:
@@ -161,60 +226,100 @@ def first_scenes(samples: SampleSet, count: int | None) -> SampleSet:
     return replace(samples, samples=tuple(one for one in samples if one.scene in kept))
 
 
-def run(recipe: Recipe, root: Path, cache: Path, out: Path, scenes: int | None) -> dict[str, Any]:
-    """Train and judge one row; a finished one is read back."""
+def run(recipe: Recipe, sources: Sources, out: Path) -> dict[str, Any]:
+    """Train and judge one row; what is there of it is read back."""
     result = out / "result.json"
-    if result.exists():
-        return json.loads(result.read_text())
-    report = train(recipe, root=root, cache=cache, out=out)
-    samples = first_scenes(load_dataset("cdd11", "test", root), scenes)
-    store = store_path("cdd11", "test", recipe.guide.name, root=cache)
-    scores = evaluate(
-        Restorer.from_pretrained(out / "model"),
-        recipe,
-        samples,
-        open_cache(store) if recipe.model.reads else None,
-        with_pictures=False,
-    ).to_json()
+    found: dict[str, Any] = json.loads(result.read_text()) if result.exists() else {}
+    # A result of an earlier version lacks its scenes, one without --scenes the second set.
+    missing = [test for test in sources.tests if test.name not in found.get("tests", {})]
+    if found and not missing:
+        return found
+    report = train(recipe, root=sources.root, cache=sources.cache, out=out)
+    judged = found.get("tests", {}) | {
+        test.name: judge(recipe, test, out / "model") for test in missing
+    }
     found = {
         "parameters": parameters(recipe),
         "steps": report.total_steps,
-        "average": scores["average"],
-        "classes": scores["classes"],
+        "average": judged["test"]["average"],
+        "classes": judged["test"]["classes"],
+        "tests": judged,
     }
     result.write_text(json.dumps(found, indent=2))
     return found
 
 
+def judge(recipe: Recipe, test: Test, model: Path) -> dict[str, Any]:
+    """One row on one test set: its averages, and the mean over the classes of every scene."""
+    store = store_path("cdd11", "test", recipe.guide.name, root=test.cache)
+    report = evaluate(
+        Restorer.from_pretrained(model),
+        recipe,
+        test.samples,
+        open_cache(store) if recipe.model.reads else None,
+        with_pictures=False,
+    )
+    scores = report.to_json()
+    scenes: dict[str, list[float]] = {}
+    for score in report.scores:
+        scenes.setdefault(score.scene, []).append(score.values["psnr"])
+    return {
+        "average": scores["average"],
+        "classes": scores["classes"],
+        "scenes": {scene: mean(values) for scene, values in sorted(scenes.items())},
+    }
+
+
 def study(arguments: argparse.Namespace) -> dict[str, Any]:
     """All rows; every finished one is printed at once."""
-    root, cache = prepare(arguments)
+    sources = prepare(arguments)
     rows: list[dict[str, Any]] = []
-    for row in arguments.rows:
-        guided = bool(recipe_of(row, arguments.guides[0], 0, 1, arguments.set).model.reads)
-        for guide in arguments.guides if guided else arguments.guides[:1]:
-            often = row in MORE_SEEDS and (row != "shuffled" or guide == arguments.guides[0])
-            seeds = range(arguments.seeds if often else 1)
-            found: list[dict[str, Any]] = []
-            for seed in seeds:
-                recipe = recipe_of(row, guide, seed, arguments.steps, arguments.set)
-                known = tag(guide)
-                knows = f"{known}-without-{arguments.unknown}" if arguments.unknown else known
-                name = f"{row}-{knows}-{seed}" if guided else f"{row}-{seed}"
-                out = arguments.out / "runs" / name
-                found.append(run(recipe, root, cache, out, arguments.test_scenes))
-            rows.append(summary(row, guide if guided else None, found))
-            if not arguments.json:
-                print(line(rows[-1]), flush=True)
-    return {"steps": arguments.steps, "rows": rows, "aims": aims(rows)}
+    contrasts: list[dict[str, Any]] = []
+    for budget in arguments.budgets:
+        wanted = [row for row in arguments.rows if budget == 1 or row in BUDGET_ROWS]
+        done: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
+        for row in wanted:
+            guided = bool(recipe_of(row, arguments.guides[0], 0, 1, arguments.set).model.reads)
+            for guide in arguments.guides if guided else arguments.guides[:1]:
+                found = train_row(row, guide, guided, budget, sources, arguments)
+                done[row, guide if guided else None] = found
+                rows.append(summary(row, guide if guided else None, budget, found))
+                if not arguments.json:
+                    print(line(rows[-1]), flush=True)
+        contrasts += contrasts_of(done, budget, [test.name for test in sources.tests])
+    plain = [row for row in rows if row["budget"] == 1]
+    return {"steps": arguments.steps, "rows": rows, "contrasts": contrasts, "aims": aims(plain)}
 
 
-def summary(row: str, guide: str | None, found: list[dict[str, Any]]) -> dict[str, Any]:
+def train_row(
+    row: str,
+    guide: str,
+    guided: bool,
+    budget: int,
+    sources: Sources,
+    arguments: argparse.Namespace,
+) -> list[dict[str, Any]]:
+    """A row's results, a seed each."""
+    found: list[dict[str, Any]] = []
+    for seed in range(arguments.seeds if row in arguments.seeded else 1):
+        recipe = recipe_of(row, guide, seed, budget * arguments.steps, arguments.set)
+        known = tag(guide)
+        knows = f"{known}-without-{arguments.unknown}" if arguments.unknown else known
+        name = f"{row}-{knows}-{seed}" if guided else f"{row}-{seed}"
+        longer = f"-x{budget}" if budget != 1 else ""
+        found.append(run(recipe, sources, arguments.out / "runs" / f"{name}{longer}"))
+    return found
+
+
+def summary(
+    row: str, guide: str | None, budget: int, found: list[dict[str, Any]]
+) -> dict[str, Any]:
     """Mean and spread over the seeds of one row."""
     psnr = [result["average"]["psnr"] for result in found]
     return {
         "row": row,
         "guide": guide,
+        "budget": budget,
         "seeds": len(found),
         "parameters": found[0]["parameters"],
         "input_psnr": found[0]["average"]["input_psnr"],
@@ -224,6 +329,10 @@ def summary(row: str, guide: str | None, found: list[dict[str, Any]]) -> dict[st
         "classes": {
             label: mean(result["classes"][label]["psnr"] for result in found)
             for label in found[0]["classes"]
+        },
+        "tests": {
+            name: mean(result["tests"][name]["average"]["psnr"] for result in found)
+            for name in found[0]["tests"]
         },
     }
 
@@ -248,10 +357,14 @@ def aims(rows: list[dict[str, Any]]) -> dict[str, float | None]:
 
 def line(row: dict[str, Any]) -> str:
     """One row for people."""
+    longer = f" ×{row['budget']}" if row["budget"] != 1 else ""
+    second = "".join(
+        f" {name} {value:.2f}" for name, value in row["tests"].items() if name != "test"
+    )
     return (
-        f"{row['row']:12} {row['guide'] or '-':7} {row['parameters'] / 1e6:6.2f} M "
+        f"{row['row'] + longer:12} {row['guide'] or '-':7} {row['parameters'] / 1e6:6.2f} M "
         f"{row['psnr']:6.2f} dB ± {row['spread']:.2f} ({row['seeds']} seeds, "
-        f"input {row['input_psnr']:.2f}) SSIM {row['ssim_uniform']:.4f}"
+        f"input {row['input_psnr']:.2f}) SSIM {row['ssim_uniform']:.4f}{second}"
     )
 
 
@@ -263,7 +376,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rows", nargs="*", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--rows", nargs="*", choices=list(ROWS), default=None)
+    parser.add_argument("--seeded", nargs="*", choices=list(ROWS), default=list(SEEDED))
+    parser.add_argument("--budgets", nargs="*", type=int, default=[1], help="times --steps")
+    parser.add_argument(
+        "--scenes", type=Path, help="a second test set: clean photographs, or a folder of clear/"
+    )
     parser.add_argument("--guides", nargs="*", default=["scene", "oracle"])
     parser.add_argument(
         "--students",
@@ -282,10 +400,16 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.unknown and arguments.guides != ["oracle"]:
         parser.error("--unknown goes with --guides oracle: other guides read no severities")
+    if arguments.rows is None:
+        arguments.rows = [row for row in ROWS if row not in VIEW_ROWS]
+    if min(arguments.budgets, default=0) < 1 or arguments.seeds < 1:
+        parser.error("--seeds and --budgets are at least 1")
     found = study(arguments)
     if arguments.json:
         print(json.dumps(found, indent=2))
         return
+    for one in found["contrasts"]:
+        print(contrast_line(one))
     for name, value in found["aims"].items():
         print(f"{name}: {'not run' if value is None else f'{value:.2f}'}")
 

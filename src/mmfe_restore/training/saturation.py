@@ -22,8 +22,7 @@ MOST = 0.05
 """The share of saturated weights from which training warns.
 
 A new router's sums have a standard deviation of 0.58 times the embeddings' RMS, so that 5 % are
-saturated at RMS 4. At RMS 5 they are nearly all within ten steps of Adam, at RMS 1 they are not
-(`python -m benchmarks.router_scale`).
+saturated at RMS 4 and 11 % at RMS 5. What becomes of them is measured in docs/guides.md.
 """
 
 SAMPLES = 64
