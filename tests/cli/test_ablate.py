@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -94,23 +95,48 @@ def data(tmp_path_factory):
     return folder / "data"
 
 
-def test_every_row_from_one_cache_and_nothing_twice(data, tmp_path, capsys, monkeypatch):
-    command = ["ablate", "table5b", "--root", str(data), "--cache", str(tmp_path / "cache"),
-               "--out", str(tmp_path / "runs"), "--set", "model.num_experts=2", *SET]  # fmt: skip
-    assert run([*command, "--json"]) == 0
-    first = json.loads(capsys.readouterr().out)
+def run_table5b(data, folder, capsys, *more):
+    """`mmfe ablate table5b` with its caches and runs in ``folder``; its JSON."""
+    assert run([*table5b(data, folder), *more, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def table5b(data, folder):
+    return ["ablate", "table5b", "--root", str(data), "--cache", str(folder / "cache"),
+            "--out", str(folder / "runs"), "--set", "model.num_experts=2", *SET]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def first(data, tmp_path_factory):
+    """A table's first run: the folder of its caches and runs, and what it printed."""
+    import io
+    from contextlib import redirect_stdout
+
+    folder = tmp_path_factory.mktemp("first")
+    with redirect_stdout(io.StringIO()) as out:
+        assert run([*table5b(data, folder), "--json"]) == 0
+    return folder, json.loads(out.getvalue())
+
+
+@pytest.fixture
+def there(first, tmp_path):
+    """The same, for one test to go on with."""
+    return shutil.copytree(first[0], tmp_path / "there")
+
+
+def test_every_row_from_one_cache_and_nothing_twice(data, first, there, capsys):
+    _, once = first
     # One training view of 11 samples and one evaluation view of 11.
-    assert first["guide_calls"] == {"build": 22, "train": 0, "eval": 0}
-    for row in first["rows"]:
+    assert once["guide_calls"] == {"build": 22, "train": 0, "eval": 0}
+    for row in once["rows"]:
         assert row["state"] == "evaluated"
         assert np.isfinite(row["average"]["psnr"])
-    models = sorted((tmp_path / "runs").rglob("model.safetensors"))
+    models = sorted((there / "runs").rglob("model.safetensors"))
     assert len(models) == 2
     before = [path.stat().st_mtime_ns for path in models]
-    assert run([*command, "--json"]) == 0
-    again = json.loads(capsys.readouterr().out)
+    again = run_table5b(data, there, capsys)
     assert again["guide_calls"] == {"build": 0, "train": 0, "eval": 0}
-    assert [row["average"] for row in again["rows"]] == [row["average"] for row in first["rows"]]
+    assert [row["average"] for row in again["rows"]] == [row["average"] for row in once["rows"]]
     assert [path.stat().st_mtime_ns for path in models] == before
     measured = again["rows"][0]["measured"]
     assert (measured["protocol"], measured["rounding"]) == ("mmfe", "none")
@@ -122,54 +148,60 @@ def test_every_row_from_one_cache_and_nothing_twice(data, tmp_path, capsys, monk
         spatial["average"]["psnr"] - frequency["average"]["psnr"], abs=1e-6
     )
     assert spatial["spread"] is None
-    # More seeds: the first ones are taken as they are.
-    assert run([*command, "--seeds", "2", "--json"]) == 0
-    twice = json.loads(capsys.readouterr().out)
+    # Other overrides in the same place would mix two experiments.
+    assert run([*table5b(data, there), "--set", "train.seed=1"]) == 2
+    assert "another recipe" in capsys.readouterr().err
+
+
+def test_more_seeds_take_the_first_ones_as_they_are(data, first, there, capsys):
+    _, once = first
+    twice = run_table5b(data, there, capsys, "--seeds", "2")
     assert twice["guide_calls"] == {"build": 0, "train": 0, "eval": 0}
-    models = sorted((tmp_path / "runs").rglob("model.safetensors"))
-    assert len(models) == 4
-    for row, once in zip(twice["rows"], again["rows"], strict=True):
+    assert len(list((there / "runs").rglob("model.safetensors"))) == 4
+    for row, before in zip(twice["rows"], once["rows"], strict=True):
         assert [one["seed"] for one in row["seeds"]] == [0, 1]
-        assert row["seeds"][0]["average"] == once["average"]
+        assert row["seeds"][0]["average"] == before["average"]
         assert row["seeds"][1]["out"].endswith("-seed1")
         each = [one["average"]["psnr"] for one in row["seeds"]]
         assert each[0] != each[1]
         assert row["average"]["psnr"] == pytest.approx(np.mean(each))
         assert row["spread"]["psnr"] == pytest.approx(np.std(each, ddof=1))
     found = twice["rows"][1]["difference"]["psnr"]
-    assert found["per_seed"][0] == pytest.approx(spatial["difference"]["psnr"]["mean"])
+    assert found["per_seed"][0] == pytest.approx(once["rows"][1]["difference"]["psnr"]["mean"])
     assert found["mean"] == pytest.approx(np.mean(found["per_seed"]))
-    assert run([*command, "--seeds", "2"]) == 0
+    assert run([*table5b(data, there), "--seeds", "2"]) == 0
     shown = capsys.readouterr().out
-    assert "sd of seeds" in shown and "95 % of seeds" in shown
-    # A row that is also judged at the view it was trained at.
+    assert "sd of seeds" in shown
+    assert "95 % of seeds" in shown
+
+
+def test_a_row_is_judged_at_the_view_it_was_trained_at_too(data, first, there, capsys, monkeypatch):
+    _, once = first
     table = ablation_plan.published_table("table5b")
     also = (table.rows[0], replace(table.rows[1], also_as_trained=True))
     monkeypatch.setattr(ablation_plan, "published_table", lambda name: replace(table, rows=also))
-    assert run([*command, "--json"]) == 0
-    further = json.loads(capsys.readouterr().out)
+    further = run_table5b(data, there, capsys)
     assert further["guide_calls"] == {"build": 11, "train": 0, "eval": 0}
-    assert [row["average"] for row in further["rows"]] == [row["average"] for row in again["rows"]]
+    assert [row["average"] for row in further["rows"]] == [row["average"] for row in once["rows"]]
     (one,) = further["rows"][1]["also"]
     assert one["view"] == "whole@32"
     assert one["average"]["psnr"] != further["rows"][1]["average"]["psnr"]
-    assert run(command) == 0
+    assert run(table5b(data, there)) == 0
     assert "spatial, at whole@32" in capsys.readouterr().out
-    monkeypatch.undo()
-    # A row that was judged by hand in another way would mix two protocols in one table.
-    row = ["--checkpoint", str(tmp_path / "runs" / "table5b" / "spatial"), "--root", str(data),
-           "--cache", str(tmp_path / "cache"), "--force"]  # fmt: skip
+
+
+def test_a_row_that_was_judged_by_hand_in_another_way(data, there, capsys):
+    """It would mix two protocols in one table."""
+    row = ["--checkpoint", str(there / "runs" / "table5b" / "spatial"), "--root", str(data),
+           "--cache", str(there / "cache"), "--force"]  # fmt: skip
     assert run(["eval", *row, "--protocol", "onerestore"]) == 0
     capsys.readouterr()
-    assert run(command) == 2
+    assert run(table5b(data, there)) == 2
     assert "judged in another way" in capsys.readouterr().err
     assert run(["eval", *row]) == 0
     capsys.readouterr()
-    assert run(command) == 0
+    assert run(table5b(data, there)) == 0
     assert "ours: protocol mmfe, whole image" in capsys.readouterr().out
-    # Other overrides in the same place would mix two experiments.
-    assert run([*command, "--set", "train.seed=1"]) == 2
-    assert "another recipe" in capsys.readouterr().err
 
 
 def test_a_row_trained_at_one_size_is_judged_there_too(data, tmp_path, capsys):
@@ -206,3 +238,37 @@ def test_overrides_that_undo_the_table(tmp_path, capsys, monkeypatch):
 def test_unknown_table(capsys):
     assert run(["ablate", "table1", "--dry-run"]) == 2
     assert "table4a" in capsys.readouterr().err
+
+
+def test_the_table_of_prompts(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(["ablate", "prompts", "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["reference"] == plan["rows"][0]["recipe"] == "prompts/paper"
+    assert "cdd11" in plan["rows"][0]["shares"]
+    assert {row["parameters"] for row in plan["rows"]} == {37_487_012}
+    training = {cache["prompt"] for cache in plan["caches"] if cache["split"] == "train"}
+    judged = {cache["prompt"] for cache in plan["caches"] if cache["split"] == "test"}
+    assert training == judged  # `drawn` trains on prompts of other rows
+    assert len({cache["path"] for cache in plan["caches"]}) == 2 * len(training) == 8
+    asked = ["--prompt", "Is it dark?", "--prompt", "Ist es dunkel?"]
+    assert run(["ablate", "prompts", *asked, "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [row["method"] for row in plan["rows"]] == ["Is it dark?", "Ist es dunkel?"]
+    assert plan["rows"][0]["recipe"].startswith("prompts/is-it-dark-")
+    assert len({row["out"] for row in plan["rows"]}) == 2
+    assert len({cache["path"] for cache in plan["caches"]}) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["prompts", "--prompt", "a", "--prompt", "a"], "there twice"),
+        (["prompts", "--prompt", " "], "a question about the image"),
+        (["prompts", "--prompt", "a", "--set", "guide=scene"], "scene is asked nothing"),
+        (["table4a", "--prompt", "a"], "rows of table4a are not prompts"),
+    ],
+)
+def test_prompts_that_make_no_table(words, said, capsys):
+    assert run(["ablate", *words, "--dry-run"]) == 2
+    assert said in capsys.readouterr().err
