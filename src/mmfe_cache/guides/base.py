@@ -98,11 +98,11 @@ class Guide(Protocol):
         ...
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """Everything of this guide that changes its embeddings; JSON values only."""
+        """Everything of this guide that changes its embeddings, ``guide`` being its kind; JSON."""
         ...
 
     def describe(self) -> Mapping[str, Any]:
-        """What a user wants to know of it: kind, D, licence, where its weights are."""
+        """For users: ``name``, ``kind``, ``dim``, ``licence``, ``weights`` and more; JSON."""
         ...
 
 

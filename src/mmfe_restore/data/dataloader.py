@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.samples import Sample
@@ -116,15 +116,17 @@ class TrainingBatches:
         self.start_step = start_step
         self.waited = 0.0
         """Seconds that iteration has waited for batches so far."""
+        pairs = TrainingPairs(
+            samples,
+            seed=recipe.train.seed,
+            augment=recipe.data.augment,
+            aligned_crops=recipe.train.aligned_crops,
+        )
         self._loader = DataLoader(
-            TrainingPairs(
-                samples,
-                seed=recipe.train.seed,
-                augment=recipe.data.augment,
-                aligned_crops=recipe.train.aligned_crops,
-            ),
-            batch_sampler=_MicroBatches(self),
-            collate_fn=collate_pairs,
+            _CutMicroBatches(pairs),
+            batch_size=None,  # an item of the sampler is a micro-batch already
+            sampler=_MicroBatches(self),
+            collate_fn=_as_it_is,
             num_workers=num_workers,
             pin_memory=pin_memory,
             prefetch_factor=4 if num_workers else None,
@@ -141,29 +143,29 @@ class TrainingBatches:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing to load; see `state_dict`."""
 
-    def draws(self) -> Iterator[tuple[int, list[Draw], list[Draw]]]:
-        """(step, global batch, this process's micro-batch), one for every micro-batch."""
+    def draws(self) -> Iterator[tuple[int, list[Draw]]]:
+        """(step, this process's draws), one for every micro-batch."""
         for step in range(self.start_step, self._schedule.steps):
             everything = self._schedule.draws(step)
             size = len(everything) // self._parts
             for micro in range(self._recipe.train.accumulate):
                 # Rank-major inside a micro-batch: the union over ranks is a contiguous run.
                 first = (micro * self._world_size + self._rank) * size
-                yield step, everything, everything[first : first + size]
+                yield step, everything[first : first + size]
 
     def __iter__(self) -> Iterator[Batch]:
         """The remaining micro-batches, in order."""
-        pairs = iter(self._loader)
-        for step, everything, mine in self.draws():
-            started = time.perf_counter()
-            degraded, clean = next(pairs)
-            batch = self._guide(Batch(degraded, clean, step=step), everything, mine)
+        items = iter(self._loader)  # starting workers is no waiting for a batch
+        started = time.perf_counter()
+        for (step, mine), (degraded, clean) in items:
+            batch = self._guide(Batch(degraded, clean, step=step), mine)
             if self._pin:
                 batch = batch.pin_memory()
             self.waited += time.perf_counter() - started
             yield batch
+            started = time.perf_counter()
 
-    def _guide(self, batch: Batch, everything: list[Draw], mine: list[Draw]) -> Batch:
+    def _guide(self, batch: Batch, mine: list[Draw]) -> Batch:
         if not self._guidance:
             return batch
         batch.embeddings = self._gather(mine)
@@ -172,6 +174,7 @@ class TrainingBatches:
         if self._recipe.loss.mgl > 0 and "answer" in self._recipe.model.reads:
             # Every process reads the whole global batch's answers from the cache: the identical
             # term everywhere, with no communication (paper, Eq. 7, over the global batch).
+            everything = self._schedule.draws(batch.step)
             batch.answers = self._answers(everything)
             if self._recipe.model.guidance_dropout > 0:
                 batch.answers_keep = self._keep(everything)
@@ -241,12 +244,30 @@ class TrainingBatches:
         return self._samples[draw.sample].id
 
 
-class _MicroBatches(Sampler[list[Draw]]):
-    """Tells the loader what to cut, in the order in which `TrainingBatches` iterates."""
+MicroBatch = tuple[int, list[Draw]]
+"""The optimiser step, and what this process draws of it."""
+
+
+class _MicroBatches(Sampler[MicroBatch]):
+    """Tells the loader what to cut."""
 
     def __init__(self, batches: TrainingBatches) -> None:
         self._batches = batches
 
-    def __iter__(self) -> Iterator[list[Draw]]:
-        for _, _, mine in self._batches.draws():
-            yield mine
+    def __iter__(self) -> Iterator[MicroBatch]:
+        return self._batches.draws()
+
+
+class _CutMicroBatches(Dataset[tuple[MicroBatch, tuple[Tensor, Tensor]]]):
+    """Cuts a micro-batch, and hands back what it is of: the two cannot be mixed up."""
+
+    def __init__(self, pairs: TrainingPairs) -> None:
+        self._pairs = pairs
+
+    def __getitem__(self, micro: MicroBatch) -> tuple[MicroBatch, tuple[Tensor, Tensor]]:
+        return micro, collate_pairs([self._pairs[draw] for draw in micro[1]])
+
+
+def _as_it_is(item: Any) -> Any:
+    """In place of PyTorch's own function, which would rebuild every draw."""
+    return item
