@@ -73,8 +73,8 @@ def gather_parts(restorer: Restorer, inside: Inside = "auto") -> Parts:
         inside: where its guidance comes from.
 
     Raises:
-        UsageError: ``scene`` for a network of another guide; a view that no file can hold; no null
-            guidance where ``none`` asks for it.
+        UsageError: a network that normalises its embeddings; ``scene`` for a network of another
+            guide; a view that no file can hold; no null guidance where ``none`` asks for it.
         ModelError: nobody says which recipe trained the network.
         GuideError: the guide is in another state than in training.
     """
@@ -85,6 +85,14 @@ def gather_parts(restorer: Restorer, inside: Inside = "auto") -> Parts:
     if inside == "none":
         guide_for(restorer, name="none")  # which refuses a network without null guidance
         return Parts(restorer, null_guidance=True)
+    if restorer.recipe is not None and restorer.recipe.guide.normalise != "none":
+        raise UsageError(
+            "a network that normalises its embeddings cannot be exported with guidance: the file "
+            "would read them as they are",
+            got=f"guide.normalise {restorer.recipe.guide.normalise}",
+            expected="a network trained with guide.normalise=none",
+            remedy="--guide none, where the network has a null guidance",
+        )
     if inside == "inputs":
         return Parts(restorer, asks_for=reads)
     name = None if restorer.recipe is None else restorer.recipe.guide.name

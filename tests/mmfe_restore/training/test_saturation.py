@@ -128,3 +128,15 @@ def test_training_normalises_and_records_it(world, tmp_path):
     assert saved.recipe.guide.normalise == "rms"
     plain = train(world.recipe("train.max_steps=2"), **world.sources, out=tmp_path / "plain")
     assert plain.loss != done.loss
+
+
+def test_a_network_that_normalises_is_not_exported_without_that(world):
+    from mmfe_cache.errors import UsageError
+    from mmfe_restore.export.parts import gather_parts
+
+    restorer = Restorer.from_recipe(world.recipe("guide.normalise=rms"))
+    for inside in ("auto", "inputs", "scene"):
+        with pytest.raises(UsageError, match="normalises its embeddings"):
+            gather_parts(restorer, inside)
+    assert gather_parts(restorer, "none").null_guidance
+    assert gather_parts(Restorer.from_recipe(world.recipe()), "inputs").asks_for
