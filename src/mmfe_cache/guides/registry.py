@@ -161,7 +161,7 @@ FAMILIES: dict[str, Family] = {
             "image-text",
             "DIR",
             "any other image-text model that transformers knows: Qwen2-VL, Qwen3-VL, SmolVLM, "
-            "LLaVA-OneVision, InternVL, Gemma 3, PaliGemma …",
+            "LLaVA-OneVision, InternVL, Gemma 3, PaliGemma and others",
             "its checkpoint",
         ),
         Family(
