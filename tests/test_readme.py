@@ -83,8 +83,9 @@ def test_shell_snippets_run(home, monkeypatch, capsys):
 def test_python_snippets_run(home, monkeypatch, capsys):
     monkeypatch.chdir(home)
     if not (home / "cache/mine").is_dir():  # when run alone: what the shell snippets leave behind
+        first = ("mmfe data synth", "mmfe cache build --dataset cdd11 --root data")
         for command in commands():
-            if command.startswith(("mmfe data synth", "mmfe cache build --dataset cdd11 --root data")):
+            if command.startswith(first):
                 assert run(shlex.split(command)[1:]) == 0
     capsys.readouterr()
     seen: list[str] = []
