@@ -44,6 +44,17 @@ class _Command(TyperCommand):
 
 
 class _Group(TyperGroup):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Show the help where nothing was given.
+
+        typer's exception for it prints nothing: typer's own layout has printed by then.
+        """
+        asked = not args and self.no_args_is_help and not ctx.resilient_parsing
+        if asked and _width() < BOXED:
+            typer.echo(ctx.get_help())
+            raise typer.Exit(2)
+        return super().parse_args(ctx, args)
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help of a group."""
         width = _width()

@@ -192,6 +192,20 @@ def test_a_narrow_terminal_shows_all_of_it(
         assert name in said
 
 
+@pytest.mark.parametrize("width", ["60", "80", "120"])
+def test_a_group_without_a_command_shows_its_help(
+    width: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    for path, command in EVERY.items():
+        if hasattr(command, "commands"):
+            assert run(list(path)) == 2
+            bare = capsys.readouterr()
+            assert run([*path, "--help"]) == 0
+            assert "\n".join(bare.out.split()) == "\n".join(capsys.readouterr().out.split())
+            assert bare.err.strip() == ""
+
+
 def follows(wanted: list[str], said: list[str]) -> None:
     """The words stand there whole and in their order."""
     if wanted:

@@ -62,10 +62,11 @@ def test_dominance_needs_a_set_that_records_severities(tmp_path, monkeypatch, ca
 @pytest.mark.parametrize("command", ["embeddings", "routing", "experts", "errors"])
 def test_the_example_in_the_help_is_a_command(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")  # below the width at which typer draws boxes
     assert run(["plot", command, "--help"]) == 0
-    # Without the frame around options and the breaks of lines.
-    text = " ".join(capsys.readouterr().out.split("╭")[0].split())
-    example = text.split("Example: mmfe plot ")[1].split()
+    # The paragraph without its breaks of lines; an empty line ends it.
+    paragraph = capsys.readouterr().out.split("Example: mmfe plot ")[1].split("\n\n")[0]
+    example = paragraph.split()
     code = run(["plot", *example])
     # It is understood, and ends at the first thing that is not there.
     message = capsys.readouterr().err
