@@ -213,18 +213,25 @@ def _sizes(part: PartCheck) -> str | None:
     sizes = list(part.sizes)
     if len(sizes) < 2:
         return sizes[0] if sizes else None
-    return f"{sizes[0]} + {len(sizes) - 1} others"
+    others = len(sizes) - 1
+    return f"{sizes[0]} and {others} other{'s' if others > 1 else ''}"
 
 
 def _print_check(report: CheckReport, epoch: dict[str, Any] | None) -> None:
+    layouts = {part.layout or "not there" for part in report.parts}
+    # One for all of them is said once; a column of it leaves no room for the others.
+    several = len(layouts) > 1
     output.print_table(
-        f"{report.dataset} under {report.root}",
-        ("part", "split", "layout", "found", "published", "samples", "missing", "bad", "sizes"),
+        f"{report.dataset} under {report.root}" + ("" if several else f": {layouts.pop()}"),
+        (
+            "part", *(("layout",) if several else ()),
+            "found", "published", "samples", "missing", "bad", "sizes",
+        ),
         [
             (
-                part.name,
-                part.split,
-                part.layout or "not there",
+                # With its split: a table that continues below repeats its first column alone.
+                f"{part.split}: {part.name}",
+                *((part.layout or "not there",) if several else ()),
                 part.found,
                 part.published,
                 part.samples,
@@ -234,7 +241,7 @@ def _print_check(report: CheckReport, epoch: dict[str, Any] | None) -> None:
             )
             for part in report.parts
         ],
-    )
+    )  # fmt: skip
     shown = report.parts
     if all(part.layout is None for part in shown):
         # Nothing at all: a wrong root. One part says which folders are looked for.

@@ -51,7 +51,10 @@ def test_synth_check_pack_and_check_again(photos, tmp_path, capsys):
     assert len(report["parts"]) == 22
     assert {part["layout"] for part in report["parts"]} == {"mmfe data synth"}
 
-    assert call(capsys, "check", "--root", out, "--fast")[1].count("80x64") == 22
+    shown = call(capsys, "check", "--root", out, "--fast")[1]
+    assert shown.count("80x64") == 22
+    assert shown.count("mmfe data synth") == 1  # the layout of all of them
+    assert shown.count("train: low_haze_rain ") == shown.count("test: low_haze_rain ") == 1
 
     code, text, _ = call(capsys, "pack", "--root", out, "--compress", "--json")
     assert code == 0

@@ -55,7 +55,7 @@ def test_restoring_a_photograph_imports_nothing_that_it_does_not_use(folder: Pat
             "no checkpoint at nowhere",
         ),
         (("restore", "in.png", "-o", "o", "--tile", "7"), 2, "--tile"),
-        (("inspect", "nowhere.png"), 1, "nowhere.png does not exist"),
+        (("inspect", "nowhere.png"), 1, "mmfe: nowhere.png does not exist"),
         (("inspect", "in.png", "--guide", "nobody"), 2, "unknown guide"),
         (("export", "./nowhere", "-o", "o.onnx"), 2, "no checkpoint at nowhere"),
         (("eval", "--checkpoint", "./nowhere"), 2, "no checkpoint at nowhere"),

@@ -235,6 +235,8 @@ def find_photographs(where: Path | Sequence[Path]) -> tuple[Photograph, ...]:
     for place in places:
         if place.is_file():
             files.append((place, Path(place.name)))
+        elif not place.exists():
+            raise DataError(f"{place} does not exist", expected="a photograph or a folder")
         else:
             files += [
                 (path, path.relative_to(place))

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from safetensors import safe_open
+
 from mmfe_cache.datasets import load_dataset
 from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.guides.fingerprints import differing_guide, guide_fingerprint, only_precision
@@ -169,6 +171,14 @@ def new_restorer(recipe: Recipe, init_from: Path | None) -> Restorer:
     restorer = _initial(recipe, init_from)
     restorer.recipe = recipe  # which also says how it is to read embeddings
     return restorer
+
+
+def holds_guided(init_from: Path | None) -> bool:
+    """Whether these weights, which fit, are a guided network's, not a Restormer's alone."""
+    if init_from is None or init_from.suffix != ".safetensors":
+        return False
+    with safe_open(init_from, "pt") as weights:
+        return any(name.startswith(GUIDED) for name in weights.keys())  # noqa: SIM118
 
 
 def _initial(recipe: Recipe, init_from: Path | None) -> Restorer:

@@ -27,6 +27,7 @@ from mmfe_restore.training.failures import RankFailure
 from mmfe_restore.training.inputs import (
     Inputs,
     find_weights,
+    holds_guided,
     new_restorer,
     open_inputs,
     require_options,
@@ -193,7 +194,8 @@ class _Run:
         task = self._task(init_from if checkpoint is None else None)
         steps = self.inputs.schedule.steps
         self._announce(checkpoint)
-        if checkpoint is None:
+        if checkpoint is None and not holds_guided(init_from):
+            # Routers that have been trained are meant to be decided.
             warn_if_saturated(
                 task.restorer,
                 self.recipe,

@@ -14,6 +14,7 @@ import torch
 from mmfe_cache.embeddings import Embeddings, rms_normalised
 from mmfe_cache.progress import SilentProgress
 from mmfe_restore import Restorer
+from mmfe_restore.training import saturation as saturation_file
 from mmfe_restore.training import train
 from mmfe_restore.training.saturation import saturation, warn_if_saturated
 
@@ -100,6 +101,16 @@ def test_a_router_that_would_start_saturated_is_named(world, scale, warned):
     unguided = world.recipe("model.experts=none", "loss.mgl=0")
     warn_if_saturated(Restorer.from_recipe(unguided), unguided, [Scaled(20)], 40, quiet)
     assert not quiet.warnings
+
+
+def test_routers_that_were_trained_are_not_named(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(saturation_file, "MOST", 0.0)  # every new router is named
+    recipe = world.recipe("train.max_steps=1")
+    for begin, warned in ((None, True), (tmp_path / "new" / "model", False)):
+        heard = Heard()
+        out = tmp_path / ("new" if warned else "further")
+        train(recipe, **world.sources, out=out, init_from=begin, progress=heard)
+        assert any("start saturated" in line for line in heard.warnings) == warned
 
 
 def test_a_new_routers_saturation_follows_from_its_initialisation():
