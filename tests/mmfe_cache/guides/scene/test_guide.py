@@ -127,15 +127,21 @@ def test_it_sees_what_undoing_the_damage_takes(guide, photos):
         compose(photo, name, seed_parts=(name, number), uniform=False)
         for photo in photos
         for name in ("low", "haze")
-        for number in range(6)
+        for number in range(12)
     ]
+    scene = np.arange(len(made)) // 24
     views = [(View.parse("crop@224").render(p.degraded), p) for p in made]
     said = guide.judge(guide.encode([view for view, _ in views]).answer).traits
     truth = np.stack([p.traits for p in made])
     for index in range(2):
         known = ~np.isnan(truth[:, index])
         assert known.sum() == len(made) / 2
-        assert np.corrcoef(said[known, index], truth[known, index])[0, 1] > 0.5
+        # Within each photograph: a pale one offsets all that is said of its haze alike, and four
+        # photographs are too few for that to cancel out.
+        pair = said[known, index], truth[known, index]
+        here = scene[known]
+        centred = [x - np.array([x[here == one].mean() for one in here]) for x in pair]
+        assert np.corrcoef(*centred)[0, 1] > (0.55, 0.9)[index]
     bright = np.array([View.parse("crop@224").render(p.clean).mean() / 255 for p in made])
     # Hardest to see: a dark picture may be of a dark scene, or underexposed beyond CDD11's range.
     assert np.corrcoef(said[:, 2], bright)[0, 1] > 0.35
