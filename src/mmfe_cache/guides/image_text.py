@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from mmfe_cache.embeddings import DEFAULT_PROMPT, Embeddings
+from mmfe_cache.embeddings import DEFAULT_PROMPT, Embeddings, JointTokens
 from mmfe_cache.errors import GuideError, UsageError
 from mmfe_cache.guides.base import (
     PixelGuide,
@@ -74,9 +74,14 @@ class ImageTextGuide(PixelGuide):
         GuideError: transformers does not know the model, it or its processor takes no images, or
             the checkpoint is incomplete.
         UsageError: the prompt is empty or the precision unknown.
+
+    Attributes:
+        joint: which tokens ``joint`` pools: ``all`` of the sequence, or those ``from-image`` on;
+            see `MllmGuide`.
     """
 
     takes_prompt = True
+    joint: JointTokens = "all"
 
     def __init__(
         self,
@@ -122,12 +127,15 @@ class ImageTextGuide(PixelGuide):
         device: str,
         precision: Precision,
         prompt: str | None,
+        joint: JointTokens = "all",
     ) -> ImageTextGuide:
         """Load the checkpoint that ``info`` describes; see `load_guide`."""
         chosen = pick_device(device)
         directory = find_checkpoint(info, name_or_dir)
         question = DEFAULT_PROMPT if prompt is None else prompt
-        return cls(directory, info, device=chosen, precision=precision, prompt=question)
+        guide = cls(directory, info, device=chosen, precision=precision, prompt=question)
+        guide.joint = joint
+        return guide
 
     def prepare(self, image: ImageArray) -> ImageArray:
         """Check one image; the processor takes a batch at a time."""
@@ -139,6 +147,7 @@ class ImageTextGuide(PixelGuide):
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Everything of this guide that changes its embeddings."""
+        read = "all tokens" if self.joint == "all" else "the tokens from the first image token on"
         return {
             "guide": self._info.kind,
             "model": str(self._config_type),
@@ -146,7 +155,9 @@ class ImageTextGuide(PixelGuide):
             "processor": type(self._processor.image_processor).__name__,
             "prompt": self.prompt,
             "pooling": "mean + 4x4 grid of image tokens where one rectangle holds them, 16 runs "
-            "where not; mean + 16 runs of all tokens; last token",
+            f"where not; mean + 16 runs of {read}; last token",
+            # Only where it is not the default: other caches keep their fingerprints.
+            **({} if self.joint == "all" else {"joint": self.joint}),
             "dtype": self.precision,
         }
 
@@ -245,7 +256,8 @@ class ImageTextGuide(PixelGuide):
             )
         seen = hidden_BTD[:, places.to(self.device)]
         image = pool_sequence(seen) if grid is None else pool_grid(seen.unflatten(1, grid))
-        return image, pool_sequence(hidden_BTD), hidden_BTD[:, -1].float()
+        first = int(places[0]) if self.joint == "from-image" else 0
+        return image, pool_sequence(hidden_BTD[:, first:]), hidden_BTD[:, -1].float()
 
 
 def _rectangle(

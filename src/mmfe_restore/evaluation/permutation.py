@@ -32,8 +32,11 @@ def sign_flips(differences: Sequence[float]) -> float:
 
     Returns:
         the share of all 2ⁿ choices of signs whose mean is as far from 0 as the one found.
+
+    Raises:
+        ValueError: there are none, or one is not finite.
     """
-    values = np.asarray(differences, dtype=np.float64)
+    values = _finite(differences)
     count = len(values)
     found = abs(values.sum())
     if 1 << min(count, 60) <= MOST:
@@ -54,8 +57,11 @@ def relabelings(one: Sequence[float], other: Sequence[float]) -> float:
         the share of all ways to choose the first group out of all values whose difference of
         means is as large as the one found. It cannot be below 2 over their number: 0.1 for three
         and three.
+
+    Raises:
+        ValueError: a group is empty, or a value is not finite.
     """
-    values = np.asarray([*one, *other], dtype=np.float64)
+    values = np.concatenate([_finite(one), _finite(other)])
     size, count = len(one), len(values)
     total = values.sum()
 
@@ -69,6 +75,14 @@ def relabelings(one: Sequence[float], other: Sequence[float]) -> float:
     draw = generator("relabelings", size, count)
     sums = np.array([draw.permutation(values)[:size].sum() for _ in range(DRAWS)])
     return _share(distance(sums), found, values, drawn=True)
+
+
+def _finite(values: Sequence[float]) -> NDArray[np.float64]:
+    """As an array; nothing is as far from 0 as a nan, which would come out as certainty, p = 0."""
+    found = np.asarray(values, dtype=np.float64)
+    if not found.size or not np.isfinite(found).all():
+        raise ValueError(f"a permutation test needs finite values, and one at least: {found}")
+    return found
 
 
 def _share(

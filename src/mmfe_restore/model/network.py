@@ -228,7 +228,8 @@ class Network(nn.Module):
         mgfb, tokens = self._fusion("decoder1", guidance)
         (block,) = _blocks(self.decoder_level1)
         restored = streamed.decode(x, level1, self.up2_1, block, mgfb, tokens, self.output)
-        return restored.add_(image)
+        # Under autocast what is added has fewer digits than the image, which must keep its own.
+        return restored.add_(image) if restored.dtype == image.dtype else restored + image
 
     def run_levels(
         self,

@@ -94,6 +94,18 @@ def test_equals_a_slow_independent_reading(toy, photographs, slow):
     assert np.std(answers, axis=0).max() > 0.01  # the toy does react to its picture
 
 
+def test_joint_from_the_image_on(toy, photographs, slow):
+    guide, plain = (load_guide(toy, device="cpu", joint=j) for j in ("from-image", "all"))
+    config = json.loads((toy / "config.json").read_text(encoding="utf-8"))
+    token = config.get("image_token_id", config.get("image_token_index"))
+    hidden, ids = read_slowly(toy, photographs[0])
+    first = int(np.flatnonzero(ids == token)[0])
+    found = guide.encode(photographs[:1])
+    assert slow.distance(found.joint[0], slow.run(hidden[first:])) < TOLERANCE
+    assert guide.fingerprint()["joint"] == "from-image"
+    assert "joint" not in plain.fingerprint()
+
+
 @pytest.fixture
 def copied(tmp_path_factory):
     return make_tiny(tmp_path_factory.mktemp("toys") / "gemma3", kind="gemma3")

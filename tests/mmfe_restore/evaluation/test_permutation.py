@@ -67,3 +67,18 @@ def test_where_there_are_too_many_they_are_drawn_and_never_0():
     codes = np.arange(1 << 17)[:, None] >> np.arange(17) & 1
     exact = np.mean(np.abs((1 - 2 * codes) @ values) >= abs(values.sum()) - 1e-9)
     assert sign_flips(values) == pytest.approx(exact, abs=0.015)
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+def test_what_is_no_number_is_refused_instead_of_certain(odd):
+    with pytest.raises(ValueError, match="finite"):
+        sign_flips([1.0, odd, 2.0])
+    with pytest.raises(ValueError, match="finite"):
+        relabelings([1.0, 2.0], [3.0, odd])
+
+
+def test_nothing_is_refused():
+    with pytest.raises(ValueError, match="one at least"):
+        sign_flips([])
+    with pytest.raises(ValueError, match="one at least"):
+        relabelings([], [1.0])

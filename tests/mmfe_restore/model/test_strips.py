@@ -108,6 +108,16 @@ def test_streamed_level_1_is_the_same_network(rows: int, reads: str) -> None:
     assert told[-2] < 1
 
 
+def test_streaming_under_autocast_keeps_the_photographs_own_digits() -> None:
+    """A bfloat16 between 1/2 and 1 is a multiple of 1/256: less than an 8-bit image holds."""
+    restorer = Restorer.from_recipe(load_recipe("demo", ["guide=oracle", "model.width=8"])).eval()
+    # Only the image passes: the demo's network starts as the identity.
+    image = torch.linspace(0.5, 1, 3 * 16 * 16).reshape(1, 3, 16, 16)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        restorer.stream_bytes = 0
+        assert torch.equal(restorer(image), image)
+
+
 def _block(stage: torch.nn.Sequential) -> TransformerBlock:
     (block,) = stage
     assert isinstance(block, TransformerBlock)
