@@ -7,9 +7,10 @@ processor lays out every batch, and the base model is run as it comes.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from PIL import Image
@@ -136,6 +137,14 @@ class ImageTextGuide(PixelGuide):
         guide = cls(directory, info, device=chosen, precision=precision, prompt=question)
         guide.joint = joint
         return guide
+
+    def asking(self, prompt: str | None) -> Self:
+        """The same guide asking ``prompt``, None the paper's question; they share one network."""
+        other = copy(self)
+        other._network = self._network  # which copies and pickles leave behind
+        other.prompt = DEFAULT_PROMPT if prompt is None else prompt
+        other.calls, other._text = 0, other._conversation()
+        return other
 
     def prepare(self, image: ImageArray) -> ImageArray:
         """Check one image; the processor takes a batch at a time."""

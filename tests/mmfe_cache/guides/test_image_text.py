@@ -12,6 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mmfe_cache.errors import GuideError, UsageError
 from mmfe_cache.guides import DEFAULT_PROMPT, find_guide, guide_dim, load_guide
+from mmfe_cache.guides.base import Asked
 from mmfe_cache.guides.toy import TOY_KINDS, make_tiny
 
 TOLERANCE = 1e-4
@@ -104,6 +105,20 @@ def test_joint_from_the_image_on(toy, photographs, slow):
     assert slow.distance(found.joint[0], slow.run(hidden[first:])) < TOLERANCE
     assert guide.fingerprint()["joint"] == "from-image"
     assert "joint" not in plain.fingerprint()
+
+
+def test_one_network_is_asked_several_questions(toy, photographs):
+    """As `mmfe cache build` does for a recipe with ``guide.prompts``."""
+    plain = load_guide(toy, device="cpu")
+    assert isinstance(plain, Asked)
+    other = plain.asking("Rain?")
+    fresh = load_guide(toy, device="cpu", prompt="Rain?")
+    assert other.fingerprint() == fresh.fingerprint()
+    assert plain.fingerprint()["prompt"] == DEFAULT_PROMPT
+    before, mine, theirs = (guide.encode(photographs[:1]) for guide in (plain, other, fresh))
+    assert torch.equal(mine.answer, theirs.answer)
+    assert torch.equal(mine.joint, theirs.joint)
+    assert not torch.equal(mine.joint, before.joint)
 
 
 @pytest.fixture
