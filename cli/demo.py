@@ -33,7 +33,7 @@ ABLATION: tuple[str, ...] = ("--set", "model.experts=none")
 
 ABLATION_STEPS = 20
 
-FAST_STEPS = 6
+FAST_STEPS = 3
 """Of both trainings with ``--fast``: the first begins with a trained network."""
 
 MAX_SIDE, FAST_MAX_SIDE = 480, 160

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -224,6 +225,8 @@ def test_seeds_in_a_dry_run(tmp_path, capsys, monkeypatch):
     assert [one["out"].rsplit("/", 1)[1] for one in row["seeds"]] == [
         "with-ll", "with-ll-seed6", "with-ll-seed7",
     ]  # fmt: skip
+    # Rows with overrides lie apart, never in the place of the table's own.
+    assert all(re.match("runs/set-[0-9a-f]{8}/tableS1/", one["out"]) for one in row["seeds"])
     assert run(command) == 0
     assert "5 missing, 6 missing, 7 missing" in capsys.readouterr().out
     assert run(["ablate", "tableS1", "--seeds", "0", "--dry-run"]) == 2

@@ -35,7 +35,7 @@ def cells(text):
     ]
 
 
-def test_a_table_at_80_columns(capsys, monkeypatch):
+def test_a_table_at_60_columns(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     rows = [["low_haze_rain", 200, 12.345, 25.678, "25.50–25.88", "+13.33", "0.8123"]]
     rows += [["low_haze_snow", 200, 2.0, 125.0, "25.50–25.88", "-13.33", "0.8124"]] * 3

@@ -1,4 +1,4 @@
-"""Reads a pack here and in three workers: ``python worker_reads.py METHOD PACK PICTURES``.
+"""Reads a pack here and in two workers: ``python worker_reads.py METHOD PACK PICTURES``.
 
 A script of its own, because a fork is only defined for a process that has one thread, and a test
 session has others. Prints one JSON object: the threads at the fork, and whether all agreed.
@@ -38,9 +38,9 @@ def main() -> None:
         "pickled": len(pickle.dumps(sources[0])),
         "hdf5_files_here": open_files(),
     }
-    pool = multiprocessing.get_context(method).Pool(3)
+    pool = multiprocessing.get_context(method).Pool(2)
     found["agree"] = pool.map(read, sources * 3) == here * 3
-    found["hdf5_files_there"] = max(pool.map(open_files, range(6)))
+    found["hdf5_files_there"] = max(pool.map(open_files, range(4)))
     pool.close()
     pool.join()  # workers end by themselves, no signal is needed
     json.dump(found, sys.stdout)

@@ -13,8 +13,9 @@ from mmfe_restore.recipes.schema import ModelConfig
 
 TINY = {
     "width": 8,
-    "num_blocks": (1, 1, 1, 1),
-    "num_refinement_blocks": 1,
+    # Alike at every level: mmfe-small, which is exported too, has them everywhere.
+    "num_blocks": (1, 0, 0, 1),
+    "num_refinement_blocks": 0,
     "num_experts": 3,
     "guidance_dim": 12,
 }

@@ -87,8 +87,7 @@ def test_a_static_file_takes_its_size_and_no_other(small, small_file, tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        {},
+    [  # The default without a low band is in the next test.
         {"low_band": True, "guidance_dropout": 0.1},
         {"experts": "spatial", "num_heads": (1, 2, 2, 4)},
         {"experts": "none", "decoder_guidance": "none"},

@@ -2,16 +2,14 @@
 
 import csv
 import json
-import os
 import re
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from torch.distributed import HashStore
+from torch.distributed import run as torchrun
 
 from mmfe_cache.errors import UsageError
 from mmfe_restore.recipes import recipe_to_dict
@@ -19,13 +17,14 @@ from mmfe_restore.training import train
 from mmfe_restore.training.failures import is_lost, roll_call
 
 WORKER = Path(__file__).with_name("worker.py")
-TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node=2")
-STEPS = 20
+# Two epochs of 3 steps, and half of one of the second stage: every border is crossed.
+STEPS = 10
 LONG = (
     "train.precision='64'",
-    "train.stages=[{epochs: 4, resolution: 16, batch_size: 4},"
-    " {epochs: 2, resolution: 32, batch_size: 2}]",
+    "train.stages=[{epochs: 2, resolution: 16, batch_size: 4},"
+    " {epochs: 1, resolution: 32, batch_size: 2}]",
     f"train.max_steps={STEPS}",
+    "train.checkpoint_every=3600",
 )
 
 
@@ -90,18 +89,17 @@ def test_micro_batches_equal_one_batch(world, alone, tmp_path):
     assert_close(losses(tmp_path), alone)
 
 
-def test_a_process_that_dies_ends_the_others_and_is_named(world, tmp_path, free_port):
+def test_a_process_that_dies_ends_the_others_and_is_named(
+    world, tmp_path, start_forked, free_port
+):
     started = time.monotonic()
-    died = subprocess.run(
-        [
-            *(sys.executable, *TORCHRUN, f"--master-port={free_port}", WORKER),
-            wanted(world, world.recipe(*LONG), tmp_path, kill_at=3, rank=1),
-        ],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=240,
-    )
+    # torchrun is forked; the two processes that it starts are fresh ones.
+    died = start_forked(
+        torchrun.__file__,
+        *("--nproc-per-node=2", f"--master-port={free_port}", WORKER),
+        wanted(world, world.recipe(*LONG), tmp_path, kill_at=3, rank=1),
+        env={"OMP_NUM_THREADS": "1"},
+    )()
     assert died.returncode != 0
     assert time.monotonic() - started < 120
     assert "rank      : 1" in died.stderr
