@@ -89,9 +89,7 @@ def test_micro_batches_equal_one_batch(world, alone, tmp_path):
     assert_close(losses(tmp_path), alone)
 
 
-def test_a_process_that_dies_ends_the_others_and_is_named(
-    world, tmp_path, start_forked, free_port
-):
+def test_a_process_that_dies_ends_the_others_and_is_named(world, tmp_path, start_forked, free_port):
     started = time.monotonic()
     # torchrun is forked; the two processes that it starts are fresh ones.
     died = start_forked(
