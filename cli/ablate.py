@@ -200,7 +200,11 @@ def _printed(row: dict[str, Any]) -> list[object]:
 
 
 def _states(row: dict[str, Any]) -> str:
-    return ", ".join(f"{one['seed']} {one['state']}" for one in row["seeds"])
+    # The state first: "0 missing" would say that none is.
+    by_state: dict[str, list[str]] = {}
+    for one in row["seeds"]:
+        by_state.setdefault(one["state"], []).append(str(one["seed"]))
+    return "; ".join(f"{state}: {', '.join(seeds)}" for state, seeds in by_state.items())
 
 
 def _difference(figures: dict[str, Any], *, several: bool) -> list[object]:

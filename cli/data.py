@@ -210,11 +210,12 @@ def _epoch(dataset: str, report: CheckReport) -> dict[str, Any] | None:
 
 def _sizes(part: PartCheck) -> str | None:
     """The commonest size of a part's pictures, and how many others there are."""
+    from mmfe_cache.io import counted
+
     sizes = list(part.sizes)
     if len(sizes) < 2:
         return sizes[0] if sizes else None
-    others = len(sizes) - 1
-    return f"{sizes[0]} and {others} other{'s' if others > 1 else ''}"
+    return f"{sizes[0]} and {counted(len(sizes) - 1, 'other')}"
 
 
 def _print_check(report: CheckReport, epoch: dict[str, Any] | None) -> None:

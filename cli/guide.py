@@ -414,7 +414,9 @@ def make_tiny(
         Path | None,
         typer.Option("--files", help="Published processor and tokenizer files of Qwen2.5-VL."),
     ] = None,
-    kind: Annotated[choices.Toy, typer.Option("--kind", help="Of MLLM.")] = "qwen2.5-vl",
+    kind: Annotated[
+        choices.Toy, typer.Option("--kind", help="Whose classes and files.")
+    ] = "qwen2.5-vl",
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the random weights.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:

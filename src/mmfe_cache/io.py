@@ -230,6 +230,11 @@ def format_bytes(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, whose plural takes an s: "1 epoch", "1,200 epochs"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def free_bytes(path: Path) -> int | None:
     """Free bytes on the file system that holds, or would hold, ``path``; None if unknown."""
     for folder in (path, *path.absolute().parents):

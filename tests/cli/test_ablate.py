@@ -228,7 +228,7 @@ def test_seeds_in_a_dry_run(tmp_path, capsys, monkeypatch):
     # Rows with overrides lie apart, never in the place of the table's own.
     assert all(re.match("runs/set-[0-9a-f]{8}/tableS1/", one["out"]) for one in row["seeds"])
     assert run(command) == 0
-    assert "5 missing, 6 missing, 7 missing" in capsys.readouterr().out
+    assert "missing: 5, 6, 7" in capsys.readouterr().out
     assert run(["ablate", "tableS1", "--seeds", "0", "--dry-run"]) == 2
 
 

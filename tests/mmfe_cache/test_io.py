@@ -210,3 +210,8 @@ def _names_encoding(call):
 )
 def test_that_check_sees_both_kinds(code, named):
     assert _names_encoding(ast.parse(code).body[0].value) is named
+
+
+def test_one_of_a_thing_has_no_plural():
+    said = [io.counted(count, "shard") for count in (0, 1, 2, 1200)]
+    assert said == ["0 shards", "1 shard", "2 shards", "1,200 shards"]

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName, Embeddings, Tokens
 from mmfe_cache.errors import CacheError, UsageError
-from mmfe_cache.io import format_bytes
+from mmfe_cache.io import counted, format_bytes
 from mmfe_cache.store import shards
 from mmfe_cache.store.array_reader import CHECKS, ArrayReader, Check
 from mmfe_cache.store.format import METADATA_FILE, SAMPLES, StoreMetadata, ViewMetadata
@@ -320,7 +320,8 @@ def describe_text(about: Mapping[str, Any]) -> list[str]:
         f"{about['path']}: what {about['guide']} sees in the {about['split']} split of "
         f"{about['dataset']}",
         f"  {about['samples']:,} samples, embeddings of width {about['dim']}, "
-        f"{format_bytes(about['bytes'])} in {about['shards']:,} shards of {about['shard_samples']}",
+        f"{format_bytes(about['bytes'])} in {counted(about['shards'], 'shard')} of "
+        f"{about['shard_samples']}",
         f"  views: {', '.join(finished) or 'none is finished'}",
     ]
     if unfinished:
@@ -334,7 +335,7 @@ def describe_text(about: Mapping[str, Any]) -> list[str]:
         if view["halved"]:
             sizes = sorted(set(view["halved"].values()))
             lines.append(
-                f"  {name}: memory ran out in {len(view['halved'])} shards; they were encoded "
+                f"  {name}: memory ran out in {counted(len(view['halved']), 'shard')}, encoded "
                 f"in batches of {' or '.join(map(str, sizes))} instead of {view['batch_size']}"
             )
     for name, found in about["statistics"].items():

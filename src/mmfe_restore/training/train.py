@@ -16,6 +16,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
 from mmfe_cache.guides.base import guide_calls
+from mmfe_cache.io import counted
 from mmfe_cache.machine import THREADS_VARIABLE, float32_products
 from mmfe_cache.packing import unpacked_cost
 from mmfe_cache.progress import Progress, SilentProgress
@@ -304,8 +305,9 @@ class _Run:
             stage = plan.stage
             dropped = f", {plan.dropped} draws an epoch dropped" if plan.dropped else ""
             say(
-                f"  stage {plan.index + 1}: {stage.epochs} epochs of {plan.steps_per_epoch:,} "
-                f"steps at {stage.resolution}², global batch {stage.batch_size}{dropped}"
+                f"  stage {plan.index + 1}: {counted(stage.epochs, 'epoch')} of "
+                f"{counted(plan.steps_per_epoch, 'step')} at {stage.resolution}², "
+                f"global batch {stage.batch_size}{dropped}"
             )
         if checkpoint is not None:
             say(f"going on from {checkpoint} at step {self.start:,}")

@@ -38,7 +38,7 @@ from mmfe_cache.guides.student.network import (
     relations,
 )
 from mmfe_cache.images import pixel_digest
-from mmfe_cache.io import write_file
+from mmfe_cache.io import counted, write_file
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray, Sample, SampleSet
 from mmfe_cache.seeds import generator
@@ -280,7 +280,7 @@ class _Run:
         assert network.parameter_count <= MAX_PARAMETERS
         return (
             f"a student of {self.cache.guide}: {network.parameter_count / 1e6:.2f} M parameters, "
-            f"{len(self.learnt)} pictures at {len(self.views)} views; {bases}"
+            f"{counted(len(self.learnt), 'picture')} at {counted(len(self.views), 'view')}; {bases}"
         )
 
     def _place(self, network: StudentNetwork) -> StudentNetwork:
