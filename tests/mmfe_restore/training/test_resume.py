@@ -74,21 +74,21 @@ def test_stopping_after_every_step_changes_nothing(world, whole, tmp_path):
     assert_same_run(whole, tmp_path)
 
 
-@pytest.mark.parametrize("step", [4, 6])
-def test_kill_9_inside_a_step(world, whole, tmp_path, start_forked, step):
+def test_kill_9_inside_a_step(world, whole, tmp_path, start_forked):
+    """One process dies inside an epoch, the next at the stage border; a third ends the run."""
     wanted = {
         "recipe": recipe_to_dict(world.recipe()),
         "root": str(world.root),
         "cache": str(world.cache),
         "out": str(tmp_path / "run"),
-        "kill_at": step,
     }
-    killed = start_forked(WORKER, json.dumps(wanted))()
-    assert killed.returncode == -signal.SIGKILL
-    newest = list_checkpoints(tmp_path / "run" / "checkpoints")[0]
-    assert read_checkpoint(newest)["global_step"] == step
+    for step in (4, 6):
+        killed = start_forked(WORKER, json.dumps(wanted | {"kill_at": step}))()
+        assert killed.returncode == -signal.SIGKILL
+        newest = list_checkpoints(tmp_path / "run" / "checkpoints")[0]
+        assert read_checkpoint(newest)["global_step"] == step
     report = train(world.recipe(), **world.sources, out=tmp_path / "run")
-    assert report.resumed_from == step
+    assert report.resumed_from == 6
     assert_same_run(whole, tmp_path / "run")
 
 
@@ -249,9 +249,14 @@ def test_without_resume_a_run_starts_anew(world, whole, tmp_path):
     "override", ["train.ema_decay=0.8", "train.accumulate=2", "train.num_workers=2"]
 )
 def test_resume_is_exact_with(world, tmp_path, override):
-    # Two steps before the border of the stages, and one behind it.
-    recipe = world.recipe(override, "train.max_steps=7")
+    # A step before the border of the stages, and two behind it.
+    recipe = world.recipe(
+        override,
+        "train.stages=[{epochs: 1, resolution: 16, batch_size: 4},"
+        " {epochs: 1, resolution: 32, batch_size: 2}]",
+        "train.max_steps=5",
+    )
     train(recipe, **world.sources, out=tmp_path / "whole")
-    train(recipe, **world.sources, out=tmp_path / "cut", stop_after=4)
+    train(recipe, **world.sources, out=tmp_path / "cut", stop_after=2)
     train(recipe, **world.sources, out=tmp_path / "cut")
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
