@@ -69,11 +69,14 @@ class TestEveryGuide:
             assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
 
     def test_it_tells_inputs_apart_and_repeats_itself(self, guide, inputs):
+        snaps = guide.fingerprint()["guide"] == "prompt"  # to a class and nothing more
+        if snaps:  # seven undamaged pictures may be of one class
+            inputs = [*inputs, *(picture // 5 for picture in inputs)]
         first, again = encode(guide, inputs), encode(guide, inputs)
         for name in ARRAY_NAMES:
             rows = getattr(first, name).flatten(1)
             assert torch.equal(rows, getattr(again, name).flatten(1))
-            if guide.fingerprint()["guide"] == "prompt":  # a class and nothing more
+            if snaps:
                 classes = len(set(guide.classify(inputs)))
                 assert 1 < len(rows.unique(dim=0)) == classes
             else:
