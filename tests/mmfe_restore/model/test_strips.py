@@ -13,7 +13,7 @@ from benchmarks import eager_nchw
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.machine import to_float64
 from mmfe_restore import Restorer
-from mmfe_restore.model import parts
+from mmfe_restore.model import parts, streaming
 from mmfe_restore.model.parts import rolling_rows
 from mmfe_restore.model.restormer import LayerNorm, TransformerBlock
 from mmfe_restore.model.runners import WholeMaps
@@ -81,7 +81,10 @@ def test_whole_maps_where_they_fit_the_budget_and_strips_where_not(
 
 @pytest.mark.parametrize("rows", [2, 4, 1000])
 @pytest.mark.parametrize("reads", ["both", "none"])
-def test_streamed_level_1_is_the_same_network(rows: int, reads: str) -> None:
+def test_streamed_level_1_is_the_same_network(
+    rows: int, reads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "LEAST_ROWS", 2)
     overrides = ["guide=oracle", "model.width=8", "model.guidance_dim=64"]
     if reads == "none":
         overrides += ["model.encoder_guidance=none", "model.decoder_guidance=none"]
