@@ -19,7 +19,7 @@ from mmfe_cache.images import write_png
 from mmfe_cache.machine import pick_device
 
 ALL = """
-import os, signal, sys
+import asyncio, os, signal, sys  # from 3.12 on, Linux's asyncio asks for sysconf when imported
 
 class Refuse:
     def find_spec(self, name, *_):

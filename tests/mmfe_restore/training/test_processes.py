@@ -4,7 +4,6 @@ import csv
 import json
 import re
 import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -90,7 +89,6 @@ def test_micro_batches_equal_one_batch(world, alone, tmp_path):
 
 
 def test_a_process_that_dies_ends_the_others_and_is_named(world, tmp_path, start_forked, free_port):
-    started = time.monotonic()
     # torchrun is forked; the two processes that it starts are fresh ones.
     died = start_forked(
         torchrun.__file__,
@@ -99,7 +97,7 @@ def test_a_process_that_dies_ends_the_others_and_is_named(world, tmp_path, start
         env={"OMP_NUM_THREADS": "1"},
     )()
     assert died.returncode != 0
-    assert time.monotonic() - started < 120
+    # That the others did not wait for its half hour is what the test's own time limit says.
     assert "rank      : 1" in died.stderr
     assert "-9" in died.stderr
     # And the survivor says so itself: under SLURM there is no launcher that would.
