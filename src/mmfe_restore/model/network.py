@@ -55,6 +55,10 @@ WHOLE_MAPS = 4 << 30
 """Bytes within which a device other than a CPU runs whole maps, which is faster there."""
 
 
+Guidance = tuple[Map | None, Map | None, Map | None]
+"""E_Image (B, T, D), E_Joint (B, T, D) and E_Answer (B, D); None where nothing reads one."""
+
+
 class _PatchEmbed(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -217,7 +221,7 @@ class Network(nn.Module):
         run: Strips,
         image: Tensor,
         bands: tuple[Tensor, ...],
-        guidance: tuple[Tensor | None, Tensor | None, Tensor | None],
+        guidance: Guidance[Tensor],
     ) -> Tensor:
         """`restore_padded` without any map of level 1 but the one that is kept."""
         streamed = StreamedLevel1(run)
@@ -236,7 +240,7 @@ class Network(nn.Module):
         run: Runner[Map],
         x: Map,
         bands: tuple[Map, ...],
-        guidance: tuple[Map | None, Map | None, Map | None],
+        guidance: Guidance[Map],
     ) -> Map:
         """All between the first convolution and the last.
 
@@ -262,7 +266,7 @@ class Network(nn.Module):
         run: Runner[Map],
         level1: Map,
         bands: tuple[Map, ...],
-        guidance: tuple[Map | None, Map | None, Map | None],
+        guidance: Guidance[Map],
     ) -> Map:
         """From level 1 of the encoder to level 2 of the decoder, about to go up."""
 
@@ -294,14 +298,12 @@ class Network(nn.Module):
         run: Runner[Map],
         site: str,
         x: Map,
-        guidance: tuple[Map | None, Map | None, Map | None],
+        guidance: Guidance[Map],
     ) -> Map:
         mgfb, tokens = self._fusion(site, guidance)
         return x if mgfb is None or tokens is None else run.fuse(mgfb, x, tokens)
 
-    def _fusion(
-        self, site: str, guidance: tuple[Map | None, Map | None, Map | None]
-    ) -> tuple[MGFB | None, Map | None]:
+    def _fusion(self, site: str, guidance: Guidance[Map]) -> tuple[MGFB | None, Map | None]:
         """The MGFB of a site and what it reads; two times None where there is none."""
         kinds = {"image": guidance[0], "joint": guidance[1]}
         tokens = kinds.get(self._guidance_at(site))
@@ -318,7 +320,7 @@ class Network(nn.Module):
         self,
         image: Tensor,
         bands: tuple[Tensor, ...],
-        guidance: tuple[Tensor | None, Tensor | None, Tensor | None],
+        guidance: Guidance[Tensor],
     ) -> int:
         """What strips will count while they restore ``image``."""
         batch, _, height, width = image.shape

@@ -97,10 +97,10 @@ def test_a_process_that_dies_ends_the_others_and_is_named(world, tmp_path, start
         env={"OMP_NUM_THREADS": "1"},
     )()
     assert died.returncode != 0
-    # That the others did not wait for its half hour is what the test's own time limit says.
     assert "rank      : 1" in died.stderr
     assert "-9" in died.stderr
-    # And the survivor says so itself: under SLURM there is no launcher that would.
+    # And the survivor says so itself, who else would stop when communication times out, after half
+    # an hour: under SLURM there is no launcher that would.
     found = re.search(r"rank 0 of 2 stops, because rank 1 \((.+), process \d+\)", died.stderr)
     assert found, died.stderr[-3000:]
     assert found[1] == socket.gethostname()
