@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from mmfe_cache.degradations import COMPOSITIONS, KINDS
+from mmfe_cache.degradations.light import NOISE
 from mmfe_cache.errors import DataError
 from mmfe_cache.guides.base import pool_grid
-from mmfe_cache.guides.scene import training
+from mmfe_cache.guides.scene import data, training
 from mmfe_cache.guides.scene.data import (
     clean_statistics,
     compose,
@@ -29,6 +30,7 @@ from mmfe_cache.guides.scene.training import (
     split_photos,
     train_scene,
 )
+from mmfe_cache.images import write_png
 
 
 @pytest.fixture(scope="module")
@@ -230,3 +232,23 @@ def test_every_token_says_what_the_picture_suffers_from_and_what_its_cells_show(
             atol=1e-5,
         )
         assert (rest[:, 3, LOCAL:] - rest[:, 4, LOCAL:]).abs().mean() > 0.3
+
+
+@pytest.mark.parametrize(("share", "left"), [(0.0, 1.0), (1.0, 0.41)])
+def test_noise_fades_where_a_picture_shrinks_after_it_was_degraded(
+    share, left, tmp_path, monkeypatch
+):
+    # An even grey, so that all that varies is noise. Pillow's antialiased bicubic at half size
+    # averages it to 0.41 of its standard deviation; its severities and traits stay what they were.
+    write_png(tmp_path / "grey.png", np.full((300, 400, 3), 160, np.uint8))
+    monkeypatch.setattr(data, "SHRUNK_SHARE", share)
+    monkeypatch.setattr(data, "SHRINKING", (2.0, 2.0 + 1e-9))
+    monkeypatch.setattr(data, "LONG_SIDES", (300, 300 + 1e-9))
+    made = [data.render(tmp_path / "grey.png", 0, number) for number in range(120)]
+    assert all(one.degraded.shape == one.clean.shape for one in made)
+    assert {max(one.degraded.shape) for one in made} == {300}
+    noisy = [one for one in made if one.composition == "low" and one.traits[1] > 0.3]
+    assert len(noisy) >= 3
+    for one in noisy:
+        deviation = one.degraded.std(axis=(0, 1)).mean() / 255
+        assert deviation / (one.traits[1] * NOISE[1]) == pytest.approx(left, abs=0.06)
