@@ -195,6 +195,8 @@ def _dry_run(
         if max(stage.memory for stage in plan.stages) > _MUCH:
             output.say("less memory, same result: --set train.accumulate=8, and where that is not")
             output.say("enough --set train.activation_checkpointing=true; on a CPU: --recipe small")
+    for warning in plan.warnings:
+        output.console_progress().warn(warning)
     if plan.problem is not None:
         raise plan.problem
 

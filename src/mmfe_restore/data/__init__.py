@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mmfe_restore.data.cache import (
+    JOINT,
     PROMPT,
     SampleGuidance,
     build_command,
@@ -16,6 +17,7 @@ from mmfe_restore.data.dataset import TrainingPair, TrainingPairs, collate_pairs
 from mmfe_restore.data.sampler import Draw, Schedule, StagePlan
 
 __all__ = [
+    "JOINT",
     "PROMPT",
     "Batch",
     "Draw",

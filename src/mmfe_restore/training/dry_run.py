@@ -16,13 +16,8 @@ from mmfe_restore.data import Schedule, build_command, find_store
 from mmfe_restore.losses import fourier_loss, l1_loss
 from mmfe_restore.model import Restorer, count_parameters
 from mmfe_restore.recipes.schema import Recipe
-from mmfe_restore.training.inputs import (
-    find_weights,
-    hold_out,
-    new_restorer,
-    open_inputs,
-    require_options,
-)
+from mmfe_restore.training.initial_weights import find_weights, new_restorer, reads_otherwise
+from mmfe_restore.training.inputs import hold_out, open_inputs, require_options
 from mmfe_restore.training.machine import Machine
 
 
@@ -72,6 +67,7 @@ class Plan:
         build: the command that makes that cache, or those; likewise.
         stages: in order.
         problem: what would stop the run before its first step; None where nothing would.
+        warnings: what the run would say of the weights that it begins with.
     """
 
     recipe: str
@@ -87,6 +83,7 @@ class Plan:
     build: str | None
     stages: tuple[PlannedStage, ...]
     problem: MmfeError | None
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; ``problem`` is its text and ``exit_code`` what a run would exit with."""
@@ -128,14 +125,16 @@ def plan_run(
         new_restorer(recipe, init_from)
     problem: MmfeError | None = None
     schedule: Schedule | None = None
-    samples = held = None
+    samples = held = fingerprint = None
     try:
         inputs = open_inputs(recipe, root=root, cache=cache, progress=SilentProgress())
         schedule, samples = inputs.schedule, len(inputs.samples)
         held = len(inputs.validation)
+        fingerprint = None if inputs.cache is None else inputs.cache.fingerprint
     except MmfeError as found:
         problem = found
         schedule, samples, held = _schedule_without_cache(recipe, root)
+    otherwise = reads_otherwise(recipe, init_from, fingerprint)
     parts = machine.world_size * recipe.train.accumulate
     precision = machine.precision(recipe)
     stages = tuple(
@@ -178,6 +177,7 @@ def plan_run(
         or None,
         stages=stages,
         problem=problem,
+        warnings=() if otherwise is None else (otherwise,),
     )
 
 

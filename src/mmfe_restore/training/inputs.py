@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from safetensors import safe_open
-
 from mmfe_cache.datasets import load_dataset
 from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.guides.fingerprints import differing_guide, guide_fingerprint, only_precision
@@ -25,9 +23,6 @@ from mmfe_restore.data import (
     find_store,
     is_store,
 )
-from mmfe_restore.model import Restorer
-from mmfe_restore.model.checkpoints import GUIDED, WEIGHTS, check_fit, read_weights
-from mmfe_restore.model.folders import shipped_folder
 from mmfe_restore.recipes.schema import Recipe
 
 
@@ -134,65 +129,6 @@ def require_options(init_from: Path | None, wandb: str | None) -> None:
             "Weights & Biases is not installed",
             remedy="in mmfe's checkout: pip install -c constraints.txt '.[wandb]'",
         )
-
-
-def find_weights(init_from: Path) -> Path:
-    """The file that ``--init-from`` means.
-
-    Args:
-        init_from: a file; a run's folder or its ``model/``; or the name of a network that comes
-            with the package.
-
-    Returns:
-        The file of its weights; ``init_from`` itself where it is none of these.
-
-    Raises:
-        ModelError: a shipped network is damaged.
-    """
-    shipped = shipped_folder(str(init_from))
-    folders = (shipped,) if shipped is not None else (init_from, init_from / "model")
-    for folder in folders:
-        if (folder / WEIGHTS).is_file():
-            return folder / WEIGHTS
-    return init_from
-
-
-def new_restorer(recipe: Recipe, init_from: Path | None) -> Restorer:
-    """The network that a run begins with.
-
-    Args:
-        recipe: says which.
-        init_from: weights of an equal network, or Restormer's for the backbone; None draws all
-            weights.
-
-    Raises:
-        ModelError: the weights are another network's, or damaged.
-    """
-    restorer = _initial(recipe, init_from)
-    restorer.recipe = recipe  # which also says how it is to read embeddings
-    return restorer
-
-
-def holds_guided(init_from: Path | None) -> bool:
-    """Whether these weights, which fit, are a guided network's, not a Restormer's alone."""
-    if init_from is None or init_from.suffix != ".safetensors":
-        return False
-    with safe_open(init_from, "pt") as weights:
-        return any(name.startswith(GUIDED) for name in weights.keys())  # noqa: SIM118
-
-
-def _initial(recipe: Recipe, init_from: Path | None) -> Restorer:
-    if init_from is None:
-        return Restorer(recipe.model)
-    if init_from.suffix == ".safetensors":
-        state = read_weights(init_from)
-        if any(name.startswith(GUIDED) for name in state):
-            restorer = Restorer(recipe.model)
-            full = {name: tensor.float() for name, tensor in state.items()}
-            check_fit(restorer, full, init_from)
-            restorer.load_state_dict(full)
-            return restorer
-    return Restorer.from_restormer(init_from, recipe.model)
 
 
 def hold_out(

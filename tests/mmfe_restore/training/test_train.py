@@ -24,7 +24,7 @@ from mmfe_restore.recipes import load_recipe, recipe_to_dict
 from mmfe_restore.recipes.loading import parse_yaml
 from mmfe_restore.training import plan_run, train
 from mmfe_restore.training.checkpoints import list_checkpoints, read_checkpoint
-from mmfe_restore.training.inputs import find_weights, new_restorer
+from mmfe_restore.training.initial_weights import find_weights, new_restorer
 from mmfe_restore.training.lightning_module import RestorationTask
 
 

@@ -1,0 +1,138 @@
+"""The weights that a run begins with (``--init-from``), and how their network read embeddings."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from mmfe_cache.errors import ModelError
+from mmfe_cache.guides.fingerprints import differing_guide, guide_fingerprint, only_precision
+from mmfe_cache.parsing import parse_json
+from mmfe_restore.data import JOINT, PROMPT
+from mmfe_restore.model import Restorer
+from mmfe_restore.model.checkpoints import GUIDED, WEIGHTS, check_fit, read_config, read_weights
+from mmfe_restore.model.folders import CONFIG, asked_as_trained, shipped_folder
+from mmfe_restore.recipes.schema import Recipe
+
+READING = ("tokens", "control", "joint", "normalise")
+"""The keys of `GuideConfig` that say how embeddings are read; which guide's, fingerprints say."""
+
+
+def find_weights(init_from: Path) -> Path:
+    """The file that ``--init-from`` means.
+
+    Args:
+        init_from: a file; a run's folder or its ``model/``; or the name of a network that comes
+            with the package.
+
+    Returns:
+        The file of its weights; ``init_from`` itself where it is none of these.
+
+    Raises:
+        ModelError: a shipped network is damaged.
+    """
+    shipped = shipped_folder(str(init_from))
+    folders = (shipped,) if shipped is not None else (init_from, init_from / "model")
+    for folder in folders:
+        if (folder / WEIGHTS).is_file():
+            return folder / WEIGHTS
+    return init_from
+
+
+def new_restorer(recipe: Recipe, init_from: Path | None) -> Restorer:
+    """The network that a run begins with.
+
+    Args:
+        recipe: says which.
+        init_from: weights of an equal network, or Restormer's for the backbone; None draws all
+            weights.
+
+    Raises:
+        ModelError: the weights are another network's, or damaged.
+    """
+    restorer = _initial(recipe, init_from)
+    restorer.recipe = recipe  # which also says how it is to read embeddings
+    return restorer
+
+
+def holds_guided(init_from: Path | None) -> bool:
+    """Whether these weights, which fit, are a guided network's, not a Restormer's alone."""
+    if init_from is None or init_from.suffix != ".safetensors":
+        return False
+    with safe_open(init_from, "pt") as weights:
+        return any(name.startswith(GUIDED) for name in weights.keys())  # noqa: SIM118
+
+
+def reads_otherwise(
+    recipe: Recipe, init_from: Path | None, cache: Mapping[str, Any] | None
+) -> str | None:
+    """How a run reads embeddings otherwise than the network whose weights it begins with did.
+
+    Training goes on from such weights, for that may be what is wanted; but what they have learnt
+    of guidance is then of little use, and nothing else would tell.
+
+    Args:
+        recipe: of the run.
+        init_from: the file of the weights; what their network read is in the config.json beside it.
+        cache: the fingerprint of the store that the run reads; None where there is none yet.
+
+    Returns:
+        A sentence for the user, with the remedy; None where all is alike, or nothing is recorded.
+    """
+    if init_from is None or not recipe.model.reads or not holds_guided(init_from):
+        return None
+    try:
+        before = read_config(init_from.parent)[1]
+        recorded = parse_json((init_from.parent / CONFIG).read_bytes()).get("guide_fingerprint")
+    except ModelError:  # weights of somebody else's, beside a file of theirs or none
+        return None
+    if before is None or not before.model.reads:
+        return None
+    first, now = (asked_as_trained(before, recorded).guide, asked_as_trained(recipe, cache).guide)
+    differing = [
+        (f"guide.{key}", getattr(first, key), getattr(now, key))
+        for key in READING
+        if getattr(first, key) != getattr(now, key)
+    ]
+    asked = first.prompts or (first.asked,)
+    if not set(now.prompts or (now.asked,)) <= set(asked):
+        differing.append(("guide.prompt", asked[0], now.asked))
+    said = [f"{key} is {here}, and was {there}" for key, there, here in differing]
+    # Words in quotes, for a colon in a prompt would be YAML's.
+    words = [
+        f"{key}={there if ' ' not in there else json.dumps(there)}" for key, there, _ in differing
+    ]
+    cure = " ".join(f"--set {shlex.quote(word)}" for word in words)
+    cures = [f"{cure} reads as before"] if cure else []
+    if isinstance(recorded, dict) and cache is not None:
+        here = guide_fingerprint(cache)
+        same = {key: here[key] for key in (PROMPT, JOINT) if key in here}
+        states = differing_guide({**recorded, **same}, here)
+        if not only_precision(states):
+            said.append(f"another state of the guide built the cache ({'; '.join(states)})")
+            cures.append(f"a cache of the guide {before.guide.name} as it was then is the same")
+    if not said:
+        return None
+    return (
+        f"{init_from} holds a network that read its guide otherwise (what it learnt of guidance "
+        f"may be lost): {'; '.join(said)}; {'; '.join(cures)}"
+    )
+
+
+def _initial(recipe: Recipe, init_from: Path | None) -> Restorer:
+    if init_from is None:
+        return Restorer(recipe.model)
+    if init_from.suffix == ".safetensors":
+        state = read_weights(init_from)
+        if any(name.startswith(GUIDED) for name in state):
+            restorer = Restorer(recipe.model)
+            full = {name: tensor.float() for name, tensor in state.items()}
+            check_fit(restorer, full, init_from)
+            restorer.load_state_dict(full)
+            return restorer
+    return Restorer.from_restormer(init_from, recipe.model)
