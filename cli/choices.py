@@ -1,6 +1,6 @@
 """Values that an option chooses among: help and completion show them, another one exits with 2.
 
-They stand here as literals, because what defines them imports torch; a test holds both equal.
+Where what defines them imports torch they stand here as literals; a test holds both equal.
 """
 
 from __future__ import annotations
@@ -8,22 +8,12 @@ from __future__ import annotations
 from typing import Literal
 
 from mmfe_cache.precisions import Precision as Precision
+from mmfe_cache.toy_kinds import ToyKind as ToyKind
 
 Split = Literal["train", "test"]
 Table = Literal["table4a", "table4b", "table5a", "table5b", "table5c", "tableS1", "prompts"]
 Protocol = Literal["mmfe", "promptir", "moce-ir", "onerestore", "restormer"]
 TableFormat = Literal["text", "markdown", "latex"]
-Toy = Literal[
-    "qwen2.5-vl",
-    "fastvlm",
-    "qwen2-vl",
-    "qwen3-vl",
-    "idefics3",
-    "llava-onevision",
-    "internvl",
-    "gemma3",
-    "paligemma",
-]
 Site = Literal["encoder2", "encoder3", "latent_in", "latent_out", "decoder3", "decoder2"]
 Figure = Literal[
     "psnr",

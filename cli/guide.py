@@ -415,7 +415,7 @@ def make_tiny(
         typer.Option("--files", help="Published processor and tokenizer files of Qwen2.5-VL."),
     ] = None,
     kind: Annotated[
-        choices.Toy, typer.Option("--kind", help="Whose classes and files.")
+        choices.ToyKind, typer.Option("--kind", help="Whose classes and files.")
     ] = "qwen2.5-vl",
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the random weights.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,

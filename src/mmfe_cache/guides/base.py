@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import GuideError, UsageError
 from mmfe_cache.machine import float32_products, pick_device, require_bf16
+from mmfe_cache.precisions import LongName as Precision
 from mmfe_cache.samples import ImageArray, Sample
 from mmfe_cache.seeds import generator
 
@@ -154,8 +155,6 @@ def guide_calls() -> int:
     """How many samples any guide of this process has encoded so far."""
     return _COUNT[0]
 
-
-Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
 
 _DTYPES = {
     "float32": torch.float32,

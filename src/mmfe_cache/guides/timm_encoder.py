@@ -169,12 +169,12 @@ class TimmGuide(PixelGuide):
         return torch.cat([describe_stage(stage) for stage in maps], dim=2)
 
     def _maps(self, pictures: Tensor) -> list[Tensor]:
-        """(B, C, h, w) of every stage; some models give theirs with the channels last."""
+        """(B, C, h, w) of every stage."""
         found = cast("list[Tensor]", self._network(pictures))
-        return [
-            stage if stage.shape[1] == channels else stage.permute(0, 3, 1, 2)
-            for stage, channels in zip(found, self._encoder.channels, strict=True)
-        ]
+        if self._encoder.channels_last:  # the sizes cannot tell: there may be C rows
+            found = [stage.permute(0, 3, 1, 2) for stage in found]
+        assert tuple(stage.shape[1] for stage in found) == self._encoder.channels
+        return found
 
     @cached_property
     def _mean(self) -> Tensor:

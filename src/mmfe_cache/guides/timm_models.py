@@ -76,6 +76,7 @@ class Encoder:
     Attributes:
         model: its name in timm, with the tag of its weights.
         channels: of every stage.
+        channels_last: whether its maps are (B, h, w, C), as Swin's are, instead of (B, C, h, w).
         stride: pixels of the picture to a cell of the coarsest stage.
         size: (height, width) that it takes; None where it takes any.
         mean: of R, G, B in [0, 1] that are taken off.
@@ -88,6 +89,7 @@ class Encoder:
 
     model: str
     channels: tuple[int, ...]
+    channels_last: bool
     stride: int
     size: tuple[int, int] | None
     mean: tuple[float, ...]
@@ -156,6 +158,8 @@ def find_encoder(model: str) -> Encoder:
     return Encoder(
         model=f"{config.architecture}{tag}",
         channels=tuple(int(c) for c in about.channels()),
+        # The networks that timm wraps in classes of their own, such as EfficientNet, do not say.
+        channels_last=getattr(network, "output_fmt", "NCHW") == "NHWC",
         stride=int(max(about.reduction())),
         size=None if size is None else (int(size[0]), int(size[1])),
         mean=tuple(map(float, config.mean)),

@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -38,18 +38,7 @@ from mmfe_cache.guides.toy_parts import (
     token_id,
 )
 from mmfe_cache.io import draft_folder, write_file
-
-ToyKind = Literal[
-    "qwen2.5-vl",
-    "fastvlm",
-    "qwen2-vl",
-    "qwen3-vl",
-    "idefics3",
-    "llava-onevision",
-    "internvl",
-    "gemma3",
-    "paligemma",
-]
+from mmfe_cache.toy_kinds import ToyKind
 
 TOY_KINDS: tuple[ToyKind, ...] = get_args(ToyKind)
 """The kinds of checkpoint that `make_tiny` writes."""

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,12 +25,13 @@ def moments(raster_hwC, slow):
     return np.concatenate([mean, np.sqrt(np.maximum(square - mean**2, 0))], axis=1)
 
 
-def read_slowly(network, picture_HWC, mean, spread, slow):
+def read_slowly(network, picture_HWC, mean, spread, slow, *, channels_last=False):
     """(17, D) by timm's network as it comes, one picture, pooled in NumPy."""
     pixels = (picture_HWC / 255.0 - np.array(mean)) / np.array(spread)
     given = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     with torch.no_grad():
-        maps = [stage[0].permute(1, 2, 0).numpy() for stage in network.double()(given)]
+        stages = [stage[0] for stage in network.double()(given)]
+    maps = [(x if channels_last else x.permute(1, 2, 0)).numpy() for x in stages]
     parts = [moments(stage, slow) for stage in maps]
     return np.concatenate([p / np.sqrt((p[0] ** 2).mean()) for p in parts], axis=1)
 
@@ -79,19 +81,37 @@ def test_the_last_stage_alone_is_the_models_own_grid(photographs, slow):
 
 
 @pytest.mark.parametrize(
-    ("model", "dim"),
+    ("model", "dim", "channels_last"),
     [
-        ("vit_tiny_patch16_224", 2 * 3 * 192),  # tokens in a grid, pictures of one size
-        ("swin_tiny_patch4_window7_224", 2 * (96 + 192 + 384 + 768)),  # channels last
+        ("vit_tiny_patch16_224", 2 * 3 * 192, False),  # tokens in a grid, pictures of one size
+        ("swin_tiny_patch4_window7_224", 2 * (96 + 192 + 384 + 768), True),
     ],
 )
-def test_transformers_see_the_picture_at_their_own_size(model, dim, photographs):
+def test_transformers_see_the_picture_at_their_own_size(
+    model, dim, channels_last, photographs, slow
+):
     guide = load_guide(f"timm:{model}", weights="random", device="cpu")
     assert guide.dim == guide_dim(f"timm:{model}") == dim
-    assert guide.prepare(photographs[1]).shape == (224, 224, 3)
-    found = guide.encode(photographs[:2])
+    seen = guide.prepare(photographs[1])
+    assert seen.shape == (224, 224, 3)
+    found = guide.encode([photographs[0], photographs[1]])
     assert found.image.shape == (2, 17, dim)
-    assert torch.isfinite(found.image).all()
+    config, network = timm.get_pretrained_cfg(model), random_features(model)
+    truth = read_slowly(network, seen, config.mean, config.std, slow, channels_last=channels_last)
+    assert slow.distance(found.image[1], truth) < TOLERANCE
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_map_with_as_many_rows_as_channels_is_read_the_right_way(channels_last, slow):
+    guide = load_guide("timm:resnet10t", weights="random", device="cpu")
+    cube = torch.randn(1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    guide._network = lambda _pictures: [cube]
+    guide._encoder = replace(guide._encoder, channels=(8,), channels_last=channels_last)
+    found = guide.encode([np.zeros((64, 64, 3), np.uint8)])
+    raster = cube[0] if channels_last else cube[0].permute(1, 2, 0)
+    truth = moments(raster.double().numpy(), slow)
+    truth /= np.sqrt((truth[0] ** 2).mean())
+    assert slow.distance(found.image[0], truth) < TOLERANCE
 
 
 def test_real_weights_know_a_cat_and_are_the_same_by_name_or_in_order(lite0_weights, tmp_path):
