@@ -56,7 +56,7 @@ class GuideInfo:
     @property
     def takes_prompt(self) -> bool:
         """Whether it is an MLLM, which is asked a question and reads a sequence of tokens."""
-        return self.kind in (_QWEN[0], _FASTVLM[0])
+        return self.kind in (_QWEN[0], _FASTVLM[0], _IMAGE_TEXT[0])
 
     @property
     def how_to_get(self) -> str:

@@ -111,6 +111,7 @@ def test_one_network_is_asked_several_questions(toy, photographs):
     """As `mmfe cache build` does for a recipe with ``guide.prompts``."""
     plain = load_guide(toy, device="cpu")
     assert isinstance(plain, Asked)
+    assert find_guide(toy).takes_prompt  # so a recipe may ask, and restoring asks the same
     other = plain.asking("Rain?")
     fresh = load_guide(toy, device="cpu", prompt="Rain?")
     assert other.fingerprint() == fresh.fingerprint()

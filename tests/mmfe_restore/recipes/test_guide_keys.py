@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from mmfe_cache.embeddings import DEFAULT_PROMPT
@@ -73,6 +75,13 @@ def test_the_registry_knows_which_guides_take_a_prompt():
     for info in GUIDES.values():
         module, _, name = info.implementation.partition(":")
         assert info.takes_prompt == getattr(import_module(module), name).takes_prompt, info.name
+
+
+def test_any_image_text_model_is_asked(tmp_path):
+    config = {"model_type": "qwen2_vl", "vision_config": {}, "hidden_size": 8}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    guide = load_recipe("cdd11", [f"guide={tmp_path}", "guide.prompts=[a, b]"]).guide
+    assert (guide.name, guide.asked) == (str(tmp_path), "a")
 
 
 def test_normalising_changes_no_parameter():
