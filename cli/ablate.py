@@ -16,7 +16,9 @@ def command(
     table: Annotated[choices.Table, typer.Argument(help="Of the paper.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", help="KEY=VALUE for every row, such as guide=scene."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="For every row, such as guide=scene; repeatable."
+        ),
     ] = None,
     root: Annotated[Path | None, typer.Option("--root", help="Where the data set lies.")] = None,
     cache: Annotated[
@@ -44,7 +46,6 @@ def command(
         list[str] | None,
         typer.Option(
             "--prompt",
-            metavar="TEXT",
             help="Of the table prompts, a row each, the first the reference; repeatable. Without "
             "any, the rows are the recipes prompts/….",
         ),
@@ -99,10 +100,11 @@ def command(
 def _default_place(overrides: Sequence[str]) -> Path:
     """Runs with overrides lie apart, so that they never stand in a plain row's place."""
     from mmfe_cache.places import RUNS
+    from mmfe_restore.recipes.loading import effective_overrides
 
     if not overrides:
         return RUNS.folder
-    digest = hashlib.blake2b("\n".join(sorted(overrides)).encode(), digest_size=4)
+    digest = hashlib.blake2b("\n".join(effective_overrides(overrides)).encode(), digest_size=4)
     return RUNS.folder / f"set-{digest.hexdigest()}"
 
 

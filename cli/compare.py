@@ -91,4 +91,4 @@ def command(
         named = ", ".join(f"{name} {value:+.{digits}f}" for name, value in extremes)
         output.say(f"{title} of B: {named or 'none'}")
     for note in found.notes:
-        output.note(f"note: {note}")
+        output.remark(note)

@@ -126,7 +126,7 @@ def command(
     pick_device(device)
     chosen_metrics(tuple(metric or ()))
     if set(metric or ()) & set(SCORES):
-        output.note(f"note: {LICENCE}")
+        output.remark(LICENCE)
     others = [read_report(path) for path in beside or ()]
     opened = load_checkpoint(checkpoint, None if recipe is None else load_recipe(recipe))
     name = opened.recipe.data.dataset if dataset is None else dataset
@@ -219,7 +219,7 @@ def show(report: EvalReport) -> None:
         + "; ".join(f"{name}: {measured[name]}" for name in ("crop", "range", "rounding")),
     )
     for note in (*report.notes, *summary.notes):
-        output.note(f"note: {note}")
+        output.remark(note)
 
 
 def _secondary(means: Mapping[str, float]) -> list[MetricInfo]:
@@ -265,7 +265,7 @@ def show_beside(report: EvalReport, table_format: str) -> None:
 
     found = comparison_table(report)
     if found is None:
-        output.note(f"note: the paper prints no table by classes for {report.dataset}")
+        output.remark(f"the paper prints no table by classes for {report.dataset}")
         return
     if table_format == "markdown":
         output.say(to_markdown(report, found))

@@ -28,7 +28,6 @@ def command(
         typer.Option(
             "-o",
             "--out",
-            metavar="FILE",
             help=".onnx: ONNX; .safetensors: for spandrel and ComfyUI; .pt2: torch.export.",
         ),
     ],
@@ -71,7 +70,7 @@ def command(
         restorer, out, source=model, inside="none" if no_guide else guide, static=size
     )
     if done.note is not None:
-        output.note(f"note: {done.note}")
+        output.remark(done.note)
     if as_json:
         output.print_json(done.to_json())
     else:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 import shutil
-import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from .tables import wrapped
 
 BOXED = 100
 """Characters from which typer's boxes have room for their columns."""
@@ -34,6 +35,22 @@ class Application(typer.Typer):
 
 
 class _Command(TyperCommand):
+    def __init__(self, *positional: Any, **options: Any) -> None:
+        super().__init__(*positional, **options)
+        for parameter in self.params:
+            if parameter.param_type_name == "argument" and parameter.metavar is None:
+                # In capitals, as the texts of the help name it.
+                parameter.metavar = str(parameter.name).upper()
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse words that the command does not take, and say how it is called."""
+        allowed, ctx.allow_extra_args = ctx.allow_extra_args, True
+        rest = super().parse_args(ctx, args)
+        ctx.allow_extra_args = allowed
+        if rest and not allowed and not ctx.resilient_parsing:
+            ctx.fail(_about_extra(self, ctx, rest))
+        return rest
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help of one command."""
         width = _width()
@@ -64,15 +81,24 @@ class _Group(TyperGroup):
         formatter.write(_layout(self, ctx, width))
 
 
+def _about_extra(command: Any, ctx: Any, words: list[str]) -> str:
+    kinds = [p for p in command.params if p.param_type_name == "argument"]
+    takes = " ".join(str(argument.metavar) for argument in kinds)
+    what = f"{takes} and options" if takes else "options only, each by its name"
+    said = f"Got unexpected {' '.join(words)}: {ctx.command_path} takes {what}."
+    example = [text for text in _paragraphs(command.help or "") if text.startswith("Example: ")]
+    return " ".join([said, *example])
+
+
 def _width() -> int:
     return shutil.get_terminal_size((80, 24)).columns
 
 
 def _layout(command: Any, ctx: Any, width: int) -> str:
     usage = " ".join(command.collect_usage_pieces(ctx))
-    lines = [*_wrapped(f"Usage: {ctx.command_path} {usage}", width), ""]
+    lines = [*wrapped(f"Usage: {ctx.command_path} {usage}", width), ""]
     for paragraph in _paragraphs(command.help or ""):
-        lines += [*_wrapped(paragraph, width), ""]
+        lines += [*wrapped(paragraph, width), ""]
     panels: dict[str, list[tuple[str, str]]] = {}
     for parameter in command.get_params(ctx):
         record = parameter.get_help_record(ctx)
@@ -83,12 +109,12 @@ def _layout(command: Any, ctx: Any, width: int) -> str:
     for panel, records in panels.items():
         lines.append(f"{panel}:")
         for name, text in records:
-            lines += _wrapped(_named(name), width, _INDENT, _DEEPER)
-            lines += _wrapped(_plain(text), width, _DEEPER)
+            lines += wrapped(_named(name), width, _INDENT, _DEEPER)
+            lines += wrapped(_plain(text), width, _DEEPER)
         lines.append("")
     lines += _commands(command, ctx, width)
     for paragraph in _paragraphs(command.epilog or ""):
-        lines += [*_wrapped(paragraph, width), ""]
+        lines += [*wrapped(paragraph, width), ""]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
@@ -101,7 +127,7 @@ def _commands(command: Any, ctx: Any, width: int) -> list[str]:
         if about is not None and not about.hidden:
             lines.append(f"{_INDENT}{name}")
             first = next(_paragraphs(about.help or ""), "")
-            lines += _wrapped(first, width, _DEEPER)
+            lines += wrapped(first, width, _DEEPER)
     return [*lines, ""]
 
 
@@ -119,14 +145,3 @@ def _plain(text: str) -> str:
 def _named(name: str) -> str:
     """An option's names and values; a long list of values may be broken between them."""
     return re.sub(r"(?<=[^\s\[<])\|(?=\S)", " | ", name)
-
-
-def _wrapped(text: str, width: int, first: str = "", rest: str | None = None) -> list[str]:
-    return textwrap.wrap(
-        text,
-        width,
-        initial_indent=first,
-        subsequent_indent=first if rest is None else rest,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )

@@ -12,7 +12,7 @@ from . import completion, output
 
 def command(
     photos: Annotated[
-        list[Path], typer.Argument(metavar="PHOTO...", help="Photographs, or folders of them.")
+        list[Path], typer.Argument(metavar="PHOTO", help="Photographs, or folders of them.")
     ],
     guide: Annotated[
         str,

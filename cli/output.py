@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .tables import print_table as print_table
+from .tables import screen, wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -87,12 +88,17 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
+def remark(text: str) -> None:
+    """Write ``note:`` and a sentence to stderr, wrapped at its words where there is a width."""
+    note("\n".join(wrapped(f"note: {text}", screen(sys.stderr))))
+
+
 def note_repeated(overrides: Sequence[str]) -> None:
     """Say which keys ``--set`` was given for more than once."""
     from mmfe_restore.recipes.loading import repeated_keys
 
     for key in repeated_keys(overrides):
-        note(f"note: {key} is set more than once; the last value counts")
+        remark(f"{key} is set more than once; the last value counts")
 
 
 def error(text: str) -> None:
@@ -208,8 +214,10 @@ class ConsoleProgress:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """Write one warning line to stderr, also under ``--quiet``."""
-        self._console.print(f"warning: {text}", markup=False, highlight=False, soft_wrap=True)
+        """Write one warning to stderr, also under ``--quiet``; wrapped as `remark` does."""
+        first, *further = f"warning: {text}".split("\n")
+        said = "\n".join([*wrapped(first, screen(sys.stderr)), *further])
+        self._console.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
 def take_threads() -> None:

@@ -57,7 +57,7 @@ def embeddings(
     paths: Annotated[
         list[str],
         typer.Argument(
-            metavar="CACHE...",
+            metavar="CACHE",
             help="A cache, a .zarr folder or its address; several of one split: side by side.",
         ),
     ],

@@ -27,14 +27,14 @@ class OutputFormat(Enum):
 
 def command(
     inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUT...", help="Photographs, or folders of them.")
+        list[Path], typer.Argument(metavar="INPUT", help="Photographs, or folders of them.")
     ],
     out: Annotated[
         str,
         typer.Option(
             "-o",
             "--out",
-            metavar="PATH",
+            metavar="<path>",
             help="A folder; or, for a single photograph, a new file such as out.png.",
         ),
     ],
@@ -93,9 +93,7 @@ def command(
     ] = OutputFormat.keep,
     suffix: Annotated[
         str,
-        typer.Option(
-            "--suffix", metavar="TEXT", help="Added to every name: with _new, a.jpg is a_new.jpg."
-        ),
+        typer.Option("--suffix", help="Added to every name: with _new, a.jpg is a_new.jpg."),
     ] = "",
     force: Annotated[
         bool,
@@ -136,7 +134,7 @@ def command(
 
         for name in score:
             find_score(name)
-        output.note(f"note: {LICENCE}")
+        output.remark(LICENCE)
 
     from mmfe_cache.machine import pick_device
     from mmfe_restore import Restorer

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,32 +76,53 @@ def print_table(
     """
     from rich.console import Console
 
-    width = _screen()
+    width = screen(sys.stdout)
     kept, empty = _columns(columns, rows)
     # Wide enough for whatever is decided here: rich cuts what it finds too wide.
     console = Console(file=sys.stdout, width=1 << 14)
     # As lines of their own: rich folds a title to the width of its table.
-    _line(console, title, "bold")
+    _lines(console, title, width, "bold")
     for block in _layout(kept, width):
         _draw(console, block, width)
     if empty:
         without = f"no value in: {', '.join(empty)}"
         caption = without if caption is None else f"{caption}; {without}"
     if caption is not None:
-        _line(console, caption)
+        _lines(console, caption, width)
 
 
-def _screen() -> int | None:
-    """Columns of the terminal, or those that ``COLUMNS`` names; None for no limit."""
+def screen(stream: TextIO) -> int | None:
+    """Columns of a stream's terminal, or those that ``COLUMNS`` names; None for no limit."""
     given = os.environ.get("COLUMNS", "")
     if given.isdigit() and int(given):
         return int(given)
-    if not sys.stdout.isatty():
+    if not stream.isatty():
         return None
     try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+        return os.get_terminal_size(stream.fileno()).columns or None
     except (OSError, ValueError):  # such as a test's stand-in for a terminal
         return None
+
+
+def wrapped(text: str, width: int | None, first: str = "", rest: str | None = None) -> list[str]:
+    """A paragraph in lines that end between words; a longer word, such as a path, stays whole.
+
+    Args:
+        text: without line breaks.
+        width: characters of a line; None for one line of any length.
+        first: begins the first line.
+        rest: begins the others; as ``first`` without it.
+    """
+    if width is None:
+        return [first + text]
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=first,
+        subsequent_indent=first if rest is None else rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _columns(
@@ -256,5 +278,6 @@ def _width(text: str) -> int:
     return cell_len(text)
 
 
-def _line(console: Console, text: str, style: str | None = None) -> None:
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+def _lines(console: Console, text: str, width: int | None, style: str | None = None) -> None:
+    for line in wrapped(text, width):
+        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)

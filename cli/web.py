@@ -46,7 +46,7 @@ def command(
     pick_device(device)
     names = [*(checkpoint or ()), *shipped_models()]
     if host not in (LOOPBACK, "localhost"):
-        output.note(f"note: --host {host}: whoever reaches this machine can use the page")
+        output.remark(f"--host {host}: whoever reaches this machine can use the page")
     with serving(
         names, host=host, port=port, device=device, max_megapixels=max_megapixels
     ) as address:

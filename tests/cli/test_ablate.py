@@ -227,6 +227,14 @@ def test_seeds_in_a_dry_run(tmp_path, capsys, monkeypatch):
     ]  # fmt: skip
     # Rows with overrides lie apart, never in the place of the table's own.
     assert all(re.match("runs/set-[0-9a-f]{8}/tableS1/", one["out"]) for one in row["seeds"])
+
+    def place(*seeds: int) -> str:
+        words = [word for seed in seeds for word in ("--set", f"train.seed={seed}")]
+        assert run(["ablate", "tableS1", *words, "--dry-run", "--json"]) == 0
+        return json.loads(capsys.readouterr().out)["rows"][1]["out"]
+
+    # Of a key that is given twice the last value counts, for the folder as for the training.
+    assert place(1, 5) == place(5) == row["out"] != place(5, 1) == place(1)
     assert run(command) == 0
     assert "missing: 5, 6, 7" in capsys.readouterr().out
     assert run(["ablate", "tableS1", "--seeds", "0", "--dry-run"]) == 2

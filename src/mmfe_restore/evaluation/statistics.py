@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mmfe_cache.io import counted
 from mmfe_cache.samples import ImageArray
 from mmfe_cache.seeds import generator
 from mmfe_restore.evaluation.published import Protocol
@@ -283,10 +284,12 @@ def _thin(groups: Mapping[str, Sequence[ImageScore]]) -> list[str]:
     if not few:
         return []
     if len(set(scenes.values())) == 1:
-        resting = str(next(iter(few.values())))
+        resting = counted(next(iter(few.values())), "scene")
     else:
-        resting = ", ".join(f"{count} ({label})" for label, count in few.items())
-    return [f"intervals rest on {resting} scenes only: take them as too narrow"]
+        *others, last = few.items()
+        named = [f"{count} ({label})" for label, count in others]
+        resting = ", ".join([*named, f"{counted(last[1], 'scene')} ({last[0]})"])
+    return [f"intervals rest on {resting} only: take them as too narrow"]
 
 
 def bootstrap(

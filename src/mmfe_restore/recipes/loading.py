@@ -256,6 +256,20 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
 
 def repeated_keys(overrides: Sequence[str]) -> list[str]:
     """The keys that ``overrides`` set more than once; `parse_overrides` takes their last value."""
-    keys = [text.partition("=")[0].strip() for text in overrides]
-    keys = [SHORTHANDS.get(key, key) for key in keys]
+    keys = [_key_of(text) for text in overrides]
     return sorted({key for key in keys if keys.count(key) > 1})
+
+
+def effective_overrides(overrides: Sequence[str]) -> list[str]:
+    """Those that `parse_overrides` makes something of, sorted: none that a later one replaces."""
+    kept: list[str] = []
+    for text in overrides:
+        key = _key_of(text)
+        kept = [one for one in kept if not f"{_key_of(one)}.".startswith(f"{key}.")]
+        kept.append(text)
+    return sorted(kept)
+
+
+def _key_of(override: str) -> str:
+    key = override.partition("=")[0].strip()
+    return SHORTHANDS.get(key, key)

@@ -75,11 +75,18 @@ def test_few_scenes_are_noted():
     assert notes == ("intervals rest on 3 scenes only: take them as too narrow",)
 
 
+def test_one_scene_is_noted_in_the_singular():
+    (note,) = summarise([score("a", "0", 30.0)]).notes
+    assert note == "intervals rest on 1 scene only: take them as too narrow"
+    scores = [score("a", "0", 30.0), *(score("b", str(i), 30.0) for i in range(2))]
+    assert "rest on 1 (a), 2 scenes (b) only" in summarise(scores).notes[0]
+
+
 def test_few_scenes_of_one_class_are_noted_beside_many_of_another():
     scores = [score("haze", f"h{i}", 30.0 + i) for i in range(50)]
     scores += [score("low", f"l{i}", 30.0 + i) for i in range(15)]
     notes = summarise(scores).notes
-    assert notes == ("intervals rest on 15 (low) scenes only: take them as too narrow",)
+    assert notes == ("intervals rest on 15 scenes (low) only: take them as too narrow",)
 
 
 @pytest.mark.parametrize(
