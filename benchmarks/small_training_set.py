@@ -20,8 +20,9 @@ from typing import Any
 
 from PIL import Image
 
+from mmfe_cache.errors import UsageError
 from mmfe_cache.guides.scene.data import find_photos
-from mmfe_cache.io import write_file
+from mmfe_cache.io import counted, write_file
 
 MOST = 2.25
 """The largest factor: 481 pixels become 1080."""
@@ -42,8 +43,26 @@ def enlarge(photos: Path, out: Path, count: int, long_side: int, seed: int) -> i
 
 
 def join(parts: list[Path], out: Path) -> int:
-    """Link the training halves of synthetic sets into one; returns how many pictures it has."""
-    joined: dict[str, Any] = {}
+    """Link the training halves of synthetic sets into one; returns how many pictures it has.
+
+    Raises:
+        UsageError: two of the sets have a sample of one name; nothing is written then.
+    """
+    records = [
+        json.loads((part / "train" / "severities.json").read_text("utf-8")) for part in parts
+    ]
+    samples: dict[str, Any] = {}
+    for part, record in zip(parts, records, strict=True):
+        if twice := sorted(samples.keys() & record["samples"].keys()):
+            raise UsageError(
+                f"{part} has samples that a set before it has too",
+                got=f"{counted(len(twice), 'name')}, such as {twice[0]}",
+                remedy="make it from photographs of other names, as those of `enlarge` are",
+            )
+        samples |= record["samples"]
+    specs = [json.loads((part / "synth.json").read_text("utf-8")) for part in parts]
+    for other in specs[1:]:
+        specs[0]["scenes"]["train"] |= other["scenes"]["train"]
     pictures = 0
     for part in parts:
         for path in sorted((part / "train").glob("*/*")):
@@ -52,16 +71,7 @@ def join(parts: list[Path], out: Path) -> int:
             if not target.exists():
                 os.link(path, target)
             pictures += 1
-        record = json.loads((part / "train" / "severities.json").read_text("utf-8"))
-        if joined.keys() and joined["samples"].keys() & record["samples"].keys():
-            print("the sets have samples of one name", file=sys.stderr)
-            return 0
-        record["samples"] = {**joined.get("samples", {}), **record["samples"]}
-        joined = record
-    specs = [json.loads((part / "synth.json").read_text("utf-8")) for part in parts]
-    for other in specs[1:]:
-        specs[0]["scenes"]["train"] |= other["scenes"]["train"]
-    write_file(out / "train" / "severities.json", json.dumps(joined))
+    write_file(out / "train" / "severities.json", json.dumps({**records[-1], "samples": samples}))
     write_file(out / "synth.json", json.dumps(specs[0], indent=1))
     return pictures
 
@@ -84,7 +94,10 @@ def main(arguments: list[str] | None = None) -> int:
         made = enlarge(options.photos, options.out, options.count, options.long_side, options.seed)
         print(f"{made} photographs in {options.out}")
     else:
-        made = join(options.sets, options.out)
+        try:
+            made = join(options.sets, options.out)
+        except UsageError as problem:
+            parser.error(str(problem))
         print(f"{made} pictures in {options.out}")
     return 0 if made else 1
 

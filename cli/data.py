@@ -146,7 +146,8 @@ def check(
 ) -> None:
     """Say what is there: layouts, counts, missing partners, sizes, unreadable files, leaks.
 
-    Exits 0 when everything published is there and usable, 1 when not.
+    Exits 0 when everything that was published, or recorded by mmfe data synth, is there and usable,
+    1 when not.
 
     Example: mmfe data check --dataset aio5 --root /data/allinone
     """
@@ -178,7 +179,7 @@ def _verdict(report: CheckReport) -> str:
     counts = (
         ("parts are not there", sum(part.layout is None for part in report.parts)),
         (
-            "parts have fewer files than published",
+            f"parts have fewer files than {_counted(report)}",
             sum(part.layout is not None and part.incomplete for part in report.parts),
         ),
         ("files or partners are missing", sum(len(part.missing) for part in report.parts)),
@@ -188,6 +189,11 @@ def _verdict(report: CheckReport) -> str:
     )
     reasons = "; ".join(f"{count} {what}" for what, count in counts if count)
     return f"{report.dataset} is not whole ({reasons}), so this exits with 1."
+
+
+def _counted(report: CheckReport) -> str:
+    """Who says how many files there should be: one data set has one answer."""
+    return report.parts[0].counted if report.parts else "published"
 
 
 def _epoch(dataset: str, report: CheckReport) -> dict[str, Any] | None:
@@ -226,7 +232,7 @@ def _print_check(report: CheckReport, epoch: dict[str, Any] | None) -> None:
         f"{report.dataset} under {report.root}" + ("" if several else f": {layouts.pop()}"),
         (
             "part", *(("layout",) if several else ()),
-            "found", "published", "samples", "missing", "bad", "sizes",
+            "found", _counted(report), "samples", "missing", "bad", "sizes",
         ),
         [
             (

@@ -54,6 +54,7 @@ def test_synth_check_pack_and_check_again(photos, tmp_path, capsys):
     shown = call(capsys, "check", "--root", out, "--fast")[1]
     assert shown.count("80x64") == 22
     assert shown.count("mmfe data synth") == 1  # the layout of all of them
+    assert " recorded " in shown and "published" not in shown  # nobody published one's own set
     assert shown.count("train: low_haze_rain ") == shown.count("test: low_haze_rain ") == 1
 
     code, text, _ = call(capsys, "pack", "--root", out, "--compress", "--json")

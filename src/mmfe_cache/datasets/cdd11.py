@@ -83,6 +83,7 @@ def cdd11_parts(split: str, root: Path) -> tuple[Part, ...]:
                     (f"{base}/{name}",),
                     (f"{base}/{CLEAR}",),
                     published=published,
+                    counted="published" if made is None else "recorded",
                 )
             )
         parts.append(Part(name, (name,), tuple(layouts), names=names))

@@ -15,7 +15,7 @@ from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import Sample, SampleSet
 
 from .folder import find_folder_pairs
-from .layouts import FoundPart, Part, missing_part, samples_of
+from .layouts import Counted, FoundPart, Part, missing_part, samples_of
 from .leaks import Leak, clean_sources_of, count_distinct, find_leaks, fingerprints
 from .pairing import FilePair
 from .photographs import Split, shown
@@ -42,6 +42,7 @@ class PartCheck:
         folder: where it lies.
         found: pairs (for denoising: photographs).
         published: how many a complete one has.
+        counted: who says so, as in `Layout`.
         samples: samples that it gives, noise levels and windows counted.
         labels: the classes of these samples.
         missing: names that should be there: partners that are missing.
@@ -66,6 +67,7 @@ class PartCheck:
     mismatched: tuple[str, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict[str, int])
     notes: tuple[str, ...] = ()
+    counted: Counted = "published"
 
     @property
     def ok(self) -> bool:
@@ -76,7 +78,7 @@ class PartCheck:
 
     @property
     def incomplete(self) -> bool:
-        """Whether fewer files are there than published."""
+        """Whether fewer files are there than published or recorded."""
         return self.published is not None and self.found < self.published
 
 
@@ -270,10 +272,17 @@ def _check_part(
     root: Path, split: Split, part: Part, found: FoundPart | None, reader: _Reader
 ) -> PartCheck:
     if found is None:
-        published = part.layouts[0].published
+        first = part.layouts[0]
         absent = missing_part(root, part, "")
         notes = (f"{absent.got}; looked for\n    {absent.expected}",)
-        return PartCheck(part.name, split, published=published, labels=part.labels, notes=notes)
+        return PartCheck(
+            part.name,
+            split,
+            published=first.published,
+            labels=part.labels,
+            notes=notes,
+            counted=first.counted,
+        )
     pairs = found.pairs
     files = [path for pair in pairs for path in (pair.degraded, pair.clean) if path is not None]
     sizes = reader.sizes(files, f"{split}: {part.name}")
@@ -297,6 +306,7 @@ def _check_part(
             *found.pairing.notes,
             *(f"link in a circle or to nowhere: {shown(path)}" for path in found.loops),
         ),
+        found.layout.counted,
     )
 
 
@@ -314,7 +324,7 @@ def _missing(found: FoundPart) -> tuple[str, ...]:
     names = [f"clean partner of {path}" for path in found.pairing.unpaired_degraded]
     if not found.part.clean_alone_is_fine:
         names += [f"degraded partner of {path}" for path in found.pairing.unpaired_clean]
-    names += [f"published pair {name}" for name in found.absent()]
+    names += [f"{found.layout.counted} pair {name}" for name in found.absent()]
     return tuple(names)
 
 

@@ -18,6 +18,7 @@ from .photographs import Listing, left_out, list_images, similar_folder, some
 from .sources import NoisySource, WindowSource
 
 Maker = Literal["files", "noise", "windows"]
+Counted = Literal["published", "recorded"]
 """How samples come from pairs: as they lie, with Gaussian noise, or cut into windows."""
 
 
@@ -32,8 +33,9 @@ class Layout:
         pairing: which belongs to which.
         bases: folders under the root in which the whole arrangement may lie.
         published: how many degraded (for denoising: clean) files this layout holds when
-            complete; None where that is not published.
+            complete; None where that is not known.
         maker: how samples come from its pairs.
+        counted: who says how many: ``"published"``, or ``"recorded"`` by `write_synth`.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Layout:
     bases: tuple[str, ...] = ("",)
     published: int | None = None
     maker: Maker = "files"
+    counted: Counted = "published"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +106,10 @@ class FoundPart:
         """What a user should know about this part, one line each."""
         lines: list[str] = []
         found, published = len(self.pairs), self.layout.published
+        counted = self.layout.counted
         if published is not None and found != published:
             few = "fewer" if found < published else "more"
-            lines.append(f"{self.part.name}: {found} found, {few} than the {published} published")
+            lines.append(f"{self.part.name}: {found} found, {few} than the {published} {counted}")
         for paths, what in (
             (self.pairing.unpaired_degraded, "degraded without a clean partner, left out"),
             (

@@ -67,7 +67,7 @@ def test_a_photograph_that_is_gone_from_every_class_of_a_made_set_is_named(photo
         (tmp_path / "out/train" / kind / gone).unlink()
     report = check_dataset("cdd11", tmp_path / "out")
     assert not report.ok
-    expected = (f"published pair {gone.removesuffix('.png')}",)
+    expected = (f"recorded pair {gone.removesuffix('.png')}",)
     assert [p.missing for p in report.parts] == [expected, expected, (), ()]
 
 
