@@ -69,14 +69,6 @@ def test_short_and_long_words_mean_the_same() -> None:
         load_recipe("demo", ["train.precision=half"])
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run") / "model"
-    recipe = load_recipe("demo", ["model.width=8", "model.num_heads=[1,1,2,2]"])
-    Restorer.from_recipe(recipe).save_pretrained(folder)
-    return folder
-
-
 def test_restore_without_a_guide_in_both_ways(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

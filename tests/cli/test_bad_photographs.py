@@ -17,18 +17,8 @@ from PIL import Image
 
 from mmfe_cache.images import opening
 from mmfe_cli.app import run
-from mmfe_restore import Restorer, load_recipe
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained network: it starts as the identity."""
-    folder = tmp_path_factory.mktemp("run") / "model"
-    recipe = load_recipe("demo", ["model.width=8", "model.num_heads=[1,1,2,2]"])
-    Restorer.from_recipe(recipe).save_pretrained(folder)
-    return folder
 
 
 def chunk(name: bytes, data: bytes) -> bytes:

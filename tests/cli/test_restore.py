@@ -9,16 +9,6 @@ import pytest
 
 from mmfe_cache.images import read_rgb8, write_png
 from mmfe_cli.app import run
-from mmfe_restore import Restorer, load_recipe
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained network of the demo's kind: it starts as the identity."""
-    folder = tmp_path_factory.mktemp("run") / "model"
-    recipe = load_recipe("demo", ["model.width=8", "model.num_heads=[1,1,2,2]"])
-    Restorer.from_recipe(recipe).save_pretrained(folder)
-    return folder
 
 
 @pytest.mark.parametrize("guide", [[], ["--guide", "none"]])
