@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
+from mmfe_cache.io import counted
 from mmfe_restore.evaluation.permutation import relabelings, sign_flips
 
 CONTRASTS = (
@@ -82,6 +83,6 @@ def contrast_line(found: dict[str, Any]) -> str:
     seeds = "" if found["p_seeds"] is None else f", over seeds p = {found['p_seeds']:.3f}"
     return (
         f"{' less '.join(found['rows'])} ({found['guide'] or 'no guide'}, ×{found['budget']}, "
-        f"{found['test']}): {found['difference']:+.2f} dB, over {found['scenes']} scenes p = "
-        f"{found['p_scenes']:.3f}{seeds}"
+        f"{found['test']}): {found['difference']:+.2f} dB, over "
+        f"{counted(found['scenes'], 'scene')} p = {found['p_scenes']:.3f}{seeds}"
     )

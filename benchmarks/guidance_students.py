@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.guidance_study import VIEW, first_scenes, student_path, tag
+from benchmarks.guidance_rows import VIEW
+from benchmarks.guidance_study import first_scenes, student_path, tag
 from mmfe_cache.datasets import load_dataset
 from mmfe_cache.guides import load_guide
 from mmfe_cache.precompute import build_cache

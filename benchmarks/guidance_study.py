@@ -28,71 +28,37 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, pstdev
 from typing import Any
 
 from benchmarks.guidance_contrasts import contrast_line, contrasts_of
+from benchmarks.guidance_rows import (
+    BUDGET_ROWS,
+    ROWS,
+    SEEDED,
+    VIEW,
+    VIEW_ROWS,
+    parameters,
+    recipe_of,
+)
 from mmfe_cache.datasets import load_dataset, write_synth
 from mmfe_cache.degradations import KINDS
 from mmfe_cache.guides import load_guide
 from mmfe_cache.guides.student.training import distill
+from mmfe_cache.io import counted, write_file
 from mmfe_cache.packing import pack, pack_path
 from mmfe_cache.precompute import build_cache
 from mmfe_cache.samples import Sample, SampleSet
 from mmfe_cache.store import open_cache, store_path
 from mmfe_restore.evaluation import evaluate
-from mmfe_restore.model import Restorer, count_parameters
-from mmfe_restore.recipes import Recipe, load_recipe
+from mmfe_restore.model import Restorer
+from mmfe_restore.recipes import Recipe
 from mmfe_restore.training import train
-
-UNGUIDED = ("model.encoder_guidance=none", "model.decoder_guidance=none")
-NO_EXPERTS = ("model.experts=none", "loss.mgl=0")
-
-ROWS: dict[str, tuple[str, ...]] = {
-    "baseline": (*UNGUIDED, *NO_EXPERTS),
-    "wide": (*UNGUIDED, *NO_EXPERTS),  # and a width that gives it the full model's parameters
-    "mgfb": NO_EXPERTS,
-    "mofe": UNGUIDED,
-    "full": (),
-    "full-no-mgl": ("loss.mgl=0",),
-    "shuffled": ("guide.control=shuffled",),
-    "constant": ("guide.control=constant",),
-    "view-whole": ("train.view=whole", "eval.view=whole@64"),
-    "view-crop": ("train.view=crop", "eval.view=native"),
-    "view-aligned": ("train.view=crop", "train.aligned_crops=4", "eval.view=native"),
-}
-"""What each row changes; rows without guidance are trained once, not once a guide."""
-
-VIEW_ROWS = tuple(row for row in ROWS if row.startswith("view-"))
-"""Rows that need further caches; they run where `--rows` names them."""
-
-SEEDED = ("baseline", "full", "full-no-mgl", "shuffled", *VIEW_ROWS)
-"""Rows that a sentence rests on: they run with every seed, the others once."""
-
-BUDGET_ROWS = ("baseline", "full", "shuffled")
-"""Rows that show whether the gain grows or fades with training."""
 
 MIDDLE = 0.75
 """The middle of CDD11's severities, 0.5 to 1."""
-
-VIEW = "crop@224"
-"""What the guide sees, in training and at the test: more than the network's own 64² crops."""
-
-SIZE = (
-    "model.width=16",
-    "model.num_blocks=[1,1,1,2]",
-    "model.num_refinement_blocks=1",
-    "model.num_experts=8",
-    "model.guidance_dropout=0",
-    "model.expansion=2.66",
-    "data.repeats={}",
-    f"train.view={VIEW}",
-    "train.learning_rate=1e-3",
-    "train.log_every=50",
-)
 
 
 @dataclass(frozen=True)
@@ -123,33 +89,6 @@ class Sources:
     root: Path
     cache: Path
     tests: tuple[Test, ...]
-
-
-def recipe_of(row: str, guide: str, seed: int, steps: int, extra: Sequence[str]) -> Recipe:
-    """The recipe of one row."""
-    stages = f"train.stages=[{{epochs: {steps}, resolution: 64, batch_size: 8}}]"
-    overrides = [
-        f"guide={guide}",
-        *SIZE,
-        stages,
-        f"train.max_steps={steps}",
-        f"train.seed={seed}",
-        f"eval.view={VIEW}",
-        *ROWS[row],
-        *extra,
-    ]
-    recipe = load_recipe("demo", overrides)
-    if row != "wide":
-        return recipe
-    full = parameters(load_recipe("demo", [f"guide={guide}", *SIZE, *extra]))
-    widths = range(recipe.model.width, 4 * recipe.model.width, 2)
-    candidates = [load_recipe("demo", [*overrides, f"model.width={width}"]) for width in widths]
-    return min(candidates, key=lambda candidate: abs(parameters(candidate) - full))
-
-
-def parameters(recipe: Recipe) -> int:
-    """Parameters of the recipe's network."""
-    return count_parameters(Restorer(recipe.model))
 
 
 def blurred(samples: SampleSet, kind: str | None) -> SampleSet:
@@ -229,7 +168,7 @@ def first_scenes(samples: SampleSet, count: int | None) -> SampleSet:
 def run(recipe: Recipe, sources: Sources, out: Path) -> dict[str, Any]:
     """Train and judge one row; what is there of it is read back."""
     result = out / "result.json"
-    found: dict[str, Any] = json.loads(result.read_text()) if result.exists() else {}
+    found: dict[str, Any] = json.loads(result.read_text("utf-8")) if result.exists() else {}
     # A result of an earlier version lacks its scenes, one without --scenes the second set.
     missing = [test for test in sources.tests if test.name not in found.get("tests", {})]
     if found and not missing:
@@ -245,7 +184,7 @@ def run(recipe: Recipe, sources: Sources, out: Path) -> dict[str, Any]:
         "classes": judged["test"]["classes"],
         "tests": judged,
     }
-    result.write_text(json.dumps(found, indent=2))
+    write_file(result, json.dumps(found, indent=2))
     return found
 
 
@@ -363,7 +302,7 @@ def line(row: dict[str, Any]) -> str:
     )
     return (
         f"{row['row'] + longer:12} {row['guide'] or '-':7} {row['parameters'] / 1e6:6.2f} M "
-        f"{row['psnr']:6.2f} dB ± {row['spread']:.2f} ({row['seeds']} seeds, "
+        f"{row['psnr']:6.2f} dB ± {row['spread']:.2f} ({counted(row['seeds'], 'seed')}, "
         f"input {row['input_psnr']:.2f}) SSIM {row['ssim_uniform']:.4f}{second}"
     )
 
