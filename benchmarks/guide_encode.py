@@ -38,7 +38,7 @@ from transformers import (
 
 from mmfe_cache.guides import DEFAULT_PROMPT, load_guide
 from mmfe_cache.guides.base import AsyncCopy
-from mmfe_cache.guides.mllm import quiet_transformers
+from mmfe_cache.guides.checkpoint import quiet_transformers
 from mmfe_cache.guides.qwen import QwenGuide
 from mmfe_cache.guides.toy import QWEN_3B, TOY_KINDS, make_tiny, qwen_config
 

@@ -7,39 +7,19 @@ processor lays out every batch, and the base model is run as it comes.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from copy import copy
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from mmfe_cache.embeddings import DEFAULT_PROMPT, Embeddings, JointTokens
-from mmfe_cache.errors import GuideError, UsageError
-from mmfe_cache.guides.base import (
-    PixelGuide,
-    Precision,
-    check_image,
-    pick_dtype,
-    pool_grid,
-    pool_sequence,
-)
-from mmfe_cache.guides.hf_files import checkpoint_digest, find_checkpoint
-from mmfe_cache.guides.mllm import (
-    conversation,
-    load_network,
-    load_processor,
-    quiet_transformers,
-)
-from mmfe_cache.guides.registry import GuideInfo
-from mmfe_cache.machine import pick_device
+from mmfe_cache.errors import GuideError
+from mmfe_cache.guides.asked import AskedGuide
+from mmfe_cache.guides.base import check_image
+from mmfe_cache.guides.checkpoint import load_network, load_processor, quiet_transformers
 from mmfe_cache.samples import ImageArray
-
-_CPU_BATCH = 8
-"""Images that a CPU runs at once."""
 
 _REFUSED_CODE = "code of its own, which is never run"
 
@@ -57,94 +37,46 @@ def text_width(directory: Path) -> int:
     return width
 
 
-class ImageTextGuide(PixelGuide):
+class ImageTextGuide(AskedGuide):
     """A model that `AutoModelForImageTextToText` loads, read after one forward pass.
 
-    ``image`` are the tokens whose id is the configuration's image token: pooled over a 4×4 grid
-    where one picture is one rectangle of tokens, and in 16 runs where it is several tiles or its
-    rectangle is not known. ``joint`` and ``answer`` are as of every MLLM.
-
-    Args:
-        directory: a local checkpoint.
-        info: what the registry says of it.
-        device: where to run.
-        precision: of weights and arithmetic; pooling is float32 at least.
-        prompt: the question.
+    See `AskedGuide` for the arguments. ``image`` are the tokens whose id is the configuration's
+    image token: pooled over a 4×4 grid where one picture is one rectangle of tokens, and in 16 runs
+    where it is several tiles or its rectangle is not known. ``joint`` and ``answer`` are as of
+    every MLLM.
 
     Raises:
         GuideError: transformers does not know the model, it or its processor takes no images, or
             the checkpoint is incomplete.
         UsageError: the prompt is empty or the precision unknown.
-
-    Attributes:
-        joint: which tokens ``joint`` pools: ``all`` of the sequence, or those ``from-image`` on;
-            see `MllmGuide`.
     """
 
-    takes_prompt = True
-    joint: JointTokens = "all"
+    image_pooling = (
+        "mean + 4x4 grid of image tokens where one rectangle holds them, 16 runs where not"
+    )
 
-    def __init__(
-        self,
-        directory: Path,
-        info: GuideInfo,
-        *,
-        device: torch.device,
-        precision: Precision,
-        prompt: str,
-    ) -> None:
-        if not prompt.strip():
-            raise UsageError("the prompt is empty", expected="a question about the image")
-        self.dtype, self.tf32 = pick_dtype(precision, device), precision == "tf32"
-        self.prompt = prompt
-        self._directory, self._info = directory, info
-        config = _load_config(directory)
+    def _load_processor(self) -> Any:
+        directory, config = self._directory, _load_config(self._directory)
         if type(config) not in AutoModelForImageTextToText._model_mapping:  # pyright: ignore[reportPrivateUsage]
             raise GuideError(
                 "transformers has no image-text model for this checkpoint",
                 got=f"model_type {config.model_type!r} in {directory}",
                 expected="a model that AutoModelForImageTextToText loads",
             )
+        self._model_type = str(config.model_type)
         self._image_token = _image_token(config, directory)
-        self._processor = load_processor(directory, object, needs_template=False)
-        if getattr(self._processor, "image_processor", None) is None:
+        processor = load_processor(directory, object, needs_template=False)
+        if getattr(processor, "image_processor", None) is None:
             raise GuideError(
                 "the checkpoint's processor takes no images",
-                got=f"{type(self._processor).__name__} in {directory}",
+                got=f"{type(processor).__name__} in {directory}",
                 expected="a processor with an image processor (preprocessor_config.json)",
             )
-        self._text = self._conversation()
-        network = load_network(
-            directory, AutoModelForImageTextToText, self.dtype, device, attention=None
-        ).base_model
-        super().__init__(info.name, info.dim, network, device)
+        return processor
 
-    @classmethod
-    def load(
-        cls,
-        info: GuideInfo,
-        name_or_dir: str | Path,
-        *,
-        device: str,
-        precision: Precision,
-        prompt: str | None,
-        joint: JointTokens = "all",
-    ) -> ImageTextGuide:
-        """Load the checkpoint that ``info`` describes; see `load_guide`."""
-        chosen = pick_device(device)
-        directory = find_checkpoint(info, name_or_dir)
-        question = DEFAULT_PROMPT if prompt is None else prompt
-        guide = cls(directory, info, device=chosen, precision=precision, prompt=question)
-        guide.joint = joint
-        return guide
-
-    def asking(self, prompt: str | None) -> Self:
-        """The same guide asking ``prompt``, None the paper's question; they share one network."""
-        other = copy(self)
-        other._network = self._network  # which copies and pickles leave behind
-        other.prompt = DEFAULT_PROMPT if prompt is None else prompt
-        other.calls, other._text = 0, other._conversation()
-        return other
+    def _load_network(self, device: torch.device) -> Any:
+        kind = AutoModelForImageTextToText
+        return load_network(self._directory, kind, self.dtype, device, attention=None).base_model
 
     def prepare(self, image: ImageArray) -> ImageArray:
         """Check one image; the processor takes a batch at a time."""
@@ -154,48 +86,17 @@ class ImageTextGuide(PixelGuide):
         """How many tokens the model reads for one prepared image: the question's and its own."""
         return int(self._inputs([prepared])["input_ids"].shape[1])
 
-    def fingerprint(self) -> Mapping[str, Any]:
-        """Everything of this guide that changes its embeddings."""
-        read = "all tokens" if self.joint == "all" else "the tokens from the first image token on"
-        return {
-            "guide": self._info.kind,
-            "model": str(self._config_type),
-            "checkpoint": self._digest,
-            "processor": type(self._processor.image_processor).__name__,
-            "prompt": self.prompt,
-            "pooling": "mean + 4x4 grid of image tokens where one rectangle holds them, 16 runs "
-            f"where not; mean + 16 runs of {read}; last token",
-            # Only where it is not the default: other caches keep their fingerprints.
-            **({} if self.joint == "all" else {"joint": self.joint}),
-            "dtype": self.precision,
-        }
-
     def describe(self) -> Mapping[str, Any]:
         """What a user wants to know of it."""
-        return {
-            "name": self.name,
-            "kind": self._info.kind,
-            "dim": self.dim,
-            "licence": self._info.licence,
-            "weights": str(self._directory),
-            "model": str(self._config_type),
-            "prompt": self.prompt,
-            "dtype": self.precision,
-            "device": str(self.device),
-        }
+        return {**super().describe(), **self._origin()}
 
-    @cached_property
-    def _digest(self) -> str:
-        return checkpoint_digest(self._directory)
+    def _origin(self) -> Mapping[str, str | None]:
+        return {"model": self._model_type}
 
-    @cached_property
-    def _config_type(self) -> str:
-        return str(_load_config(self._directory).model_type)
-
-    def _conversation(self) -> str:
-        """The text that the model reads; some models know no turns, but an image and a text."""
+    def conversation(self) -> str:
+        """See `AskedGuide.conversation`; some models know no turns, but an image and a text."""
         if getattr(self._processor, "chat_template", None) is not None:
-            return conversation(self._processor, self.prompt, self._directory)
+            return super().conversation()
         mark = getattr(self._processor, "image_token", None)
         if not isinstance(mark, str):
             raise GuideError(
@@ -207,18 +108,12 @@ class ImageTextGuide(PixelGuide):
     def _shape(self, prepared: ImageArray) -> Hashable:
         return prepared.shape
 
-    def _encode_batch(self, prepared: Sequence[ImageArray]) -> Embeddings:
-        step = _CPU_BATCH if self.device.type == "cpu" else len(prepared)
-        parts = [self._read(prepared[at : at + step]) for at in range(0, len(prepared), step)]
-        image, joint, answer = (torch.cat(kind) for kind in zip(*parts, strict=True))
-        return Embeddings(image, joint, answer)
-
     def _inputs(self, prepared: Sequence[ImageArray]) -> Any:
         """What the model takes for pictures of one size, so without padding."""
         pictures = [[Image.fromarray(image)] for image in prepared]
         try:
             inputs = self._processor(
-                text=[self._text] * len(prepared), images=pictures, return_tensors="pt"
+                text=[self.conversation()] * len(prepared), images=pictures, return_tensors="pt"
             )
         except (ValueError, IndexError, TypeError, KeyError) as problem:
             raise GuideError(
@@ -237,7 +132,6 @@ class ImageTextGuide(PixelGuide):
         return inputs
 
     def _read(self, prepared: Sequence[ImageArray]) -> tuple[Tensor, Tensor, Tensor]:
-        """``image``, ``joint`` and ``answer`` of one batch, on the device."""
         inputs = self._inputs(prepared)
         tokens: Tensor = inputs["input_ids"]
         places = (tokens[0] == self._image_token).nonzero()[:, 0]
@@ -263,10 +157,8 @@ class ImageTextGuide(PixelGuide):
                 got=type(output).__name__,
                 expected=f"last_hidden_state for {tokens.shape[1]} tokens",
             )
-        seen = hidden_BTD[:, places.to(self.device)]
-        image = pool_sequence(seen) if grid is None else pool_grid(seen.unflatten(1, grid))
-        first = int(places[0]) if self.joint == "from-image" else 0
-        return image, pool_sequence(hidden_BTD[:, first:]), hidden_BTD[:, -1].float()
+        seen_BND = hidden_BTD[:, places.to(self.device)]
+        return self._pool(hidden_BTD, seen_BND, grid, int(places[0]))
 
 
 def _rectangle(

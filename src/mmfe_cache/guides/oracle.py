@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from mmfe_cache.degradations import KINDS
 from mmfe_cache.embeddings import NUM_TOKENS, Embeddings
 from mmfe_cache.errors import GuideError
-from mmfe_cache.guides.base import Precision, Projection, record_calls
+from mmfe_cache.guides.base import Precision, record_calls
+from mmfe_cache.guides.pooling import Projection
 from mmfe_cache.guides.registry import GuideInfo
 from mmfe_cache.samples import ImageArray, Sample
 

@@ -22,7 +22,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import GuideError
-from mmfe_cache.guides.base import GRID, PixelGuide, Precision, check_image, pick_dtype, pool_grid
+from mmfe_cache.guides.base import PixelGuide, Precision, check_image, pick_dtype
+from mmfe_cache.guides.pooling import GRID, pool_grid
 from mmfe_cache.guides.registry import GuideInfo
 from mmfe_cache.guides.timm_models import (
     RANDOM,

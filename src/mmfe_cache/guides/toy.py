@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from mmfe_cache.errors import GuideError, UsageError
-from mmfe_cache.guides.mllm import quiet_transformers
+from mmfe_cache.guides.checkpoint import quiet_transformers
 from mmfe_cache.guides.toy_families import FAMILY_TOYS
 from mmfe_cache.guides.toy_parts import (
     FASTVLM_TEMPLATE,

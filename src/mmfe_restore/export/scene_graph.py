@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mmfe_cache.degradations import KINDS
-from mmfe_cache.guides.base import GRID
+from mmfe_cache.guides.pooling import GRID
 from mmfe_cache.guides.scene.guide import MAX_PIXELS
 from mmfe_cache.guides.scene.network import DIM, LEVELS, LOCAL, MIN_SIDE, SceneNetwork
 from mmfe_cache.views import View

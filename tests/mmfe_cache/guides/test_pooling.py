@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmfe_cache.guides.base import pool_grid, pool_sequence
+from mmfe_cache.guides.pooling import pool_grid, pool_sequence
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 3), (4, 4), (5, 5), (8, 8), (26, 39)])

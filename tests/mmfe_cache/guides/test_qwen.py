@@ -251,7 +251,7 @@ def test_a_template_without_the_image_is_refused(copied):
 def test_a_broken_template_is_a_guide_error(copied, template):
     (copied / "chat_template.jinja").write_text(template)
     with pytest.raises(GuideError, match="chat template cannot be used"):
-        load_guide(copied, device="cpu").encode([np.zeros((64, 64, 3), np.uint8)])
+        load_guide(copied, device="cpu")
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "processor_config.json"])
@@ -284,6 +284,8 @@ def test_what_is_no_picture_is_refused(guide, image):
 def test_an_empty_prompt_and_an_unknown_precision_are_usage_errors(tiny_qwen):
     with pytest.raises(UsageError):
         load_guide(tiny_qwen, device="cpu", prompt="  ")
+    with pytest.raises(UsageError, match="prompt is empty"):
+        load_guide(tiny_qwen, device="cpu").asking("  ")
     with pytest.raises(UsageError):
         load_guide(tiny_qwen, device="cpu", precision="float8")
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmfe_cache.degradations import KINDS
-from mmfe_cache.guides.base import GRID, Projection, pool_grid
+from mmfe_cache.guides.pooling import GRID, Projection, pool_grid
 
 TRAITS = ("airlight", "noise", "luminance")
 """What undoing the damage takes beside its severities. The haze's airlight, from 0 (darkest

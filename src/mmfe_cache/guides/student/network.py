@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmfe_cache.embeddings import ARRAY_NAMES, NUM_TOKENS, ArrayName, Embeddings
-from mmfe_cache.guides.base import pool_grid
+from mmfe_cache.guides.pooling import pool_grid
 from mmfe_cache.guides.scene.network import DIM, STATISTICS, SceneTrunk, make_summary
 
 MAX_PARAMETERS = 3_000_000

@@ -11,7 +11,7 @@ from PIL import Image
 from mmfe_cache.degradations import COMPOSITIONS, KINDS
 from mmfe_cache.degradations.light import NOISE
 from mmfe_cache.errors import DataError
-from mmfe_cache.guides.base import pool_grid
+from mmfe_cache.guides.pooling import pool_grid
 from mmfe_cache.guides.scene import data, training
 from mmfe_cache.guides.scene.data import (
     clean_statistics,
