@@ -1,4 +1,4 @@
-"""What the shell completes: names of data sets, guides, recipes, tables, networks and protocols.
+"""Names that the shell completes: data sets, guides, recipes, tables and networks.
 
 Imports no torch. Where no name begins with what was typed, the shell completes paths.
 """
@@ -6,9 +6,9 @@ Imports no torch. Where no name begins with what was typed, the shell completes 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import get_args
 
-PROTOCOLS = ("mmfe", "promptir", "moce-ir", "onerestore", "restormer")
-"""Their own module imports torch."""
+from . import choices
 
 
 def _beginning(names: Iterable[str], incomplete: str) -> list[str]:
@@ -51,14 +51,9 @@ def runs(incomplete: str) -> list[str]:
     return _beginning(map(str, finished_runs()), incomplete)
 
 
-def protocols(incomplete: str) -> list[str]:
-    """How peers measure."""
-    return _beginning(PROTOCOLS, incomplete)
-
-
 def splits(incomplete: str) -> list[str]:
     """The two splits."""
-    return _beginning(("train", "test"), incomplete)
+    return _beginning(get_args(choices.Split), incomplete)
 
 
 def lists_of_recipes(incomplete: str) -> list[str]:

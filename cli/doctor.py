@@ -6,7 +6,6 @@ import contextlib
 import os
 import platform
 import re
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ import typer
 
 from . import output
 from .packages import EVERYTHING, Package, packages
+from .tables import screen, wrapped
 
 VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
@@ -309,9 +309,6 @@ def _say_lines(lines: list[tuple[str, str]]) -> None:
 
 
 def _say_wrapped(text: str) -> None:
-    import textwrap
-
     # Of a pipe, whoever reads it wants a width that any page shows.
-    columns = shutil.get_terminal_size((88, 24)).columns if sys.stdout.isatty() else 88
-    for line in textwrap.wrap(text, max(20, columns - 2), break_on_hyphens=False):
-        output.say(f"  {line}")
+    for line in wrapped(text, screen(sys.stdout) or 88, "  "):
+        output.say(line)

@@ -14,7 +14,7 @@ import typer.main
 from mmfe_cache.errors import ModelError, UsageError
 from mmfe_cache.images import read_rgb8, write_png
 from mmfe_cache.precisions import Precision, long_name, short_name
-from mmfe_cli import choices, completion
+from mmfe_cli import choices
 from mmfe_cli.app import app, run
 from mmfe_restore import Restorer, load_recipe
 
@@ -148,10 +148,6 @@ def test_restore_takes_a_revision(
     arguments = ["restore", str(tmp_path / "in.png"), "-o", str(tmp_path / "out")]
     assert run([*arguments, "--checkpoint", "no-such-owner/no-such-name@v2"]) == 1
     assert "no-such-owner/no-such-name@v2 is neither" in capsys.readouterr().err
-
-
-def test_completion_knows_the_protocols() -> None:
-    assert get_args(choices.Protocol) == completion.PROTOCOLS
 
 
 def words(text: str) -> list[str]:

@@ -7,7 +7,6 @@ import sys
 
 import pytest
 
-from mmfe_cli import completion
 from mmfe_cli.app import run
 
 
@@ -70,12 +69,6 @@ def test_the_shell_completes_names(complete, line, expected):
         assert expected[0] in found
     else:
         assert sorted(found) == sorted(expected)
-
-
-def test_the_protocols_are_all_named():
-    from mmfe_restore.evaluation.published import PROTOCOLS
-
-    assert tuple(PROTOCOLS) == completion.PROTOCOLS
 
 
 def test_completion_imports_no_torch():
