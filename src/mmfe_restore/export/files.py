@@ -92,6 +92,9 @@ def export_model(
         inside: where its guidance comes from.
         static: (H, W), for a file that takes this size alone.
 
+    Returns:
+        What was written, and what it takes.
+
     Raises:
         UsageError: what cannot be written, or a guide that does not fit into a file.
         ModelError: as `gather_parts` raises it.
@@ -101,9 +104,7 @@ def export_model(
 
     check_target(path, static)
     kind = path.suffix.lower()
-    if kind == ".pt2":
-        inside = "inputs" if restorer.config.reads and inside == "auto" else inside
-    parts = gather_parts(restorer, inside)
+    parts = gather_parts(restorer, "inputs" if kind == ".pt2" and inside == "auto" else inside)
     facts = facts_of(parts, source)
     note = parts.note
     if kind == ".onnx":
@@ -120,6 +121,6 @@ def export_model(
 
         assert static is not None
         inputs = write_program(path, parts, facts, static)
-        if parts.asks_for:
+        if parts.asks_for and inside == "auto":
             note = "the guide is not inside: the program takes embeddings as inputs"
     return Exported(path, kind, inputs, path.stat().st_size, facts, note)

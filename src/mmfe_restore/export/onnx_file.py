@@ -51,9 +51,8 @@ def write_onnx(
 
     graph = Graph()
     embeddings, inputs = _guidance(graph, parts)
-    restored = write_restorer(graph, parts.restorer, "image", *embeddings)
-    graph.nodes[-1].output[0] = "restored"
-    assert restored
+    write_restorer(graph, parts.restorer, "image", *embeddings)
+    graph.nodes[-1].output[0] = "restored"  # the last operator's output is the restorer's
     height, width = static or ("height", "width")
     shape = ["batch", 3, height, width]
     float_type = onnx.TensorProto.FLOAT
@@ -88,10 +87,9 @@ def write_onnx(
     return ("image", *inputs)
 
 
-Guidance = tuple[Value | None, Value | None, Value | None]
-
-
-def _guidance(graph: Graph, parts: Parts) -> tuple[Guidance, dict[str, list[Any]]]:
+def _guidance(
+    graph: Graph, parts: Parts
+) -> tuple[tuple[Value | None, Value | None, Value | None], dict[str, list[Any]]]:
     """The embeddings (image, joint, answer), and the shapes of those that the file asks for."""
     restorer, reads = parts.restorer, parts.restorer.config.reads
     dim = restorer.config.guidance_dim

@@ -72,6 +72,9 @@ def gather_parts(restorer: Restorer, inside: Inside = "auto") -> Parts:
         restorer: the network; converted to float32 on the CPU in place.
         inside: where its guidance comes from.
 
+    Returns:
+        The network, and where its guidance comes from.
+
     Raises:
         UsageError: a network that normalises its embeddings; ``scene`` for a network of another
             guide; a view that no file can hold; no null guidance where ``none`` asks for it.
@@ -140,6 +143,9 @@ def facts_of(parts: Parts, source: str) -> dict[str, str]:
     Args:
         parts: what the file holds.
         source: what was exported: a shipped network's name, or a path.
+
+    Returns:
+        Name to text, as docs/export.md lists them under *metadata*.
     """
     shipped = shipped_models().get(source)
     guidance = "scene" if parts.guide is not None else "null" if parts.null_guidance else "none"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from mmfe_cache.embeddings import TOKEN_SLICES, Embeddings
+from mmfe_cache.embeddings import NUM_TOKENS, TOKEN_SLICES, Embeddings
 from mmfe_cache.errors import UsageError
 from mmfe_cache.io import draft_file
 
@@ -44,13 +45,13 @@ def write_program(
         static: (H, W) of the images that it takes, one at a time.
 
     Returns:
-        The names of its inputs.
+        The names of its inputs, in the order in which it takes them: ``image`` (1, 3, H, W) in
+        [0, 1], then the embeddings that the network reads, (1, T, D) or, for ``e_answer``, (1, D).
+        It gives (1, 3, H, W), clamped to [0, 1].
 
     Raises:
         UsageError: the guide is to be inside.
     """
-    import json
-
     if parts.guide is not None:
         raise UsageError(
             "a .pt2 file cannot hold the guide scene",
@@ -59,7 +60,7 @@ def write_program(
         )
     restorer, names = parts.restorer, parts.asks_for
     tokens = restorer.recipe.guide.tokens if restorer.recipe is not None else "grid"
-    count, dim = len(range(17)[TOKEN_SLICES[tokens]]), restorer.config.guidance_dim
+    count, dim = len(range(NUM_TOKENS)[TOKEN_SLICES[tokens]]), restorer.config.guidance_dim
     shapes = {"image": (1, count, dim), "joint": (1, count, dim), "answer": (1, dim)}
     given = torch.zeros(1, 3, *static), *(torch.zeros(shapes[name]) for name in names)
     with torch.no_grad(), warnings.catch_warnings():
