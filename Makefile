@@ -16,7 +16,7 @@ REPOSITORY ?=
 SMOKE := tests/test_smoke.py tests/mmfe_cache/store/test_unreadable.py
 LOWEST := .venv-lowest
 
-.PHONY: help install install-restore demo test test-lowest test-times lint unit smoke clean
+.PHONY: help install install-restore demo test test-lowest test-times lint unit smoke dist docs clean
 
 help:
 	@echo "make demo     the whole pipeline on bundled photographs, on a CPU (result: $(OUT)/report/report.html)"

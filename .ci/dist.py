@@ -62,11 +62,11 @@ def build(out: Path, repository: str, *, isolated: bool) -> tuple[Path, Path]:
         readme = tree / "README.md"
         text = absolute_links(readme.read_text(encoding="utf-8"), "README.md", repository)
         readme.write_text(text, encoding="utf-8")
-        words = [sys.executable, "-m", "build", "--outdir", str(out), str(tree)]
+        made = Path(folder) / "dist"  # ``out`` may hold another version's
+        words = [sys.executable, "-m", "build", "--outdir", str(made), str(tree)]
         subprocess.run(words if isolated else [*words, "--no-isolation"], check=True)
-    (wheel,) = out.glob("mmfe-*.whl")
-    (sdist,) = out.glob("mmfe-*.tar.gz")
-    return wheel, sdist
+        (wheel,), (sdist,) = made.glob("mmfe-*.whl"), made.glob("mmfe-*.tar.gz")
+        return Path(shutil.copy2(wheel, out)), Path(shutil.copy2(sdist, out))
 
 
 def try_wheel(wheel: Path, *, shared: bool) -> None:
