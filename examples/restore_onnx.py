@@ -68,7 +68,10 @@ def main() -> None:
         restored = restore(session, photo)
     except Exception as problem:  # such as a file that takes one size alone
         sys.exit(f"{given.photo} was not restored: {str(problem).splitlines()[0]}")
-    restored.save(given.out)
+    try:
+        restored.save(given.out)
+    except (OSError, ValueError) as problem:  # no such folder; an ending that names no format
+        sys.exit(f"{given.out} cannot be written: {getattr(problem, 'strerror', '') or problem}")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import yaml
 from packaging.requirements import Requirement
+
+from mmfe_cache.images import read_rgb8
 
 FOLDER = Path(__file__).parents[1] / "integrations"
 
@@ -22,7 +25,10 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path, monkeypatch
             exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
     assert names["seen"]["low"] > 0.3
     assert names["psnr"](names["restored"]) > names["psnr"](names["photo"]) + 5
-    assert (tmp_path / "restored.png").is_file()
+    restored = names["restored"]
+    assert np.array_equal(read_rgb8(tmp_path / "restored.png"), restored)
+    halfway = (names["photo"].astype(float) + restored) / 2
+    assert np.abs(names["gentle"] - halfway).max() <= 1  # both are rounded to 8 bits
 
 
 def test_the_space_is_whole():

@@ -183,6 +183,12 @@ def test_the_example_says_in_one_line_what_is_wrong(small_file, tmp_path):
         assert words in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1, done.stderr
         assert not (tmp_path / "out.png").exists()
+    for out in (tmp_path / "gone" / "out.png", tmp_path / "out.xyz"):
+        done = example(small_file, tmp_path / "in.png", out)
+        assert done.returncode == 1
+        assert f"{out} cannot be written" in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+        assert not out.exists()
 
 
 WITHOUT_TORCH = """
