@@ -19,16 +19,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image
-
 from mmfe_cache.errors import DataError, MmfeError, UsageError
-from mmfe_cache.images import read_rgb8, read_size
+from mmfe_cache.images import read_rgb8, read_size, shrink
 from mmfe_cache.progress import SilentProgress
 from mmfe_restore.inference import restore_files
 from mmfe_restore.model.folders import find_model
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from mmfe_restore.inference import PhotographGuide
@@ -164,7 +162,8 @@ class Studio:
             raise report.failed[0][1]
         (done,) = report.restored
         seen = None if done.seen is None else dict(done.seen)
-        return Shown(_small(before), _small(read_rgb8(done.target)), seen, done.target, done.notes)
+        after = shrink(read_rgb8(done.target), PREVIEW_SIDE)
+        return Shown(shrink(before, PREVIEW_SIDE), after, seen, done.target, done.notes)
 
     def sweep(self, older_than: float = KEEP_SECONDS) -> None:
         """Remove results that were there for longer."""
@@ -182,14 +181,6 @@ class Studio:
 
         restorer = Restorer.from_pretrained(find_model(name)).to(pick_device(self._device))
         return restorer, guide_for(restorer, device=self._device)
-
-
-def _small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    longer = max(image.shape[:2])
-    if longer <= PREVIEW_SIDE:
-        return image
-    height, width = (max(1, round(n * PREVIEW_SIDE / longer)) for n in image.shape[:2])
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
 
 
 def _gradio() -> Any:

@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from mmfe_cache.degradations import (
     CLEAR,
     COMPOSITIONS,
@@ -22,7 +19,7 @@ from mmfe_cache.degradations import (
     kinds_of,
 )
 from mmfe_cache.errors import DataError, UsageError
-from mmfe_cache.images import pixel_digest, read_rgb8, write_png
+from mmfe_cache.images import pixel_digest, read_rgb8, shrink, write_png
 from mmfe_cache.io import write_file
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray
@@ -218,13 +215,8 @@ def _inspect(
 
 
 def prepare(image: ImageArray, max_side: int | None) -> ImageArray:
-    """Shrink so that the longer side is at most ``max_side`` pixels; never enlarge."""
-    longer = max(image.shape[:2])
-    if max_side is None or longer <= max_side:
-        return image
-    height, width = (max(1, round(side * max_side / longer)) for side in image.shape[:2])
-    shrunk = Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS)
-    return np.asarray(shrunk, dtype=np.uint8)
+    """Shrink so that the longer side is at most ``max_side`` pixels; None leaves it as it is."""
+    return image if max_side is None else shrink(image, max_side)
 
 
 def _claim(out: Path, spec: Mapping[str, Any]) -> bool:

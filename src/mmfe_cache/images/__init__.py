@@ -12,6 +12,7 @@ from mmfe_cache.images.reading import (
     read_photograph,
     read_rgb8,
     read_size,
+    shrink,
 )
 
 __all__ = [
@@ -26,5 +27,6 @@ __all__ = [
     "read_photograph",
     "read_rgb8",
     "read_size",
+    "shrink",
     "write_png",
 ]

@@ -381,3 +381,12 @@ def crop(
             expected=f"inside {image.shape[0]} rows and {image.shape[1]} columns",
         )
     return image[top : top + height, left : left + width].copy()
+
+
+def shrink(image: ImageArray, side: int) -> ImageArray:
+    """``image`` with a longer side of at most ``side`` pixels (Lanczos); never enlarged."""
+    longer = max(image.shape[:2])
+    if longer <= side:
+        return image
+    height, width = (max(1, round(n * side / longer)) for n in image.shape[:2])
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))

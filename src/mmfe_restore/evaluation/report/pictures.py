@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, features
 
+from mmfe_cache.images import shrink
 from mmfe_cache.samples import ImageArray, SampleSet
 
 BUDGET = 6 << 20
@@ -121,7 +122,7 @@ def encode(
     )
     sides = [_SIDE >> halvings for halvings in range(4)]
     for side, quality in product(sides, _QUALITIES):
-        shown = [_shrink(image, side) for image in originals]
+        shown = [Image.fromarray(shrink(image, side)) for image in originals]
         parts = [_compress(image, quality) for image in shown]
         # The smallest and coarsest is taken as it is: at 90 pixels it is a few kilobytes.
         if sum(map(len, parts)) <= budget or (side, quality) == (sides[-1], _QUALITIES[-1]):
@@ -148,15 +149,6 @@ def _palette() -> NDArray[np.uint8]:
     place = np.linspace(0, 255, len(_ANCHORS))
     columns = [np.interp(np.arange(256), place, channel) for channel in zip(*_ANCHORS, strict=True)]
     return np.rint(np.stack(columns, axis=1)).astype(np.uint8)
-
-
-def _shrink(image: ImageArray, side: int) -> Image.Image:
-    picture = Image.fromarray(image)
-    scale = side / max(picture.size)
-    if scale >= 1:
-        return picture
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return picture.resize(size, Image.Resampling.LANCZOS)
 
 
 def _compress(picture: Image.Image, quality: int) -> bytes:
