@@ -17,8 +17,9 @@ from mmfe_cache.degradations import degrade
 from mmfe_cache.errors import CacheError, DataError, GuideError, UsageError
 from mmfe_cache.guides import find_guide, load_guide
 from mmfe_cache.guides.student.agreement import compare, measure_agreement, rank_correlation
+from mmfe_cache.guides.student.data import split_scenes
 from mmfe_cache.guides.student.network import MAX_PARAMETERS, Basis, StudentNetwork, make_basis
-from mmfe_cache.guides.student.training import Settings, distill, split_scenes, state_path
+from mmfe_cache.guides.student.training import Settings, distill, state_path
 from mmfe_cache.precompute import build_cache
 from mmfe_cache.samples import Sample, SampleSet
 from mmfe_cache.store import open_cache
@@ -239,7 +240,7 @@ def test_teachers_and_sets_that_will_not_do_are_refused(cache, samples, student,
         distill(cache, SampleSet("mine", "train", samples.root, "x", tuple(swapped)), out, QUICK)
     one = [s for s in samples if s.scene == "0"]
     with pytest.raises(DataError, match="too few photographs"):
-        split_scenes(one, QUICK)
+        split_scenes(one, QUICK.hold_out, QUICK.seed)
     assert not out.exists()
 
 

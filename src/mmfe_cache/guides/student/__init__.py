@@ -1,7 +1,7 @@
 """Students: small networks that give another guide's embeddings from the picture alone.
 
-`network` is what they compute, `guide` how one lies on disk and encodes pictures, `training` how it
-learns from a teacher's cache, `agreement` how near it comes.
+`network` is what they compute, `guide` how one lies on disk and encodes pictures, `data` what it
+learns from, `training` how, `agreement` how near it comes.
 """
 
 from __future__ import annotations

@@ -12,59 +12,40 @@ import json
 import pickle
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName, Embeddings
-from mmfe_cache.errors import CacheError, DataError, GuideError, UsageError
-from mmfe_cache.guides.scene.guide import read_scene, to_scene_size
+from mmfe_cache.errors import CacheError, GuideError, UsageError
+from mmfe_cache.guides.scene.guide import read_scene
 from mmfe_cache.guides.scene.training import one_cycle
 from mmfe_cache.guides.student.agreement import Agreement, measure_agreement
+from mmfe_cache.guides.student.data import TeacherData, split_scenes
 from mmfe_cache.guides.student.guide import Student, StudentGuide, save_student
 from mmfe_cache.guides.student.network import (
     MAX_PARAMETERS,
     Basis,
     StudentNetwork,
-    make_basis,
     relations,
 )
-from mmfe_cache.images import pixel_digest
 from mmfe_cache.io import counted, write_file
 from mmfe_cache.progress import Progress, SilentProgress
-from mmfe_cache.samples import ImageArray, Sample, SampleSet
-from mmfe_cache.seeds import generator
+from mmfe_cache.samples import ImageArray, SampleSet
 from mmfe_cache.store import CacheReader
 from mmfe_cache.views import View
-
-PIXELS = 16 * 128 * 128
-"""Pixels of one batch: the larger the view, the fewer pictures, but `LEAST` at least."""
-
-LEAST = 8
-"""Pictures of one batch: the relations between them are learnt too."""
-
-BASIS_VECTORS = 2048
-"""Pictures, each at one view, whose embeddings decide the bases."""
 
 SETTLING = 64
 """Batches over which the norms' statistics are taken at the end."""
 
 WEIGHTS: Mapping[str, float] = {"image": 1.0, "joint": 1.0, "answer": 2.0, "relations": 1.0}
 """The share of each term in the loss; each term is 0 for the teacher and about 1 for its mean."""
-
-_AHEAD = 4
-"""Batches that are read ahead."""
-
-_KEPT_BYTES = 1 << 28
-"""Rendered views that are kept in memory instead of being read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,12 +179,9 @@ class _Run:
             raise CacheError(f"{cache.path} has no finished view", remedy="mmfe cache build")
         gone = set(cache.skipped)
         there = [sample for sample in samples if sample.id not in gone]
-        self.learnt, self.held_out, self.scenes = split_scenes(there, settings)
-        self.places = cache.index_of([sample.id for sample in self.learnt])
+        learnt, self.held_out, self.scenes = split_scenes(there, settings.hold_out, settings.seed)
+        self.data = TeacherData(cache, learnt, self.views, seed=settings.seed)
         self.shares: dict[ArrayName, float] = {}
-        self._digests = cache.pixel_digests
-        self._kept: dict[tuple[int, str], ImageArray] = {}
-        self._bytes = 0
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -226,7 +204,7 @@ class _Run:
             **self.identity,
             "dataset": self.cache.dataset,
             "split": self.cache.split,
-            "pictures": len(self.learnt),
+            "pictures": len(self.data),
             "held_out_scenes": self.scenes,
             "parameters": network.parameter_count,
             "ranks": {n: len(network.get_buffer(f"axes_{n}")) for n in ARRAY_NAMES},
@@ -239,7 +217,8 @@ class _Run:
         """The network and its optimiser as an earlier call left them, or new ones."""
         state = _read_state(path)
         if state is None:
-            bases = self._bases()
+            chosen = self.settings
+            bases = self.data.bases(chosen.variance, chosen.max_rank, self.report)
             self.shares = {name: bases[name].share for name in ARRAY_NAMES}
             with torch.random.fork_rng(devices=()):
                 torch.manual_seed(self.settings.seed)
@@ -280,7 +259,7 @@ class _Run:
         assert network.parameter_count <= MAX_PARAMETERS
         return (
             f"a student of {self.cache.guide}: {network.parameter_count / 1e6:.2f} M parameters, "
-            f"{counted(len(self.learnt), 'picture')} at {counted(len(self.views), 'view')}; {bases}"
+            f"{counted(len(self.data), 'picture')} at {counted(len(self.views), 'view')}; {bases}"
         )
 
     def _place(self, network: StudentNetwork) -> StudentNetwork:
@@ -289,75 +268,6 @@ class _Run:
     def _optimiser(self, network: StudentNetwork) -> torch.optim.Optimizer:
         rate = self.settings.learning_rate
         return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.02)
-
-    def _bases(self) -> dict[ArrayName, Basis]:
-        """Principal axes of some of the training pictures' embeddings, all views among them."""
-        draw = generator("student-basis", self.settings.seed)
-        count = max(BASIS_VECTORS, len(self.views))
-        pairs = draw.permutation(len(self.learnt) * len(self.views))[:count]
-        parts: dict[ArrayName, list[Tensor]] = {name: [] for name in ARRAY_NAMES}
-        with self.report.task("finding the bases", len(self.views), "views") as task:
-            for number, view in enumerate(self.views):
-                mine = np.sort(pairs[pairs % len(self.views) == number] // len(self.views))
-                if len(mine):
-                    found = self._teacher(mine, view)
-                    for name, tensor in found.present().items():
-                        parts[name].append(tensor if tensor.ndim == 3 else tensor[:, None])
-                task.advance()
-        share, most = self.settings.variance, self.settings.max_rank
-        return {name: make_basis(torch.cat(rows), share, most) for name, rows in parts.items()}
-
-    # Batches
-
-    def _teacher(self, chosen: NDArray[np.int64], view: View) -> Embeddings:
-        found = self.cache.gather(self.places[chosen], view.name, tokens="all")
-        return found.to(dtype=torch.float32)
-
-    def _draw(self, step: int) -> tuple[View, NDArray[np.int64]]:
-        """The view and the pictures of a step: a function of the seed and the step alone."""
-        draw = generator("student-batch", self.settings.seed, step)
-        view = self.views[int(draw.integers(len(self.views)))]
-        side = view.resolution or 384  # native pictures are of any size
-        count = min(len(self.learnt), max(LEAST, PIXELS // side**2))
-        return view, draw.permutation(len(self.learnt))[:count]
-
-    def _render(self, place: int, view: View) -> ImageArray:
-        """One picture at one view, as the student's network takes it."""
-        key = (place, view.name)
-        if key in self._kept:
-            return self._kept[key]
-        image = self.learnt[place].degraded.read()
-        stored = self._digests[self.places[place]].tobytes().hex()
-        if pixel_digest(image) != stored:
-            raise CacheError(
-                f"{self.cache.path} was built from other pixels than these",
-                got=self.learnt[place].degraded.name,
-                expected="the set that the cache was built from",
-                remedy="give its folder: --root DIR",
-            )
-        made = to_scene_size(view.render(image))
-        if self._bytes + made.nbytes <= _KEPT_BYTES:
-            self._kept[key] = made
-            self._bytes += made.nbytes
-        return made
-
-    def batches(
-        self, first: int, last: int, workers: int
-    ) -> Iterator[tuple[list[ImageArray], Embeddings]]:
-        """Pictures and the teacher's embeddings of steps ``first`` to ``last`` − 1, read ahead."""
-        waiting: deque[tuple[View, NDArray[np.int64], list[Future[ImageArray]]]] = deque()
-        pool = ThreadPoolExecutor(max(1, workers))
-        try:
-            for step in range(first, last + _AHEAD):
-                if step < last:
-                    view, chosen = self._draw(step)
-                    read = [pool.submit(self._render, int(place), view) for place in chosen]
-                    waiting.append((view, chosen, read))
-                if waiting and (step >= last or len(waiting) > _AHEAD):
-                    view, chosen, read = waiting.popleft()
-                    yield [one.result() for one in read], self._teacher(chosen, view)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
     # Training
 
@@ -376,7 +286,7 @@ class _Run:
         recent: deque[dict[str, float]] = deque(maxlen=50)
         with self.report.task("distilling", steps, "steps", done) as task:
             for step, (pictures, teacher) in enumerate(
-                self.batches(done, steps, workers), start=done
+                self.data.batches(done, steps, workers), start=done
             ):
                 for group in optimiser.param_groups:
                     group["lr"] = self.settings.learning_rate * one_cycle(step / steps)
@@ -427,7 +337,7 @@ class _Run:
             norm.momentum = None  # the plain average over all that follows
         last = min(SETTLING, max(1, self.settings.steps // 4))
         with torch.no_grad():
-            for pictures, _ in self.batches(0, last, workers):
+            for pictures, _ in self.data.batches(0, last, workers):
                 network.numbers(*look(network, pictures, self.device))
         return network.eval()
 
@@ -445,32 +355,6 @@ class _Run:
         torch.save(state, buffer)
         content = buffer.getvalue()
         write_file(path, hashlib.blake2b(content, digest_size=16).digest() + content)
-
-
-def split_scenes(
-    samples: Sequence[Sample], settings: Settings
-) -> tuple[list[Sample], list[Sample], list[str]]:
-    """Set a share of the photographs aside, with all that was made of them.
-
-    Returns:
-        The samples to learn from, those to measure on, and the latter's scenes.
-
-    Raises:
-        DataError: nothing would be left to learn from.
-    """
-    scenes = sorted({sample.scene for sample in samples})
-    count = 0 if settings.hold_out == 0 else max(1, round(settings.hold_out * len(scenes)))
-    order = generator("student-held-out", settings.seed).permutation(len(scenes))
-    aside = {scenes[int(place)] for place in order[:count]}
-    learnt = [sample for sample in samples if sample.scene not in aside]
-    if len(learnt) < 2:
-        raise DataError(
-            "too few photographs to set some aside",
-            got=f"{len(scenes)} photographs, {len(samples)} pictures",
-            expected="two pictures to learn from at least",
-            remedy="a larger set, or --hold-out 0",
-        )
-    return learnt, [sample for sample in samples if sample.scene in aside], sorted(aside)
 
 
 def look(
