@@ -21,6 +21,7 @@ from mmfe_restore.model.folders import (
     find_recorded_guide,
     model_folder,
     newest_checkpoint,
+    recorded_guide,
 )
 from mmfe_restore.recipes import Recipe, recipe_from_dict
 
@@ -118,14 +119,7 @@ def _remedy(recipe: Recipe, samples: SampleSet, view: str, path: Path | None) ->
 
 def trained_guide(checkpoint: Path | None) -> Mapping[str, Any] | None:
     """How the guide saw that a checkpoint was trained with; None where it does not say."""
-    if checkpoint is None:
-        return None
-    try:
-        config = parse_json((checkpoint / "config.json").read_bytes())
-    except (OSError, ValueError):
-        return None
-    found = config.get("guide_fingerprint")
-    return found if isinstance(found, dict) else None
+    return None if checkpoint is None else recorded_guide(checkpoint)
 
 
 def check_guidance(

@@ -18,7 +18,17 @@ from safetensors.torch import save as to_bytes
 from mmfe_cache.errors import ModelError
 from mmfe_cache.io import write_file
 from mmfe_cache.parsing import DuplicateKeyError, parse_json
-from mmfe_restore.model.folders import GUIDE_PATH, find_recorded_guide, guide_record, shipped_folder
+from mmfe_restore.model.card import model_card
+from mmfe_restore.model.folders import (
+    CONFIG,
+    GUIDE_FINGERPRINT,
+    GUIDE_PATH,
+    WEIGHTS,
+    find_recorded_guide,
+    guide_record,
+    recorded_guide,
+    shipped_folder,
+)
 from mmfe_restore.recipes.schema import ModelConfig
 
 if TYPE_CHECKING:
@@ -119,7 +129,7 @@ def check_fit(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     )
 
 
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+CARD = "README.md"
 GUIDED = ("mgfb.", "mofe.", "null_guidance.")
 """How the names of weights begin that Restormer has none of."""
 FORMAT = 1
@@ -150,13 +160,13 @@ def save(restorer: Restorer, folder: str | Path, recipe: Recipe | None = None) -
         if record is not None:
             config[GUIDE_PATH] = record
     if restorer.guide_fingerprint is not None:
-        config["guide_fingerprint"] = restorer.guide_fingerprint
+        config[GUIDE_FINGERPRINT] = restorer.guide_fingerprint
     state = {
         name: tensor.detach().cpu().contiguous() for name, tensor in restorer.state_dict().items()
     }
     # Not safetensors' save_file: its error on a full disk is no OSError and names no file.
     write_file(folder / WEIGHTS, to_bytes(state, metadata={"format": "pt"}))
-    write_file(folder / CARD, model_card(restorer, recipe))
+    write_file(folder / CARD, model_card(restorer, recipe, count_parameters(restorer)))
     # config.json is last: a folder without it is not taken for a checkpoint.
     write_file(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
@@ -194,8 +204,7 @@ def load(
     restorer.load_state_dict(state, assign=True)
     restorer.requires_grad_(True)
     restorer.recipe = recipe
-    recorded = parse_json((folder / CONFIG).read_bytes()).get("guide_fingerprint")
-    restorer.guide_fingerprint = recorded if isinstance(recorded, dict) else None
+    restorer.guide_fingerprint = recorded_guide(folder)
     return restorer.to(device).eval()
 
 
@@ -334,71 +343,3 @@ def _locate(source: str | Path, hub: dict[str, Any]) -> Path:
             got=str(problem).splitlines()[0] if str(problem) else type(problem).__name__,
             expected="a checkpoint folder, or owner/name[@revision] on the Hugging Face Hub",
         ) from problem
-
-
-def model_card(restorer: Restorer, recipe: Recipe | None) -> str:
-    """A README.md with the Hub's front matter: what it is, how it was made, how to use it."""
-    from huggingface_hub import ModelCard, ModelCardData
-
-    data = ModelCardData(
-        # Whoever trains a network chooses its licence, within those of its data.
-        license="other",
-        license_name="not-stated",
-        library_name="mmfe",
-        pipeline_tag="image-to-image",
-        tags=["image-restoration", "all-in-one", "multimodal-llm", "mixture-of-experts"],
-        datasets=None if recipe is None else [recipe.data.dataset],
-        metrics=["psnr", "ssim"],
-    )
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_card_text(restorer, recipe)}"))
-
-
-def _card_text(restorer: Restorer, recipe: Recipe | None) -> str:
-    config = restorer.config
-    millions = count_parameters(restorer) / 1e6
-    reads = ", ".join(f"E_{name.capitalize()}" for name in config.reads) or "nothing"
-    lines = [
-        f"# An mmfe restorer{f' ({recipe.name})' if recipe else ''}",
-        "",
-        "Restores photographs that suffer from several degradations at once, guided by what a",
-        "multimodal LLM sees in them (MMFE-IR, arXiv 2605.11444; this is not the authors' code).",
-        "",
-        "**Licence.** Not stated: the network's maker has to choose one that fits its training",
-        "data, in the field `license` above.",
-        "",
-        "| | |",
-        "|---|---|",
-        f"| parameters | {millions:.3f} M |",
-        f"| experts | {config.num_experts if config.experts != 'none' else 0} ({config.experts}) |",
-        f"| guidance read | {reads}, D = {config.guidance_dim} |",
-        f"| runs without a guide | {'yes' if _unguided(restorer) else 'no'} |",
-    ]
-    if recipe is not None:
-        stages = ", ".join(
-            f"{s.epochs} epochs at {s.resolution}² (batch {s.batch_size})"
-            for s in recipe.train.stages
-        )
-        steps = recipe.train.max_steps
-        ended = f", ended after {steps} steps" if steps else ""
-        lines += [
-            f"| guide | {recipe.guide.name} |",
-            f"| training data | {recipe.data.dataset} |",
-            f"| schedule | {stages}{ended} |",
-        ]
-    lines += [
-        "",
-        "```python",
-        "from mmfe_restore import Restorer",
-        "",
-        'restorer = Restorer.from_pretrained("path/or/owner/name")',
-        "restored = restorer(image, embeddings)  # (B, 3, H, W) in [0, 1]",
-        "```",
-        "",
-        "or `mmfe restore PHOTO -o OUT --checkpoint PATH`.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _unguided(restorer: Restorer) -> bool:
-    return restorer.has_null_guidance or not restorer.config.reads

@@ -15,6 +15,7 @@ from mmfe_cache.embeddings import DEFAULT_PROMPT
 from mmfe_cache.errors import ModelError, UsageError
 from mmfe_cache.guides.registry import GUIDES
 from mmfe_cache.guides.timm_models import RANDOM, TIMM
+from mmfe_cache.parsing import parse_json
 from mmfe_cache.places import RUNS
 
 if TYPE_CHECKING:
@@ -24,7 +25,12 @@ DEFAULT = "mmfe-small"
 """What `mmfe restore` uses unless a checkpoint is named."""
 
 _INDEX = "index.json"
-_WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+GUIDE_PATH = "guide_path"
+"""The key of config.json that says where a guide of the user's own lay in training."""
+GUIDE_FINGERPRINT = "guide_fingerprint"
+"""The key of config.json that says how the guide of training saw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,7 @@ class ShippedModel:
         Raises:
             ModelError: the file is missing, damaged or of another version.
         """
-        path = self.folder / _WEIGHTS
+        path = self.folder / WEIGHTS
         try:
             found = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as problem:
@@ -113,12 +119,6 @@ def shipped_folder(source: str | Path) -> Path | None:
         return None
     found.check()
     return found.folder
-
-
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
-GUIDE_PATH = "guide_path"
-"""The key of config.json that says where a guide of the user's own lay in training."""
 
 
 def newest_checkpoint(runs: Path | None = None) -> Path:
@@ -227,7 +227,7 @@ def find_recorded_guide(recipe: Recipe, config: Mapping[str, Any], folder: Path)
         The recipe as it is where its guide lies where it says, or nothing else is recorded. Where
         the guide is nowhere, the recipe names the absolute path at which it lay in training.
     """
-    recipe = asked_as_trained(recipe, config.get("guide_fingerprint"))
+    recipe = asked_as_trained(recipe, config.get(GUIDE_FINGERPRINT))
     recorded = config.get(GUIDE_PATH)
     before, named = split_guide(recipe.guide.name)
     if not isinstance(recorded, dict) or named is None:
@@ -237,6 +237,20 @@ def find_recorded_guide(recipe: Recipe, config: Mapping[str, Any], folder: Path)
     if named.exists() and (not found.exists() or named.samefile(found)):
         return recipe
     return replace(recipe, guide=replace(recipe.guide, name=f"{before}{found.resolve()}"))
+
+
+def recorded_guide(folder: Path) -> dict[str, Any] | None:
+    """How the guide saw that the network in ``folder`` was trained with.
+
+    Returns:
+        ``guide.*`` keys, as a store's fingerprint has them; None where config.json does not say,
+        or cannot be read.
+    """
+    try:
+        found = parse_json((folder / CONFIG).read_bytes()).get(GUIDE_FINGERPRINT)
+    except (OSError, ValueError, AttributeError):
+        return None
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else None
 
 
 def asked_as_trained(recipe: Recipe, fingerprint: object) -> Recipe:

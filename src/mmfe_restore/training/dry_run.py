@@ -195,8 +195,6 @@ def _schedule_without_cache(
 
 
 def _parameters(recipe: Recipe) -> int:
-    import torch
-
     with torch.device("meta"):
         return count_parameters(Restorer(recipe.model))
 

@@ -12,11 +12,10 @@ from safetensors import safe_open
 
 from mmfe_cache.errors import ModelError
 from mmfe_cache.guides.fingerprints import differing_guide, guide_fingerprint, only_precision
-from mmfe_cache.parsing import parse_json
 from mmfe_restore.data import JOINT, PROMPT
 from mmfe_restore.model import Restorer
-from mmfe_restore.model.checkpoints import GUIDED, WEIGHTS, check_fit, read_config, read_weights
-from mmfe_restore.model.folders import CONFIG, asked_as_trained, shipped_folder
+from mmfe_restore.model.checkpoints import GUIDED, check_fit, read_config, read_weights
+from mmfe_restore.model.folders import WEIGHTS, asked_as_trained, recorded_guide, shipped_folder
 from mmfe_restore.recipes.schema import Recipe
 
 READING = ("tokens", "control", "joint", "normalise")
@@ -88,11 +87,11 @@ def reads_otherwise(
         return None
     try:
         before = read_config(init_from.parent)[1]
-        recorded = parse_json((init_from.parent / CONFIG).read_bytes()).get("guide_fingerprint")
     except ModelError:  # weights of somebody else's, beside a file of theirs or none
         return None
     if before is None or not before.model.reads:
         return None
+    recorded = recorded_guide(init_from.parent)
     first, now = (asked_as_trained(before, recorded).guide, asked_as_trained(recipe, cache).guide)
     differing = [
         (f"guide.{key}", getattr(first, key), getattr(now, key))
@@ -109,7 +108,7 @@ def reads_otherwise(
     ]
     cure = " ".join(f"--set {shlex.quote(word)}" for word in words)
     cures = [f"{cure} reads as before"] if cure else []
-    if isinstance(recorded, dict) and cache is not None:
+    if recorded is not None and cache is not None:
         here = guide_fingerprint(cache)
         same = {key: here[key] for key in (PROMPT, JOINT) if key in here}
         states = differing_guide({**recorded, **same}, here)

@@ -21,6 +21,7 @@ from mmfe_cache.lock import locked
 from mmfe_cache.machine import has_gpu
 from mmfe_cache.parsing import DuplicateKeyError, flatten, parse_json, parse_yaml
 from mmfe_cache.places import RUNS
+from mmfe_restore.model.folders import GUIDE_FINGERPRINT
 from mmfe_restore.recipes import recipe_from_dict, recipe_settings, recipe_to_dict
 from mmfe_restore.recipes.checks import UnknownKeyError
 from mmfe_restore.recipes.schema import Recipe
@@ -243,5 +244,5 @@ def write_model(
         restorer.save_pretrained(draft, recipe=recipe)
         if cache is not None:
             config = json.loads((draft / "config.json").read_text(encoding="utf-8"))
-            config["guide_fingerprint"] = guide_fingerprint(cache)
+            config[GUIDE_FINGERPRINT] = guide_fingerprint(cache)
             write_json(draft / "config.json", config)
