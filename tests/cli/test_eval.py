@@ -14,7 +14,8 @@ from PIL import Image
 from mmfe_cache.degradations import COMPOSITIONS
 from mmfe_cli.app import run
 from mmfe_restore.model import Restorer
-from mmfe_restore.recipes import recipe_from_dict
+
+from ..small import small_recipe
 
 
 def write_cdd11(root):
@@ -29,20 +30,7 @@ def write_cdd11(root):
 
 
 def write_run(folder, **model):
-    recipe = recipe_from_dict(
-        {
-            "name": "small",
-            "guide": {"name": "scene"},
-            "model": {
-                "width": 8,
-                "num_blocks": [1, 1, 1, 1],
-                "num_refinement_blocks": 1,
-                "num_heads": [1, 1, 1, 1],
-                "num_experts": 2,
-                **model,
-            },
-        }
-    )
+    recipe = small_recipe(**model)
     torch.manual_seed(0)
     Restorer(recipe.model).save_pretrained(folder / "model", recipe=recipe)
     return folder

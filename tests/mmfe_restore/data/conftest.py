@@ -1,28 +1,11 @@
 """Small samples in memory, with the real `Sample` type."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 
 from mmfe_cache.samples import Sample
 
-
-@dataclass(frozen=True)
-class ArraySource:
-    """A picture that is an array already."""
-
-    name: str
-    pixels: np.ndarray
-
-    def size(self):
-        return self.pixels.shape[:2]
-
-    def read(self):
-        return self.pixels
-
-    def read_crop(self, top, left, height, width):
-        return self.pixels[top : top + height, left : left + width]
+from ...small import ArraySource
 
 
 def build_samples(scenes=5, labels=("haze", "low"), size=(40, 56), sigma=None):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,27 +14,13 @@ from mmfe_cache.precompute import build_cache
 from mmfe_cache.samples import ImageArray, Sample, SampleSet
 from mmfe_cache.store import CacheReader, open_cache
 from mmfe_restore.model import Restorer
-from mmfe_restore.recipes import Recipe, recipe_from_dict
+from mmfe_restore.recipes import Recipe
+
+from ... import small
+from ...small import ArraySource
 
 VIEW = "whole@32"
 LABELS = {"low": {"low": 0.6}, "rain": {"rain": 0.4}, "low_rain": {"low": 0.3, "rain": 0.9}}
-
-
-@dataclass(frozen=True)
-class ArraySource:
-    """Pixels held in memory."""
-
-    name: str
-    pixels: ImageArray
-
-    def size(self) -> tuple[int, int]:
-        return self.pixels.shape[0], self.pixels.shape[1]
-
-    def read(self) -> ImageArray:
-        return self.pixels
-
-    def read_crop(self, top: int, left: int, height: int, width: int) -> ImageArray:
-        return self.pixels[top : top + height, left : left + width]
 
 
 def photograph(seed: int, height: int, width: int) -> ImageArray:
@@ -68,21 +54,7 @@ def make_samples(scenes: int = 3, labels: dict | None = None, dataset: str = "mi
 
 
 def small_recipe(**model: object) -> Recipe:
-    return recipe_from_dict(
-        {
-            "name": "small",
-            "guide": {"name": "oracle"},
-            "model": {
-                "width": 8,
-                "num_blocks": [1, 1, 1, 1],
-                "num_refinement_blocks": 1,
-                "num_heads": [1, 1, 1, 1],
-                "num_experts": 2,
-                **model,
-            },
-            "eval": {"view": VIEW},
-        }
-    )
+    return small.small_recipe("oracle", VIEW, **model)
 
 
 def small_restorer(recipe: Recipe, seed: int = 0) -> Restorer:

@@ -30,23 +30,10 @@ from mmfe_restore.figures.embeddings import dominance_facts
 from mmfe_restore.figures.scatter import neighbours
 from mmfe_restore.figures.spectrum import measure_experts
 from mmfe_restore.model import Restorer
-from mmfe_restore.recipes import recipe_from_dict
+
+from ...small import ArraySource, small_recipe
 
 KINDS = {"low": {"low": 0.7}, "rain": {"rain": 0.5}, "low_rain": {"low": 0.5, "rain": 0.4}}
-
-
-class Source:
-    def __init__(self, name: str, pixels: np.ndarray) -> None:
-        self.name, self.pixels = name, pixels
-
-    def size(self):
-        return self.pixels.shape[:2]
-
-    def read(self):
-        return self.pixels
-
-    def read_crop(self, top, left, height, width):
-        return self.pixels[top : top + height, left : left + width]
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +48,12 @@ def samples(tmp_path_factory):
             name = f"{label}/{scene}"
             found.append(
                 Sample(
-                    name, Source(name, degraded), Source("c", clean), label, str(scene), severities
+                    name,
+                    ArraySource(name, degraded),
+                    ArraySource("c", clean),
+                    label,
+                    str(scene),
+                    severities,
                 )
             )
     return SampleSet("cdd11", "test", tmp_path_factory.mktemp("r"), "made up", tuple(found))
@@ -75,21 +67,7 @@ def cache(samples, tmp_path_factory):
 
 
 def network(**model) -> Restorer:
-    recipe = recipe_from_dict(
-        {
-            "name": "small",
-            "guide": {"name": "oracle"},
-            "model": {
-                "width": 8,
-                "num_blocks": [1, 1, 1, 1],
-                "num_refinement_blocks": 1,
-                "num_heads": [1, 1, 1, 1],
-                "num_experts": 3,
-                **model,
-            },
-            "eval": {"view": "whole@32"},
-        }
-    )
+    recipe = small_recipe("oracle", "whole@32", **{"num_experts": 3, **model})
     torch.manual_seed(0)
     return Restorer.from_recipe(recipe).eval()
 
@@ -128,7 +106,7 @@ def four_kinds(tmp_path):
             parts = label.split("_")
             severities = {kind: 0.9 - 0.3 * place for place, kind in enumerate(parts)}
             pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-            source = Source(label, pixels)
+            source = ArraySource(label, pixels)
             found.append(Sample(f"{label}/{scene}", source, source, label, str(scene), severities))
     samples = SampleSet("cdd11", "test", tmp_path, "made up", tuple(found))
     for guide in ("oracle", "prompt"):
@@ -212,7 +190,7 @@ def test_neighbours_keep_groups_together_the_same_every_time():
 
 
 def test_what_was_skipped_in_the_cache_is_left_out(samples, tmp_path):
-    class Unreadable(Source):
+    class Unreadable(ArraySource):
         def read(self):
             raise DataError("image cannot be read", got=self.name)
 
@@ -341,7 +319,9 @@ class TestErrors:
     def test_psnr_in_numbers(self, samples, tmp_path):
         clean = np.full((48, 64, 3), 100, dtype=np.uint8)
         one = replace(
-            samples.samples[0], degraded=Source("d", clean + np.uint8(51)), clean=Source("c", clean)
+            samples.samples[0],
+            degraded=ArraySource("d", clean + np.uint8(51)),
+            clean=ArraySource("c", clean),
         )
         # An error of a fifth of the range everywhere: 10 log10(25) dB.
         drawn = plot_errors([one], [], tmp_path / "out")

@@ -18,20 +18,10 @@ from mmfe_cli.app import run
 from mmfe_restore.evaluation import evaluate
 from mmfe_restore.inference import guide_for
 from mmfe_restore.model import Restorer
-from mmfe_restore.recipes import recipe_from_dict
+
+from ...small import ArraySource, small_recipe
 
 VIEW = "whole@64"
-
-
-class Source:
-    def __init__(self, pixels):
-        self.name, self.pixels = "a picture", pixels
-
-    def size(self):
-        return self.pixels.shape[:2]
-
-    def read(self):
-        return self.pixels
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +30,8 @@ def samples(tmp_path_factory):
     found = []
     for number in range(3):
         clean = draw.integers(0, 256, (40, 48, 3), dtype=np.uint8)
-        dark = Source((clean * 0.5).astype(np.uint8))
-        found.append(Sample(f"low/{number}", dark, Source(clean), "low", f"{number}"))
+        dark = ArraySource("dark", (clean * 0.5).astype(np.uint8))
+        found.append(Sample(f"low/{number}", dark, ArraySource("clean", clean), "low", f"{number}"))
     return SampleSet("mine", "test", tmp_path_factory.mktemp("set"), "made up", tuple(found))
 
 
@@ -72,20 +62,7 @@ def student(fingerprint, tmp_path_factory):
 
 @pytest.fixture
 def recipe():
-    return recipe_from_dict(
-        {
-            "name": "small",
-            "guide": {"name": "scene"},
-            "model": {
-                "width": 8,
-                "num_blocks": [1, 1, 1, 1],
-                "num_refinement_blocks": 1,
-                "num_heads": [1, 1, 1, 1],
-                "num_experts": 2,
-            },
-            "eval": {"view": VIEW},
-        }
-    )
+    return small_recipe(view=VIEW)
 
 
 @pytest.fixture
