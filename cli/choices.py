@@ -10,6 +10,9 @@ from typing import Literal
 from mmfe_cache.precisions import Precision as Precision
 from mmfe_cache.toy_kinds import ToyKind as ToyKind
 
+MAX_SEED = 2**32 - 1
+"""The largest seed that every generator takes."""
+
 Split = Literal["train", "test"]
 Table = Literal["table4a", "table4b", "table5a", "table5b", "table5c", "tableS1", "prompts"]
 Protocol = Literal["mmfe", "promptir", "moce-ir", "onerestore", "restormer"]

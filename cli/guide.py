@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from . import choices, completion, degradations, output
+from . import choices, completion, degradations, guide_student, output
 from .help import Application
 
 if TYPE_CHECKING:
     from mmfe_cache.degradations import DegradationConfig
-    from mmfe_cache.guides.student.agreement import Agreement
 
 app = Application(
     no_args_is_help=True,
     help="The frozen models that see degradations: list them, train and measure `scene`.",
 )
-
-MAX_SEED = 2**32 - 1
-"""The largest seed that every generator takes."""
 
 
 @app.command("list")
@@ -84,7 +79,7 @@ def train(
     ] = "scene",
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of scene.")] = 12000,
     seed: Annotated[
-        int, typer.Option(min=0, max=MAX_SEED, help="Of weights, pictures and views.")
+        int, typer.Option(min=0, max=choices.MAX_SEED, help="Of weights, pictures and views.")
     ] = 0,
     hold_out: Annotated[int, typer.Option(min=0, help="Photographs set aside to measure on.")] = 40,
     workers: Annotated[int, typer.Option(min=0, help="Processes that render for scene.")] = 1,
@@ -106,13 +101,14 @@ def train(
     """
     from mmfe_cache.guides.scene.guide import save_scene
     from mmfe_cache.guides.scene.training import train_scene
+    from mmfe_cache.io import check_writable
     from mmfe_cache.machine import pick_device
 
-    _check_out(out)
+    guide_student.check_out(out)
     config = degradations.open_config(
         rain_masks, snow_masks, depth, light_maps, dark_photos, mask_share, varied_share
     )
-    _check_place(out.parent)
+    check_writable(out.parent)
     output.take_threads()
     if kind == "prompt":
         _train_prompt(photos, out, seed, hold_out, device, config, as_json)
@@ -154,14 +150,10 @@ def _train_prompt(
     config: DegradationConfig,
     as_json: bool,
 ) -> None:
-    import json
-    import time
-
     from mmfe_cache.guides.prompt import save_prompt
     from mmfe_cache.guides.prompt_training import train_prompt
     from mmfe_cache.machine import pick_device
 
-    started = time.perf_counter()
     done = train_prompt(
         photos,
         seed=seed,
@@ -179,137 +171,17 @@ def _train_prompt(
         "degradations": config.spec(),
         "accuracy_in_training": done.accuracy,
     }
-    digest = save_prompt(done.head, out, json.dumps(facts))
-    seconds = time.perf_counter() - started
+    digest = save_prompt(done.head, out, facts)
     if as_json:
-        output.print_json({"out": str(out), "sha256": digest, "seconds": seconds, **facts})
+        output.print_json({"out": str(out), "sha256": digest, "seconds": done.seconds, **facts})
         return
-    output.say(f"wrote {out} ({done.pictures} pictures in {seconds:.0f} s, SHA-256 {digest[:16]}…)")
+    output.say(
+        f"wrote {out} ({done.pictures} pictures in {done.seconds:.0f} s, SHA-256 {digest[:16]}…)"
+    )
     output.say(f"measure it: mmfe guide evaluate PHOTOS --guide {out}")
 
 
-@app.command("distill")
-def distill(
-    cache: Annotated[Path, typer.Argument(help="The teacher's cache: a .zarr folder.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The .safetensors file to write.")],
-    root: Annotated[
-        Path | None, typer.Option(help="Where the data set lies that the cache was built from.")
-    ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 3000,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of weights and batches.")] = 0,
-    hold_out: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Share of the photographs set aside to measure.")
-    ] = 0.1,
-    variance: Annotated[
-        float, typer.Option(min=0.01, max=1, help="Share of the variance that a basis must hold.")
-    ] = 0.99,
-    max_rank: Annotated[
-        int, typer.Option(min=1, max=512, help="Axes of a basis at most, whatever they hold.")
-    ] = 256,
-    init: Annotated[
-        Literal["scene", "random"], typer.Option(help="What its eyes begin as.")
-    ] = "scene",
-    workers: Annotated[int, typer.Option(min=1, help="Threads that read pictures.")] = 2,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-) -> None:
-    """Train a small network to give a guide's embeddings, from the cache that the guide built.
-
-    The file is a guide, and a network that was trained with the teacher takes it in its place. A
-    run that was stopped goes on where it last wrote its state.
-
-    Example: mmfe guide distill cache/cdd11/train/scene.zarr -o student.safetensors
-    """
-    from mmfe_cache.datasets import load_dataset
-    from mmfe_cache.guides.student.training import Settings
-    from mmfe_cache.guides.student.training import distill as train_student
-    from mmfe_cache.machine import pick_device
-    from mmfe_cache.store import open_cache
-
-    _check_out(out)
-    reader = open_cache(cache)
-    samples = load_dataset(reader.dataset, reader.split, root)
-    _check_place(out.parent)
-    output.take_threads()
-    done = train_student(
-        reader,
-        samples,
-        out,
-        Settings(steps, seed, hold_out, variance, max_rank, init),
-        device=pick_device(device),
-        workers=workers,
-        progress=output.console_progress(),
-    )
-    facts = {"out": str(out), "sha256": done.sha256, "seconds": done.seconds, **done.facts}
-    if as_json:
-        output.print_json({**facts, "teacher": reader.guide, "resumed": done.resumed})
-        return
-    output.say(f"wrote {out}, a student of {reader.guide} (SHA-256 {done.sha256[:16]}…)")
-    if done.agreement is not None:
-        _print_agreement(done.agreement, "on the photographs set aside")
-
-
-def _print_agreement(found: Agreement, where: str) -> None:
-    output.print_table(
-        f"How near it comes to its teacher, {where} ({found.samples} pictures)",
-        ("view", "embedding", "R²", "cosine", "cosine, centred", "ranks of similarities"),
-        [
-            (
-                view,
-                kind,
-                f"{value.r2:.3f}",
-                f"{value.cosine:.3f}",
-                f"{value.cosine_centred:.3f}",
-                f"{found.similarities[view]:.3f}" if kind == "answer" else "",
-            )
-            for view, kinds in found.views.items()
-            for kind, value in kinds.items()
-        ],
-    )
-
-
-def _evaluate_student(
-    guide: str, teacher: Path, root: Path | None, device: str, as_json: bool
-) -> None:
-    from mmfe_cache.datasets import load_dataset
-    from mmfe_cache.errors import CacheError, UsageError
-    from mmfe_cache.guides import load_guide
-    from mmfe_cache.guides.student import StudentGuide
-    from mmfe_cache.guides.student.agreement import measure_agreement
-    from mmfe_cache.store import open_cache
-
-    reader = open_cache(teacher)
-    loaded = load_guide(guide, device=device)
-    if not isinstance(loaded, StudentGuide):
-        raise UsageError(
-            f"the guide {loaded.name} has no teacher",
-            expected="a file of `mmfe guide distill`",
-            remedy="without --teacher: mmfe guide evaluate PHOTOS --guide NAME",
-        )
-    loaded.check_teacher(
-        {key: value for key, value in reader.fingerprint.items() if key.startswith("guide.")}
-    )
-    views = [view for view in reader.views if view in loaded.views]
-    if not views:
-        raise CacheError(
-            f"{teacher} has no view that the student learnt at",
-            got=", ".join(reader.views) or "no finished view",
-            expected=", ".join(loaded.views),
-        )
-    gone = set(reader.skipped)
-    samples = [s for s in load_dataset(reader.dataset, reader.split, root) if s.id not in gone]
-    where = f"on {reader.dataset}/{reader.split}"
-    learnt_here = loaded.facts.get("cache") == reader.metadata.id
-    if learnt_here:
-        aside = set(loaded.facts["held_out_scenes"])
-        samples = [sample for sample in samples if sample.scene in aside]
-        where = "on the photographs set aside"
-    found = measure_agreement(loaded, reader, samples, views, progress=output.console_progress())
-    if as_json:
-        about = {"guide": loaded.name, "teacher": reader.guide, "held_out": learnt_here}
-        output.print_json({**about, **found.to_json()})
-        return
-    _print_agreement(found, where)
+app.command("distill")(guide_student.distill)
 
 
 @app.command("evaluate")
@@ -360,7 +232,7 @@ def evaluate(
     Example: mmfe guide evaluate student.safetensors --teacher cache/cdd11/train/scene.zarr
     """
     if teacher is not None:
-        _evaluate_student(str(photos), teacher, root, device, as_json)
+        guide_student.evaluate(str(photos), teacher, root, device, as_json)
         return
     from mmfe_cache.degradations import KINDS
     from mmfe_cache.errors import UsageError
@@ -417,7 +289,9 @@ def make_tiny(
     kind: Annotated[
         choices.ToyKind, typer.Option("--kind", help="Whose classes and files.")
     ] = "qwen2.5-vl",
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the random weights.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=choices.MAX_SEED, help="Of the random weights.")
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Write a toy MLLM checkpoint: random weights, the real classes and file formats.
@@ -433,19 +307,3 @@ def make_tiny(
         output.print_json(facts)
     else:
         output.say(f"wrote {made} ({kind}, D = {facts['dim']}, random weights)")
-
-
-def _check_out(out: Path) -> None:
-    from mmfe_cache.errors import UsageError
-
-    if out.suffix != ".safetensors":
-        raise UsageError("--out names no .safetensors file", got=out, expected="FILE.safetensors")
-    if out.is_dir():
-        raise UsageError("--out is a folder", got=out, expected="a new FILE.safetensors")
-
-
-def _check_place(folder: Path) -> None:
-    """Find out now, not after minutes of training, whether a file can be written there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-        pass

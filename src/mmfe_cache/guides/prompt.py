@@ -139,19 +139,20 @@ class PromptGuide(ScenePictures):
 # Its weights
 
 
-def save_prompt(head: PromptHead, path: Path, training: str) -> str:
+def save_prompt(head: PromptHead, path: Path, training: Mapping[str, Any]) -> str:
     """Write a head; aside first, so that a file is there whole or not at all.
 
     Args:
         head: the head.
         path: where to.
-        training: how it was made, as JSON; kept in the file.
+        training: how it was made; kept in the file as JSON.
 
     Returns:
         The file's SHA-256, in hexadecimal.
     """
     state = {"weight": head.weight, "bias": head.bias, "vectors": head.vectors}
-    metadata = {"format": FORMAT, "dim": str(DIM), "scene": head.scene, "training": training}
+    said = json.dumps(dict(training))
+    metadata = {"format": FORMAT, "dim": str(DIM), "scene": head.scene, "training": said}
     content = to_bytes({name: tensor.float() for name, tensor in state.items()}, metadata)
     write_file(path, content)
     return hashlib.sha256(content).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ class PromptTraining:
         accuracy: the share of them that it assigns rightly.
         photos: photographs they were made of.
         held_out: photographs that were set aside.
+        seconds: wall time.
     """
 
     head: PromptHead
@@ -45,6 +47,7 @@ class PromptTraining:
     accuracy: float
     photos: tuple[Path, ...]
     held_out: tuple[Path, ...]
+    seconds: float
 
 
 def train_prompt(
@@ -68,7 +71,7 @@ def train_prompt(
         config: masks and maps to use instead of procedural ones.
         progress: where to report.
     """
-    report = progress or SilentProgress()
+    report, started = progress or SilentProgress(), time.perf_counter()
     photos, held_out = split_photos(folder, hold_out)
     guide = SceneGuide(device=device or torch.device("cpu"))
     answers: list[Tensor] = []
@@ -86,7 +89,8 @@ def train_prompt(
     vectors = torch.stack([x[y == place].mean(dim=0) for place in range(len(CLASSES))])
     head = PromptHead(weight, bias, vectors, str(guide.fingerprint()["weights"]))
     right = float((head.classify(x) == y).float().mean())
-    return PromptTraining(head, len(y), right, tuple(photos), tuple(held_out))
+    seconds = time.perf_counter() - started
+    return PromptTraining(head, len(y), right, tuple(photos), tuple(held_out), seconds)
 
 
 def _pictures(

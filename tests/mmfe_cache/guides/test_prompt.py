@@ -1,7 +1,5 @@
 """The discrete guide: a class, its vector, and nothing of the picture beside it."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -82,7 +80,7 @@ def test_the_tokens_are_what_scene_would_say_of_the_vector(guide):
 def test_weights_of_another_scene_are_refused(tmp_path):
     head, _ = load_prompt()
     other = type(head)(head.weight, head.bias, head.vectors, "0" * 64)
-    save_prompt(other, tmp_path / "p.safetensors", "{}")
+    save_prompt(other, tmp_path / "p.safetensors", {})
     assert find_guide(tmp_path / "p.safetensors").kind == "prompt"
     with pytest.raises(GuideError, match="made for another scene"):
         load_guide(tmp_path / "p.safetensors", device="cpu")
@@ -91,7 +89,7 @@ def test_weights_of_another_scene_are_refused(tmp_path):
 def test_damaged_weights_are_refused(tmp_path):
     head, _ = load_prompt()
     path = tmp_path / "p.safetensors"
-    save_prompt(head, path, "{}")
+    save_prompt(head, path, {})
     again, _ = load_prompt(path)
     assert torch.equal(again.vectors, head.vectors)
     tensors = load_file(path)
@@ -139,7 +137,7 @@ def test_training_is_seeded_and_evaluation_counts_classes(photos, tmp_path):
     assert torch.equal(done.head.weight, again.head.weight)
     assert (done.pictures, len(done.photos), len(done.held_out)) == (24, 2, 1)
     assert done.accuracy > 0.8  # 24 pictures in 128 dimensions
-    save_prompt(done.head, tmp_path / "p.safetensors", json.dumps({"seed": 0}))
+    save_prompt(done.head, tmp_path / "p.safetensors", {"seed": 0})
     mine = load_guide(tmp_path / "p.safetensors", device="cpu")
     scores = evaluate_guide(mine, done.held_out, view="whole@64")
     assert set(scores.class_accuracy) == set(CLASSES)

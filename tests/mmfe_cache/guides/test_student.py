@@ -16,7 +16,12 @@ from scipy.stats import spearmanr
 from mmfe_cache.degradations import degrade
 from mmfe_cache.errors import CacheError, DataError, GuideError, UsageError
 from mmfe_cache.guides import find_guide, load_guide
-from mmfe_cache.guides.student.agreement import compare, measure_agreement, rank_correlation
+from mmfe_cache.guides.student.agreement import (
+    compare,
+    measure_agreement,
+    measure_student,
+    rank_correlation,
+)
 from mmfe_cache.guides.student.data import split_scenes
 from mmfe_cache.guides.student.network import MAX_PARAMETERS, Basis, StudentNetwork, make_basis
 from mmfe_cache.guides.student.training import Settings, distill, state_path
@@ -112,6 +117,24 @@ def test_agreement_is_what_numpy_says(student, cache, samples):
     mean = truth.mean(axis=0)
     r2 = 1 - ((mine - truth) ** 2).sum() / ((truth - mean) ** 2).sum()
     assert found.views["whole@64"]["joint"].r2 == pytest.approx(r2, abs=1e-6)
+
+
+def test_a_student_is_measured_on_what_it_did_not_learn_from(student, cache, samples):
+    guide = load_guide(student[0], device="cpu")
+    found, learnt_here = measure_student(guide, cache, samples.samples)
+    assert learnt_here
+    assert found == student[1].agreement  # as distilling measured it, on the photographs set aside
+    aside = [s for s in samples if s.scene in student[1].facts["held_out_scenes"]]
+    assert found.samples == len(aside) < len(samples)
+    guide.facts = {**guide.facts, "cache": "another"}
+    found, learnt_here = measure_student(guide, cache, samples.samples)
+    assert (found.samples, learnt_here) == (len(samples), False)
+    guide.views = ("whole@512",)
+    with pytest.raises(CacheError, match="no view that the student learnt"):
+        measure_student(guide, cache, samples.samples)
+    guide.teacher_fingerprint = {**guide.teacher_fingerprint, "guide.weights": "0"}
+    with pytest.raises(GuideError, match="student of scene"):
+        measure_student(guide, cache, samples.samples)
 
 
 def test_figures_of_agreement_on_known_vectors():

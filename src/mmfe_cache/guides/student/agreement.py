@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from mmfe_cache.embeddings import ARRAY_NAMES, Embeddings
-from mmfe_cache.errors import GuideError
+from mmfe_cache.errors import CacheError, GuideError
 from mmfe_cache.guides.base import Guide
+from mmfe_cache.guides.fingerprints import guide_fingerprint
+from mmfe_cache.guides.student.guide import StudentGuide
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import Sample
 from mmfe_cache.seeds import generator
@@ -95,7 +97,12 @@ def measure_agreement(
             expected=f"{cache.dim} ({cache.guide})",
         )
     if len(samples) < 2:
-        raise GuideError("two pictures at least are compared", got=len(samples))
+        raise GuideError(
+            "too few pictures to compare a student with its teacher",
+            got=len(samples),
+            expected="two that it did not learn from, at least",
+            remedy="the teacher's cache of other photographs, or distill with a larger --hold-out",
+        )
     order = np.sort(generator("agreement", len(samples)).permutation(len(samples))[:most])
     chosen = [samples[int(place)] for place in order]
     places = cache.index_of([sample.id for sample in chosen])
@@ -121,6 +128,47 @@ def measure_agreement(
                     ranks[name] = rank_correlation(mine, truth)
             found[name] = kinds
     return Agreement(len(chosen), found, ranks, _average(found, ranks))
+
+
+def measure_student(
+    student: StudentGuide,
+    cache: CacheReader,
+    samples: Sequence[Sample],
+    *,
+    progress: Progress | None = None,
+) -> tuple[Agreement, bool]:
+    """Compare a student with its teacher, on photographs that it did not learn from.
+
+    Args:
+        student: the student.
+        cache: of its teacher, built from any set.
+        samples: that set's.
+        progress: where to report.
+
+    Returns:
+        What was measured at every view that the student learnt and the cache holds, and whether it
+        is the cache that the student learnt from: then the photographs set aside alone count.
+
+    Raises:
+        CacheError: the cache has none of the student's views.
+        GuideError: the cache is another guide's, or fewer than two pictures are left.
+    """
+    student.check_teacher(guide_fingerprint(cache.fingerprint))
+    views = [view for view in cache.views if view in student.views]
+    if not views:
+        raise CacheError(
+            f"{cache.path} has no view that the student learnt at",
+            got=", ".join(cache.views) or "no finished view",
+            expected=", ".join(student.views),
+            remedy="mmfe cache build with one of them",
+        )
+    gone = set(cache.skipped)
+    chosen = [sample for sample in samples if sample.id not in gone]
+    learnt_here = student.facts.get("cache") == cache.metadata.id
+    if learnt_here:
+        aside = set(student.facts["held_out_scenes"])
+        chosen = [sample for sample in chosen if sample.scene in aside]
+    return measure_agreement(student, cache, chosen, views, progress=progress), learnt_here
 
 
 def compare(mine: Array, truth: Array) -> Kind:

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName, Embeddings
 from mmfe_cache.errors import CacheError, GuideError, UsageError
+from mmfe_cache.guides.fingerprints import guide_fingerprint
 from mmfe_cache.guides.scene.guide import read_scene
 from mmfe_cache.guides.scene.training import one_cycle
 from mmfe_cache.guides.student.agreement import Agreement, measure_agreement
@@ -164,7 +165,7 @@ class _Run:
         report: Progress,
     ) -> None:
         self.cache, self.settings, self.device, self.report = cache, settings, device, report
-        self.fingerprint = {k: v for k, v in cache.fingerprint.items() if k.startswith("guide.")}
+        self.fingerprint = guide_fingerprint(cache.fingerprint)
         if self.fingerprint.get("guide.guide") in ("oracle", "student"):
             raise GuideError(
                 f"the guide {cache.guide} is no teacher",
