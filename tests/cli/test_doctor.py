@@ -63,7 +63,7 @@ def test_what_is_wrong_is_said_and_exits_1(
     monkeypatch.setattr(
         metadata, "version", lambda name: "2.6.2" if name == "lightning" else true_version(name)
     )
-    monkeypatch.setattr(folders, "_WEIGHTS", "config.json")
+    monkeypatch.setattr(folders, "WEIGHTS", "config.json")
     assert run(["doctor"]) == 1
     captured = capsys.readouterr()
     assert "lightning 2.6.2 is installed" in captured.err
