@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
-    from mmfe_cache.toy_kinds import ToyKind
+    from mmfe_cache.guides.registry import ToyKind
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCUMENT = REPOSITORY / "docs" / "reproduce.md"

@@ -130,7 +130,7 @@ def repair(
     from mmfe_cache.datasets import load_dataset
     from mmfe_cache.errors import CacheError, MmfeError
     from mmfe_cache.guides import load_guide
-    from mmfe_cache.precisions import long_name
+    from mmfe_cache.machine import long_name
     from mmfe_cache.precompute.repair import RepairReport, repair_cache
     from mmfe_cache.store.location import origins
 

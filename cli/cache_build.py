@@ -116,7 +116,7 @@ def command(
     """
     from mmfe_cache.datasets import load_dataset, splits_of
     from mmfe_cache.guides import load_guide, with_weights
-    from mmfe_cache.precisions import long_name
+    from mmfe_cache.machine import long_name
     from mmfe_cache.precompute.distributed import launch, wants_many
     from mmfe_cache.progress import SilentProgress
     from mmfe_cache.store import store_path

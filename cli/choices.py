@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from mmfe_cache.precisions import Precision as Precision
-from mmfe_cache.toy_kinds import ToyKind as ToyKind
+from mmfe_cache.guides.registry import ToyKind as ToyKind
+from mmfe_cache.machine import Precision as Precision
 
 MAX_SEED = 2**32 - 1
 """The largest seed that every generator takes."""

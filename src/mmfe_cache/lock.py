@@ -9,6 +9,7 @@ leaves the file behind and says nothing of other machines.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -21,8 +22,12 @@ from typing import Any
 
 from mmfe_cache.errors import CacheError, MmfeError
 from mmfe_cache.io import explain
-from mmfe_cache.os_lock import try_lock
 from mmfe_cache.progress import format_seconds
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 HEARTBEAT = 20.0
 """Seconds between two signs of life of a lock's holder."""
@@ -212,3 +217,52 @@ def _refusal(file: Path, handle: int, owner: dict[str, Any] | None, claim: _Clai
         remedy=f"wait for that {claim.work}, or stop it and run this command again "
         f"(a dead owner's lock is recognised; {file} need not be removed)",
     )
+
+
+def try_lock(handle: int, path: Path) -> Callable[[], None] | None:
+    """Lock an open file without waiting.
+
+    Where there is `flock`, the file itself is locked, and closing it gives the lock back. Elsewhere
+    filelock locks a file beside it: Windows would let nobody read a locked file.
+
+    Args:
+        handle: the open file.
+        path: where it lies.
+
+    Returns:
+        What gives the lock back, to be called after the file is closed; None where another process
+        has the lock. A file system without locks always gives it.
+
+    Raises:
+        OSError: the file cannot be locked for another reason.
+    """
+    if fcntl is None:
+        return _lock_beside(path)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as problem:
+        if problem.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return None
+        if problem.errno not in (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL):
+            raise
+    return _nothing
+
+
+def _nothing() -> None:
+    pass
+
+
+def _lock_beside(path: Path) -> Callable[[], None] | None:
+    from filelock import FileLock, Timeout
+
+    beside = FileLock(path.with_name(path.name + ".held"), timeout=0)
+    try:
+        beside.acquire()
+    except Timeout:
+        return None
+
+    def release() -> None:
+        beside.release()
+        Path(beside.lock_file).unlink(missing_ok=True)
+
+    return release

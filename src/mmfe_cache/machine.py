@@ -1,4 +1,4 @@
-"""What the machine offers: devices, threads, a launcher's processes, and when memory is short."""
+"""What the machine offers: devices, precisions, threads, a launcher's processes, memory."""
 
 from __future__ import annotations
 
@@ -259,3 +259,23 @@ def time_network(threads: int) -> float:
     finally:
         torch.set_num_threads(before)
     return statistics.median(seconds[1:])  # the first also starts the threads
+
+
+Precision = Literal["auto", "32", "tf32", "bf16", "16", "float32", "bfloat16", "float16"]
+"""What ``--precision`` takes; ``auto`` is bf16 on a GPU and 32 on a CPU."""
+
+LongName = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
+ShortName = Literal["auto", "32", "tf32", "bf16", "16"]
+
+_LONG = {"32": "float32", "64": "float64", "bf16": "bfloat16", "16": "float16"}
+_SHORT = {long: short for short, long in _LONG.items()}
+
+
+def long_name(precision: Precision) -> LongName:
+    """PyTorch's word: ``bf16`` becomes ``bfloat16``; what is none stays."""
+    return cast("LongName", _LONG.get(precision, precision))
+
+
+def short_name(precision: Precision) -> ShortName:
+    """Lightning's word: ``bfloat16`` becomes ``bf16``; what is none stays."""
+    return cast("ShortName", _SHORT.get(precision, precision))

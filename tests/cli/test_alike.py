@@ -13,7 +13,7 @@ import typer.main
 
 from mmfe_cache.errors import ModelError, UsageError
 from mmfe_cache.images import read_rgb8, write_png
-from mmfe_cache.precisions import Precision, long_name, short_name
+from mmfe_cache.machine import Precision, long_name, short_name
 from mmfe_cli import choices
 from mmfe_cli.app import app, run
 from mmfe_restore import Restorer, load_recipe

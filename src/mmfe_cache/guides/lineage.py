@@ -1,4 +1,7 @@
-"""Whose student a guide is, read from fingerprints alone; imports no torch."""
+"""Whether a guide may take another's place, by their fingerprints alone: the same, or its student.
+
+Imports neither torch nor a store: restoring a photograph compares two guides and reads no cache.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,32 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmfe_cache.errors import GuideError
-from mmfe_cache.guides.fingerprints import differing_guide, only_precision
 
 _PREFIX = "guide.teacher.fingerprint."
+
+
+def guide_fingerprint(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a store's fingerprint that says how its guide sees: equal for all splits."""
+    return {key: value for key, value in fingerprint.items() if key.startswith("guide.")}
+
+
+def differing_guide(trained: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """The parts of two guides' fingerprints that differ, as ``key: trained / here``.
+
+    Args:
+        trained: ``guide.*`` keys, as a store has them.
+        here: likewise.
+    """
+    return [
+        f"{key.removeprefix('guide.')}: {trained.get(key)!r} / {here.get(key)!r}"
+        for key in sorted(trained.keys() | here.keys())
+        if trained.get(key) != here.get(key)
+    ]
+
+
+def only_precision(differing: Sequence[str]) -> bool:
+    """Whether two guides differ in nothing but precision, which changes their last digits only."""
+    return all(line.split(":")[0].endswith("dtype") for line in differing)
 
 
 @dataclass(frozen=True, slots=True)

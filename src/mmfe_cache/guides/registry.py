@@ -13,6 +13,19 @@ from mmfe_cache.errors import GuideError, UsageError
 from mmfe_cache.guides.timm_models import TIMM, TimmName, find_encoder
 from mmfe_cache.parsing import parse_json
 
+ToyKind = Literal[
+    "qwen2.5-vl",
+    "fastvlm",
+    "qwen2-vl",
+    "qwen3-vl",
+    "idefics3",
+    "llava-onevision",
+    "internvl",
+    "gemma3",
+    "paligemma",
+]
+"""What ``mmfe guide make-tiny --kind`` takes; the first two have guides of their own."""
+
 _QWEN = ("qwen2.5-vl", "mmfe_cache.guides.qwen:QwenGuide")
 _FASTVLM = ("fastvlm", "mmfe_cache.guides.fastvlm:FastVlmGuide")
 _IMAGE_TEXT = ("image-text", "mmfe_cache.guides.image_text:ImageTextGuide")

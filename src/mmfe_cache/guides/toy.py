@@ -28,8 +28,9 @@ from transformers import (
 
 from mmfe_cache.errors import GuideError, UsageError
 from mmfe_cache.guides.checkpoint import quiet_transformers
-from mmfe_cache.guides.toy_families import FAMILY_TOYS
-from mmfe_cache.guides.toy_parts import (
+from mmfe_cache.guides.registry import ToyKind
+from mmfe_cache.guides.toy_families import (
+    FAMILY_TOYS,
     FASTVLM_TEMPLATE,
     QWEN_TEMPLATE,
     SPECIAL_TOKENS,
@@ -38,7 +39,6 @@ from mmfe_cache.guides.toy_parts import (
     token_id,
 )
 from mmfe_cache.io import draft_folder, write_file
-from mmfe_cache.toy_kinds import ToyKind
 
 TOY_KINDS: tuple[ToyKind, ...] = get_args(ToyKind)
 """The kinds of checkpoint that `make_tiny` writes."""

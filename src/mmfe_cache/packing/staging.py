@@ -16,7 +16,7 @@ import numpy as np
 
 from mmfe_cache.errors import DataError
 from mmfe_cache.io import write_file
-from mmfe_cache.os_lock import try_lock
+from mmfe_cache.lock import try_lock
 
 from .codec import LEVEL, PLAIN, STORED_AS, TILE, TILE_BYTES, num_tiles
 from .reader import FORMAT, VERSION

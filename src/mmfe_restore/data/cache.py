@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from mmfe_cache.embeddings import DEFAULT_PROMPT, ArrayName, Embeddings, Tokens
 from mmfe_cache.errors import CacheError, GuideError, MmfeError, UsageError
-from mmfe_cache.guides.fingerprints import differing_guide, guide_fingerprint, only_precision
-from mmfe_cache.guides.lineage import stands_in
+from mmfe_cache.guides.lineage import differing_guide, guide_fingerprint, only_precision, stands_in
 from mmfe_cache.guides.registry import find_guide
 from mmfe_cache.seeds import generator
 from mmfe_cache.store import store_path

@@ -17,8 +17,7 @@ from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import DataError, ModelError
 from mmfe_cache.guides import GUIDES
 from mmfe_cache.guides.base import guide_calls
-from mmfe_cache.guides.fingerprints import differing_guide, guide_fingerprint
-from mmfe_cache.guides.lineage import lineage_of
+from mmfe_cache.guides.lineage import differing_guide, guide_fingerprint, lineage_of
 from mmfe_cache.machine import float32_products, pick_device
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray, Sample, SampleSet

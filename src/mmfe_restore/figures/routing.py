@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from mmfe_cache.errors import CacheError, UsageError
-from mmfe_cache.guides.fingerprints import differing_guide, guide_fingerprint, only_precision
+from mmfe_cache.guides.lineage import differing_guide, guide_fingerprint, only_precision
 from mmfe_restore.data import guide_name
 from mmfe_restore.figures.canvas import (
     COLOURS,

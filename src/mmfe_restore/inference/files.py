@@ -17,7 +17,7 @@ from mmfe_cache.datasets.photographs import some
 from mmfe_cache.errors import DataError, MmfeError
 from mmfe_cache.images import encode_photograph, read_photograph
 from mmfe_cache.io import explained, write_file
-from mmfe_cache.precisions import Precision
+from mmfe_cache.machine import Precision
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_restore.inference.jobs import Job, LeftOut, OutputFormat, plan
 

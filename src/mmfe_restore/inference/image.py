@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmfe_cache.errors import DataError, GuideError, ModelError, UsageError
-from mmfe_cache.guides.fingerprints import differing_guide, only_precision
-from mmfe_cache.guides.lineage import stands_in
-from mmfe_cache.machine import float32_products, require_bf16
+from mmfe_cache.guides.lineage import differing_guide, only_precision, stands_in
+from mmfe_cache.machine import Precision, float32_products, require_bf16, short_name
 from mmfe_cache.parsing import flatten
-from mmfe_cache.precisions import Precision, short_name
 from mmfe_cache.views import View
 from mmfe_restore.model.restorer import pad_to_multiple
 

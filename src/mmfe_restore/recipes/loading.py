@@ -14,8 +14,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from mmfe_cache.errors import UsageError
+from mmfe_cache.machine import short_name
 from mmfe_cache.parsing import parse_yaml
-from mmfe_cache.precisions import short_name
 from mmfe_restore.recipes.checks import check_key_path, check_keys, check_recipe, suggestion
 from mmfe_restore.recipes.schema import Recipe
 

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import safe_open
 
 from mmfe_cache.errors import ModelError
-from mmfe_cache.guides.fingerprints import differing_guide, guide_fingerprint, only_precision
+from mmfe_cache.guides.lineage import differing_guide, guide_fingerprint, only_precision
 from mmfe_restore.data import JOINT, PROMPT
 from mmfe_restore.model import Restorer
 from mmfe_restore.model.checkpoints import GUIDED, check_fit, read_config, read_weights

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmfe_cache.datasets import load_dataset
 from mmfe_cache.errors import CacheError, UsageError
-from mmfe_cache.guides.fingerprints import differing_guide, guide_fingerprint, only_precision
+from mmfe_cache.guides.lineage import differing_guide, guide_fingerprint, only_precision
 from mmfe_cache.progress import Progress
 from mmfe_cache.samples import Sample, SampleSet
 from mmfe_cache.seeds import generator

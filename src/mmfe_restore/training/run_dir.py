@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from mmfe_cache.errors import CacheError, UsageError
-from mmfe_cache.guides.fingerprints import guide_fingerprint
+from mmfe_cache.guides.lineage import guide_fingerprint
 from mmfe_cache.io import draft_folder, remove_drafts, write_file, write_json
 from mmfe_cache.lock import locked
 from mmfe_cache.machine import has_gpu

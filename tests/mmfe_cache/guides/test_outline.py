@@ -14,7 +14,7 @@ from mmfe_cache.guides.hf_files import is_local
 from mmfe_cache.guides.outline import outline_guide
 from mmfe_cache.guides.registry import find_guide
 from mmfe_cache.guides.toy import QWEN_3B, qwen_config
-from mmfe_cache.guides.toy_parts import SPECIAL_TOKENS
+from mmfe_cache.guides.toy_families import SPECIAL_TOKENS
 
 PICTURES = [np.zeros((*size, 3), np.uint8) for size in ((224, 224), (96, 130), (30, 200), (1, 1))]
 

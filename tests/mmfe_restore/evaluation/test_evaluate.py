@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from mmfe_cache.errors import CacheError, DataError, ModelError, UsageError
-from mmfe_cache.guides.fingerprints import guide_fingerprint
+from mmfe_cache.guides.lineage import guide_fingerprint
 from mmfe_restore.evaluation import EvalReport, evaluate
 from mmfe_restore.evaluation.inputs import centre_crop
 from mmfe_restore.evaluation.published import protocol_named

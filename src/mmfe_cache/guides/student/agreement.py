@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from mmfe_cache.embeddings import ARRAY_NAMES, Embeddings
 from mmfe_cache.errors import CacheError, GuideError
 from mmfe_cache.guides.base import Guide
-from mmfe_cache.guides.fingerprints import guide_fingerprint
+from mmfe_cache.guides.lineage import guide_fingerprint
 from mmfe_cache.guides.student.guide import StudentGuide
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import Sample

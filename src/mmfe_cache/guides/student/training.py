@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName, Embeddings
 from mmfe_cache.errors import CacheError, GuideError, UsageError
-from mmfe_cache.guides.fingerprints import guide_fingerprint
+from mmfe_cache.guides.lineage import guide_fingerprint
 from mmfe_cache.guides.scene.guide import read_scene
 from mmfe_cache.guides.scene.training import one_cycle
 from mmfe_cache.guides.student.agreement import Agreement, measure_agreement
