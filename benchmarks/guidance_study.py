@@ -7,19 +7,24 @@ all samples the same: the same network without the information.
     python -m benchmarks.guidance_study --photos BSD400 --test-photos CBSD68 --out study
         [--steps 1000] [--seeds 3] [--seeded full full-no-mgl ...] [--budgets 1 2 4]
         [--rows full baseline ...] [--guides scene oracle] [--students scene ...]
+        [--student-init random]
         [--scenes CDD11_SCENES]
         [--max-side N] [--test-scenes N] [--unknown low] [--json]
 
 A guide is a name, `timm:MODEL,weights=FILE`, a directory or a file. `--students scene` distils a
 student of `scene` from its training cache and runs the rows with it too; what a network that was
 trained with the teacher loses when the student takes its place is `benchmarks.guidance_students`.
+A student begins with the eyes of the shipped `scene`, which its own teacher's student need not
+learn; with `--student-init random` it learns them too.
 A run that was stopped goes on when the same command is given again: data, caches and every row's
-training resume, and finished rows are not repeated. With `--unknown low` the oracle knows where
+training resume, and finished rows are not repeated; a row that other settings trained is refused.
+With `--unknown low` the oracle knows where
 low light is, but not how strong: what a single picture hardly shows. `--budgets 1 2 4` trains the
 rows of `BUDGET_ROWS` with twice and four times the steps as well; `--scenes` judges every row on
 the photographs of another folder too, by which nothing was chosen. The rows view-… compare what the
 guide is shown: the whole picture shrunk to the crop's size, as `cdd11`, or as `cdd11-crop` and
-`cdd11-aligned`. benchmarks/guidance_contrasts.py tests the differences.
+`cdd11-aligned`. benchmarks/guidance_contrasts.py tests the differences between rows,
+benchmarks/guidance_answers.py those between guides.
 
 The aim: `full` beats `baseline` by 0.5 dB and its own `shuffled` by 0.3 dB.
 """
@@ -33,6 +38,13 @@ from pathlib import Path
 from statistics import mean, pstdev
 from typing import Any
 
+from benchmarks.guidance_answers import (
+    answer_line,
+    answers_of,
+    label_of,
+    share_line,
+    shares_of,
+)
 from benchmarks.guidance_contrasts import contrast_line, contrasts_of
 from benchmarks.guidance_rows import (
     BUDGET_ROWS,
@@ -46,7 +58,7 @@ from benchmarks.guidance_rows import (
 from mmfe_cache.datasets import load_dataset, write_synth
 from mmfe_cache.degradations import KINDS
 from mmfe_cache.guides import load_guide
-from mmfe_cache.guides.student.training import distill
+from mmfe_cache.guides.student.training import Settings, distill
 from mmfe_cache.io import counted, write_file
 from mmfe_cache.packing import pack, pack_path
 from mmfe_cache.precompute import build_cache
@@ -56,6 +68,7 @@ from mmfe_restore.evaluation import evaluate
 from mmfe_restore.model import Restorer
 from mmfe_restore.recipes import Recipe
 from mmfe_restore.training import train
+from mmfe_restore.training.run_dir import claim
 
 MIDDLE = 0.75
 """The middle of CDD11's severities, 0.5 to 1."""
@@ -113,15 +126,15 @@ def prepare(arguments: argparse.Namespace) -> Sources:
     packed = pack_path(root, "cdd11", "train")
     if not packed.exists():
         pack(load_dataset("cdd11", "train", root), packed)
-    for teacher in arguments.students:
-        student = student_path(arguments.out, teacher)
-        if not student.exists():
+    for student, teacher in students_of(arguments).items():
+        if not Path(student).exists():
             samples = load_dataset("cdd11", "train", root)
             store = store_path("cdd11", "train", teacher, root=cache)
             build_cache(samples, load_guide(teacher), (VIEW,), store)
-            distill(open_cache(store), samples, student)
-        if str(student) not in arguments.guides:
-            arguments.guides.append(str(student))
+            settings = Settings(init=arguments.student_init)
+            distill(open_cache(store), samples, Path(student), settings)
+        if student not in arguments.guides:
+            arguments.guides.append(student)
     tests = [Test("test", load_dataset("cdd11", "test", root), cache)]
     if arguments.scenes is not None:
         second = arguments.out / "scenes"
@@ -154,9 +167,15 @@ def tag(guide: str) -> str:
     return store_path("cdd11", "train", guide).stem
 
 
-def student_path(out: Path, teacher: str) -> Path:
-    """Where the student of ``teacher`` lies."""
-    return out / "students" / f"{tag(teacher)}.safetensors"
+def student_path(out: Path, teacher: str, init: str = "scene") -> Path:
+    """Where the student of ``teacher`` lies that began with these eyes."""
+    return out / "students" / f"{tag(teacher)}{'' if init == 'scene' else f'-{init}'}.safetensors"
+
+
+def students_of(arguments: argparse.Namespace) -> dict[str, str]:
+    """The students that the command asks for, each one's file to its teacher."""
+    init = arguments.student_init
+    return {str(student_path(arguments.out, t, init)): t for t in arguments.students}
 
 
 def first_scenes(samples: SampleSet, count: int | None) -> SampleSet:
@@ -166,11 +185,23 @@ def first_scenes(samples: SampleSet, count: int | None) -> SampleSet:
 
 
 def run(recipe: Recipe, sources: Sources, out: Path) -> dict[str, Any]:
-    """Train and judge one row; what is there of it is read back."""
+    """Train and judge one row; what is there of it is read back.
+
+    Raises:
+        UsageError: other settings trained what is there.
+    """
     result = out / "result.json"
     found: dict[str, Any] = json.loads(result.read_text("utf-8")) if result.exists() else {}
-    # A result of an earlier version lacks its scenes, one without --scenes the second set.
-    missing = [test for test in sources.tests if test.name not in found.get("tests", {})]
+    if found:
+        claim(out, recipe)
+    # A result of an earlier version lacks its scenes, one without --scenes the second set, one
+    # of another --test-scenes has others.
+    scenes = {name: set(judged["scenes"]) for name, judged in found.get("tests", {}).items()}
+    missing = [
+        test
+        for test in sources.tests
+        if scenes.get(test.name) != {sample.scene for sample in test.samples}
+    ]
     if found and not missing:
         return found
     report = train(recipe, root=sources.root, cache=sources.cache, out=out)
@@ -188,14 +219,22 @@ def run(recipe: Recipe, sources: Sources, out: Path) -> dict[str, Any]:
     return found
 
 
-def judge(recipe: Recipe, test: Test, model: Path) -> dict[str, Any]:
-    """One row on one test set: its averages, and the mean over the classes of every scene."""
-    store = store_path("cdd11", "test", recipe.guide.name, root=test.cache)
+def judge(recipe: Recipe, test: Test, model: Path, guide: str | None = None) -> dict[str, Any]:
+    """One row on one test set: its averages, and the mean over the classes of every scene.
+
+    Args:
+        recipe: of the row.
+        test: the set.
+        model: the trained network's folder.
+        guide: whose cache is read; None for the recipe's own.
+    """
+    store = store_path("cdd11", "test", guide or recipe.guide.name, root=test.cache)
     report = evaluate(
         Restorer.from_pretrained(model),
         recipe,
         test.samples,
         open_cache(store) if recipe.model.reads else None,
+        checkpoint=model,
         with_pictures=False,
     )
     scores = report.to_json()
@@ -214,6 +253,9 @@ def study(arguments: argparse.Namespace) -> dict[str, Any]:
     sources = prepare(arguments)
     rows: list[dict[str, Any]] = []
     contrasts: list[dict[str, Any]] = []
+    answers: list[dict[str, Any]] = []
+    shares: list[dict[str, Any]] = []
+    students, tests = students_of(arguments), [test.name for test in sources.tests]
     for budget in arguments.budgets:
         wanted = [row for row in arguments.rows if budget == 1 or row in BUDGET_ROWS]
         done: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
@@ -224,10 +266,20 @@ def study(arguments: argparse.Namespace) -> dict[str, Any]:
                 done[row, guide if guided else None] = found
                 rows.append(summary(row, guide if guided else None, budget, found))
                 if not arguments.json:
-                    print(line(rows[-1]), flush=True)
-        contrasts += contrasts_of(done, budget, [test.name for test in sources.tests])
+                    print(line(rows[-1], students), flush=True)
+        contrasts += contrasts_of(done, budget, tests)
+        if budget == 1:
+            answers += answers_of(done, arguments.guides, students, tests)
+            shares += shares_of(done, students, tests)
     plain = [row for row in rows if row["budget"] == 1]
-    return {"steps": arguments.steps, "rows": rows, "contrasts": contrasts, "aims": aims(plain)}
+    return {
+        "steps": arguments.steps,
+        "rows": rows,
+        "contrasts": contrasts,
+        "answers": answers,
+        "shares": shares,
+        "aims": aims(plain),
+    }
 
 
 def train_row(
@@ -294,14 +346,15 @@ def aims(rows: list[dict[str, Any]]) -> dict[str, float | None]:
     }
 
 
-def line(row: dict[str, Any]) -> str:
+def line(row: dict[str, Any], students: dict[str, str]) -> str:
     """One row for people."""
     longer = f" ×{row['budget']}" if row["budget"] != 1 else ""
     second = "".join(
         f" {name} {value:.2f}" for name, value in row["tests"].items() if name != "test"
     )
     return (
-        f"{row['row'] + longer:12} {row['guide'] or '-':7} {row['parameters'] / 1e6:6.2f} M "
+        f"{row['row'] + longer:12} {label_of(row['guide'], students):7} "
+        f"{row['parameters'] / 1e6:6.2f} M "
         f"{row['psnr']:6.2f} dB ± {row['spread']:.2f} ({counted(row['seeds'], 'seed')}, "
         f"input {row['input_psnr']:.2f}) SSIM {row['ssim_uniform']:.4f}{second}"
     )
@@ -329,6 +382,7 @@ def main() -> None:
         metavar="TEACHER",
         help="also distil a student of each of these guides, and run the rows with it",
     )
+    parser.add_argument("--student-init", choices=("scene", "random"), default="scene")
     parser.add_argument("--max-side", type=int, default=None)
     parser.add_argument("--test-scenes", type=int, default=None, help="judge the first N only")
     parser.add_argument(
@@ -349,6 +403,10 @@ def main() -> None:
         return
     for one in found["contrasts"]:
         print(contrast_line(one))
+    for one in found["answers"]:
+        print(answer_line(one))
+    for one in found["shares"]:
+        print(share_line(one))
     for name, value in found["aims"].items():
         print(f"{name}: {'not run' if value is None else f'{value:.2f}'}")
 

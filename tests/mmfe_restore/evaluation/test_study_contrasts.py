@@ -9,6 +9,14 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
+from benchmarks.guidance_answers import (
+    answers_of,
+    label_of,
+    questions,
+    share_kept,
+    share_line,
+    shares_of,
+)
 from benchmarks.guidance_contrasts import contrast, contrast_line, contrasts_of
 
 
@@ -32,10 +40,18 @@ def test_a_contrast_by_hand():
     assert found["difference"] == pytest.approx(1.1)
     # Every one of three scenes gains as much: 2 of 8 choices of signs are as far from 0.
     assert (found["scenes"], found["p_scenes"]) == (3, pytest.approx(2 / 8))
+    assert found["interval_scenes"] == pytest.approx([1.1, 1.1])  # no scene differs from another
     assert (found["seeds"], found["p_seeds"]) == ([3, 3], pytest.approx(2 / 20))
+    # 1.0, 1.1, 1.2 seed by seed: 1.1 ± 4.303 · 0.1 / √3, by a table of Student's distribution.
+    assert found["interval_seeds"] == pytest.approx([1.1 - 0.2484, 1.1 + 0.2484], abs=1e-3)
     mixed = contrast(results(20.0, scenes=(0, 1, 2)), results(20.0, scenes=(1, 1, 1)), "test")
     assert mixed["p_scenes"] == pytest.approx(1.0)
-    assert mixed["p_seeds"] is None
+    assert (mixed["p_seeds"], mixed["interval_seeds"]) == (None, None)
+    assert mixed["interval_scenes"][0] < -0.5 < 0.5 < mixed["interval_scenes"][1]
+    one_more = contrast(results(20.0, 20.1), results(20.0), "test")
+    assert (one_more["p_seeds"], one_more["interval_seeds"]) == (None, None)
+    with pytest.raises(ValueError, match="different scenes"):
+        contrast(results(20.0), results(20.0, scenes=(0, 1)), "test")
 
 
 def test_rows_are_compared_under_their_own_guide():
@@ -54,5 +70,61 @@ def test_rows_are_compared_under_their_own_guide():
     }  # fmt: skip
     assert found["full", "baseline", "oracle"]["difference"] == pytest.approx(1.5)
     assert contrast_line(found["full", "shuffled", "scene"]) == (
-        "full less shuffled (scene, ×2, test): +1.50 dB, over 3 scenes p = 0.250"
+        "full less shuffled (scene, ×2, test): +1.50 dB, over 3 scenes +1.50 to +1.50, p = 0.250"
+    )
+
+
+ENCODER = "timm:tf_efficientnet_lite0"
+TRAINED, RANDOM = f"{ENCODER},weights=/some/file.pth", f"{ENCODER},weights=random"
+STUDENTS = {"out/scene.safetensors": "scene", "out/timm.safetensors": TRAINED}
+
+
+def test_every_question_of_a_guide_is_asked_of_the_guides_that_ran():
+    guides = ["scene", "prompt", "oracle", TRAINED, RANDOM, *STUDENTS]
+    asked = {(one, other) for _, one, other in questions(guides, STUDENTS)}
+    assert asked == {
+        ("scene", "prompt"), ("oracle", "scene"), (TRAINED, RANDOM), ("scene", TRAINED),
+        ("out/scene.safetensors", "scene"), ("out/timm.safetensors", TRAINED),
+    }  # fmt: skip
+    assert questions(["scene", "timm:other", RANDOM], {}) == [
+        ("trained on degradations less on ImageNet", "scene", "timm:other")
+    ]
+    assert label_of("out/timm.safetensors", STUDENTS) == f"student of {ENCODER}"
+    assert label_of(RANDOM, STUDENTS) == RANDOM
+    assert label_of(None, STUDENTS) == "-"
+
+
+def test_guides_are_compared_by_their_full_rows():
+    done = {
+        ("baseline", None): results(20.0, 20.2),
+        ("full", "scene"): results(21.0, 21.2),
+        ("full", "prompt"): results(20.3, 20.5),
+        ("shuffled", "prompt"): results(30.0, 30.0),
+    }
+    (found,) = answers_of(done, ["scene", "prompt", "oracle"], {}, ["test"])
+    assert (found["guides"], found["difference"]) == (["scene", "prompt"], pytest.approx(0.7))
+
+
+def test_the_share_of_a_gain_by_hand():
+    base, whole, part = results(20.0, 20.2), results(21.0, 21.2), results(20.9, 21.1)
+    found = share_kept(base, whole, part, "test")
+    assert found["share"] == pytest.approx(0.9)
+    assert found["interval_scenes"] == pytest.approx([0.9, 0.9])
+    assert found["each_seed"] == pytest.approx([0.9, 0.9])
+    # Scenes 0, 1 and 2 gain 1, 1 and 1 of the teacher, and 0, 1 and 2 of the student.
+    uneven = share_kept(base, whole, results(21.0, 21.2, scenes=(-1, 1, 3)), "test")
+    assert uneven["share"] == pytest.approx(1.0)
+    assert uneven["interval_scenes"][0] < 0.5 < 1.5 < uneven["interval_scenes"][1]
+    # Nothing is a share of no gain.
+    for other in (base, results(20.1, 20.3, scenes=(0, 1, -4))):
+        assert share_kept(base, other, part, "test")["share"] is None
+    done = {
+        ("baseline", None): base,
+        ("full", "scene"): whole,
+        ("full", "out/scene.safetensors"): part,
+    }
+    (one,) = shares_of(done, STUDENTS, ["test"])
+    assert share_line(one) == (
+        "a network trained on the student of scene (test) has 90% (over scenes 90% to 90%; seed "
+        "by seed 90%, 90%) of the gain of the teacher's (aim 95%)"
     )
