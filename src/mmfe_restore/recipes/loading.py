@@ -14,10 +14,15 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from mmfe_cache.errors import UsageError
-from mmfe_cache.machine import short_name
 from mmfe_cache.parsing import parse_yaml
-from mmfe_restore.recipes.checks import check_key_path, check_keys, check_recipe, suggestion
-from mmfe_restore.recipes.schema import Recipe
+from mmfe_restore.recipes.checks import (
+    check_key_path,
+    check_recipe,
+    out_of_range,
+    suggestion,
+    unknown_key,
+)
+from mmfe_restore.recipes.schema import OUT_OF_RANGE, Recipe
 
 SUFFIX = ".yaml"
 PACKAGE = "mmfe_restore.recipes"
@@ -154,18 +159,14 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
     Raises:
         UsageError: as for `load_recipe`.
     """
-    check_keys(values)
-    filled = merge({"name": "unnamed", "guide": {}, "model": {}, "train": {}}, values)
-    precision = filled["train"].get("precision")
-    if isinstance(precision, int) and not isinstance(precision, bool):
-        precision = str(precision)  # YAML reads `precision: 32` as a number
-    if isinstance(precision, str):
-        filled["train"]["precision"] = short_name(cast("Any", precision))
-    if "guidance_dim" not in filled["model"]:
-        filled["model"]["guidance_dim"] = _guide_dim(filled["guide"])
-    prompts = filled["guide"].get("prompts")
-    if isinstance(prompts, list) and prompts and filled["guide"].get("prompt") is None:
-        filled["guide"] = {**filled["guide"], "prompt": prompts[0]}
+    filled = merge({"name": "unnamed", "guide": {}, "model": {}}, values)
+    guide, model = filled["guide"], filled["model"]
+    if isinstance(guide, dict) and isinstance(model, dict):  # or it is refused below
+        if "guidance_dim" not in model:
+            model["guidance_dim"] = _guide_dim(cast("Mapping[str, Any]", guide))
+        prompts = cast("Mapping[str, Any]", guide).get("prompts")
+        if isinstance(prompts, list) and prompts and guide.get("prompt") is None:
+            filled["guide"] = {**guide, "prompt": prompts[0]}
     try:
         # JSON, because strict validation then still takes lists for tuples and ints for floats.
         recipe = _adapter().validate_json(json.dumps(filled), strict=True)
@@ -204,12 +205,19 @@ def _guide_dim(guide: Mapping[str, Any]) -> int:
 
 
 def _usage_error(problem: ValidationError) -> UsageError:
-    first = problem.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
+    errors = problem.errors()
+    first = next((e for e in errors if e["type"] == "unexpected_keyword_argument"), errors[0])
+    # A stage's place in its list is no part of its key, nor is a number's in a tuple.
+    key = ".".join(part for part in first["loc"] if isinstance(part, str)) or "recipe"
+    if first["type"] == "unexpected_keyword_argument":
+        return unknown_key(key)
+    if first["type"] == OUT_OF_RANGE:
+        return out_of_range(key, first["input"], first["msg"])
+    told = "a mapping" if first["type"] == "dataclass_type" else first["msg"]
     return UsageError(
-        f"wrong value in the recipe: {place or 'recipe'}",
+        f"wrong value in the recipe: {key}",
         got=repr(first["input"]),
-        expected=first["msg"][:1].lower() + first["msg"][1:],
+        expected=told[:1].lower() + told[1:],
         remedy="mmfe train --print-config shows every key with its value",
     )
 

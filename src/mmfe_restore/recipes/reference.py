@@ -6,9 +6,10 @@ import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from typing import Any, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from mmfe_restore.recipes.schema import Recipe, Stage
+from mmfe_restore.recipes.schema import Range, Recipe, Stage
 
 _BEFORE = """\
 # Recipes: every key
@@ -30,7 +31,7 @@ class Key:
 
     Attributes:
         name: as ``--set`` takes it.
-        kind: what a value may be.
+        kind: what a value may be, and its range.
         default: the default in YAML's spelling; empty where the key must be given.
         meaning: from the schema's docstring.
     """
@@ -83,11 +84,12 @@ def recipe_reference_markdown() -> str:
 
 def _section(title: str, schema: type[Any]) -> Section:
     about, meanings = _documented(schema)
-    hints = get_type_hints(schema)
+    hints, ranged = get_type_hints(schema), get_type_hints(schema, include_extras=True)
+    kinds = {name: _kind(hint, ranged[name]) for name, hint in hints.items() if name in meanings}
     # A stage is one entry of a list: --set gives the list whole.
     prefix = f"{title}." if title and schema is not Stage else ""
     keys = tuple(
-        Key(f"{prefix}{f.name}", _kind(f.type), _default(f), meanings[f.name])
+        Key(f"{prefix}{f.name}", kinds[f.name], _default(f), meanings[f.name])
         for f in fields(schema)
         if not is_dataclass(hints[f.name])
     )
@@ -107,32 +109,46 @@ def _documented(schema: type[Any]) -> tuple[str, dict[str, str]]:
     }
 
 
-_ALIASES = {
-    "Guidance": "image, joint or none",
-    "ExpertDomain": "frequency, spatial or none",
-    "Precision": "auto, 32, tf32, 64, bf16 or 16",
-    "Tokens": "grid or mean",
-    "JointTokens": "all or from-image",
-    "Normalise": "none or rms",
-    "tuple[str, ...]": "list of texts",
-    "dict[str, int]": "label to number",
-    "tuple[int, int, int, int]": "four numbers",
-    "tuple[float, float]": "two numbers",
-    "tuple[Stage, ...]": "list of stages",
-    "str": "text",
-    "int": "whole number",
-    "float": "number",
-    "bool": "true or false",
-    "None": "null",
+_WORDS = {
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    NoneType: "null",
+    tuple[str, ...]: "list of texts",
+    dict[str, int]: "label to number",
+    tuple[int, int, int, int]: "four numbers",
+    tuple[float, float]: "two numbers",
+    tuple[Stage, ...]: "list of stages",
 }
 
 
-def _kind(annotation: Any) -> str:
-    text = str(annotation)
-    if text.startswith("Literal["):
-        *most, last = re.findall(r"\"([^\"]+)\"|'([^']+)'", text)
-        return ", ".join(map("".join, most)) + f" or {''.join(last)}"
-    return " or ".join(_ALIASES[part.strip()] for part in text.split("|"))
+def _kind(hint: Any, ranged: Any) -> str:
+    """A type in words, then its range.
+
+    Args:
+        hint: a field's type.
+        ranged: the same with its `Range`.
+    """
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    ranges = dict.fromkeys(_ranges(ranged))
+    kinds = [_WORDS[part] if part in _WORDS else _choice(part) for part in parts]
+    if any(words.endswith("or null") for words in ranges):
+        kinds.remove("null")
+    return ", ".join([" or ".join(kinds), *ranges])
+
+
+def _choice(literal: Any) -> str:
+    *most, last = get_args(literal)
+    return f"{', '.join(most)} or {last}"
+
+
+def _ranges(ranged: Any) -> Iterator[str]:
+    for part in get_args(ranged):
+        if isinstance(part, Range):
+            yield part.words
+        else:
+            yield from _ranges(part)
 
 
 def _default(entry: Field[Any]) -> str:

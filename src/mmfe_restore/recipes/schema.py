@@ -2,24 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from math import inf
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BeforeValidator, ConfigDict
+from pydantic_core import PydanticCustomError, core_schema
 
 from mmfe_cache.embeddings import ARRAY_NAMES, DEFAULT_PROMPT, ArrayName, JointTokens, Tokens
+from mmfe_cache.machine import short_name
 
 Guidance = Literal["image", "joint", "none"]
 ExpertDomain = Literal["frequency", "spatial", "none"]
 Normalise = Literal["none", "rms"]
-Precision = Literal["auto", "32", "tf32", "64", "bf16", "16"]
+
+
+def _short(value: Any) -> Any:
+    """Lightning's word for a precision; YAML reads `precision: 32` as a number."""
+    return short_name(cast("Any", str(value))) if isinstance(value, int | str) else value
+
+
+Precision = Annotated[Literal["auto", "32", "tf32", "64", "bf16", "16"], BeforeValidator(_short)]
 
 
 @dataclass(frozen=True)
-class GuideConfig:
+class Range:
+    """What a field's type does not say of its values, for `typing.Annotated`.
+
+    Attributes:
+        words: the range, for messages and for docs/recipes.md.
+        holds: whether a value of the field's type lies in it.
+    """
+
+    words: str
+    holds: Callable[[Any], bool]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        """Let pydantic check it after the type."""
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def _check(self, value: Any) -> Any:
+        if not self.holds(value):
+            raise PydanticCustomError(OUT_OF_RANGE, "{words}", {"words": self.words})
+        return value
+
+
+OUT_OF_RANGE = "out_of_range"
+"""The kind of pydantic's error where a `Range` does not hold."""
+
+Count = Annotated[int, Range("0 or more", lambda n: n >= 0)]
+Positive = Annotated[int, Range("1 or more", lambda n: n >= 1)]
+Weight = Annotated[float, Range("0 or more, finite", lambda x: 0 <= x < inf)]
+PositiveFloat = Annotated[float, Range("above 0, finite", lambda x: 0 < x < inf)]
+Fraction = Annotated[float, Range("[0, 1)", lambda x: 0 <= x < 1)]
+
+
+class _Part:
+    """A part of a recipe: pydantic refuses keys that it does not have."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class GuideConfig(_Part):
     """Which guide's cache the recipe reads.
 
     Attributes:
         name: a registry name, or a checkpoint directory.
-        tokens: ``grid`` (16 pooled tokens) or ``mean`` (the paper's literal single vector).
+        tokens: ``grid`` (16 pooled tokens), ``mean`` (the paper's literal single vector) or ``all``
+            17 of them.
         control: ``none``; ``shuffled`` (one fixed permutation of all embeddings over the
             samples) and ``constant`` (one fixed pseudo-random embedding of unit variance for
             every sample, the same at training and test) tell what guidance brings apart from
@@ -41,7 +93,7 @@ class GuideConfig:
     tokens: Tokens = "grid"
     control: Literal["none", "shuffled", "constant"] = "none"
     prompt: str | None = None
-    prompts: tuple[str, ...] | None = None
+    prompts: Annotated[tuple[str, ...], Range("at least one prompt, or null", bool)] | None = None
     joint: JointTokens = "all"
     normalise: Normalise = "none"
 
@@ -52,7 +104,7 @@ class GuideConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(_Part):
     """The network (paper, Appendix A.1).
 
     Attributes:
@@ -73,18 +125,18 @@ class ModelConfig:
             the identity.
     """
 
-    width: int = 48
-    num_blocks: tuple[int, int, int, int] = (4, 6, 6, 8)
-    num_refinement_blocks: int = 4
-    num_heads: tuple[int, int, int, int] = (1, 2, 4, 8)
-    expansion: float = 2.66
+    width: Annotated[int, Range("an even number, 2 or more", lambda n: n >= 2 and n % 2 == 0)] = 48
+    num_blocks: tuple[Count, Count, Count, Count] = (4, 6, 6, 8)
+    num_refinement_blocks: Count = 4
+    num_heads: tuple[Positive, Positive, Positive, Positive] = (1, 2, 4, 8)
+    expansion: PositiveFloat = 2.66
     encoder_guidance: Guidance = "image"
     decoder_guidance: Guidance = "joint"
     experts: ExpertDomain = "frequency"
-    num_experts: int = 8
+    num_experts: Positive = 8
     low_band: bool = False
-    guidance_dim: int = 2048
-    guidance_dropout: float = 0.0
+    guidance_dim: Positive = 2048
+    guidance_dropout: Fraction = 0.0
     identity_start: bool = False
 
     @property
@@ -97,7 +149,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(_Part):
     """What the network is trained on.
 
     Attributes:
@@ -112,15 +164,15 @@ class DataConfig:
     """
 
     dataset: str = "cdd11"
-    repeats: dict[str, int] = field(default_factory=dict[str, int])
+    repeats: dict[str, Count] = field(default_factory=dict[str, int])
     augment: bool = True
     allow_skipped: bool = False
-    validation_scenes: int = 0
-    validation_every: int = 5000
+    validation_scenes: Count = 0
+    validation_every: Positive = 5000
 
 
 @dataclass(frozen=True)
-class LossConfig:
+class LossConfig(_Part):
     """Weights of the loss (paper, Eq. 8); the L1 term in RGB weighs 1.
 
     Attributes:
@@ -128,12 +180,12 @@ class LossConfig:
         mgl: lambda, the weight of the MLLM-guided router loss (Eq. 7).
     """
 
-    fourier: float = 0.1
-    mgl: float = 0.1
+    fourier: Weight = 0.1
+    mgl: Weight = 0.1
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(_Part):
     """One stage of the progressive schedule (paper, Appendix A.2).
 
     Attributes:
@@ -142,13 +194,13 @@ class Stage:
         batch_size: the global batch, over all processes and accumulated micro-batches.
     """
 
-    epochs: int
-    resolution: int
-    batch_size: int
+    epochs: Positive
+    resolution: Annotated[int, Range("16 or more", lambda n: n >= 16)]
+    batch_size: Positive
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(_Part):
     """How the network is trained (paper, Appendix A.2).
 
     Attributes:
@@ -177,32 +229,32 @@ class TrainConfig:
             there. None for all.
     """
 
-    stages: tuple[Stage, ...] = (
+    stages: Annotated[tuple[Stage, ...], Range("at least one stage", bool)] = (
         Stage(130, 128, 64),
         Stage(60, 160, 32),
         Stage(40, 192, 16),
         Stage(20, 224, 16),
     )
     view: str = "whole"
-    aligned_crops: int = 0
-    learning_rate: float = 2e-4
-    betas: tuple[float, float] = (0.9, 0.999)
-    seed: int = 0
+    aligned_crops: Count = 0
+    learning_rate: PositiveFloat = 2e-4
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    seed: Count = 0
     precision: Precision = "auto"
-    accumulate: int = 1
+    accumulate: Positive = 1
     activation_checkpointing: bool = False
-    activation_memory: float = 0.5
+    activation_memory: Annotated[float, Range("(0, 1]", lambda x: 0 < x <= 1)] = 0.5
     compile: Literal["auto", "on", "off"] = "auto"
-    ema_decay: float | None = None
-    gradient_clip: float | None = None
-    num_workers: int = -1
-    checkpoint_every: int = 600
-    log_every: int = 50
-    max_steps: int | None = None
+    ema_decay: Annotated[float, Range("(0, 1), or null", lambda x: 0 < x < 1)] | None = None
+    gradient_clip: Annotated[float, Range("above 0, or null", lambda x: x > 0)] | None = None
+    num_workers: Annotated[int, Range("-1 or more", lambda n: n >= -1)] = -1
+    checkpoint_every: Count = 600
+    log_every: Positive = 50
+    max_steps: Positive | None = None
 
 
 @dataclass(frozen=True)
-class EvalConfig:
+class EvalConfig(_Part):
     """How the network is judged.
 
     Attributes:
@@ -213,11 +265,11 @@ class EvalConfig:
 
     view: str = "whole@224"
     protocol: Literal["mmfe", "promptir", "moce-ir", "onerestore", "restormer"] = "mmfe"
-    crop_multiple: int = 1
+    crop_multiple: Positive = 1
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(_Part):
     """A named, validated configuration of one run.
 
     Attributes:
