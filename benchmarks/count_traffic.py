@@ -8,7 +8,7 @@ that kernels read and write, and bytes that the forward pass keeps for the backw
 to run it:
 
 - *eager*: every operation that is no view reads its inputs and writes its outputs;
-- *compiled*: the graphs that AOTAutograd makes of each block (see `mmfe_restore.model.compiled`),
+- *compiled*: the graphs that AOTAutograd makes of each block (see `mmfe_restore.model.runners`),
   in which all elementwise work and reductions between two products or convolutions are one kernel;
 - *fused*: what kernels would move that never write a map that can be computed again on the way,
   by hand (`FUSED_MAPS`); blocks alone, the rest as compiled.

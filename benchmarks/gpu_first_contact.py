@@ -329,7 +329,7 @@ def eager(sizes: Sizes) -> Figures:
 def blocks(sizes: Sizes) -> Figures:
     """One compiled Transformer block a level: padded or not, two shares of activations kept."""
     from mmfe_restore.model import restormer as module
-    from mmfe_restore.model.compiled import compile_parts
+    from mmfe_restore.model.runners import compile_parts
 
     found: Figures = {}
     aligned = module.ALIGNED

@@ -22,7 +22,7 @@ from mmfe_cache.embeddings import rms_normalised
 from mmfe_cache.seeds import generator
 from mmfe_restore.losses import relational_loss
 from mmfe_restore.model.mofe import Router
-from mmfe_restore.training.saturation import saturation
+from mmfe_restore.training.initial_weights import saturated_share
 
 SCALES = (1.0, 5.0, 20.0)
 COSINES = (0.0, 0.5, 0.9)
@@ -98,7 +98,7 @@ def look(router: Router, everything: torch.Tensor) -> dict[str, float]:
     with torch.no_grad():
         weights = router(everything)
         return {
-            "saturated": saturation({"one": weights}),
+            "saturated": saturated_share({"one": weights}),
             "spread": float(weights.std(dim=0).mean()),
             "loss": float(relational_loss(everything, weights)),
         }

@@ -16,9 +16,9 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from mmfe_cache.errors import GuideError
-from mmfe_cache.guides.asked import AskedGuide
 from mmfe_cache.guides.base import check_image
 from mmfe_cache.guides.checkpoint import load_network, load_processor, quiet_transformers
+from mmfe_cache.guides.mllm import AskedGuide
 from mmfe_cache.samples import ImageArray
 
 _REFUSED_CODE = "code of its own, which is never run"

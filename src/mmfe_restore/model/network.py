@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from mmfe_restore.model.checks import check_config
-from mmfe_restore.model.compiled import compile_parts
 from mmfe_restore.model.mgfb import MGFB
 from mmfe_restore.model.mofe import MoFE, bands_at, num_bands
 from mmfe_restore.model.restormer import (
@@ -28,6 +27,7 @@ from mmfe_restore.model.runners import (
     Runner,
     Watch,
     WholeMaps,
+    compile_parts,
 )
 from mmfe_restore.model.streaming import StreamedLevel1, channels_passed
 from mmfe_restore.model.strips import Strips

@@ -1,18 +1,23 @@
-"""The weights that a run begins with (``--init-from``), and how their network read embeddings."""
+"""The network that a run begins with: its weights (``--init-from``), how it read embeddings, and
+whether its routers would start saturated.
+"""
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
+from torch import Tensor
 
 from mmfe_cache.errors import ModelError
 from mmfe_cache.guides.lineage import differing_guide, guide_fingerprint, only_precision
-from mmfe_restore.data import JOINT, PROMPT
+from mmfe_cache.progress import Progress
+from mmfe_restore.data import JOINT, PROMPT, SampleGuidance
 from mmfe_restore.model import Restorer
 from mmfe_restore.model.checkpoints import GUIDED, check_fit, read_config, read_weights
 from mmfe_restore.model.folders import WEIGHTS, asked_as_trained, recorded_guide, shipped_folder
@@ -20,6 +25,22 @@ from mmfe_restore.recipes.schema import Recipe
 
 READING = ("tokens", "control", "joint", "normalise")
 """The keys of `GuideConfig` that say how embeddings are read; which guide's, fingerprints say."""
+
+SATURATED = 0.01
+"""An expert weight below this, or above 1 less this, is saturated.
+
+A sigmoid's slope there is below 0.01, against 0.25 in its middle.
+"""
+
+SATURATED_SHARE = 0.05
+"""The share of saturated weights from which training warns.
+
+A new router's sums have a standard deviation of 0.58 times the embeddings' RMS, so that 5 % are
+saturated at RMS 4 and 11 % at RMS 5. What becomes of them is measured in docs/guides.md.
+"""
+
+SATURATION_SAMPLES = 64
+"""Cached answers that are looked at, spread evenly over the training samples."""
 
 
 def find_weights(init_from: Path) -> Path:
@@ -135,3 +156,54 @@ def _initial(recipe: Recipe, init_from: Path | None) -> Restorer:
             restorer.load_state_dict(full)
             return restorer
     return Restorer.from_restormer(init_from, recipe.model)
+
+
+def saturated_share(weights: Mapping[str, Tensor]) -> float:
+    """The share of saturated expert weights among all sites, samples and experts.
+
+    Args:
+        weights: site name to S (B, N) in (0, 1), of one site at least.
+    """
+    every = torch.cat([one.flatten() for one in weights.values()])
+    return float(((every < SATURATED) | (every > 1 - SATURATED)).float().mean())
+
+
+def warn_if_saturated(
+    restorer: Restorer,
+    recipe: Recipe,
+    guidance: Sequence[SampleGuidance],
+    count: int,
+    progress: Progress,
+) -> None:
+    """Say so where the routers of a new network are saturated on the embeddings it will read.
+
+    Args:
+        restorer: as it begins.
+        recipe: that it will be trained by.
+        guidance: of the training samples, by prompt.
+        count: of the training samples.
+        progress: is told.
+    """
+    if not guidance or "answer" not in recipe.model.reads:
+        return
+    chosen = [
+        count * place // min(SATURATION_SAMPLES, count)
+        for place in range(min(SATURATION_SAMPLES, count))
+    ]
+    answers = guidance[0].read_answers(chosen, recipe.training_views[0])
+    answers = answers.to(device=restorer.device, dtype=restorer.dtype)
+    with torch.no_grad():
+        share = saturated_share(restorer.router_weights(answers))
+    if share < SATURATED_SHARE:
+        return
+    rms = float(answers.float().square().mean().sqrt())
+    cure = (
+        "another guide, or embeddings of a smaller scale"
+        if recipe.guide.normalise == "rms"
+        else "--set guide.normalise=rms divides every embedding by its own RMS"
+    )
+    progress.warn(
+        f"the routers start saturated: {share:.0%} of their weights for {len(chosen)} cached "
+        f"answers of RMS {rms:.3g} are below {SATURATED} or above {1 - SATURATED}, where they hardly learn; "
+        f"{cure}"
+    )

@@ -29,13 +29,13 @@ from mmfe_restore.training.initial_weights import (
     holds_guided,
     new_restorer,
     reads_otherwise,
+    warn_if_saturated,
 )
 from mmfe_restore.training.inputs import Inputs, open_inputs, require_options
 from mmfe_restore.training.lightning_module import RestorationTask
 from mmfe_restore.training.loggers import CsvTable, LoggingCallback, loggers, router_columns
 from mmfe_restore.training.machine import Machine, memory_explained
 from mmfe_restore.training.report import TrainReport, report_on
-from mmfe_restore.training.saturation import warn_if_saturated
 from mmfe_restore.training.validation import ValidationCallback
 
 

@@ -9,11 +9,10 @@ import torch
 
 from mmfe_cache.embeddings import Embeddings
 from mmfe_restore import Restorer
-from mmfe_restore.model.compiled import compile_parts
 from mmfe_restore.model.mgfb import MGFB
 from mmfe_restore.model.mofe import MoFE
 from mmfe_restore.model.restormer import TransformerBlock
-from mmfe_restore.model.runners import WholeMaps
+from mmfe_restore.model.runners import WholeMaps, compile_parts
 
 Make = Callable[..., Restorer]
 Guide = Callable[..., Embeddings]

@@ -14,9 +14,8 @@ import torch
 from mmfe_cache.embeddings import Embeddings, rms_normalised
 from mmfe_cache.progress import SilentProgress
 from mmfe_restore import Restorer
-from mmfe_restore.training import saturation as saturation_file
-from mmfe_restore.training import train
-from mmfe_restore.training.saturation import saturation, warn_if_saturated
+from mmfe_restore.training import initial_weights, train
+from mmfe_restore.training.initial_weights import saturated_share, warn_if_saturated
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
@@ -80,7 +79,7 @@ def test_a_network_that_normalises_does_not_see_the_scale(world, scale):
 
 def test_saturation_counts_both_ends():
     weights = {"a": torch.tensor([[0.005, 0.5], [0.995, 0.02]]), "b": torch.tensor([[0.99, 0.6]])}
-    assert saturation(weights) == pytest.approx(2 / 6)
+    assert saturated_share(weights) == pytest.approx(2 / 6)
 
 
 @pytest.mark.parametrize(("scale", "warned"), [(1.0, False), (5.0, True), (20.0, True)])
@@ -104,7 +103,7 @@ def test_a_router_that_would_start_saturated_is_named(world, scale, warned):
 
 
 def test_routers_that_were_trained_are_not_named(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(saturation_file, "MOST", 0.0)  # every new router is named
+    monkeypatch.setattr(initial_weights, "SATURATED_SHARE", 0.0)  # every new router is named
     recipe = world.recipe("train.max_steps=1")
     for begin, warned in ((None, True), (tmp_path / "new" / "model", False)):
         heard = Heard()
