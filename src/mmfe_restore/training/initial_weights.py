@@ -1,6 +1,4 @@
-"""The network that a run begins with: its weights (``--init-from``), how it read embeddings, and
-whether its routers would start saturated.
-"""
+"""The network that a run begins with: its weights (``--init-from``), and how it reads guidance."""
 
 from __future__ import annotations
 
@@ -186,10 +184,8 @@ def warn_if_saturated(
     """
     if not guidance or "answer" not in recipe.model.reads:
         return
-    chosen = [
-        count * place // min(SATURATION_SAMPLES, count)
-        for place in range(min(SATURATION_SAMPLES, count))
-    ]
+    samples = min(SATURATION_SAMPLES, count)
+    chosen = [count * place // samples for place in range(samples)]
     answers = guidance[0].read_answers(chosen, recipe.training_views[0])
     answers = answers.to(device=restorer.device, dtype=restorer.dtype)
     with torch.no_grad():
@@ -204,6 +200,6 @@ def warn_if_saturated(
     )
     progress.warn(
         f"the routers start saturated: {share:.0%} of their weights for {len(chosen)} cached "
-        f"answers of RMS {rms:.3g} are below {SATURATED} or above {1 - SATURATED}, where they hardly learn; "
-        f"{cure}"
+        f"answers of RMS {rms:.3g} are below {SATURATED} or above {1 - SATURATED}, where they "
+        f"hardly learn; {cure}"
     )
