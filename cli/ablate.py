@@ -91,8 +91,9 @@ def command(
     _show(found, done=not dry_run)
     if not dry_run:
         calls = found["guide_calls"]
-        output.say(
-            f"\nGuide calls: {calls['build']} to build what no cache held, {calls['train']} in "
+        output.say("")
+        output.tell(
+            f"Guide calls: {calls['build']} to build what no cache held, {calls['train']} in "
             f"training, {calls['eval']} in evaluation."
         )
 

@@ -78,7 +78,7 @@ def verify(
             touched = f" ({_few(damage.samples)})" if damage.samples else ""
             output.say(f"{damage.file}: {damage.problem}{touched}")
         images = f", {report.pixels:,} images" if pixels else ""
-        output.say(
+        output.tell(
             f"{report.path}: read {report.files:,} files, {report.chunks:,} embeddings{images}; "
             f"{len(report.damages) or 'nothing'} damaged"
         )
@@ -180,7 +180,7 @@ def repair(
             }
         )
     else:
-        output.say(
+        output.tell(
             f"{path}: {len(report.damages) or 'nothing'} was damaged, "
             f"{report.encodings} embeddings computed again"
         )

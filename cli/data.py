@@ -167,7 +167,7 @@ def check(
         output.print_json({**report.to_json(), "epoch": epoch})
     else:
         _print_check(report, epoch)
-        output.say(_verdict(report))
+        output.tell(_verdict(report))
     if not report.ok:
         raise typer.Exit(1)
 

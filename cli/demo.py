@@ -268,12 +268,13 @@ def _tell(result: dict[str, Any]) -> None:
     )
     average = result["average"]
     calls = result["guide_calls"]
-    output.say(
-        f"\nThe restored photographs gain {output.signed(average['gain'])} dB over their degraded "
+    output.say("")
+    output.tell(
+        f"The restored photographs gain {output.signed(average['gain'])} dB over their degraded "
         f"inputs on average (mean of {len(result['classes'])} class means"
         + (f"; {_omission(average)} images left out)." if _omission(average) else ").")
     )
-    output.say(
+    output.tell(
         f"Guide calls: {calls['build']} while building the cache, {calls['train']} in training, "
         f"{calls['ablation']} in the ablation."
     )

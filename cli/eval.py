@@ -128,6 +128,7 @@ def command(
     if set(metric or ()) & set(SCORES):
         output.remark(LICENCE)
     others = [read_report(path) for path in beside or ()]
+    output.take_threads()
     opened = load_checkpoint(checkpoint, None if recipe is None else load_recipe(recipe))
     name = opened.recipe.data.dataset if dataset is None else dataset
     folder = _default_out(opened.path, name, split) if out is None else out

@@ -61,7 +61,7 @@ def list_(
         ],
     )
     for row in rows:
-        output.say(f"{row['name']}: {row['description']}")
+        output.tell(f"{row['name']}: {row['description']}")
     output.print_table(
         "Families",
         ("family", "--guide", "what it is", "needs"),
@@ -266,13 +266,13 @@ def evaluate(
         )
     if scores.spearman_traits:
         said = ", ".join(f"{name} {value:.3f}" for name, value in scores.spearman_traits.items())
-        output.say(f"Spearman of what else it sees: {said}")
+        output.tell(f"Spearman of what else it sees: {said}")
     if scores.class_accuracy is not None:
         said = ", ".join(f"{name} {value:.1%}" for name, value in scores.class_accuracy.items())
-        output.say(f"assigned to the right class: {scores.mean_class_accuracy:.1%} ({said})")
+        output.tell(f"assigned to the right class: {scores.mean_class_accuracy:.1%} ({said})")
     if scores.quiet_on_clear is not None:
-        output.say(f"no label above 0.5 on {scores.quiet_on_clear:.1%} of the clear photographs")
-    output.say(
+        output.tell(f"no label above 0.5 on {scores.quiet_on_clear:.1%} of the clear photographs")
+    output.tell(
         f"nearest to the dominant degradation: {scores.dominant_share:.1%} of "
         f"{scores.dominant_samples} triple compositions (chance {scores.chance:.0%}; by cosine "
         f"{scores.dominant_share_cosine:.1%})"

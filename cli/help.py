@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from typing import Any
 
 import typer
@@ -72,6 +73,15 @@ class _Group(TyperGroup):
             raise typer.Exit(2)
         return super().parse_args(ctx, args)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command; a name that is none gets the nearest one, else all there are."""
+        name, names = args[0], self.list_commands(ctx)
+        if name not in names and not name.startswith("-") and not ctx.resilient_parsing:
+            near = get_close_matches(name, names, n=1)
+            told = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(names)}."
+            ctx.fail(f"No such command {name!r}. {told}")
+        return super().resolve_command(ctx, args)
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help of a group."""
         width = _width()
@@ -84,9 +94,17 @@ class _Group(TyperGroup):
 def _about_extra(command: Any, ctx: Any, words: list[str]) -> str:
     kinds = [p for p in command.params if p.param_type_name == "argument"]
     takes = " ".join(str(argument.metavar) for argument in kinds)
-    what = f"{takes} and options" if takes else "options only, each by its name"
+    if takes:
+        what = f"{takes} and options"
+    else:
+        first = next((p.opts[0] for p in command.params if not getattr(p, "is_flag", False)), None)
+        what = "options only, each by its name" + (f", such as {first}" if first else "")
     said = f"Got unexpected {' '.join(words)}: {ctx.command_path} takes {what}."
-    example = [text for text in _paragraphs(command.help or "") if text.startswith("Example: ")]
+    example = [
+        text
+        for text in _paragraphs(command.help or "")
+        if text.startswith(("Example: ", "For example: "))
+    ]
     return " ".join([said, *example])
 
 

@@ -82,6 +82,14 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def tell(text: str) -> None:
+    """Write a sentence for people to stdout, wrapped at its words where there is a width.
+
+    Not for commands and paths that are to be copied: those stay in one line, by `say`.
+    """
+    say("\n".join(wrapped(text, screen(sys.stdout))))
+
+
 def note(text: str) -> None:
     """Write one line for people to stderr."""
     sys.stderr.write(text + "\n")

@@ -297,11 +297,11 @@ def _tell(drawn: Drawing, as_json: bool) -> None:
             said += f"dominates them, {panel['nearest_cosine']:.1%} by cosine (chance 25.0%; "
             said += f"composition alone at most {panel['composition_alone']:.1%})"
         said = said or f"two principal components: {panel['variance']:.1%} of the variance"
-        output.say(f"{panel['guide']}, {panel['view']}: {said}")
+        output.tell(f"{panel['guide']}, {panel['view']}: {said}")
     if "variance" in drawn.facts:
-        output.say(f"two principal components: {drawn.facts['variance']:.1%} of the variance")
+        output.tell(f"two principal components: {drawn.facts['variance']:.1%} of the variance")
     if drawn.facts.get("nearest") is not None:
-        output.say(
+        output.tell(
             f"of {drawn.facts['dominated']} mixtures with a dominant part "
             f"{drawn.facts['nearest']:.1%} lie nearest to its centroid, "
             f"{drawn.facts['nearest_cosine']:.1%} by cosine "

@@ -190,11 +190,15 @@ def _dry_run(
         output.say(f"images           {_count(plan.images)}")
         output.say(f"processes        {plan.processes}, {plan.precision}")
         output.say(f"cache            {plan.cache or 'none needed'}")
-        output.say("each: crops that one device holds at once; GiB: its weights, gradients, Adam's")
-        output.say("moments and kept activations, estimated")
+        output.tell(
+            "per device: crops that one device holds at once; GiB: its weights, gradients, Adam's "
+            "moments and kept activations, estimated"
+        )
         if max(stage.memory for stage in plan.stages) > _MUCH:
-            output.say("less memory, same result: --set train.accumulate=8, and where that is not")
-            output.say("enough --set train.activation_checkpointing=true; on a CPU: --recipe small")
+            output.tell(
+                "less memory, same result: --set train.accumulate=8, and where that is not enough "
+                "--set train.activation_checkpointing=true; on a CPU: --recipe small"
+            )
     for warning in plan.warnings:
         output.console_progress().warn(warning)
     if plan.problem is not None:

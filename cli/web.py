@@ -44,6 +44,7 @@ def command(
     from mmfe_restore.web import LOOPBACK, serving
 
     pick_device(device)
+    output.take_threads()
     names = [*(checkpoint or ()), *shipped_models()]
     if host not in (LOOPBACK, "localhost"):
         output.remark(f"--host {host}: whoever reaches this machine can use the page")

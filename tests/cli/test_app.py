@@ -93,6 +93,25 @@ def test_unknown_command_exits_2_and_says_so_on_stderr():
     assert not done.stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("modle info", "No such command 'modle'. Did you mean 'model'?"),
+        ("model foo", "No such command 'foo'. There are: info, list."),
+        ("nothing", "There are: demo, train, eval,"),
+        ("model info x", "mmfe model info takes options only, each by its name, such as --recipe."),
+        ("train x y", "Got unexpected x y: mmfe train takes options only"),
+        ("train x", "For example: mmfe train --recipe cdd11"),
+        ("doctor x", "each by its name. Example: mmfe doctor --json"),
+        ("compare a b c", "Got unexpected c: mmfe compare takes RUN_A RUN_B and options."),
+    ],
+)
+def test_words_that_a_command_does_not_take_get_what_it_takes(words, said, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run(words.split()) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_expected_errors_show_no_traceback_and_exit_by_kind(tmp_path):
     done = mmfe("cache", "info", str(tmp_path / "none.zarr"))
     assert done.returncode == 3

@@ -69,7 +69,9 @@ class TestFastDemo:
         assert (out / "runs" / "demo" / "model" / "model.safetensors").is_file()
 
     def test_shows_the_commands_it_runs(self, demo):
-        shown = [line for line in demo[1].stderr.splitlines() if line.startswith("$ mmfe ")]
+        said = demo[1].stderr.splitlines()
+        assert said[0].startswith("threads: ")
+        shown = [line for line in said if line.startswith("$ mmfe ")]
         verbs = [" ".join(line.split()[2:4]) for line in shown]
         assert verbs[:2] == ["data synth", "cache build"]
         assert [verb.split()[0] for verb in verbs[2:5]] == ["train", "train", "eval"]

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from mmfe_cache.degradations import COMPOSITIONS
+from mmfe_cli import output
 from mmfe_cli.app import run
 from mmfe_restore.model import Restorer
 
@@ -58,9 +59,13 @@ def arguments(place, *more):
     ]
 
 
-def test_json_table_and_files(place, tmp_path, capsys):
+def test_json_table_and_files(place, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(output, "_threads_taken", False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert run(arguments(place, "--out", str(tmp_path / "a"), "--json")) == 0
-    printed = json.loads(capsys.readouterr().out)
+    captured = capsys.readouterr()
+    assert "threads: 1 (OMP_NUM_THREADS says so)" in captured.err
+    printed = json.loads(captured.out)
     assert list(printed["classes"]) == list(COMPOSITIONS)
     assert printed["guide_calls"] == 0
     assert (

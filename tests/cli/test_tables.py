@@ -150,6 +150,27 @@ def test_every_figure_of_a_pipe_is_there_on_a_terminal(command, capsys, monkeypa
         check_widths(table, capsys, monkeypatch)
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("command", ["guide list", "data list", "model list"])
+def test_no_line_is_too_wide_and_no_word_outside_a_table_is_broken(
+    command, width, capsys, monkeypatch
+):
+    def lines():
+        assert run(command.split()) == 0
+        return capsys.readouterr().out.splitlines()
+
+    monkeypatch.delenv("COLUMNS", raising=False)
+    piped = lines()
+    monkeypatch.setenv("COLUMNS", str(width))
+    shown = lines()
+    assert max(map(_width, shown)) <= width
+    prose = [
+        " ".join(line for line in text if not line.startswith(tuple("┏┃┡│└"))).split()
+        for text in (piped, shown)
+    ]
+    assert prose[0] == prose[1]
+
+
 def check_widths(table, capsys, monkeypatch):
     """Draw one table without a width and at 60, 80 and 120 columns: the same figures in all."""
     monkeypatch.delenv("COLUMNS", raising=False)
