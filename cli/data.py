@@ -225,6 +225,8 @@ def _sizes(part: PartCheck) -> str | None:
 
 
 def _print_check(report: CheckReport, epoch: dict[str, Any] | None) -> None:
+    from mmfe_cache.datasets.registry import dataset_info
+
     layouts = {part.layout or "not there" for part in report.parts}
     # One for all of them is said once; a column of it leaves no room for the others.
     several = len(layouts) > 1
@@ -252,8 +254,11 @@ def _print_check(report: CheckReport, epoch: dict[str, Any] | None) -> None:
     shown = report.parts
     if all(part.layout is None for part in shown):
         # Nothing at all: a wrong root. One part says which folders are looked for.
-        shown = shown[:1]
-        output.say(f"nothing of {report.dataset} is under {report.root}; its first part, say:")
+        shown, epoch = shown[:1], None
+        output.say(f"nothing of {report.dataset} is under {report.root}")
+        for origin in dataset_info(report.dataset).origins:
+            output.say(f"where to get {origin.name}: {origin.page}")
+        output.say("what is looked for, by the example of the first part:")
     for part in shown:
         for what, names in (
             ("missing", part.missing),

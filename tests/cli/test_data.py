@@ -170,3 +170,15 @@ def test_bad_input_gets_one_message_and_the_contracts_exit_code(
     assert words in messages
     assert "Traceback" not in messages
     assert not (tmp_path / "o").exists()
+
+
+def test_an_empty_root_names_pages_and_folders_in_few_lines(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, text, _ = call(capsys, "check", "--dataset", "aio5", "--root", tmp_path)
+    assert code == 1
+    assert "where to get RESIDE: https://" in text
+    assert "PromptIR / AdaIR: Train/Denoise" in text
+    assert "one epoch" not in text
+    lines = text.splitlines()
+    assert lines[-1] == "aio5 is not whole (10 parts are not there), so this exits with 1."
+    assert len(lines) < 40  # they were over 130
