@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from mmfe_cache.io import counted
 from mmfe_cache.seeds import generator
-from mmfe_restore.evaluation.permutation import relabelings, sign_flips
-from mmfe_restore.evaluation.seeds import student
+from mmfe_restore.evaluation.permutation import sign_flip_test, two_sample_permutation_test
+from mmfe_restore.evaluation.seeds import t_interval
 from mmfe_restore.evaluation.statistics import LEVEL, RESAMPLES
 
 CONTRASTS = (
@@ -71,15 +71,15 @@ def contrast(
     differences = higher - lower
     psnr = [averages(row, test) for row in (one, other)]
     paired = len(psnr[0]) == len(psnr[1])
-    over_seeds = student([a - b for a, b in zip(*psnr, strict=True)]) if paired else None
+    over_seeds = t_interval([a - b for a, b in zip(*psnr, strict=True)]) if paired else None
     return {
         "difference": mean(psnr[0]) - mean(psnr[1]),
         "scenes": len(differences),
         "interval_scenes": interval(resampled(differences).mean(axis=1)),
-        "p_scenes": sign_flips(differences.tolist()),
+        "p_scenes": sign_flip_test(differences.tolist()),
         "seeds": [len(values) for values in psnr],
         "interval_seeds": None if over_seeds is None else [over_seeds.low, over_seeds.high],
-        "p_seeds": relabelings(*psnr) if min(map(len, psnr)) > 1 else None,
+        "p_seeds": two_sample_permutation_test(*psnr) if min(map(len, psnr)) > 1 else None,
     }
 
 

@@ -280,12 +280,12 @@ def _questions(given: str | None, recipe: Recipe | None) -> Sequence[str | None]
 
 
 def _asking(guide: Guide, questions: Sequence[str | None]) -> list[Guide]:
-    from mmfe_cache.guides.base import Asked
+    from mmfe_cache.guides.base import Promptable
 
     if not questions:
         return []
-    assert isinstance(guide, Asked), "a recipe of another guide has no prompts"
-    return [guide.asking(question) for question in questions]
+    assert isinstance(guide, Promptable), "a recipe of another guide has no prompts"
+    return [guide.with_prompt(question) for question in questions]
 
 
 def _print_plans(plans: Sequence[BuildPlan], outline: GuideOutline | None, as_json: bool) -> None:

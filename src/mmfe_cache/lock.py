@@ -88,7 +88,7 @@ def locked(
         error: what a second writer gets.
 
     Yields:
-        What is to be told of a stale lock that was taken over; None where there was none.
+        What to report of a stale lock that was taken over; None where there was none.
 
     Raises:
         MmfeError: another process is writing (then of the kind ``error``), or the place cannot be

@@ -1,4 +1,4 @@
-"""Where data sets, caches and runs lie unless a command is told otherwise.
+"""Where data sets, caches and runs lie unless a command says otherwise.
 
 The environment moves each of the three, so that a disk of another name needs no option in every
 command. One module, because the cache, training and the command line must agree.

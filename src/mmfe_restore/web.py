@@ -184,7 +184,7 @@ class Studio:
 
 
 def _gradio() -> Any:
-    """Gradio, told to measure nobody."""
+    """Gradio, with its telemetry switched off."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
         import gradio  # pyright: ignore[reportMissingImports]

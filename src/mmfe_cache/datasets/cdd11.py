@@ -188,7 +188,7 @@ def load_synthetic(split: Split, root: Path) -> SampleSet:
         folder, layout = root, "one folder, split by scene"
         found = find_photographs(folder)
         if maps:
-            # Masks and maps that lie below the root are no photographs.
+            # Masks and maps that lie below the root are not photographs.
             files = [p.path for p in found if not maps & set(p.path.resolve().parents)]
             found = find_photographs(files)
         photographs = split_photographs(found)[split]

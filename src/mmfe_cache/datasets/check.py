@@ -166,7 +166,7 @@ def check_dataset(
         decode: read every file whole; otherwise only the headers.
         leaks: compare the clean photographs of train and test, when both are looked at.
         workers: threads that read.
-        progress: who is told.
+        progress: where to report.
 
     Raises:
         UsageError: unknown name or split.

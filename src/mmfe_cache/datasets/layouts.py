@@ -77,7 +77,7 @@ class FoundPart:
         layout: which arrangement was recognised.
         base: the folder it lies in.
         pairing: pairs and what found no partner.
-        ignored: files that are no images, and folders inside the part's own.
+        ignored: files that are not images, and folders inside the part's own.
         loops: links that lead in a circle or nowhere.
     """
 

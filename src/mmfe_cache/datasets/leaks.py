@@ -67,7 +67,7 @@ def fingerprints(
 
     Args:
         sources: clean pictures; one of several with equal names is read.
-        progress: who is told.
+        progress: where to report.
         unreadable: is called for a picture that cannot be read; None raises.
 
     Raises:

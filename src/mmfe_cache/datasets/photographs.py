@@ -1,4 +1,4 @@
-"""Photographs: the image files of a folder, told apart by scene, split by scene, or bundled."""
+"""Photographs: the image files of a folder, distinguished by scene, split by scene, or bundled."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Listing:
     unreadable: tuple[Path, ...] = ()
 
     def left_out(self) -> tuple[str, ...]:
-        """A line for each kind of thing that is no image, with names."""
+        """A line for each kind of thing that is not an image, with names."""
         return left_out(self.ignored, self.loops)
 
 
@@ -155,13 +155,13 @@ def stem_of(path: Path) -> str:
     drawn from them must not depend on that.
 
     Raises:
-        DataError: the name is no text, so that no list of samples can hold it.
+        DataError: the name is not text, so that no list of samples can hold it.
     """
     try:
         path.stem.encode()
     except UnicodeEncodeError:
         raise DataError(
-            "a file's name is no text",
+            "a file's name is not text",
             got=shown(path),
             expected="a name in UTF-8",
             remedy="rename the file",
@@ -177,7 +177,7 @@ def shown(path: Path) -> str:
 def left_out(ignored: Sequence[Path], loops: Sequence[Path]) -> tuple[str, ...]:
     """A line for each kind of thing that was left out, with names."""
     kinds = (
-        (ignored, "files that are no images, or folders, left out"),
+        (ignored, "files that are not images, or folders, left out"),
         (loops, "links that lead in a circle or nowhere, left out"),
     )
     return tuple(

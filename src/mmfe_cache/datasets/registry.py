@@ -38,8 +38,8 @@ class DatasetInfo:
         description: one line.
         pairs: published number of samples of each split, all noise levels counted; None where it
             depends on the user's files.
-        parts: the parts of a split under a root; None for sets that are no list of parts.
-        load: loads sets that are no list of parts.
+        parts: the parts of a split under a root; None for sets that are not a list of parts.
+        load: loads sets that are not a list of parts.
         synthetic: whether `data synth` writes sets of this layout, with their severities and a
             note of the splits that were made.
         whole_images: no published protocol crops its test images, and all its classes are judged

@@ -106,7 +106,7 @@ def write_synth(
             write one split only.
         config: masks and maps to use instead of procedural ones.
         workers: threads; the bytes do not depend on it.
-        progress: who is told.
+        progress: where to report.
 
     Raises:
         DataError: a photograph is unreadable or too small (all of them are named, and nothing is

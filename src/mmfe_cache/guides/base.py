@@ -105,10 +105,10 @@ class Guide(Protocol):
 
 
 @runtime_checkable
-class Asked(Protocol):
+class Promptable(Protocol):
     """A guide that is asked a question."""
 
-    def asking(self, prompt: str | None) -> Guide:
+    def with_prompt(self, prompt: str | None) -> Guide:
         """The same guide asking ``prompt``, None the paper's question; they share one network."""
         ...
 
@@ -122,7 +122,7 @@ class Pending(Protocol):
 
 
 @runtime_checkable
-class StartsAhead(Protocol):
+class AsyncGuide(Protocol):
     """A guide that can be given a batch while its device still works on the one before.
 
     Attributes:

@@ -25,7 +25,7 @@ def conversation(processor: Any, prompt: str, directory: Path) -> str:
         directory: the checkpoint, for the message.
 
     Raises:
-        GuideError: the template is no valid one.
+        GuideError: the template is not valid.
     """
     turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}
     try:

@@ -45,7 +45,7 @@ class FastVlmGuide(MllmGuide):
         """Check one image; all else happens on the device, where it is faster.
 
         Raises:
-            GuideError: it is no picture.
+            GuideError: it is not a picture.
         """
         return check_image(image)
 

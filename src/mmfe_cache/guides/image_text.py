@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from mmfe_cache.errors import GuideError
 from mmfe_cache.guides.base import check_image
 from mmfe_cache.guides.checkpoint import load_network, load_processor, quiet_transformers
-from mmfe_cache.guides.mllm import AskedGuide
+from mmfe_cache.guides.mllm import PromptedGuide
 from mmfe_cache.samples import ImageArray
 
 _REFUSED_CODE = "code of its own, which is never run"
@@ -37,10 +37,10 @@ def text_width(directory: Path) -> int:
     return width
 
 
-class ImageTextGuide(AskedGuide):
+class ImageTextGuide(PromptedGuide):
     """A model that `AutoModelForImageTextToText` loads, read after one forward pass.
 
-    See `AskedGuide` for the arguments. ``image`` are the tokens whose id is the configuration's
+    See `PromptedGuide` for the arguments. ``image`` are the tokens whose id is the configuration's
     image token: pooled over a 4×4 grid where one picture is one rectangle of tokens, and in 16 runs
     where it is several tiles or its rectangle is not known. ``joint`` and ``answer`` are as of
     every MLLM.
@@ -164,7 +164,7 @@ class ImageTextGuide(AskedGuide):
 def _rectangle(
     inputs: Mapping[str, Any], processor: Any, places: Tensor, pictures: int
 ) -> tuple[int, int] | None:
-    """Rows and columns of one picture's tokens; None where they are no one known rectangle."""
+    """Rows and columns of one picture's tokens; None where they form no known rectangle."""
     count = len(places)
     if int(places[-1]) - int(places[0]) + 1 != count:
         return None

@@ -54,7 +54,7 @@ class Lineage:
 
 
 def lineage_of(fingerprint: Mapping[str, Any]) -> Lineage | None:
-    """Read a fingerprint, flat, as a cache has it; None where the guide is no student."""
+    """Read a fingerprint, flat, as a cache has it; None where the guide is not a student."""
     if fingerprint.get("guide.guide") != "student":
         return None
     return Lineage(
@@ -76,7 +76,7 @@ def stands_in(
         view: at which it would look.
 
     Returns:
-        None where it is no student, or where the network was trained with a student itself.
+        None where it is not a student, or where the network was trained with a student itself.
 
     Raises:
         GuideError: it is a student of another guide, or did not learn at the view.

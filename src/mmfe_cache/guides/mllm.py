@@ -31,7 +31,7 @@ _CPU_BATCH = 8
 """Images that a CPU runs at once: about what its caches hold; more is slower (measured)."""
 
 
-class AskedGuide(PixelGuide):
+class PromptedGuide(PixelGuide):
     """An MLLM read after one forward pass of its base model; nothing is generated.
 
     Attributes:
@@ -108,7 +108,7 @@ class AskedGuide(PixelGuide):
     def _read(self, prepared: Sequence[Any]) -> tuple[Tensor, Tensor, Tensor]:
         """``image``, ``joint`` and ``answer`` of one batch, on the device; see `_pool`."""
 
-    def asking(self, prompt: str | None) -> Self:
+    def with_prompt(self, prompt: str | None) -> Self:
         """The same guide asking ``prompt``, None the paper's question; they share one network.
 
         Raises:
@@ -124,7 +124,7 @@ class AskedGuide(PixelGuide):
         """The text that the model reads, by the checkpoint's own template; one image token.
 
         Raises:
-            GuideError: the template is no valid one.
+            GuideError: the template is not valid.
         """
         return conversation(self._processor, self.prompt, self._directory)
 
@@ -174,7 +174,7 @@ class AskedGuide(PixelGuide):
         Args:
             hidden_BTD: hidden states after the final norm.
             seen_BND: the image tokens among them, row by row.
-            grid: their rows and columns; None where they are no one known rectangle.
+            grid: their rows and columns; None where they form no known rectangle.
             first: where the image tokens start in the sequence.
 
         Returns:
@@ -217,10 +217,10 @@ class Layout:
     columns: int
 
 
-class MllmGuide(AskedGuide):
+class MllmGuide(PromptedGuide):
     """An MLLM whose sequence is laid out once for every size of picture.
 
-    See `AskedGuide` for the arguments.
+    See `PromptedGuide` for the arguments.
 
     Attributes:
         network_class: the base model's class; a subclass names it.
@@ -281,9 +281,9 @@ class MllmGuide(AskedGuide):
     def _lay_out(self, tokens: Tensor, inputs: Mapping[str, Any]) -> tuple[Tensor | None, int, int]:
         """Rotary positions, rows and columns of image tokens, for one image's inputs."""
 
-    def asking(self, prompt: str | None) -> Self:
-        """See `AskedGuide.asking`; a layout holds the question's tokens and is not shared."""
-        other = super().asking(prompt)
+    def with_prompt(self, prompt: str | None) -> Self:
+        """See `AskedGuide.with_prompt`; a layout holds the question's tokens and is not shared."""
+        other = super().with_prompt(prompt)
         other._layouts = {}
         return other
 

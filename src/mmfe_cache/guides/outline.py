@@ -66,7 +66,7 @@ class GuideOutline(PixelGuide):
             self._question = kind.turn_tokens + -(-len(prompt) // CHARACTERS_A_TOKEN)
         self.exact = self._processor is not None
 
-    def asking(self, prompt: str | None) -> GuideOutline:
+    def with_prompt(self, prompt: str | None) -> GuideOutline:
         """The outline of the same guide that is asked ``prompt``; None is the paper's question."""
         question = DEFAULT_PROMPT if prompt is None else prompt
         return GuideOutline(self._info, self._directory, question)

@@ -75,7 +75,7 @@ class QwenGuide(MllmGuide):
         """Resize one image as qwen-vl-utils does, (H, W, 3) uint8, sides multiples of 28.
 
         Raises:
-            GuideError: it is no picture, or more than 200 times as long as wide.
+            GuideError: it is not a picture, or more than 200 times as long as wide.
         """
         picture = Image.fromarray(check_image(image))
         processor = self._processor.image_processor

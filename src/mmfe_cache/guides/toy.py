@@ -203,7 +203,7 @@ def _copy_published(files: Path, made: Path) -> tuple[dict[str, int], int]:
     absent = [token for token in SPECIAL_TOKENS if token not in ids]
     if absent:
         raise GuideError(
-            "these are no files of a Qwen2.5-VL model",
+            "these are not files of a Qwen2.5-VL model",
             got=f"a vocabulary without {', '.join(absent)}",
         )
     return ids, vocabulary

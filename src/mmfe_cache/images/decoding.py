@@ -119,7 +119,7 @@ def decode(image: Image.Image, again: Callable[[], Image.Image]) -> Stored:
     if tags is not None:
         if _tag(tags, _PLANAR) == 2 and _tag(tags, _BITS) == 16:
             return _planes_16(image, tags)
-        _mend_ycbcr(image, tags)
+        _correct_ycbcr(image, tags)
     if image.format == "PNG" and image.mode == "RGBA" and _raw_mode(image) == "LA;16B":
         return _grey_alpha_16(image)
     if _raw_mode(image) in _LOW_BYTES or _raw_mode(image) in _UNMULTIPLIED:
@@ -237,7 +237,7 @@ def _planes_16(image: Image.Image, tags: Any) -> Stored:
     return Stored(values[:, :, :3], "rgb", np.ascontiguousarray(values[:, :, 3]), note)
 
 
-def _mend_ycbcr(image: Image.Image, tags: Any) -> None:
+def _correct_ycbcr(image: Image.Image, tags: Any) -> None:
     """Let libtiff read uncompressed YCbCr: Pillow takes subsampled pixels for whole ones."""
     if _codec(image) != "raw" or _tag(tags, _PHOTOMETRIC) != 6:
         return

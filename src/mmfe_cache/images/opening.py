@@ -58,14 +58,14 @@ def max_pixels() -> int:
     """`MAX_PIXELS`, or what the environment says instead.
 
     Raises:
-        UsageError: the environment variable is no positive integer.
+        UsageError: the environment variable is not a positive integer.
     """
     text = os.environ.get(MAX_PIXELS_VARIABLE, "").strip()
     if not text:
         return MAX_PIXELS
     if not text.isdecimal() or int(text) == 0:
         raise UsageError(
-            f"{MAX_PIXELS_VARIABLE} is no number of pixels",
+            f"{MAX_PIXELS_VARIABLE} is not a number of pixels",
             got=repr(text),
             expected=f"a positive integer, such as {2 * MAX_PIXELS}",
         )

@@ -239,7 +239,7 @@ def _high_bytes(values: Pixels) -> NDArray[np.uint8]:
 
 
 def _left_out(image: Image.Image) -> tuple[str, ...]:
-    """What of an open picture is not read; a phone's second pictures (MPO) are no pages."""
+    """What of an open picture is not read; a phone's second pictures (MPO) are not pages."""
     if image.format == "MPO":
         return ()
     count = int(getattr(image, "n_frames", 1))

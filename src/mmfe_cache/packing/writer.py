@@ -81,7 +81,7 @@ def pack(
         samples: from `load_dataset` on the unpacked folder.
         path: the pack; an existing one is replaced when the new one is whole.
         compress: deflate the tiles' differences, losslessly (see `codec`).
-        progress: who is told.
+        progress: where to report.
         workers: threads that decode and compress.
         verify: read every picture back and compare its digest.
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mmfe_cache.embeddings import ArrayName, Embeddings, embedding_shape
 from mmfe_cache.errors import DataError, GuideError
-from mmfe_cache.guides.base import Guide, Pending, StartsAhead
+from mmfe_cache.guides.base import AsyncGuide, Guide, Pending
 from mmfe_cache.images import pixel_digest
 from mmfe_cache.machine import is_out_of_memory
 from mmfe_cache.progress import Progress
@@ -154,7 +154,7 @@ class Encoder:
 
     Args:
         guide: the guide.
-        progress: is told when a batch had to be halved.
+        progress: where to warn when a batch had to be halved.
 
     Attributes:
         guide: the guide.
@@ -169,7 +169,7 @@ class Encoder:
     @property
     def ahead(self) -> int:
         """How many batches are worth starting before the first is finished."""
-        return self.guide.ahead if isinstance(self.guide, StartsAhead) else 0
+        return self.guide.ahead if isinstance(self.guide, AsyncGuide) else 0
 
     def start(self, view: str, batch: Sequence[Prepared], most: int) -> Started:
         """Give the guide B prepared samples at one view, all of them in batches of one size.
@@ -222,7 +222,7 @@ class Encoder:
         if self.guide.reads == "severities":
             return _Done(self.guide.encode_samples([item.sample for item in part]))
         inputs = [item.inputs[view] for item in part]
-        if isinstance(self.guide, StartsAhead):
+        if isinstance(self.guide, AsyncGuide):
             return self.guide.start(inputs)
         return _Done(self.guide.encode_prepared(inputs))
 

@@ -171,7 +171,7 @@ class Pipeline:
         on_error: what a sample that cannot be read does.
         shard_batches: how many samples were encoded together for shards that are computed again,
             by view and number, where no file of the shard is left to say so.
-        progress: is told of every sample that is left out.
+        progress: where to warn of every sample that is left out.
 
     Attributes:
         encodings: sample-views that were encoded.
@@ -205,7 +205,7 @@ class Pipeline:
 
         Args:
             workers: threads that read and prepare images.
-            task: is told of every sample-view.
+            task: counts every sample-view.
         """
         shard: ShardBuffer | None = None
         for batch, prepared in prefetched(self._batches(), self._encoder.guide, workers):

@@ -126,7 +126,7 @@ def repair_cache(
     stale = views if recovered else [view for view in views if view.view in repair.unmeasured]
     if stale:
         with locked(path):
-            repair.measure_again(stale)
+            repair.update_statistics(stale)
     return RepairReport(path, before.damages, recovered, encodings, verify(path, progress=sink))
 
 
@@ -259,7 +259,7 @@ class _Repair:
                 recovered += ids
         return tuple(recovered)
 
-    def measure_again(self, views: Sequence[ViewMetadata]) -> None:
+    def update_statistics(self, views: Sequence[ViewMetadata]) -> None:
         """Write what the embeddings of finished views are like, where it changed or is lost."""
         writer, known = CacheWriter(self._path, self._store), open_cache(self._path).view_metadata
         for view in views:

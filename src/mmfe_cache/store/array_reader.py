@@ -195,7 +195,7 @@ class ArrayReader:
             raise CacheError(
                 f"{self._id_of(index)!r} was skipped when {self._storage.location} was built",
                 expected="a sample with embeddings; the reader's `skipped` lists those without",
-                remedy="mend its image, then: mmfe cache repair PATH; or leave the sample out",
+                remedy="repair its image, then: mmfe cache repair PATH; or leave the sample out",
             )
         if check == "never" or self._chunks is None:
             return

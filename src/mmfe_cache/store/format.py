@@ -364,7 +364,7 @@ def _check_schema(data: bytes, where: str) -> None:
         if FORMAT.encode() in data:
             return  # A damaged cache: the checksum says so.
         raise CacheError(
-            f"{where} is no mmfe cache",
+            f"{where} is not an mmfe cache",
             got="a zarr.json without mmfe's attributes",
             remedy="mmfe cache build --dataset NAME; where it was one, mmfe cache repair PATH",
         ) from None

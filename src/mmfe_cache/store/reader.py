@@ -262,7 +262,7 @@ def _as_indices(given: NDArray[Any]) -> NDArray[np.int64]:
     # An empty list becomes an array of floats; any other float, or a mask, is a mistake.
     if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
         raise UsageError(
-            "sample indices are out of range: they are no list of whole numbers",
+            "sample indices are out of range: they are not a list of whole numbers",
             got=f"{given.dtype} of shape {given.shape}",
             expected="integers of shape (B,)",
         )

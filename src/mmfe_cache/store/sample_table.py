@@ -47,7 +47,7 @@ def check_ids(ids: Sequence[str]) -> None:
             name.encode()
         except UnicodeEncodeError:
             raise DataError(
-                "a sample id is no text",
+                "a sample id is not text",
                 got=repr(name),
                 expected="a file name that is valid UTF-8",
                 remedy="rename the file",

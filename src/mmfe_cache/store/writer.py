@@ -98,7 +98,7 @@ class CacheWriter:
             raise no_root(LocalStorage(self.path), self.path)
         if self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
             raise CacheError(
-                f"{self.path} is in the way: it exists and is no mmfe cache",
+                f"{self.path} is in the way: it exists and is not an mmfe cache",
                 expected="a path that does not exist yet, or a cache",
                 remedy="remove it, or choose another place with --out",
             )
@@ -209,7 +209,7 @@ class CacheWriter:
 
 
 def _files(folder: Path) -> set[str]:
-    """Names of the files of a folder; what else bears a shard's name is no shard."""
+    """Names of the files of a folder; what else bears a shard's name is not a shard."""
     if not folder.is_dir():
         return set()
     with os.scandir(folder) as entries:

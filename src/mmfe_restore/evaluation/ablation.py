@@ -16,7 +16,7 @@ from mmfe_cache.machine import pick_device
 from mmfe_cache.progress import Progress
 from mmfe_cache.samples import SampleSet
 from mmfe_restore.evaluation.ablation_plan import CacheNeed, Plan
-from mmfe_restore.evaluation.ablation_rows import Judgement, Row, Run
+from mmfe_restore.evaluation.ablation_rows import Evaluation, Row, Run
 from mmfe_restore.evaluation.compare import SavedReport, read_report
 from mmfe_restore.evaluation.evaluate import evaluate
 from mmfe_restore.evaluation.inputs import load_checkpoint, open_eval_cache
@@ -101,33 +101,33 @@ def _run(
                 remedy="the same command goes on there",
             )
     counts.train += guide_calls() - calls
-    missing = [judgement for judgement in run.judgements if not judgement.done]
+    missing = [evaluation for evaluation in run.evaluations if not evaluation.done]
     dataset = recipe.data.dataset
     if missing and dataset not in tests:
         tests[dataset] = load_dataset(dataset, "test", plan.root)
     calls = guide_calls()
-    for judgement in missing:
-        _judge(run, judgement, tests[dataset], plan.cache, progress, device)
+    for evaluation in missing:
+        _evaluate(run, evaluation, tests[dataset], plan.cache, progress, device)
     counts.eval += guide_calls() - calls
 
 
-def _judge(
+def _evaluate(
     run: Run,
-    judgement: Judgement,
+    evaluation: Evaluation,
     samples: SampleSet,
     cache: Path | None,
     progress: Progress,
     device: str,
 ) -> None:
     opened = load_checkpoint(run.out)
-    store = open_eval_cache(opened.recipe, samples, judgement.view, cache)
+    store = open_eval_cache(opened.recipe, samples, evaluation.view, cache)
     evaluate(
         opened.restorer,
         opened.recipe,
         samples,
         store,
-        out=judgement.folder,
-        view=judgement.view,
+        out=evaluation.folder,
+        view=evaluation.view,
         progress=progress,
         checkpoint=opened.path,
         device=device,
@@ -149,11 +149,11 @@ def _result(plan: Plan, counts: Counts) -> dict[str, Any]:
             seed["state"], seed["average"] = "evaluated", report.about["average"]
         entry["also"] = [
             {
-                "view": judgement.view,
+                "view": evaluation.view,
                 **_figures(further := _reports(row, place)),
                 "difference": _differences(reference, further),
             }
-            for place, judgement in enumerate(row.runs[0].judgements)
+            for place, evaluation in enumerate(row.runs[0].evaluations)
             if place
         ]
     for cache in result["caches"]:
@@ -164,7 +164,7 @@ def _result(plan: Plan, counts: Counts) -> dict[str, Any]:
 
 def _reports(row: Row, place: int = 0) -> list[SavedReport]:
     """The reports of a row's trainings, in the order of their seeds."""
-    return [read_report(run.judgements[place].folder) for run in row.runs]
+    return [read_report(run.evaluations[place].folder) for run in row.runs]
 
 
 def _figures(reports: Sequence[SavedReport]) -> dict[str, Any]:

@@ -251,7 +251,7 @@ def _needs(rows: Sequence[Row], cache: Path | None) -> tuple[CacheNeed, ...]:
         if not row.recipe.model.reads:
             continue
         dataset = row.recipe.data.dataset
-        judged = tuple(judgement.view for judgement in row.runs[0].judgements)
+        judged = tuple(evaluation.view for evaluation in row.runs[0].evaluations)
         reads = [("train", one, one.training_views) for one in row.recipe.each_prompt]
         for split, one, views in (*reads, ("test", row.recipe, judged)):
             path, guide = find_store(one, dataset, split, cache), one.guide

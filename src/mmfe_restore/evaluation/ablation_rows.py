@@ -32,7 +32,7 @@ PROMPT_ROWS = "prompts/"
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Evaluation:
     """One evaluation of one training.
 
     Attributes:
@@ -53,19 +53,19 @@ class Run:
     Attributes:
         recipe: with the overrides and this training's seed.
         out: its folder.
-        judgements: the row's own first.
+        evaluations: the row's own first.
         state: one of `STATES`.
     """
 
     recipe: Recipe
     out: Path
-    judgements: tuple[Judgement, ...]
+    evaluations: tuple[Evaluation, ...]
     state: str
 
     @property
     def report(self) -> Path:
         """The folder of the evaluation at the recipe's own view."""
-        return self.judgements[0].folder
+        return self.evaluations[0].folder
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,8 @@ def _run(row: PublishedRow, recipe: Recipe, shares: Sequence[str], out: Path, st
     suffix = f"-seed{recipe.train.seed}" if step else ""
     folder = _place(recipe, shares, out, suffix)
     views = (recipe.eval.view, *_further_views(row, recipe))
-    judgements = tuple(_judgement(folder, recipe, view) for view in views)
-    return Run(recipe, folder, judgements, _state(folder, judgements, recipe))
+    evaluations = tuple(_evaluation(folder, recipe, view) for view in views)
+    return Run(recipe, folder, evaluations, _state(folder, evaluations, recipe))
 
 
 def _further_views(row: PublishedRow, recipe: Recipe) -> tuple[str, ...]:
@@ -160,12 +160,12 @@ def _further_views(row: PublishedRow, recipe: Recipe) -> tuple[str, ...]:
     return () if trained == recipe.eval.view else (trained,)
 
 
-def _judgement(folder: Path, recipe: Recipe, view: str) -> Judgement:
+def _evaluation(folder: Path, recipe: Recipe, view: str) -> Evaluation:
     # Beside eval/, not in it: a run with one report there is its own name for `mmfe compare`.
     own = view == recipe.eval.view
     above = folder / ("eval" if own else f"eval-at-{view.replace('@', '-').replace('#', '-')}")
     report = above / f"{recipe.data.dataset}-test"
-    return Judgement(view, report, (report / METRICS_FILE).is_file())
+    return Evaluation(view, report, (report / METRICS_FILE).is_file())
 
 
 def _place(recipe: Recipe, shares: Sequence[str], out: Path, suffix: str) -> Path:
@@ -202,7 +202,7 @@ def _parameters(recipe: Recipe) -> int:
         return count_parameters(Restorer(recipe.model))
 
 
-def _state(folder: Path, judgements: Sequence[Judgement], recipe: Recipe) -> str:
+def _state(folder: Path, evaluations: Sequence[Evaluation], recipe: Recipe) -> str:
     file = folder / "recipe.yaml"
     if not file.is_file():
         return "missing"
@@ -212,27 +212,27 @@ def _state(folder: Path, judgements: Sequence[Judgement], recipe: Recipe) -> str
             expected=f"a run of {recipe.name} with the same --set",
             remedy="choose another place with --out, or remove the folder",
         )
-    for judgement in judgements:
-        if judgement.done:
-            _check_judged(folder, judgement, recipe)
-    if all(judgement.done for judgement in judgements):
+    for evaluation in evaluations:
+        if evaluation.done:
+            _check_judged(folder, evaluation, recipe)
+    if all(evaluation.done for evaluation in evaluations):
         return "evaluated"
     return "trained" if (folder / "model" / "config.json").is_file() else "started"
 
 
-def _check_judged(folder: Path, judgement: Judgement, recipe: Recipe) -> None:
+def _check_judged(folder: Path, evaluation: Evaluation, recipe: Recipe) -> None:
     """One table, one way to measure: a row may have been judged by hand in between."""
-    about = read_report(judgement.folder).about
+    about = read_report(evaluation.folder).about
     guided = bool(recipe.model.reads)
     expected = {
         "protocol": recipe.eval.protocol,
         "guide": recipe.guide.name if guided else None,
-        "view": judgement.view if guided else None,
+        "view": evaluation.view if guided else None,
     }
     found = {name: about.get(name) for name in expected}
     if found != expected:
         raise UsageError(
-            f"{judgement.folder} was judged in another way than this table's rows are",
+            f"{evaluation.folder} was judged in another way than this table's rows are",
             got=", ".join(f"{name} {value}" for name, value in found.items()),
             expected=", ".join(f"{name} {value}" for name, value in expected.items()),
             remedy=f"mmfe eval --checkpoint {folder} --force, with the --root and --cache of this "

@@ -338,7 +338,7 @@ def _reports_of(run: Path) -> list[Path]:
         try:
             checkpoint = _about(file).get("checkpoint")
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # no report of ours: whoever names it will be told
+            continue  # not a report of ours: naming it will say so
         if checkpoint is None:
             continue
         # As it was given to `mmfe eval`: from wherever that ran, or moved along with the run.
@@ -352,7 +352,7 @@ def _reports_of(run: Path) -> list[Path]:
 def _about(file: Path) -> dict[str, Any]:
     about = parse_json(file.read_bytes(), file)
     if not isinstance(about["classes"], dict):
-        raise TypeError("the classes are no table")
+        raise TypeError("the classes are not a table")
     return about
 
 

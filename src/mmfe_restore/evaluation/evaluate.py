@@ -90,7 +90,7 @@ def evaluate(
         out: folder for metrics.json, per_image.csv and report.html; None writes nothing.
         view: the guide's view; None for the recipe's.
         protocol: a peer's name, as in `PROTOCOLS`; None for the recipe's.
-        progress: is told what happens.
+        progress: where to report.
         checkpoint: where the weights lie, for the report.
         device: ``"auto"`` takes a GPU where there is one.
         batch_size: images of one size and class that go through the network together.
@@ -107,7 +107,7 @@ def evaluate(
             finite.
         UsageError: an unknown protocol or metric, or ``out`` exists.
     """
-    told: Progress = SilentProgress() if progress is None else progress
+    progress = SilentProgress() if progress is None else progress
     started, calls = time.perf_counter(), guide_calls()
     if out is not None:
         check_free(out, force=force)
@@ -134,11 +134,11 @@ def evaluate(
         guide_sees=_guide_sees(recipe),
         metrics={metric.name: metric.load(settings) for metric in chosen},
     )
-    with told.task(f"evaluating {samples.dataset}/{samples.split}", len(samples)) as bar:
+    with progress.task(f"evaluating {samples.dataset}/{samples.split}", len(samples)) as bar:
         for pairs in batches(
             read_pairs(samples, range(rank, len(samples), size), run.crop), batch_size
         ):
-            run.judge(pairs)
+            run.evaluate_batch(pairs)
             bar.advance(len(pairs) * size)
     scores, shown = gather(run.scores), gather(run.pictures)
     report = EvalReport(
@@ -188,7 +188,7 @@ class _Run:
         self.scores: dict[int, ImageScore] = {}
         self.pictures: dict[int, Pictures] = {}
 
-    def judge(self, pairs: list[EvalPair]) -> None:
+    def evaluate_batch(self, pairs: list[EvalPair]) -> None:
         """Restore and score images of one size and label, in true float32."""
         with float32_products():
             self._judge(pairs)

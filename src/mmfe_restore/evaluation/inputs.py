@@ -17,11 +17,11 @@ from mmfe_restore.data import SampleGuidance, build_command, check_cache, find_s
 from mmfe_restore.model import Restorer
 from mmfe_restore.model.folders import (
     CONFIG,
-    asked_as_trained,
     find_recorded_guide,
     model_folder,
     newest_checkpoint,
     recorded_guide,
+    with_trained_prompt,
 )
 from mmfe_restore.recipes import Recipe, recipe_from_dict
 
@@ -79,7 +79,7 @@ def load_checkpoint(path: Path | None = None, recipe: Recipe | None = None) -> C
     found = (
         read_recipe_of(folder)
         if recipe is None
-        else asked_as_trained(recipe, restorer.guide_fingerprint)
+        else with_trained_prompt(recipe, restorer.guide_fingerprint)
     )
     return Checkpoint(folder, restorer.eval(), found)
 

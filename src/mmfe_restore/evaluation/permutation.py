@@ -24,7 +24,7 @@ _SLACK = 1e-9
 """Relative: sums in another order are equal all the same."""
 
 
-def sign_flips(differences: Sequence[float]) -> float:
+def sign_flip_test(differences: Sequence[float]) -> float:
     """Whether paired differences are centred at 0: each is as likely with the other sign.
 
     Args:
@@ -46,7 +46,7 @@ def sign_flips(differences: Sequence[float]) -> float:
     return _share(np.abs(signs @ values), found, values, drawn=True)
 
 
-def relabelings(one: Sequence[float], other: Sequence[float]) -> float:
+def two_sample_permutation_test(one: Sequence[float], other: Sequence[float]) -> float:
     """Whether two groups of independent values have the same mean: labels could be exchanged.
 
     Args:

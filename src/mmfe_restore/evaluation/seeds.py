@@ -92,7 +92,7 @@ def seed_difference(
     per_seed = tuple(_average({name: pair[name] for name in used}, about, figure) for pair in pairs)
     over_seeds = {name: math.fsum(pair[name] for pair in pairs) / len(pairs) for name in used}
     _, overall = bootstrap(_as_scores(over_seeds, about, figure))
-    interval = student(per_seed)
+    interval = t_interval(per_seed)
     return SeedDifference(
         _average(over_seeds, about, figure),
         overall[figure].low,
@@ -132,7 +132,7 @@ def mean_scores(reports: Sequence[SavedReport]) -> list[ImageScore]:
     ]
 
 
-def student(values: Sequence[float]) -> Interval | None:
+def t_interval(values: Sequence[float]) -> Interval | None:
     """Student's interval of `LEVEL` for the mean of ``values``; None for fewer than two.
 
     mean ± t · sd / √K, t the quantile of Student's distribution with K - 1 degrees of freedom:

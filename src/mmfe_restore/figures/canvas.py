@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Okabe and Ito (2008): told apart by every common kind of colour vision, on paper too.
+# Okabe and Ito (2008): distinguishable by every common kind of colour vision, on paper too.
 COLOURS = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000",
 )  # fmt: skip
@@ -71,7 +71,7 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class Look:
+class ClassStyle:
     """How a class is drawn.
 
     Attributes:
@@ -144,7 +144,7 @@ def bare(axes: Axes) -> None:
     axes.spines[:].set_visible(False)
 
 
-def looks(labels: Iterable[str]) -> dict[str, Look]:
+def class_styles(labels: Iterable[str]) -> dict[str, ClassStyle]:
     """A colour and a marker for each distinct label, in order; no two of 88 are the same.
 
     CDD11's classes have theirs in every figure: the colour of the degradation, or the mean of the
@@ -152,18 +152,18 @@ def looks(labels: Iterable[str]) -> dict[str, Look]:
     """
     from matplotlib.colors import to_rgb
 
-    found: dict[str, Look] = {}
+    found: dict[str, ClassStyle] = {}
     # 88 pairs: a colour comes again eight names later, and then with another marker.
     pairs = range(len(COLOURS) * len(MARKERS))
-    free = (Look(to_rgb(COLOURS[k % len(COLOURS)]), MARKERS[k % len(MARKERS)]) for k in pairs)
+    free = (ClassStyle(to_rgb(COLOURS[k % len(COLOURS)]), MARKERS[k % len(MARKERS)]) for k in pairs)
     for label in in_order(labels):
         if label == BALANCED:
-            found[label] = Look(to_rgb("#777777"), "1")
+            found[label] = ClassStyle(to_rgb("#777777"), "1")
         elif label in COMPOSITIONS:
             parts = [to_rgb(KIND_COLOURS[part]) for part in label.split("_")]
             red, green, blue = (sum(values) / len(parts) for values in zip(*parts, strict=True))
             marker = MARKERS[list(COMPOSITIONS).index(label)]
-            found[label] = Look((red, green, blue), marker)
+            found[label] = ClassStyle((red, green, blue), marker)
         else:
             found[label] = next(look for look in free if look not in found.values())
     return found

@@ -27,12 +27,12 @@ from mmfe_restore.figures.canvas import (
 )
 from mmfe_restore.figures.scatter import (
     Matrix,
-    cosine,
+    cosine_similarity,
     name_classes,
-    neighbours,
-    plane,
+    pca,
     scatter,
     spread_sample,
+    tsne,
 )
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def arrange(
         raise UsageError("this figure compares classes", got=f"{len(set(labels))} in {cache.path}")
     answers = answers_of(cache, chosen, view)
     names = [cache.ids[place] for place in chosen]
-    components, share = plane(answers)
+    components, share = pca(answers)
     return Arrangement(
         title=f"E_Answer of {cache.guide}, view {view}, {len(names)} samples",
         names=names,
@@ -129,7 +129,7 @@ def arrange(
         answers=answers,
         components=components,
         variance=share,
-        near=neighbours(answers),
+        near=tsne(answers),
     )
 
 
@@ -240,7 +240,7 @@ def class_similarities(vectors: Matrix, labels: list[str], order: list[str]) -> 
 
     nan for a class of one sample with itself.
     """
-    similarity = cosine(vectors)
+    similarity = cosine_similarity(vectors)
     np.fill_diagonal(similarity, 0.0)
     member = np.array([[label == name for label in labels] for name in order], dtype=np.float64)
     pairs = member @ (1.0 - np.eye(len(labels))) @ member.T

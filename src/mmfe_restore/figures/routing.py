@@ -26,7 +26,14 @@ from mmfe_restore.figures.canvas import (
     short,
 )
 from mmfe_restore.figures.embeddings import answers_of, choose_samples
-from mmfe_restore.figures.scatter import Matrix, alignment, cosine, name_classes, plane, scatter
+from mmfe_restore.figures.scatter import (
+    Matrix,
+    alignment,
+    cosine_similarity,
+    name_classes,
+    pca,
+    scatter,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,12 +96,12 @@ def plot_routing(
     check_targets(out, ["routing"], force=force)
     chosen, shown = choose_samples(cache, most)
     answers = answers_of(cache, chosen, view)
-    reference = cosine(answers)
+    reference = cosine_similarity(answers)
     runs = [Routed(name, expert_weights(name, net, cache, answers)) for name, net in restorers]
     found = {
         run.name: {
-            "all sites": alignment(reference, cosine(run.joined)),
-            **{site: alignment(reference, cosine(s)) for site, s in run.sites.items()},
+            "all sites": alignment(reference, cosine_similarity(run.joined)),
+            **{site: alignment(reference, cosine_similarity(s)) for site, s in run.sites.items()},
         }
         for run in runs
     }
@@ -185,7 +192,7 @@ def _draw(
     drawn = blocks[0].subplots(lines, across, squeeze=False).flat
     coordinates: list[Matrix] = []
     for axes, (title, vectors) in zip(drawn, spaces, strict=False):
-        places, share = plane(vectors)
+        places, share = pca(vectors)
         coordinates.append(places)
         scatter(axes, places, shown)
         axes.set_title(title, loc="left", fontsize=8)

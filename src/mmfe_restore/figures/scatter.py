@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mmfe_cache.errors import MmfeError
 from mmfe_cache.seeds import generator
-from mmfe_restore.figures.canvas import in_order, looks, short
+from mmfe_restore.figures.canvas import class_styles, in_order, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Matrix = NDArray[np.float64]
 
 
-def cosine(vectors: Matrix) -> Matrix:
+def cosine_similarity(vectors: Matrix) -> Matrix:
     """(N, N) cosine similarities of (N, D) vectors, Sim of Eq. 7."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit = vectors / np.maximum(norms, 1e-12)
@@ -40,7 +40,7 @@ def alignment(first: Matrix, second: Matrix) -> float:
     return float(np.corrcoef(x, y)[0, 1])
 
 
-def plane(vectors: Matrix) -> tuple[Matrix, float]:
+def pca(vectors: Matrix) -> tuple[Matrix, float]:
     """The two principal components of (N, D) vectors, and the share of variance they hold."""
     centred = vectors - vectors.mean(axis=0)
     left, values, _ = np.linalg.svd(centred, full_matrices=False)
@@ -54,7 +54,7 @@ def plane(vectors: Matrix) -> tuple[Matrix, float]:
     return coordinates * np.where(signs == 0, 1, signs), share
 
 
-def neighbours(vectors: Matrix) -> Matrix:
+def tsne(vectors: Matrix) -> Matrix:
     """(N, 2) t-SNE of (N, D) vectors, N at least 4: near each other there are near here.
 
     Begins at the principal components and draws nothing at random: the same every time.
@@ -69,7 +69,7 @@ def neighbours(vectors: Matrix) -> Matrix:
             "t-SNE needs scikit-learn, which is an extra",
             remedy="in mmfe's checkout: pip install -c constraints.txt '.[plots]'",
         ) from None
-    start = plane(vectors)[0]
+    start = pca(vectors)[0]
     start = 1e-4 * start / max(float(start[:, 0].std()), 1e-12)
     perplexity = min(30.0, (len(vectors) - 1) / 3)
     # scikit-learn takes an array too; its annotation does not say so.
@@ -107,14 +107,14 @@ def scatter(axes: Axes, coordinates: Matrix, labels: Sequence[str]) -> None:
         coordinates: (N, 2).
         labels: N classes.
     """
-    for label, look in looks(labels).items():
+    for label, style in class_styles(labels).items():
         # White edges part markers that touch; a marker of lines alone has none.
-        edge = {} if look.marker in "1234+x" else {"edgecolors": "white"}
+        edge = {} if style.marker in "1234+x" else {"edgecolors": "white"}
         axes.scatter(
             *coordinates[np.array(labels) == label].T,
             s=18,
-            color=look.colour,
-            marker=look.marker,
+            color=style.colour,
+            marker=style.marker,
             label=label,
             linewidths=0.3 if edge else 0.9,
             alpha=0.85,
@@ -141,7 +141,7 @@ def name_classes(axes: Axes, coordinates: Matrix, labels: Sequence[str]) -> None
     inside = axes.get_window_extent()
     points = axes.transData.transform(coordinates)
     taken: list[Bbox] = []
-    colours = {label: look.colour for label, look in looks(labels).items()}
+    colours = {label: style.colour for label, style in class_styles(labels).items()}
     for label in in_order(labels):
         mine = np.array(labels) == label
         middle = np.median(coordinates[mine], axis=0)

@@ -125,7 +125,7 @@ def measure_experts(
         )
     mofe, level = restorer.mofe[site], MOFE_SITES[site]
     assert isinstance(mofe, MoFE)
-    # What was padded is no part of the picture.
+    # What was padded is not part of the picture.
     height, width = (-(-side // 2**level) for side in image.shape[:2])
     found: list[Expert] = []
     with torch.no_grad():

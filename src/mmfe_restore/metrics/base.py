@@ -40,7 +40,7 @@ def luma(image: torch.Tensor, *, rounded: bool = False) -> torch.Tensor:
 
 
 def check_pair(restored: torch.Tensor, clean: torch.Tensor) -> None:
-    """Refuse what is no pair of image batches.
+    """Refuse what is not a pair of image batches.
 
     Args:
         restored: (B, C, H, W) floating point.

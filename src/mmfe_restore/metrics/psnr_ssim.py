@@ -34,7 +34,7 @@ def psnr_per_image(
         (B,) float64, dB; inf where the two images are identical.
 
     Raises:
-        DataError: the shapes differ or are no image batches.
+        DataError: the shapes differ or are not image batches.
     """
     check_pair(restored, clean)
     error = (restored.double() - clean.double()).square().mean(dim=(1, 2, 3))

@@ -37,7 +37,7 @@ def check_config(config: ModelConfig) -> None:
 
 
 def check_image(image: Tensor, dtype: torch.dtype, *, values: bool) -> None:
-    """Refuse what is no batch of images.
+    """Refuse what is not a batch of images.
 
     Args:
         image: what the caller gave.

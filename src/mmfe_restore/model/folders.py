@@ -227,7 +227,7 @@ def find_recorded_guide(recipe: Recipe, config: Mapping[str, Any], folder: Path)
         The recipe as it is where its guide lies where it says, or nothing else is recorded. Where
         the guide is nowhere, the recipe names the absolute path at which it lay in training.
     """
-    recipe = asked_as_trained(recipe, config.get(GUIDE_FINGERPRINT))
+    recipe = with_trained_prompt(recipe, config.get(GUIDE_FINGERPRINT))
     recorded = config.get(GUIDE_PATH)
     before, named = split_guide(recipe.guide.name)
     if not isinstance(recorded, dict) or named is None:
@@ -253,7 +253,7 @@ def recorded_guide(folder: Path) -> dict[str, Any] | None:
     return cast("dict[str, Any]", found) if isinstance(found, dict) else None
 
 
-def asked_as_trained(recipe: Recipe, fingerprint: object) -> Recipe:
+def with_trained_prompt(recipe: Recipe, fingerprint: object) -> Recipe:
     """``recipe`` with the prompt of the guide's recorded ``fingerprint``, where it names none."""
     if not isinstance(fingerprint, dict):
         return recipe

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @cache
 def _transform(device: str, dtype: torch.dtype) -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pkg_resources and torch.jit, which are not ours to mend
+        warnings.simplefilter("ignore")  # pkg_resources and torch.jit, which we cannot change
         from pytorch_wavelets import DWTForward
 
         return DWTForward(J=1, wave="haar", mode="zero").to(device=device, dtype=dtype)

@@ -104,15 +104,15 @@ class WholeMaps:
 
 
 Watch = Callable[[float], None]
-"""Is told the share of an image that is done: it rises from 0 to 1."""
+"""Called with the share of an image that is done, which rises from 0 to 1."""
 
 
 class Meter:
-    """Adds up the work that is done and tells its share.
+    """Adds up the work that is done and reports its share.
 
     Args:
         total: the whole work.
-        watch: who is told; None tells nobody.
+        watch: what to call; None calls nothing.
     """
 
     def __init__(self, total: int = 0, watch: Watch | None = None) -> None:

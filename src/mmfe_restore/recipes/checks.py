@@ -46,7 +46,7 @@ def recipe_keys(kind: type = Recipe, prefix: str = "") -> tuple[str, ...]:
 
 
 def check_key_path(path: Sequence[str]) -> None:
-    """Refuse an override of something that is no single setting.
+    """Refuse an override of something that is not a single setting.
 
     Raises:
         UsageError: an unknown key, or a whole part such as ``model``.

@@ -72,7 +72,7 @@ def _read(name_or_path: str | Path, above: tuple[str, ...]) -> tuple[str, dict[s
     if base is None:
         return name, values
     if not isinstance(base, str):
-        raise UsageError(f"base is no recipe name: {where}", got=repr(base))
+        raise UsageError(f"base is not the name of a recipe: {where}", got=repr(base))
     _, under = _read(base, (*above, name))
     return name, lay_over(under, values)
 
@@ -207,7 +207,7 @@ def _guide_dim(guide: Mapping[str, Any]) -> int:
 def _usage_error(problem: ValidationError) -> UsageError:
     errors = problem.errors()
     first = next((e for e in errors if e["type"] == "unexpected_keyword_argument"), errors[0])
-    # A stage's place in its list is no part of its key, nor is a number's in a tuple.
+    # A stage's place in its list is not part of its key, nor is a number's in a tuple.
     key = ".".join(part for part in first["loc"] if isinstance(part, str)) or "recipe"
     if first["type"] == "unexpected_keyword_argument":
         return unknown_key(key)

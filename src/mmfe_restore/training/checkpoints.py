@@ -181,7 +181,7 @@ def find_start(
         out: the run's folder.
         recipe: what is trained.
         resume: as for `train`.
-        progress: is told of damaged checkpoints.
+        progress: where to warn of damaged checkpoints.
 
     Returns:
         the checkpoint and its number of optimiser steps; None and 0 for a fresh start.

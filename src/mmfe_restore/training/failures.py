@@ -98,7 +98,7 @@ class RankFailure(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Call the roll; before Lightning ends the run, while its signals are still ours.
+        """Find out which processes are gone, before Lightning ends the run and its signals go.
 
         torchrun sends SIGTERM to the survivors at once: it must not end them before they spoke.
 
@@ -106,10 +106,10 @@ class RankFailure(Callback):
             RankFailureError: a collective failed, and these ranks did not answer.
         """
         store = _store()
-        if store is None or not is_lost(exception):
+        if store is None or not is_connection_lost(exception):
             return
         rank, world = dist.get_rank(), dist.get_world_size()
-        dead = roll_call(store, rank, world)
+        dead = find_dead_ranks(store, rank, world)
         if dead:
             raise RankFailureError(
                 f"rank {rank} of {world} stops, because {dead} no longer answers",
@@ -119,12 +119,12 @@ class RankFailure(Callback):
             ) from exception
 
 
-def is_lost(problem: BaseException) -> bool:
+def is_connection_lost(problem: BaseException) -> bool:
     """Say whether an error tells of a connection whose other end is gone."""
     return isinstance(problem, RuntimeError) and _LOST.search(str(problem)) is not None
 
 
-def roll_call(store: Store, rank: int, world: int, within: float = ANSWER_WITHIN) -> str:
+def find_dead_ranks(store: Store, rank: int, world: int, within: float = ANSWER_WITHIN) -> str:
     """Say which of ``world`` processes are gone; every living one calls it at about one time.
 
     Args:

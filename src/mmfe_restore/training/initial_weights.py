@@ -18,7 +18,7 @@ from mmfe_cache.progress import Progress
 from mmfe_restore.data import JOINT, PROMPT, SampleGuidance
 from mmfe_restore.model import Restorer
 from mmfe_restore.model.checkpoints import GUIDED, check_fit, read_config, read_weights
-from mmfe_restore.model.folders import WEIGHTS, asked_as_trained, recorded_guide, shipped_folder
+from mmfe_restore.model.folders import WEIGHTS, recorded_guide, shipped_folder, with_trained_prompt
 from mmfe_restore.recipes.schema import Recipe
 
 READING = ("tokens", "control", "joint", "normalise")
@@ -111,7 +111,8 @@ def reads_otherwise(
     if before is None or not before.model.reads:
         return None
     recorded = recorded_guide(init_from.parent)
-    first, now = (asked_as_trained(before, recorded).guide, asked_as_trained(recipe, cache).guide)
+    first = with_trained_prompt(before, recorded).guide
+    now = with_trained_prompt(recipe, cache).guide
     differing = [
         (f"guide.{key}", getattr(first, key), getattr(now, key))
         for key in READING
@@ -180,7 +181,7 @@ def warn_if_saturated(
         recipe: that it will be trained by.
         guidance: of the training samples, by prompt.
         count: of the training samples.
-        progress: is told.
+        progress: where to warn.
     """
     if not guidance or "answer" not in recipe.model.reads:
         return

@@ -62,7 +62,7 @@ def open_inputs(
         recipe: what will be trained.
         root: where the data set lies; None for its default place.
         cache: the folder of the data set's stores, or one store; None for its default place.
-        progress: is told of everything unusual about the data.
+        progress: where to warn of anything unusual about the data.
 
     Raises:
         CacheError: the cache is missing, of other data or of another guide's width, or lacks a
@@ -86,7 +86,7 @@ def open_inputs(
                     "read when it was built",
                     got=", ".join(sorted(gone)[:3]) + (", ..." if len(gone) > 3 else ""),
                     expected="every sample that training draws",
-                    remedy=f"mend their images, then: mmfe cache repair {reader.path}; or train "
+                    remedy=f"repair their images, then: mmfe cache repair {reader.path}; or train "
                     "without them: --set data.allow_skipped=true",
                 )
             samples = tuple(s for s in samples if s.id not in gone)

@@ -96,7 +96,7 @@ class CsvTable(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float | str], step: int | None = None) -> None:
-        """Append one row; values that are no column are left out, and so is an empty row."""
+        """Append one row; values without a column are left out, and so is an empty row."""
         if not any(name in self._columns for name in metrics):
             return
         if not self._ready:
@@ -141,7 +141,7 @@ class LoggingCallback(Callback):
         batches: whose waiting time is reported.
         task: the progress bar.
         router: the table of the routers' weights.
-        progress: is told when the run will end, once a minute of it has passed.
+        progress: where to say when the run will end, once a minute of it has passed.
 
     Attributes:
         images: seen so far by all processes together.

@@ -62,7 +62,7 @@ class Machine:
         """Refuse global batches that cannot be cut into equal parts, and bf16 on a card without.
 
         Raises:
-            UsageError: a stage's batch is no multiple of processes times accumulation, or the GPU
+            UsageError: a batch is not a multiple of processes times accumulation, or the GPU
                 has no arithmetic of the recipe's precision.
         """
         if self.accelerator == "cuda" and self.precision(recipe) == "bf16-mixed":

@@ -91,7 +91,7 @@ def claim(out: Path, recipe: Recipe) -> None:
     strange = [name for name in (MODEL, BEST) if (out / name).exists()]
     if strange:
         raise UsageError(
-            f"{out} is no run's folder, and training would replace what is in it",
+            f"{out} is not the folder of a run, and training would replace what is in it",
             got=", ".join(str(out / name) for name in strange),
             expected=f"a new folder, or a run's with its {RECIPE}",
             remedy="choose another --out",

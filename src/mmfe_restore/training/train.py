@@ -63,7 +63,7 @@ def train(
             path goes on from that checkpoint; None starts anew and removes what ``out`` holds.
         init_from: weights that the run begins with, see `find_weights` and `new_restorer`; a run
             that goes on has them already.
-        progress: is told what happens.
+        progress: where to report.
         stop_after: end after this many optimiser steps of the run, saved and resumable.
         wandb: log to this Weights & Biases project as well.
         callbacks: further Lightning callbacks.
@@ -81,7 +81,7 @@ def train(
     """
     machine = Machine.detect()
     # One process speaks for all.
-    told: Progress = SilentProgress() if progress is None or machine.rank else progress
+    progress = SilentProgress() if progress is None or machine.rank else progress
     machine.check(recipe)
     calls_before = guide_calls()
     init_from = None if init_from is None else find_weights(init_from)
@@ -90,10 +90,10 @@ def train(
         resume == "auto" and not list_checkpoints(out / run_dir.CHECKPOINTS)
     )
     require_options(init_from if begins else None, wandb)
-    inputs = open_inputs(recipe, root=root, cache=cache, progress=told)
+    inputs = open_inputs(recipe, root=root, cache=cache, progress=progress)
     with run_dir.locked_run(out) if machine.rank == 0 else nullcontext() as stale:
         if stale:
-            told.message(f"took over the lock of a training that died: {stale}")
+            progress.message(f"took over the lock of a training that died: {stale}")
         if machine.rank == 0:
             if resume is None:
                 run_dir.clear(out)
@@ -103,7 +103,7 @@ def train(
             inputs,
             machine,
             out,
-            told,
+            progress,
             resume=resume,
             init_from=init_from,
             stop_after=stop_after,
@@ -118,7 +118,7 @@ def _train(
     inputs: Inputs,
     machine: Machine,
     out: Path,
-    told: Progress,
+    progress: Progress,
     *,
     resume: Literal["auto"] | Path | None,
     init_from: Path | None,
@@ -127,29 +127,29 @@ def _train(
     callbacks: Sequence[Callback],
     calls_before: int,
 ) -> TrainReport:
-    checkpoint, start = find_start(out, recipe, resume, told)
+    checkpoint, start = find_start(out, recipe, resume, progress)
     if start:
-        _take_recorded_threads(out, told)
+        _take_recorded_threads(out, progress)
     if machine.rank == 0:
         identity = None if inputs.cache is None else inputs.cache.fingerprint
         run_dir.record_versions(
             out, recipe, identity, machine.world_size, init_from=init_from, resumed=start > 0
         )
     if start >= inputs.schedule.steps and (out / run_dir.MODEL / "config.json").exists():
-        told.message(f"{out} is complete: {start:,} steps; nothing to do")
+        progress.message(f"{out} is complete: {start:,} steps; nothing to do")
         return report_on(recipe, inputs, out, start, start, calls_before)
-    run = _Run(recipe, inputs, machine, out, start, told, wandb)
+    run = _Run(recipe, inputs, machine, out, start, progress, wandb)
     with _quiet_lightning():
         return run.go(checkpoint, init_from, stop_after, callbacks, calls_before)
 
 
-def _take_recorded_threads(out: Path, told: Progress) -> None:
+def _take_recorded_threads(out: Path, progress: Progress) -> None:
     """Sums in another order differ in last bits: a run goes on with the threads it began with."""
     recorded = run_dir.recorded_threads(out)
     if THREADS_VARIABLE in os.environ or recorded in (None, torch.get_num_threads()):
         return
     torch.set_num_threads(recorded)
-    told.message(f"threads: {recorded}, with which the run began")
+    progress.message(f"threads: {recorded}, with which the run began")
 
 
 class _Run:

@@ -135,7 +135,7 @@ def test_a_pipe_is_left_out_by_name(tmp_path, make):
     os.mkfifo(tmp_path / "pipe.png")
     found = list_images(tmp_path)
     assert [path.name for path in found.images] == ["1.png"]
-    assert found.left_out() == ("1 files that are no images, or folders, left out: pipe.png",)
+    assert found.left_out() == ("1 files that are not images, or folders, left out: pipe.png",)
 
 
 def test_what_a_system_keeps_for_itself_is_hidden(tmp_path, make):
@@ -156,7 +156,7 @@ def test_a_name_that_is_no_text_is_refused_by_name(tmp_path, make):
             os.link(picture, odd)
         except OSError:
             pytest.skip("this file system takes only names that are text")
-    with pytest.raises(DataError, match="name is no text") as caught:
+    with pytest.raises(DataError, match="name is not text") as caught:
         load_dataset("lol-v1", "train", tmp_path)
     assert r"\udcff.png" in str(caught.value)
     str(caught.value).encode()

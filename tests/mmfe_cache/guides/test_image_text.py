@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mmfe_cache.errors import GuideError, UsageError
 from mmfe_cache.guides import DEFAULT_PROMPT, find_guide, guide_dim, load_guide
-from mmfe_cache.guides.base import Asked
+from mmfe_cache.guides.base import Promptable
 from mmfe_cache.guides.toy import TOY_KINDS, make_tiny
 
 TOLERANCE = 1e-4
@@ -110,9 +110,9 @@ def test_joint_from_the_image_on(toy, photographs, slow):
 def test_one_network_is_asked_several_questions(toy, photographs):
     """As `mmfe cache build` does for a recipe with ``guide.prompts``."""
     plain = load_guide(toy, device="cpu")
-    assert isinstance(plain, Asked)
+    assert isinstance(plain, Promptable)
     assert find_guide(toy).takes_prompt  # so a recipe may ask, and restoring asks the same
-    other = plain.asking("Rain?")
+    other = plain.with_prompt("Rain?")
     fresh = load_guide(toy, device="cpu", prompt="Rain?")
     assert other.fingerprint() == fresh.fingerprint()
     assert plain.fingerprint()["prompt"] == DEFAULT_PROMPT

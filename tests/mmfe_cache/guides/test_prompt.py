@@ -60,7 +60,7 @@ def test_the_tokens_are_what_scene_would_say_of_the_vector(guide):
 
     scene = SceneGuide(device=torch.device("cpu"))
     vectors = load_prompt()[0].vectors
-    judged = scene.judge(vectors)
+    judged = scene.estimate(vectors)
     present = judged.present.astype(np.float64)
     airlight, noise, luminance = judged.traits.T
     said = np.c_[

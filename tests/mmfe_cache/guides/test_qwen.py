@@ -119,7 +119,7 @@ def test_another_pooling_is_in_the_fingerprint_and_the_place(tiny_qwen):
 def test_the_same_network_asks_something_else(tiny_qwen, pictures):
     guide = load_guide(tiny_qwen, device="cpu")
     before = guide.encode(pictures[2:3])
-    other = guide.asking("Is it dark?")
+    other = guide.with_prompt("Is it dark?")
     expected = load_guide(tiny_qwen, device="cpu", prompt="Is it dark?")
     assert other.fingerprint() == expected.fingerprint()
     assert torch.equal(other.encode(pictures[2:3]).answer, expected.encode(pictures[2:3]).answer)
@@ -285,7 +285,7 @@ def test_an_empty_prompt_and_an_unknown_precision_are_usage_errors(tiny_qwen):
     with pytest.raises(UsageError):
         load_guide(tiny_qwen, device="cpu", prompt="  ")
     with pytest.raises(UsageError, match="prompt is empty"):
-        load_guide(tiny_qwen, device="cpu").asking("  ")
+        load_guide(tiny_qwen, device="cpu").with_prompt("  ")
     with pytest.raises(UsageError):
         load_guide(tiny_qwen, device="cpu", precision="float8")
 

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.cache_support import TinyGuide, sample_set, tree
 from mmfe_cache.errors import GuideError
-from mmfe_cache.guides.base import StartsAhead
+from mmfe_cache.guides.base import AsyncGuide
 from mmfe_cache.precompute import build_cache
 from mmfe_cache.store import open_cache
 
@@ -46,7 +46,7 @@ def build(path, guide, samples=None, views=VIEWS, **options):
 
 def test_a_batch_begins_before_the_one_before_it_ends_and_the_bytes_are_the_same(tmp_path):
     guide = AheadGuide()
-    assert isinstance(guide, StartsAhead)
+    assert isinstance(guide, AsyncGuide)
     report = build(tmp_path / "a.zarr", guide, views=VIEWS[:1])
     build(tmp_path / "b.zarr", TinyGuide(), views=VIEWS[:1])
     assert report.encodings == guide.calls == 10

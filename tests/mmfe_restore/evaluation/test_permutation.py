@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import permutation_test
 
-from mmfe_restore.evaluation.permutation import relabelings, sign_flips
+from mmfe_restore.evaluation.permutation import sign_flip_test, two_sample_permutation_test
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from mmfe_restore.evaluation.permutation import relabelings, sign_flips
     ],
 )
 def test_sign_flips_by_hand(differences, p):
-    assert sign_flips(differences) == pytest.approx(p)
+    assert sign_flip_test(differences) == pytest.approx(p)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_sign_flips_by_hand(differences, p):
     ],
 )
 def test_relabelings_by_hand(one, other, p):
-    assert relabelings(one, other) == pytest.approx(p)
+    assert two_sample_permutation_test(one, other) == pytest.approx(p)
 
 
 def test_they_equal_scipys():
@@ -52,33 +52,33 @@ def test_they_equal_scipys():
     # Its own two-sided p is twice the smaller tail, which is another test.
     exact = {"n_resamples": np.inf, "vectorized": True, "alternative": "greater"}
     theirs = permutation_test((one, other), difference, **exact).pvalue
-    assert relabelings(one, other) == pytest.approx(theirs)
+    assert two_sample_permutation_test(one, other) == pytest.approx(theirs)
     flipped = permutation_test((paired,), mean, permutation_type="samples", **exact).pvalue
-    assert sign_flips(paired) == pytest.approx(flipped)
+    assert sign_flip_test(paired) == pytest.approx(flipped)
 
 
 def test_where_there_are_too_many_they_are_drawn_and_never_0():
-    assert sign_flips([1.0] * 40) == pytest.approx(1 / 20_001)
-    assert sign_flips([1.0, -1.0] * 20) == 1.0
-    assert relabelings(range(20), range(100, 120)) == pytest.approx(1 / 20_001)
+    assert sign_flip_test([1.0] * 40) == pytest.approx(1 / 20_001)
+    assert sign_flip_test([1.0, -1.0] * 20) == 1.0
+    assert two_sample_permutation_test(range(20), range(100, 120)) == pytest.approx(1 / 20_001)
     draw = np.random.default_rng(1)
     values = draw.normal(0.3, 1, 17)
     # Drawn and exact agree: 20,000 draws are within 0.015 of a share (4 standard errors).
     codes = np.arange(1 << 17)[:, None] >> np.arange(17) & 1
     exact = np.mean(np.abs((1 - 2 * codes) @ values) >= abs(values.sum()) - 1e-9)
-    assert sign_flips(values) == pytest.approx(exact, abs=0.015)
+    assert sign_flip_test(values) == pytest.approx(exact, abs=0.015)
 
 
 @pytest.mark.parametrize("odd", [float("nan"), float("inf")])
 def test_what_is_no_number_is_refused_instead_of_certain(odd):
     with pytest.raises(ValueError, match="finite"):
-        sign_flips([1.0, odd, 2.0])
+        sign_flip_test([1.0, odd, 2.0])
     with pytest.raises(ValueError, match="finite"):
-        relabelings([1.0, 2.0], [3.0, odd])
+        two_sample_permutation_test([1.0, 2.0], [3.0, odd])
 
 
 def test_nothing_is_refused():
     with pytest.raises(ValueError, match="one at least"):
-        sign_flips([])
+        sign_flip_test([])
     with pytest.raises(ValueError, match="one at least"):
-        relabelings([], [1.0])
+        two_sample_permutation_test([], [1.0])

@@ -10,7 +10,7 @@ import pytest
 
 from mmfe_cache.errors import DataError, UsageError
 from mmfe_restore.evaluation.compare import SavedReport, compare
-from mmfe_restore.evaluation.seeds import mean_scores, seed_difference, student
+from mmfe_restore.evaluation.seeds import mean_scores, seed_difference, t_interval
 from mmfe_restore.evaluation.statistics import ImageScore
 
 ABOUT = {
@@ -73,10 +73,10 @@ def test_the_interval_over_scenes_is_that_of_the_mean_over_seeds():
 
 def test_student_of_a_textbook():
     # Five values, t(0.975, 4) = 2.776445.
-    found = student([1.0, 2.0, 3.0, 4.0, 5.0])
+    found = t_interval([1.0, 2.0, 3.0, 4.0, 5.0])
     assert found is not None
     assert found.high - 3 == pytest.approx(2.776445 * np.sqrt(2.5 / 5), abs=1e-6)
-    assert student([1.0]) is None
+    assert t_interval([1.0]) is None
 
 
 def test_an_image_without_a_value_in_one_training_is_left_out_of_all():

@@ -27,7 +27,7 @@ from mmfe_restore.figures import (
     plot_routing,
 )
 from mmfe_restore.figures.embeddings import dominance_facts
-from mmfe_restore.figures.scatter import neighbours
+from mmfe_restore.figures.scatter import tsne
 from mmfe_restore.figures.spectrum import measure_experts
 from mmfe_restore.model import Restorer
 
@@ -180,8 +180,8 @@ def test_neighbours_keep_groups_together_the_same_every_time():
     random = np.random.default_rng(0)
     middles = 10 * np.eye(3, 12)
     vectors = np.concatenate([middle + random.normal(0, 0.1, (20, 12)) for middle in middles])
-    found = neighbours(vectors)
-    np.testing.assert_array_equal(found, neighbours(vectors))
+    found = tsne(vectors)
+    np.testing.assert_array_equal(found, tsne(vectors))
     groups = found.reshape(3, 20, 2)
     within = np.linalg.norm(groups - groups.mean(1, keepdims=True), axis=2).max()
     centres = groups.mean(1)

@@ -12,7 +12,8 @@ from mmfe_restore.figures.canvas import in_order, short
 from mmfe_restore.figures.embeddings import class_similarities
 from mmfe_restore.figures.error_maps import error_map
 from mmfe_restore.figures.routing import class_weights
-from mmfe_restore.figures.scatter import alignment, cosine, plane, spread_sample
+from mmfe_restore.figures.scatter import alignment, pca, spread_sample
+from mmfe_restore.figures.scatter import cosine_similarity as cosine
 from mmfe_restore.figures.spectrum import centroid, measure_change, radial_spectrum
 from mmfe_restore.model.mofe import bands_at, picture_of
 from mmfe_restore.recipes.schema import ModelConfig
@@ -138,7 +139,7 @@ def test_alignment_in_numbers():
 def test_the_share_of_variance_in_numbers():
     # Along three axes: sums of squares 8, 2 and 1/2.
     points = np.concatenate([np.diag([2.0, 1.0, 0.5]), -np.diag([2.0, 1.0, 0.5])])
-    assert plane(points)[1] == pytest.approx(10 / 10.5)
+    assert pca(points)[1] == pytest.approx(10 / 10.5)
 
 
 def test_weights_by_class_are_means_over_its_samples():
@@ -165,7 +166,7 @@ def test_plane_keeps_the_distances_of_flat_data():
     random = np.random.default_rng(0)
     flat = random.normal(size=(20, 2))
     lifted = np.concatenate([flat, np.zeros((20, 5))], axis=1)
-    coordinates, share = plane(lifted)
+    coordinates, share = pca(lifted)
     assert share == pytest.approx(1)
     distances = [np.linalg.norm(x[:, None] - x[None], axis=2) for x in (flat, coordinates)]
     np.testing.assert_allclose(distances[0], distances[1], atol=1e-9)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmfe_cache.degradations import COMPOSITIONS
-from mmfe_restore.figures.canvas import BALANCED, STYLE, looks, new_figure
+from mmfe_restore.figures.canvas import BALANCED, STYLE, class_styles, new_figure
 from mmfe_restore.figures.scatter import name_classes, scatter
 
 
@@ -58,9 +58,9 @@ def test_a_name_hides_no_marker_where_there_is_room():
 
 def test_every_class_has_a_marker_that_means_nothing_else():
     many = [*COMPOSITIONS, BALANCED, "blur", "noise-15", "noise-25", "noise-50"]
-    found = looks(many)
+    found = class_styles(many)
     assert len({(look.colour, look.marker) for look in found.values()}) == len(many)
     of_cdd11 = [found[label].marker for label in (*COMPOSITIONS, BALANCED)]
     assert len(set(of_cdd11)) == len(of_cdd11)
     # A class looks alike in every figure.
-    assert looks(["snow", "low"])["snow"] == found["snow"]
+    assert class_styles(["snow", "low"])["snow"] == found["snow"]

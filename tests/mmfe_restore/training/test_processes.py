@@ -13,7 +13,7 @@ from torch.distributed import run as torchrun
 from mmfe_cache.errors import UsageError
 from mmfe_restore.recipes import recipe_to_dict
 from mmfe_restore.training import train
-from mmfe_restore.training.failures import is_lost, roll_call
+from mmfe_restore.training.failures import find_dead_ranks, is_connection_lost
 
 WORKER = Path(__file__).with_name("worker.py")
 # Two epochs of 3 steps, and half of one of the second stage: every border is crossed.
@@ -110,15 +110,19 @@ def test_a_roll_call_names_those_who_do_not_answer():
     store = HashStore()
     store.set("mmfe/who/2", "node-7, process 4711")
     store.set("mmfe/here/1", "yes")
-    assert roll_call(store, 0, 3, within=0.1) == "rank 2 (node-7, process 4711)"
-    assert roll_call(store, 2, 3, within=0.1) == ""  # 0 has answered above
+    assert find_dead_ranks(store, 0, 3, within=0.1) == "rank 2 (node-7, process 4711)"
+    assert find_dead_ranks(store, 2, 3, within=0.1) == ""  # 0 has answered above
 
 
 def test_only_a_lost_connection_is_read_as_a_death():
-    assert is_lost(RuntimeError("[gloo/pair.cc] Connection closed by peer [127.0.0.1]:4711"))
-    assert is_lost(RuntimeError("NCCL error: remote process exited or there was a network error"))
-    assert not is_lost(RuntimeError("CUDA out of memory"))
-    assert not is_lost(ValueError("Connection closed by peer"))
+    assert is_connection_lost(
+        RuntimeError("[gloo/pair.cc] Connection closed by peer [127.0.0.1]:4711")
+    )
+    assert is_connection_lost(
+        RuntimeError("NCCL error: remote process exited or there was a network error")
+    )
+    assert not is_connection_lost(RuntimeError("CUDA out of memory"))
+    assert not is_connection_lost(ValueError("Connection closed by peer"))
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(world, tmp_path):

@@ -6,6 +6,6 @@
 
 from __future__ import annotations
 
-from .guide import Judgement, SceneGuide
+from .guide import SceneEstimate, SceneGuide
 
-__all__ = ["Judgement", "SceneGuide"]
+__all__ = ["SceneEstimate", "SceneGuide"]

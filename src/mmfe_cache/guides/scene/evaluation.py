@@ -20,7 +20,7 @@ from mmfe_cache.views import View
 from ..base import Guide
 from ..prompt import CLASSES, PromptGuide
 from .data import Rendered, compose
-from .guide import Judgement, SceneGuide
+from .guide import SceneEstimate, SceneGuide
 from .network import TRAITS
 
 DOMINANCE = 2.0
@@ -304,14 +304,14 @@ def _look(guide: Guide, pictures: Iterator[Rendered], view: View, task: Task) ->
     answers: list[Array] = []
     facts: list[Rendered] = []
     luminances: list[float] = []
-    said: list[Judgement] = []
+    said: list[SceneEstimate] = []
     named: list[str] = []
     while batch := list(islice(pictures, _BATCH)):
         answer = guide.encode([view.render(picture.degraded) for picture in batch]).answer
         assert answer is not None
         answers.append(answer.double().numpy())
         if isinstance(guide, SceneGuide):
-            said.append(guide.judge(answer))
+            said.append(guide.estimate(answer))
             named += most_likely_classes(said[-1].present)
         elif isinstance(guide, PromptGuide):
             named += guide.names(answer)

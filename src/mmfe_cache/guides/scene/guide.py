@@ -38,7 +38,7 @@ _BATCH_PIXELS = 16 * 224 * 224
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class SceneEstimate:
     """What ``scene`` says of B pictures.
 
     Attributes:
@@ -122,13 +122,13 @@ class SceneGuide(ScenePictures):
         assert isinstance(self._network, SceneNetwork)
         return self._network
 
-    def judge(self, answer_BD: Tensor) -> Judgement:
+    def estimate(self, answer_BD: Tensor) -> SceneEstimate:
         """Say what was done to B pictures, from their ``answer`` embeddings."""
         network = self._network
         with torch.inference_mode():
             answer = answer_BD.to(self.device, torch.float32)
             heads = (network.label_head, network.severity_head, network.trait_head)
-            return Judgement(*(torch.sigmoid(head(answer)).cpu().numpy() for head in heads))
+            return SceneEstimate(*(torch.sigmoid(head(answer)).cpu().numpy() for head in heads))
 
     def inspect(self, image: ImageArray) -> dict[str, dict[str, Any]]:
         """Say in words and numbers what is wrong with one picture.
@@ -147,7 +147,7 @@ class SceneGuide(ScenePictures):
 
     def explain(self, answer_BD: Tensor) -> dict[str, dict[str, Any]]:
         """The same as `inspect`, from the ``answer`` of one picture (B = 1)."""
-        judged = self.judge(answer_BD)
+        judged = self.estimate(answer_BD)
         present: dict[str, float] = dict(zip(KINDS, judged.present[0].tolist(), strict=True))
         severities: dict[str, float] = dict(zip(KINDS, judged.severities[0].tolist(), strict=True))
         traits: dict[str, float] = dict(zip(TRAITS, judged.traits[0].tolist(), strict=True))
@@ -207,7 +207,7 @@ SHIPPED = "scene.safetensors"
 """The weights inside the package; ``scene.json`` beside them holds their hash."""
 
 _TRAINING_ONLY = "clean_head."
-"""Of the network's tensors, those that the guide never uses; they are no part of the file."""
+"""Of the network's tensors, those that the guide never uses; they are not part of the file."""
 
 
 def save_scene(network: SceneNetwork, path: Path, training: Mapping[str, Any]) -> str:
@@ -302,7 +302,7 @@ def scene_from(state: Mapping[str, Tensor], source: object) -> SceneNetwork:
 
 def _no_weights(source: object, problem: Exception) -> GuideError:
     return GuideError(
-        "these are no weights of the guide scene",
+        "these are not weights of the guide scene",
         got=f"{source}: {' '.join(str(problem).split())[:300]}",
         expected="a file written by `mmfe guide train` of this version",
         remedy="mmfe guide train PHOTOS --out FILE",

@@ -103,7 +103,7 @@ class _Said(nn.Module):
     def __init__(self, kind: str) -> None:
         super().__init__()
         projection = Projection(("scene", kind), len(KINDS) + len(TRAITS), GRID * GRID, DIM)
-        # The same for every training, so they are no part of the file.
+        # The same for every training, so they are not part of the file.
         for name, values in (("weights", projection.weights), ("bias", projection.bias)):
             self.register_buffer(name, torch.from_numpy(values).float(), persistent=False)
 

@@ -146,7 +146,7 @@ def train_scene(
                 spent = time.perf_counter() - started
                 task.describe(f"{pictures / spent:.0f} images/s, {line}")
     network = network.cpu()
-    settle(
+    recompute_norm_statistics(
         network,
         (
             batch.degraded
@@ -205,7 +205,7 @@ def _cross_entropy(guessed: Tensor, truth: Tensor) -> Tensor:
     return F.binary_cross_entropy(guessed.float().clamp(1e-4, 1 - 1e-4), truth)
 
 
-def settle(network: SceneNetwork, batches: Iterable[Tensor]) -> None:
+def recompute_norm_statistics(network: SceneNetwork, batches: Iterable[Tensor]) -> None:
     """Fix the statistics of a trained network, which then is in evaluation mode.
 
     Batch norms get the average over many batches instead of the last ones', and the features of

@@ -328,7 +328,7 @@ def check_free(out: Path, *, force: bool) -> None:
         )
     raise UsageError(
         f"{out} exists",
-        got="a report" if is_report else "something that is no report",
+        got="a report" if is_report else "something that is not a report",
         expected="a new folder",
         remedy="write over it with --force, or choose another folder with --out"
         if is_report

@@ -113,7 +113,7 @@ def test_it_sees_what_was_done(guide, photos):
     names = ("clear", "low", "haze", "rain", "snow", "low_haze", "haze_rain", "low_snow")
     made = [compose(p, n, seed_parts=(n,), uniform=False) for p in photos for n in names]
     images = [View.parse("whole@224").render(picture.degraded) for picture in made]
-    said = guide.judge(guide.encode(images).answer)
+    said = guide.estimate(guide.encode(images).answer)
     present = np.stack([picture.present for picture in made])
     assert ((said.present > 0.5) == present).mean() > 0.9
     assert (said.severities[present] > 0.3).mean() > 0.9
@@ -131,7 +131,7 @@ def test_it_sees_what_undoing_the_damage_takes(guide, photos):
     ]
     scene = np.arange(len(made)) // 24
     views = [(View.parse("crop@224").render(p.degraded), p) for p in made]
-    said = guide.judge(guide.encode([view for view, _ in views]).answer).traits
+    said = guide.estimate(guide.encode([view for view, _ in views]).answer).traits
     truth = np.stack([p.traits for p in made])
     for index in range(2):
         known = ~np.isnan(truth[:, index])
@@ -160,7 +160,7 @@ def test_stronger_damage_is_called_stronger(guide, photos):
                 for i, photo in enumerate(photos)
             ]
             views = [View.parse("whole@224").render(image) for image in images]
-            said = guide.judge(guide.encode(views).answer).severities
+            said = guide.estimate(guide.encode(views).answer).severities
             answers.append(said[:, KINDS.index(kind)].mean())
         assert answers[0] < answers[1] < answers[2]
 

@@ -26,7 +26,7 @@ from mmfe_cache.guides.scene.training import (
     COMMON,
     LOCAL_SCALE,
     losses,
-    settle,
+    recompute_norm_statistics,
     split_photos,
     train_scene,
 )
@@ -159,7 +159,7 @@ def test_training_learns_and_is_the_same_twice(folder):
     assert len(first.held_out) == 1
     fresh = SceneNetwork()
     batch = next(training_batches(first.photos, 9, 1, 0, part=0))
-    settle(fresh, [batch.degraded])
+    recompute_norm_statistics(fresh, [batch.degraded])
     with torch.no_grad():
         trained = losses(first.network(batch.degraded), batch)
         untrained = losses(fresh(batch.degraded), batch)
@@ -172,7 +172,7 @@ def test_settling_scales_pooled_tokens_and_keeps_the_heads(folder, monkeypatch):
     batches = training_batches(find_photos(folder), 0, 6, 0, part=0)
     pictures = [batch.degraded for batch in batches]
     same, plain = deepcopy(network), deepcopy(network)
-    settle(network, pictures)
+    recompute_norm_statistics(network, pictures)
     assert not network.training
     with torch.no_grad():
         output = network(pictures[-1])
@@ -180,13 +180,13 @@ def test_settling_scales_pooled_tokens_and_keeps_the_heads(folder, monkeypatch):
         tokens = pool_grid(found.permute(0, 2, 3, 1))[:, 1:].flatten(0, 1)
         assert tokens.std(dim=0).median() == pytest.approx(LOCAL_SCALE, rel=0.1)
         assert tokens.mean(dim=0).abs().median() < 0.1 * LOCAL_SCALE
-    settle(same, pictures)
+    recompute_norm_statistics(same, pictures)
     ours, theirs = network.state_dict(), same.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     # What it says of a picture depends neither on the scale nor on the common part.
     monkeypatch.setattr(training, "LOCAL_SCALE", 1.0)
     monkeypatch.setattr(training, "COMMON", 0.0)
-    settle(plain, pictures)
+    recompute_norm_statistics(plain, pictures)
     with torch.no_grad():
         before = plain(pictures[-1])
     for name in ("labels", "severities", "traits", "clean"):
