@@ -176,7 +176,7 @@ def load_prompt(path: Path | None = None) -> tuple[PromptHead, str]:
         head = _read_head(content)
     except (OSError, ValueError, KeyError, SafetensorError) as problem:
         raise GuideError(
-            "these are not weights of the guide prompt",
+            "these are no weights of the guide prompt",
             got=f"{path or SHIPPED}: {' '.join(str(problem).split())[:300]}",
             expected="a file written by `mmfe guide train --kind prompt`",
             remedy="install mmfe again" if path is None else None,

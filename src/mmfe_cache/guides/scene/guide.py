@@ -302,7 +302,7 @@ def scene_from(state: Mapping[str, Tensor], source: object) -> SceneNetwork:
 
 def _no_weights(source: object, problem: Exception) -> GuideError:
     return GuideError(
-        "these are not weights of the guide scene",
+        "these are no weights of the guide scene",
         got=f"{source}: {' '.join(str(problem).split())[:300]}",
         expected="a file written by `mmfe guide train` of this version",
         remedy="mmfe guide train PHOTOS --out FILE",
