@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +16,36 @@ from mmfe_cache.samples import ImageArray, PixelSource
 from mmfe_cache.seeds import generator
 
 
-@runtime_checkable
-class DerivedSource(PixelSource, Protocol):
-    """A source made from another one; packing replaces the one below and keeps the recipe."""
+@dataclass(frozen=True, slots=True)
+class DerivedSource(ABC):
+    """A source made from another one; packing replaces the one below and keeps the recipe.
+
+    Attributes:
+        base: the source it is made from.
+    """
+
+    base: PixelSource
 
     @property
-    def base(self) -> PixelSource:
-        """The source it is made from."""
-        ...
+    @abstractmethod
+    def name(self) -> str:
+        """The name of the source below, and what is made of it."""
 
-    def rebased(self, base: PixelSource) -> PixelSource:
+    @abstractmethod
+    def read(self) -> ImageArray:
+        """The whole image, (H, W, 3) uint8."""
+
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.base.size()
+
+    def read_crop(self, top: int, left: int, height: int, width: int) -> ImageArray:
+        """A window of `read`, which computes the whole image."""
+        return crop(self.read(), top, left, height, width, self.name)
+
+    def rebased(self, base: PixelSource) -> Self:
         """The same recipe over another source of the same pixels."""
-        ...
+        return replace(self, base=base)
 
 
 def add_noise(clean: ImageArray, sigma: float, *seed_parts: str | int) -> ImageArray:
@@ -55,7 +74,7 @@ def unclipped_noise(clean: ImageArray, sigma: float, *seed_parts: str | int) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class NoisySource:
+class NoisySource(DerivedSource):
     """A clean picture plus noise realisation 0: the one that guides and tests see.
 
     Attributes:
@@ -64,7 +83,6 @@ class NoisySource:
         id: the sample's id, which names the noise.
     """
 
-    base: PixelSource
     sigma: float
     id: str
 
@@ -73,25 +91,13 @@ class NoisySource:
         """The clean picture's name and the noise."""
         return f"{self.base.name} + noise {self.sigma:g}"
 
-    def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        return self.base.size()
-
     def read(self) -> ImageArray:
         """The noisy picture, (H, W, 3) uint8."""
         return add_noise(self.base.read(), self.sigma, self.id)
 
-    def read_crop(self, top: int, left: int, height: int, width: int) -> ImageArray:
-        """A window of `read`; it draws the whole picture's noise."""
-        return crop(self.read(), top, left, height, width, self.name)
-
-    def rebased(self, base: PixelSource) -> NoisySource:
-        """The same noise over another source of the same clean picture."""
-        return replace(self, base=base)
-
 
 @dataclass(frozen=True, slots=True)
-class WindowSource:
+class WindowSource(DerivedSource):
     """A fixed window of a larger picture, such as one of GoPro's 512-pixel training crops.
 
     Attributes:
@@ -102,7 +108,6 @@ class WindowSource:
         width: columns.
     """
 
-    base: PixelSource
     top: int
     left: int
     height: int
@@ -131,13 +136,9 @@ class WindowSource:
             )
         return self.base.read_crop(self.top + top, self.left + left, height, width)
 
-    def rebased(self, base: PixelSource) -> WindowSource:
-        """The same window of another source of the same picture."""
-        return replace(self, base=base)
-
 
 @dataclass(frozen=True, slots=True)
-class SyntheticSource:
+class SyntheticSource(DerivedSource):
     """A clean photograph under synthetic weather, computed at every read.
 
     Attributes:
@@ -148,7 +149,6 @@ class SyntheticSource:
         photograph: the name by which ``config`` finds its maps.
     """
 
-    base: PixelSource
     composition: str
     seed_parts: tuple[str | int, ...] = field(default=())
     config: DegradationConfig = PROCEDURAL
@@ -159,10 +159,6 @@ class SyntheticSource:
         """The photograph's name and the class."""
         return f"{self.base.name} + {self.composition}"
 
-    def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        return self.base.size()
-
     def read(self) -> ImageArray:
         """The degraded picture, (H, W, 3) uint8."""
         return degrade(
@@ -172,11 +168,3 @@ class SyntheticSource:
             config=self.config,
             photograph=self.photograph,
         ).image
-
-    def read_crop(self, top: int, left: int, height: int, width: int) -> ImageArray:
-        """A window of `read`; it degrades the whole photograph."""
-        return crop(self.read(), top, left, height, width, self.name)
-
-    def rebased(self, base: PixelSource) -> SyntheticSource:
-        """The same weather over another source of the same photograph."""
-        return replace(self, base=base)

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .layouts import Layout, Part
-from .pairing import by_haze_id, by_name, by_order, by_rain_number, by_sequence, clean_only
+from .layouts import Layout, Maker, Part
+from .pairing import (
+    PairingRule,
+    by_haze_id,
+    by_name,
+    by_order,
+    by_rain_number,
+    by_sequence,
+    clean_only,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,18 @@ def _names(*numbers: int, form: str = "{}") -> tuple[str, ...]:
     return tuple(form.format(number) for number in numbers)
 
 
+def _pairs(
+    name: str,
+    degraded: str,
+    clean: str,
+    published: int,
+    pairing: PairingRule = by_name,
+    bases: tuple[str, ...] = ("",),
+    maker: Maker = "files",
+) -> Layout:
+    return Layout(name, (degraded,), (clean,), pairing, bases, published, maker)
+
+
 def _photographs(
     name: str, *folders: str, bases: tuple[str, ...] = ("",), published: int
 ) -> Layout:
@@ -124,31 +144,19 @@ RAIN_TRAIN = Part(
     "deraining (Rain100L)",
     ("rain",),
     (
-        Layout(
-            PROMPTIR,
-            ("Train/Derain/rainy",),
-            ("Train/Derain/gt",),
-            by_rain_number,
-            published=200,
-        ),
-        Layout(
-            MOCEIR,
-            ("deraining/RainTrainL/rainy",),
-            ("deraining/RainTrainL/gt",),
-            by_order,
-            published=200,
-        ),
-        Layout(PUBLISHED, ("train/rain",), ("train/norain",), by_rain_number, _RAIN, 200),
-        Layout(
+        _pairs(PROMPTIR, "Train/Derain/rainy", "Train/Derain/gt", 200, by_rain_number),
+        _pairs(MOCEIR, "deraining/RainTrainL/rainy", "deraining/RainTrainL/gt", 200, by_order),
+        _pairs(PUBLISHED, "train/rain", "train/norain", 200, by_rain_number, _RAIN),
+        _pairs(
             PUBLISHED,
-            ("rain_data_train_Light/rain",),
-            ("rain_data_train_Light/norain",),
+            "rain_data_train_Light/rain",
+            "rain_data_train_Light/norain",
+            200,
             by_rain_number,
             _RAIN,
-            200,
         ),
-        Layout(PUBLISHED, ("train/input",), ("train/target",), by_rain_number, _RAIN[1:3], 200),
-        Layout(PUBLISHED, ("RainTrainL",), ("RainTrainL",), by_rain_number, published=200),
+        _pairs(PUBLISHED, "train/input", "train/target", 200, by_rain_number, _RAIN[1:3]),
+        _pairs(PUBLISHED, "RainTrainL", "RainTrainL", 200, by_rain_number),
     ),
     names=_names(*range(1, 201), form="rain-{:03d}"),
 )
@@ -157,39 +165,27 @@ RAIN_TEST = Part(
     "deraining (Rain100L)",
     ("rain",),
     (
-        Layout(
+        _pairs(
             PROMPTIR,
-            ("test/derain/Rain100L/input",),
-            ("test/derain/Rain100L/target",),
+            "test/derain/Rain100L/input",
+            "test/derain/Rain100L/target",
+            100,
             by_rain_number,
-            published=100,
         ),
-        Layout(
-            MOCEIR,
-            ("deraining/Rain100L/rainy",),
-            ("deraining/Rain100L/gt",),
-            by_order,
-            published=100,
-        ),
-        Layout(
-            DFPIR,
-            ("test/derain/input",),
-            ("test/derain/target",),
-            by_rain_number,
-            published=100,
-        ),
-        Layout(PUBLISHED, ("test/rain",), ("test/norain",), by_rain_number, _RAIN[:3], 100),
-        Layout(
+        _pairs(MOCEIR, "deraining/Rain100L/rainy", "deraining/Rain100L/gt", 100, by_order),
+        _pairs(DFPIR, "test/derain/input", "test/derain/target", 100, by_rain_number),
+        _pairs(PUBLISHED, "test/rain", "test/norain", 100, by_rain_number, _RAIN[:3]),
+        _pairs(
             PUBLISHED,
-            ("rain_data_test_Light/rain/X2",),
-            ("rain_data_test_Light/norain",),
+            "rain_data_test_Light/rain/X2",
+            "rain_data_test_Light/norain",
+            100,
             by_rain_number,
             _RAIN,
-            100,
         ),
-        Layout(PUBLISHED, ("Rain100L/input",), ("Rain100L/target",), by_rain_number, published=100),
-        Layout(PUBLISHED, ("Rain100L/rain",), ("Rain100L/norain",), by_rain_number, published=100),
-        Layout(PUBLISHED, ("Rain100L",), ("Rain100L",), by_rain_number, published=100),
+        _pairs(PUBLISHED, "Rain100L/input", "Rain100L/target", 100, by_rain_number),
+        _pairs(PUBLISHED, "Rain100L/rain", "Rain100L/norain", 100, by_rain_number),
+        _pairs(PUBLISHED, "Rain100L", "Rain100L", 100, by_rain_number),
     ),
     names=_names(*range(1, 101), form="rain-{:03d}"),
 )
@@ -198,22 +194,12 @@ HAZE_TRAIN = Part(
     "dehazing (RESIDE-OTS)",
     ("haze",),
     (
-        Layout(
-            PROMPTIR,
-            ("Train/Dehaze/synthetic/part*",),
-            ("Train/Dehaze/original",),
-            by_haze_id,
-            published=72135,
+        _pairs(
+            PROMPTIR, "Train/Dehaze/synthetic/part*", "Train/Dehaze/original", 72135, by_haze_id
         ),
-        Layout(
-            MOCEIR,
-            ("dehazing/RESIDE/part*",),
-            ("dehazing/RESIDE/clear",),
-            by_haze_id,
-            published=72135,
-        ),
+        _pairs(MOCEIR, "dehazing/RESIDE/part*", "dehazing/RESIDE/clear", 72135, by_haze_id),
         *(
-            Layout(PUBLISHED, (hazy,), ("clear",), by_haze_id, ("OTS_BETA", "OTS", "RESIDE"), 72135)
+            _pairs(PUBLISHED, hazy, "clear", 72135, by_haze_id, ("OTS_BETA", "OTS", "RESIDE"))
             for hazy in ("haze/part*", "hazy/part*", "part*", "haze", "hazy")
         ),
     ),
@@ -224,18 +210,10 @@ HAZE_TEST = Part(
     "dehazing (SOTS outdoor)",
     ("haze",),
     (
-        Layout(
-            PROMPTIR, ("test/dehaze/input",), ("test/dehaze/target",), by_haze_id, published=500
-        ),
-        Layout(
-            MOCEIR,
-            ("dehazing/SOTS/outdoor/hazy",),
-            ("dehazing/SOTS/outdoor/gt",),
-            by_haze_id,
-            published=500,
-        ),
-        Layout(PUBLISHED, ("hazy",), ("gt",), by_haze_id, ("SOTS/outdoor", "outdoor"), 500),
-        Layout(PUBLISHED, ("hazy",), ("clear",), by_haze_id, ("SOTS/outdoor", "outdoor"), 500),
+        _pairs(PROMPTIR, "test/dehaze/input", "test/dehaze/target", 500, by_haze_id),
+        _pairs(MOCEIR, "dehazing/SOTS/outdoor/hazy", "dehazing/SOTS/outdoor/gt", 500, by_haze_id),
+        _pairs(PUBLISHED, "hazy", "gt", 500, by_haze_id, ("SOTS/outdoor", "outdoor")),
+        _pairs(PUBLISHED, "hazy", "clear", 500, by_haze_id, ("SOTS/outdoor", "outdoor")),
     ),
     clean_alone_is_fine=True,
 )
@@ -244,23 +222,17 @@ BLUR_TRAIN = Part(
     "deblurring (GoPro)",
     ("blur",),
     (
-        Layout(
+        _pairs(
             MOCEIR,
-            ("deblurring/GoPro/crop/train/input_crops",),
-            ("deblurring/GoPro/crop/train/target_crops",),
-            published=16824,
+            "deblurring/GoPro/crop/train/input_crops",
+            "deblurring/GoPro/crop/train/target_crops",
+            16824,
         ),
-        Layout(
-            PROMPTIR,
-            ("Train/Deblur/blur",),
-            ("Train/Deblur/sharp",),
-            published=2103,
-            maker="windows",
+        _pairs(PROMPTIR, "Train/Deblur/blur", "Train/Deblur/sharp", 2103, maker="windows"),
+        _pairs(
+            PUBLISHED, "train/*/blur", "train/*/sharp", 2103, by_sequence, _GOPRO, maker="windows"
         ),
-        Layout(
-            PUBLISHED, ("train/*/blur",), ("train/*/sharp",), by_sequence, _GOPRO, 2103, "windows"
-        ),
-        Layout(DFPIR, ("train/blur",), ("train/sharp",), by_name, _GOPRO[1:], 2103, "windows"),
+        _pairs(DFPIR, "train/blur", "train/sharp", 2103, bases=_GOPRO[1:], maker="windows"),
     ),
 )
 
@@ -268,17 +240,10 @@ BLUR_TEST = Part(
     "deblurring (GoPro)",
     ("blur",),
     (
-        Layout(
-            PROMPTIR, ("test/deblur/gopro/input",), ("test/deblur/gopro/target",), published=1111
-        ),
-        Layout(
-            MOCEIR,
-            ("deblurring/GoPro/test/input",),
-            ("deblurring/GoPro/test/target",),
-            published=1111,
-        ),
-        Layout(PUBLISHED, ("test/*/blur",), ("test/*/sharp",), by_sequence, _GOPRO, 1111),
-        Layout(DFPIR, ("test/blur",), ("test/sharp",), by_name, _GOPRO[1:], 1111),
+        _pairs(PROMPTIR, "test/deblur/gopro/input", "test/deblur/gopro/target", 1111),
+        _pairs(MOCEIR, "deblurring/GoPro/test/input", "deblurring/GoPro/test/target", 1111),
+        _pairs(PUBLISHED, "test/*/blur", "test/*/sharp", 1111, by_sequence, _GOPRO),
+        _pairs(DFPIR, "test/blur", "test/sharp", 1111, bases=_GOPRO[1:]),
     ),
 )
 
@@ -286,10 +251,10 @@ LOW_TRAIN = Part(
     "low light (LOL-v1)",
     ("low",),
     (
-        Layout(PROMPTIR, ("Train/Enhance/low",), ("Train/Enhance/gt",), published=485),
-        Layout(MOCEIR, ("llie/LOLv1/Train/input",), ("llie/LOLv1/Train/target",), published=485),
-        Layout(PUBLISHED, ("our485/low",), ("our485/high",), by_name, _LOL, 485),
-        Layout(DFPIR, ("train485/low",), ("train485/high",), by_name, _LOL, 485),
+        _pairs(PROMPTIR, "Train/Enhance/low", "Train/Enhance/gt", 485),
+        _pairs(MOCEIR, "llie/LOLv1/Train/input", "llie/LOLv1/Train/target", 485),
+        _pairs(PUBLISHED, "our485/low", "our485/high", 485, bases=_LOL),
+        _pairs(DFPIR, "train485/low", "train485/high", 485, bases=_LOL),
     ),
 )
 
@@ -297,10 +262,10 @@ LOW_TEST = Part(
     "low light (LOL-v1)",
     ("low",),
     (
-        Layout(PROMPTIR, ("test/enhance/lol/input",), ("test/enhance/lol/target",), published=15),
-        Layout(MOCEIR, ("llie/LOLv1/Test/input",), ("llie/LOLv1/Test/target",), published=15),
-        Layout(PUBLISHED, ("eval15/low",), ("eval15/high",), by_name, _LOL, 15),
-        Layout(DFPIR, ("test15/low",), ("test15/high",), by_name, _LOL, 15),
+        _pairs(PROMPTIR, "test/enhance/lol/input", "test/enhance/lol/target", 15),
+        _pairs(MOCEIR, "llie/LOLv1/Test/input", "llie/LOLv1/Test/target", 15),
+        _pairs(PUBLISHED, "eval15/low", "eval15/high", 15, bases=_LOL),
+        _pairs(DFPIR, "test15/low", "test15/high", 15, bases=_LOL),
     ),
     names=_names(1, 22, 23, 55, 79, 111, 146, 179, 493, 547, 665, 669, 748, 778, 780),
 )
@@ -309,15 +274,8 @@ RAIN13K_TRAIN = Part(
     "deraining (Rain13K)",
     ("rain13k",),
     (
-        Layout(
-            "Restormer",
-            ("train/Rain13K/input",),
-            ("train/Rain13K/target",),
-            by_name,
-            _RAIN13K,
-            13712,
-        ),
-        Layout(PUBLISHED, ("train/input",), ("train/target",), by_name, _RAIN13K[:2], 13712),
+        _pairs("Restormer", "train/Rain13K/input", "train/Rain13K/target", 13712, bases=_RAIN13K),
+        _pairs(PUBLISHED, "train/input", "train/target", 13712, bases=_RAIN13K[:2]),
     ),
 )
 
@@ -337,13 +295,8 @@ def rain13k_tests() -> tuple[Part, ...]:
             f"deraining ({name})",
             (f"rain-{name.lower()}",),
             (
-                Layout(
-                    "Restormer",
-                    (f"test/{name}/input",),
-                    (f"test/{name}/target",),
-                    by_name,
-                    _RAIN13K,
-                    count,
+                _pairs(
+                    "Restormer", f"test/{name}/input", f"test/{name}/target", count, bases=_RAIN13K
                 ),
             ),
         )
