@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 
 from mmfe_cache.io import counted
 from mmfe_cache.seeds import generator
-from mmfe_restore.evaluation.permutation import sign_flip_test, two_sample_permutation_test
-from mmfe_restore.evaluation.seeds import t_interval
+from mmfe_restore.evaluation.significance import (
+    sign_flip_test,
+    t_interval,
+    two_sample_permutation_test,
+)
 from mmfe_restore.evaluation.statistics import LEVEL, RESAMPLES
 
 CONTRASTS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mmfe_cache.embeddings import ARRAY_NAMES, NUM_TOKENS, ArrayName, embedding_shape
@@ -85,7 +85,6 @@ def embedding_array(
 ) -> Json:
     """The sharded array of one kind of embedding: a chunk is a sample, a shard is many."""
     inner = embedding_shape(name, dim)
-    zeros = [0] * len(inner)
     sharding = {
         "name": "sharding_indexed",
         "configuration": {
@@ -98,14 +97,7 @@ def embedding_array(
     document = _array(
         [num_samples, *inner], [shard_samples, *inner], "float16", "NaN", [sharding], attributes
     )
-    document["dimension_names"] = (
-        ["sample", "token", "feature"]
-        if len(zeros) == 2
-        else [
-            "sample",
-            "feature",
-        ]
-    )
+    document["dimension_names"] = ["sample", *["token"] * (len(inner) - 1), "feature"]
     return document
 
 
@@ -242,21 +234,7 @@ class StoreMetadata:
         _check_schema(data, where)
         document = parse_document(data, f"{where}/{METADATA_FILE}")
         found = document["attributes"][FORMAT]
-        return cls(
-            **{
-                name: found[name]
-                for name in (
-                    "dataset",
-                    "split",
-                    "guide",
-                    "dim",
-                    "num_samples",
-                    "samples",
-                    "shard_samples",
-                    "fingerprint",
-                )
-            }
-        )
+        return cls(**{item.name: found[item.name] for item in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True)

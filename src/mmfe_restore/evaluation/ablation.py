@@ -20,7 +20,7 @@ from mmfe_restore.evaluation.ablation_rows import Evaluation, Row, Run
 from mmfe_restore.evaluation.compare import SavedReport, read_report
 from mmfe_restore.evaluation.evaluate import evaluate
 from mmfe_restore.evaluation.inputs import load_checkpoint, open_eval_cache
-from mmfe_restore.evaluation.seeds import mean_scores, seed_difference
+from mmfe_restore.evaluation.significance import mean_scores, seed_difference
 from mmfe_restore.evaluation.statistics import bootstrap
 
 MEASURED = ("protocol", "crop", "range", "rounding", "view", "guide")
