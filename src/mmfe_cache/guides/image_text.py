@@ -111,9 +111,13 @@ class ImageTextGuide(PromptedGuide):
     def _inputs(self, prepared: Sequence[ImageArray]) -> Any:
         """What the model takes for pictures of one size, so without padding."""
         pictures = [[Image.fromarray(image)] for image in prepared]
+        text, options = self.conversation(), dict[str, Any]()
+        begin = getattr(getattr(self._processor, "tokenizer", None), "bos_token", None)
+        if begin and text.startswith(begin):  # the template wrote what the tokenizer would add
+            options["add_special_tokens"] = False
         try:
             inputs = self._processor(
-                text=[self.conversation()] * len(prepared), images=pictures, return_tensors="pt"
+                text=[text] * len(prepared), images=pictures, return_tensors="pt", **options
             )
         except (ValueError, IndexError, TypeError, KeyError) as problem:
             raise GuideError(

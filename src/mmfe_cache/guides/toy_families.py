@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from tokenizers import pre_tokenizers
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     AddedToken,
     Gemma3Config,
@@ -296,13 +297,18 @@ def _write_gemma3(made: Path) -> None:
         "eoi_token": "<end_of_image>",
         "image_token": "<image_soft_token>",
     }
-    tokenizer = byte_tokenizer((*SPECIAL_TOKENS, *names.values()), names)
+    tokenizer = byte_tokenizer((*SPECIAL_TOKENS, *names.values(), "<bos>"), names)
+    # As the published one: tokenizer and template both begin a text with this token.
+    tokenizer.bos_token = "<bos>"
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", token_id(tokenizer, "<bos>"))]
+    )
     side, patch, count = 64, 8, 16
     Gemma3Processor(
         image_processor=Gemma3ImageProcessor(size={"height": side, "width": side}),
         tokenizer=tokenizer,
         image_seq_length=count,
-        chat_template=_template("<start_of_image>"),
+        chat_template="{{ bos_token }}" + _template("<start_of_image>"),
     ).save_pretrained(made)
     config = _make(
         Gemma3Config,

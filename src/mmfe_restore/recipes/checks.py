@@ -121,7 +121,9 @@ def _check_guide(guide: GuideConfig) -> None:
     if prompts is not None:
         twice = sorted({prompt for prompt in prompts if prompts.count(prompt) > 1})
         _need("guide.prompts", twice, not twice, "every prompt once")
-        _need("guide.prompt", guide.prompt, guide.prompt in prompts, "one of guide.prompts")
+        known = ", ".join(map(repr, prompts))
+        asked = repr(guide.prompt)
+        _need("guide.prompt", asked, guide.prompt in prompts, f"one of guide.prompts: {known}")
     for key, asked in (
         ("guide.prompt", () if guide.prompt is None else (guide.prompt,)),
         ("guide.prompts", prompts or ()),
