@@ -1,4 +1,4 @@
-"""Samples: an id, a degraded picture, its clean answer and what was done to it."""
+"""Samples: an id, a degraded picture, its clean picture and what was done to it."""
 
 from __future__ import annotations
 

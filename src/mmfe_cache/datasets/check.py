@@ -18,7 +18,7 @@ from .folder import find_folder_pairs
 from .layouts import Counted, FoundPart, Part, missing_part, samples_of
 from .leaks import Leak, clean_sources_of, count_distinct, find_leaks, fingerprints
 from .pairing import FilePair
-from .photographs import Split, shown
+from .photographs import Split, printable
 from .registry import (
     SPLITS,
     DatasetInfo,
@@ -304,7 +304,7 @@ def _check_part(
         _histogram(pairs, sizes),
         (
             *found.pairing.notes,
-            *(f"link in a circle or to nowhere: {shown(path)}" for path in found.loops),
+            *(f"link in a circle or to nowhere: {printable(path)}" for path in found.loops),
         ),
         found.layout.counted,
     )
@@ -329,7 +329,7 @@ def _missing(found: FoundPart) -> tuple[str, ...]:
 
 
 def _extra(found: FoundPart) -> tuple[str, ...]:
-    return tuple(map(shown, found.ignored))
+    return tuple(map(printable, found.ignored))
 
 
 def _mismatched(

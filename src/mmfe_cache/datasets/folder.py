@@ -1,4 +1,4 @@
-"""`folder`: any two folders with equal file names, or photographs without any answer."""
+"""`folder`: any two folders with equal file names, or photographs without ground truth."""
 
 from __future__ import annotations
 
@@ -103,5 +103,5 @@ def load_folder(split: Split, root: Path) -> SampleSet:
         for path in images
     ]
     warnings += listing.left_out()
-    warnings.append("images without clean answers: a cache can be built, nothing can be trained")
+    warnings.append("images without ground truth: a cache can be built, nothing can be trained")
     return sample_set("folder", split, root, "images without answers", samples, warnings)

@@ -14,7 +14,7 @@ from mmfe_cache.images import FileSource, read_size
 from mmfe_cache.samples import Sample, SampleSet
 
 from .pairing import FilePair, Pairing, PairingRule, by_name, rain_key
-from .photographs import Listing, left_out, list_images, similar_folder, some
+from .photographs import Listing, first_few, left_out, list_images, similar_folder
 from .sources import NoisySource, WindowSource
 
 Maker = Literal["files", "noise", "windows"]
@@ -118,7 +118,7 @@ class FoundPart:
             ),
         ):
             if paths:
-                names = some([path.name for path in paths])
+                names = first_few([path.name for path in paths])
                 lines.append(f"{self.part.name}: {len(paths)} {what}: {names}")
         notes = (*left_out(self.ignored, self.loops), *self.pairing.notes)
         lines += [f"{self.part.name}: {note}" for note in notes]
@@ -231,9 +231,9 @@ def missing_part(root: Path, part: Part, remedy: str) -> DataError:
     if half is not None:
         got = f"half of one under {root}: {half}"
     if near:
-        got += f"; names that differ in case only: {some(near)}"
+        got += f"; names that differ in case only: {first_few(near)}"
     if dead:
-        got += f"; links that lead in a circle or nowhere: {some(list(dead))}"
+        got += f"; links that lead in a circle or nowhere: {first_few(list(dead))}"
     return DataError(
         f"the {part.name} part is not there",
         got=got,

@@ -10,12 +10,12 @@ from pathlib import Path
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import read_size
 
-from .photographs import some, stem_of
+from .photographs import first_few, stem_of
 
 
 @dataclass(frozen=True, slots=True)
 class FilePair:
-    """A degraded file and its clean answer.
+    """A degraded file and its ground truth.
 
     Attributes:
         stem: the sample's name within its part.
@@ -36,7 +36,7 @@ class Pairing:
 
     Attributes:
         pairs: sorted by stem.
-        unpaired_degraded: degraded files without a clean answer.
+        unpaired_degraded: degraded files without ground truth.
         unpaired_clean: clean files without any degraded picture.
         notes: what else is odd, such as names that differ in case only.
     """
@@ -78,7 +78,9 @@ def by_rain_number(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
     others = [path.name for path in degraded if not any(path in kind for kind in kinds.values())]
     if not others:
         return found
-    note = f"{len(others)} images that are neither rain-N nor norain-N, left out: {some(others)}"
+    note = (
+        f"{len(others)} images that are neither rain-N nor norain-N, left out: {first_few(others)}"
+    )
     return replace(found, notes=(*found.notes, note))
 
 
@@ -186,4 +188,4 @@ def _case_notes(
         for path in degraded
         if key(path).casefold() in by_case
     ]
-    return (f"names that differ in case only are not paired: {some(odd)}",) if odd else ()
+    return (f"names that differ in case only are not paired: {first_few(odd)}",) if odd else ()

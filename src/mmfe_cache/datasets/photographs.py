@@ -162,14 +162,14 @@ def stem_of(path: Path) -> str:
     except UnicodeEncodeError:
         raise DataError(
             "a file's name is not text",
-            got=shown(path),
+            got=printable(path),
             expected="a name in UTF-8",
             remedy="rename the file",
         ) from None
     return unicodedata.normalize("NFC", path.stem)
 
 
-def shown(path: Path) -> str:
+def printable(path: Path) -> str:
     """A path that can be printed, whatever bytes it is made of."""
     return str(path).encode(errors="backslashreplace").decode()
 
@@ -181,7 +181,7 @@ def left_out(ignored: Sequence[Path], loops: Sequence[Path]) -> tuple[str, ...]:
         (loops, "links that lead in a circle or nowhere, left out"),
     )
     return tuple(
-        f"{len(paths)} {what}: {some([path.name for path in paths])}"
+        f"{len(paths)} {what}: {first_few([path.name for path in paths])}"
         for paths, what in kinds
         if paths
     )
@@ -200,9 +200,9 @@ def similar_folder(path: Path) -> Path | None:
     return None
 
 
-def some(names: list[str] | tuple[str, ...], limit: int = 5) -> str:
+def first_few(names: list[str] | tuple[str, ...], limit: int = 5) -> str:
     """The first few names, and how many more there are, for a message."""
-    first = ", ".join(shown(Path(name)) for name in names[:limit])
+    first = ", ".join(printable(Path(name)) for name in names[:limit])
     return first if len(names) <= limit else f"{first} and {len(names) - limit} more"
 
 

@@ -24,7 +24,7 @@ from .cdd11 import (
 )
 from .folder import load_folder
 from .layouts import FolderCache, FoundPart, Part, find_part, missing_part, sample_set, samples_of
-from .photographs import Split, list_images, some
+from .photographs import Split, first_few, list_images
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 
@@ -377,7 +377,7 @@ def _check_fresh(pack: PackReader, root: Path) -> None:
     if changed:
         raise DataError(
             f"the files under {root} have changed since they were packed",
-            got=f"other sizes: {some(changed)}",
+            got=f"other sizes: {first_few(changed)}",
             expected=f"the files that {pack.path} was made from",
             remedy=f"rm '{pack.path}', then mmfe data pack",
         )
@@ -393,4 +393,6 @@ def _newer_files(pack: PackReader, root: Path) -> tuple[str, ...]:
             more.append(f"{name}: {now} images, {count} when it was packed")
     if not more:
         return ()
-    return (f"the pack {pack.path} lacks newer files ({some(more)}): rm it, then mmfe data pack",)
+    return (
+        f"the pack {pack.path} lacks newer files ({first_few(more)}): rm it, then mmfe data pack",
+    )

@@ -29,8 +29,8 @@ from .photographs import (
     Photograph,
     Split,
     find_photographs,
+    first_few,
     not_photographs,
-    some,
     split_photographs,
 )
 
@@ -172,7 +172,7 @@ def _choose(
     if same:
         raise DataError(
             "a photograph is in train and in test",
-            got=some(sorted(map(str, same))),
+            got=first_few(sorted(map(str, same))),
             expected="two folders without a common photograph",
         )
     return {"train": train, "test": test}

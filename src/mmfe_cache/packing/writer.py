@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmfe_cache.datasets.photographs import some
+from mmfe_cache.datasets.photographs import first_few
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import FileSource, pixel_digest
 from mmfe_cache.progress import Progress, SilentProgress
@@ -132,7 +132,7 @@ def pack(
             staging.remove()
             raise DataError(
                 f"{len(bad)} pictures of {path} read back differently; nothing was kept",
-                got=some(bad),
+                got=first_few(bad),
                 expected="the pixels that were written",
                 remedy="check the disk and run the same command again",
             )
@@ -249,7 +249,7 @@ def _check_pairs(
         raise DataError(
             f"{len(odd)} pairs differ in size; nothing was packed",
             got="\n    ".join(["", *list(odd)[:20]]),
-            expected="a degraded picture and its answer of one (height, width)",
+            expected="a degraded picture and its ground truth of one (height, width)",
             remedy="mmfe data check names every one of them",
         )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfe_cache.datasets.photographs import some
+from mmfe_cache.datasets.photographs import first_few
 from mmfe_cache.errors import DataError, MmfeError
 from mmfe_cache.images import encode_photograph, read_photograph
 from mmfe_cache.io import explained, write_file
@@ -324,7 +324,7 @@ def _name_left_out(left_out: Sequence[LeftOut]) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for one in left_out:
         reasons.setdefault(one.reason, []).append(one.path.name)
-    return [f"left out, {reason}: {some(names, _NAMED)}" for reason, names in reasons.items()]
+    return [f"left out, {reason}: {first_few(names, _NAMED)}" for reason, names in reasons.items()]
 
 
 def _is_finished(job: Job, sources: set[str], force: bool) -> bool:
