@@ -166,10 +166,10 @@ def write_scene(graph: Graph, network: SceneNetwork, picture: Value) -> tuple[Va
     power = graph.plus(graph.mean(graph.times(second, second), 1), 1e-4)
     second = graph.add("Div", second, graph.add("Sqrt", power))
     joint = _norm(graph, network.joint_norm, second)
-    words = _said(graph, present, severities, traits)
+    words = _description_vector(graph, present, severities, traits)
     return (
-        _tokens(graph, image, _speak(graph, network.image_said, words)),
-        _tokens(graph, joint, _speak(graph, network.joint_said, words)),
+        _tokens(graph, image, _description_tokens(graph, network.image_said, words)),
+        _tokens(graph, joint, _description_tokens(graph, network.joint_said, words)),
         answer,
     )
 
@@ -214,8 +214,8 @@ def _moments(graph: Graph, maps: Value) -> Value:
     return graph.reshape(both, 0, -1)
 
 
-def _said(graph: Graph, present: Value, severities: Value, traits: Value) -> Value:
-    """`mmfe_cache.guides.scene.network._said`, (B, K + 3)."""
+def _description_vector(graph: Graph, present: Value, severities: Value, traits: Value) -> Value:
+    """`mmfe_cache.guides.scene.network._description_vector`, (B, K + 3)."""
 
     def column(of: Value, index: int) -> Value:
         return graph.slice(of, 1, index, index + 1)
@@ -230,7 +230,7 @@ def _said(graph: Graph, present: Value, severities: Value, traits: Value) -> Val
     return graph.join(graph.times(present, severities), *scaled, axis=1)
 
 
-def _speak(graph: Graph, said: Any, words: Value) -> Value:
+def _description_tokens(graph: Graph, said: Any, words: Value) -> Value:
     """What is wrong with the picture in D numbers for each of 16 places: (B, 16, D)."""
     spoken = graph.add("MatMul", words, graph.constant(weights_of(said.weights)))
     spoken = graph.add("Tanh", graph.plus(spoken, graph.constant(weights_of(said.bias))))

@@ -137,14 +137,14 @@ def evaluate_guide(
         config: masks and maps to use instead of procedural ones.
         progress: where to report.
     """
-    look = View.parse(view)
+    seen_at = View.parse(view)
     report = progress or SilentProgress()
     total = len(photos) * (1 + 2 * len(COMPOSITIONS) + TRIPLE_DRAWS * len(TRIPLES))
     with report.task(f"evaluating {guide.name}", total, "pictures") as task:
 
         def see(names: Sequence[str], draws: int, *, uniform: bool) -> Seen:
             pictures = _pictures(photos, names, draws, seed, config, uniform=uniform)
-            return _look(guide, pictures, look, task)
+            return _encode_pictures(guide, pictures, seen_at, task)
 
         published = see((CLEAR, *COMPOSITIONS), 1, uniform=False)
         uniform = see(COMPOSITIONS, 1, uniform=True)
@@ -155,7 +155,7 @@ def evaluate_guide(
     return GuideScores(
         guide=guide.name,
         photos=len(photos),
-        view=look.name,
+        view=seen_at.name,
         average_precision=precision,
         mean_average_precision=None if precision is None else float(np.mean([*precision.values()])),
         spearman=_rank_correlations(uniform, present_only=False),
@@ -300,7 +300,7 @@ def _pictures(
                 )
 
 
-def _look(guide: Guide, pictures: Iterator[Rendered], view: View, task: Task) -> Seen:
+def _encode_pictures(guide: Guide, pictures: Iterator[Rendered], view: View, task: Task) -> Seen:
     answers: list[Array] = []
     facts: list[Rendered] = []
     luminances: list[float] = []

@@ -94,7 +94,7 @@ class _Block(nn.Module):
         return F.relu(x + self.body(x))
 
 
-class _Said(nn.Module):
+class _DescriptionTokens(nn.Module):
     """What is wrong with a picture, as the oracle says the truth: (B, K + 3) to (B, 16, D)."""
 
     weights: Tensor
@@ -120,7 +120,7 @@ def make_summary() -> nn.Sequential:
 
 
 class SceneTrunk(nn.Module):
-    """The eyes of ``scene`` and of every student: maps at three scales, and what they hold in sum.
+    """The trunk of ``scene`` and of every student: maps at three scales, and their statistics.
 
     The first layer sees colours, log luminance and the fine structure of both, because streaks and
     flakes in a dark picture are differences of a few grey levels. Mean and standard deviation of
@@ -136,8 +136,8 @@ class SceneTrunk(nn.Module):
         self.middle = nn.Sequential(_Conv(48, 96, stride=2), _Block(96))
         self.coarse = nn.Sequential(_Conv(96, DIM, stride=2), _Block(DIM))
 
-    def look(self, picture_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Look at B pictures.
+    def trunk_features(self, picture_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of B pictures.
 
         Args:
             picture_BCHW: RGB in [0, 1]; sides a multiple of 2 and at least `MIN_SIDE`.
@@ -160,7 +160,7 @@ class SceneNetwork(SceneTrunk):
         super().__init__()
         self.to_image = nn.Conv2d(DIM, LOCAL, 1, bias=False)
         self.image_norm = nn.BatchNorm2d(LOCAL, affine=False)
-        self.image_said = _Said("image")
+        self.image_said = _DescriptionTokens("image")
         self.summary = make_summary()
         self.answer_norm = nn.BatchNorm1d(DIM, affine=False)
         self.label_head = nn.Linear(DIM, len(KINDS))
@@ -169,16 +169,16 @@ class SceneNetwork(SceneTrunk):
         self.condition = nn.Linear(2 * len(KINDS), 2 * DIM)
         self.second = nn.Sequential(_Conv(DIM, DIM), nn.Conv2d(DIM, LOCAL, 1, bias=False))
         self.joint_norm = nn.BatchNorm2d(LOCAL, affine=False)
-        self.joint_said = _Said("joint")
+        self.joint_said = _DescriptionTokens("joint")
         self.clean_head = nn.Conv2d(LOCAL, CLEAN_STATISTICS, 1)
 
     def forward(self, picture_BCHW: Tensor) -> SceneOutput:
-        """Look at B pictures.
+        """What the network says of B pictures.
 
         Args:
             picture_BCHW: RGB in [0, 1]; sides a multiple of 2 and at least `MIN_SIDE`.
         """
-        coarse, pooled = self.look(picture_BCHW)
+        coarse, pooled = self.trunk_features(picture_BCHW)
         answer = self.answer_norm(self.summary(pooled))
         labels = self.label_head(answer)
         severities = torch.sigmoid(self.severity_head(answer))
@@ -199,7 +199,7 @@ class SceneNetwork(SceneTrunk):
         features of its own cells: an MLLM's image tokens have seen the whole picture and know their
         place too. Token 0 is the mean.
         """
-        said = _said(output.labels, output.severities, output.traits)
+        said = _description_vector(output.labels, output.severities, output.traits)
         return (
             _tokens(output.image, self.image_said(said)),
             _tokens(output.joint, self.joint_said(said)),
@@ -211,12 +211,12 @@ class SceneNetwork(SceneTrunk):
         severities, traits = (
             torch.sigmoid(head(answer_BD)) for head in (self.severity_head, self.trait_head)
         )
-        said = _said(labels, severities, traits)
+        said = _description_vector(labels, severities, traits)
         image, joint = (_with_mean(kind(said)) for kind in (self.image_said, self.joint_said))
         return image, joint
 
 
-def _said(labels: Tensor, severities: Tensor, traits: Tensor) -> Tensor:
+def _description_vector(labels: Tensor, severities: Tensor, traits: Tensor) -> Tensor:
     """(B, K + 3): severities and traits, 0 where the degradation that they belong to is absent."""
     present = torch.sigmoid(labels.float())
     low, haze = (present[:, KINDS.index(kind)] for kind in ("low", "haze"))

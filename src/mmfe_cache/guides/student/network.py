@@ -114,7 +114,7 @@ class StudentNetwork(SceneTrunk):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def features(self, picture_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Look at B pictures of one size.
+        """Features of B pictures of one size.
 
         Args:
             picture_BCHW: RGB in [0, 1]; sides a multiple of 2 and at least 64.
@@ -123,7 +123,7 @@ class StudentNetwork(SceneTrunk):
             (B, STATISTICS) of the picture, and (B, 17, 2·DIM) mean and mean magnitude of the
             coarsest map over the picture and in 4×4 cells.
         """
-        coarse, pooled = self.look(picture_BCHW)
+        coarse, pooled = self.trunk_features(picture_BCHW)
         raster = coarse.permute(0, 2, 3, 1)
         both = torch.cat([raster, raster.float().square().add(1e-4).sqrt()], dim=3)
         return pooled, pool_grid(both)

@@ -313,7 +313,7 @@ class _Run:
         """Share of the variance that is missed of each kind, and of the answers' relations."""
         # The weights stay float32; products in bfloat16 nearly double the speed on a CPU.
         with torch.autocast(self.device.type, torch.bfloat16):
-            pooled, cells = look(network, pictures, self.device)
+            pooled, cells = extract_features(network, pictures, self.device)
             found = network.embeddings(network.numbers(pooled.float(), cells.float()))
         terms: dict[str, Tensor] = {}
         for name in ARRAY_NAMES:
@@ -339,7 +339,7 @@ class _Run:
         last = min(SETTLING, max(1, self.settings.steps // 4))
         with torch.no_grad():
             for pictures, _ in self.data.batches(0, last, workers):
-                network.numbers(*look(network, pictures, self.device))
+                network.numbers(*extract_features(network, pictures, self.device))
         return network.eval()
 
     def _save(
@@ -358,7 +358,7 @@ class _Run:
         write_file(path, hashlib.blake2b(content, digest_size=16).digest() + content)
 
 
-def look(
+def extract_features(
     network: StudentNetwork, pictures: Sequence[ImageArray], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """`StudentNetwork.features` of pictures of any sizes, in their order."""
