@@ -40,7 +40,8 @@ from mmfe_cache.guides import DEFAULT_PROMPT, load_guide
 from mmfe_cache.guides.base import AsyncCopy
 from mmfe_cache.guides.checkpoint import quiet_transformers
 from mmfe_cache.guides.qwen import QwenGuide
-from mmfe_cache.guides.toy import QWEN_3B, TOY_KINDS, make_tiny, qwen_config
+from mmfe_cache.guides.registry import TOY_KINDS
+from mmfe_cache.guides.toy import QWEN_3B, make_tiny, qwen_config
 
 CDD11_ENCODINGS = 54_252
 """13,013 training samples at four views and 2,200 test samples at one."""

@@ -20,8 +20,8 @@ from typing import Any
 
 from PIL import Image
 
+from mmfe_cache.datasets.photographs import find_photos
 from mmfe_cache.errors import UsageError
-from mmfe_cache.guides.scene.data import find_photos
 from mmfe_cache.io import counted, write_file
 
 MOST = 2.25

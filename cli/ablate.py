@@ -68,8 +68,10 @@ def command(
 
     Example: mmfe ablate table4a --seeds 3 --dry-run
     """
-    from mmfe_restore.evaluation.ablation import run_plan
+    from mmfe_cache.machine import check_device
     from mmfe_restore.evaluation.ablation_plan import make_plan
+
+    check_device(device)  # what is misspelt is said before torch is imported, which takes seconds
 
     output.note_repeated(overrides or ())
     place = _default_place(overrides or ()) if out is None else out
@@ -82,6 +84,8 @@ def command(
         seeds=seeds,
         prompts=prompts or (),
     )
+    from mmfe_restore.evaluation.ablation import run_plan
+
     if not dry_run:
         output.take_threads()
     found = plan.to_json() if dry_run else run_plan(plan, output.console_progress(), device=device)

@@ -129,14 +129,21 @@ def repair(
     """
     from mmfe_cache.datasets import load_dataset
     from mmfe_cache.errors import CacheError, MmfeError
-    from mmfe_cache.guides import load_guide
-    from mmfe_cache.machine import long_name
-    from mmfe_cache.precompute.repair import RepairReport, repair_cache
+    from mmfe_cache.guides import check_guide, load_guide
+    from mmfe_cache.machine import check_device, long_name
     from mmfe_cache.store.location import origins
+
+    # What is missing or misspelt is said before torch is imported, which takes seconds.
+    check_device(device)
+    if guide is not None:
+        check_guide(guide)
+    found = tuple(origins(path))
+
+    from mmfe_cache.precompute.repair import RepairReport, repair_cache
 
     report: RepairReport | None = None
     tried = ""
-    for origin in origins(path):
+    for origin in found:
         given = (dataset or origin.dataset, split or origin.split, guide or origin.guide)
         if None in given:
             continue

@@ -115,14 +115,16 @@ def command(
     Example: mmfe cache build --dataset cdd11 --guide scene --views whole@128,whole@160
     """
     from mmfe_cache.datasets import load_dataset, splits_of
-    from mmfe_cache.guides import load_guide, with_weights
-    from mmfe_cache.machine import long_name
+    from mmfe_cache.guides import check_guide, load_guide, with_weights
+    from mmfe_cache.machine import check_device, long_name
     from mmfe_cache.precompute.distributed import launch, wants_many
     from mmfe_cache.progress import SilentProgress
     from mmfe_cache.store import store_path
 
+    # What is missing or misspelt is said before torch is imported, which takes seconds.
     if out is not None:
         _refuse_address(out)
+    check_device(device)
     found = _recipe(recipe, dataset)
     name = dataset or found.data.dataset
     named = str(with_weights(guide or (found.guide.name if recipe else DEFAULT_GUIDE), weights))
@@ -138,6 +140,8 @@ def command(
     for samples, _ in jobs:
         for warning in samples.warnings:
             progress.warn(warning)
+    if not dry_run:
+        check_guide(named)
     chosen = ranks.device if ranks is not None and device == "auto" else device
     outline = _outline(named, questions[0]) if dry_run else None
     loaded = outline or load_guide(
@@ -256,6 +260,10 @@ def named_views(given: str) -> list[str]:
         from mmfe_cache.errors import UsageError
 
         raise UsageError("--views names no view", got=repr(given), expected="such as whole@128")
+    from mmfe_cache.views import View
+
+    for name in named:
+        View.parse(name)
     return named
 
 

@@ -100,7 +100,6 @@ def command(
     from the cache, trains an ablation, evaluates, and restores a photograph of neither set.
     An interrupted demo goes on where it stopped.
     """
-    output.take_threads()
     chosen = _choose(photos)
     settings: dict[str, object] = {
         "photos": str(photos.resolve()) if photos else None,
@@ -108,6 +107,7 @@ def command(
     }
     # Folders of demos that knew no seed are of seed 0.
     _claim(out, settings | ({"seed": seed} if seed else {}))
+    output.take_threads()
     steps = _Steps()
     started = time.perf_counter()
     _copy_photographs(chosen, out / "photos")

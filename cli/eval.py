@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 def command(
     checkpoint: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--checkpoint",
-            help="A run's folder or its model/, or a network of `mmfe model list`; without it, the "
-            "run that finished last.",
+            help="A run's folder, its model/, a network of `mmfe model list`, or OWNER/NAME or "
+            "OWNER/NAME@REVISION on the Hugging Face Hub; without it, the run that finished last.",
             autocompletion=completion.checkpoints,
         ),
     ] = None,
@@ -43,7 +43,12 @@ def command(
     split: Annotated[choices.Split, typer.Option("--split", help="Which split to judge.")] = "test",
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Report folder; RUN/eval/DATASET-SPLIT without it."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="Report folder [default: eval/DATASET-SPLIT in the run's folder; of a network "
+            "that is no run's, in $MMFE_RUNS/NAME, else runs/NAME].",
+        ),
     ] = None,
     protocol: Annotated[
         choices.Protocol | None, typer.Option("--protocol", help="How peers measure.")
@@ -106,43 +111,45 @@ def command(
     Reads embeddings from a cache and never runs a guide. Under torchrun every process takes a
     share of the images.
     """
-    from mmfe_restore.model.folders import model_folder, newest_checkpoint
-
-    # That there is no such network is said before torch is imported, which takes seconds.
-    _ = newest_checkpoint() if checkpoint is None else model_folder(checkpoint)
-
     from mmfe_cache.datasets import load_dataset
-    from mmfe_cache.machine import pick_device
+    from mmfe_cache.machine import check_device, pick_device
     from mmfe_cache.views import View
-    from mmfe_restore.evaluation import evaluate, load_checkpoint, open_eval_cache
     from mmfe_restore.evaluation.compare import read_report
+    from mmfe_restore.evaluation.inputs import load_checkpoint, open_eval_cache
     from mmfe_restore.evaluation.report import check_free
     from mmfe_restore.metrics.no_reference import LICENCE, SCORES
     from mmfe_restore.metrics.registry import chosen_metrics
+    from mmfe_restore.model.folders import model_folder, newest_checkpoint, recipe_of
     from mmfe_restore.recipes import load_recipe
 
+    # What is missing or misspelt is said before torch is imported, which takes seconds.
     if view is not None:
         View.parse(view)  # a misspelt view is no view that a cache lacks
-    pick_device(device)
+    check_device(device)
     chosen_metrics(tuple(metric or ()))
-    if set(metric or ()) & set(SCORES):
-        output.remark(LICENCE)
     others = [read_report(path) for path in beside or ()]
-    output.take_threads()
-    opened = load_checkpoint(checkpoint, None if recipe is None else load_recipe(recipe))
-    name = opened.recipe.data.dataset if dataset is None else dataset
-    folder = _default_out(opened.path, name, split) if out is None else out
+    trained_by = None if recipe is None else load_recipe(recipe)
+    network = newest_checkpoint() if checkpoint is None else model_folder(checkpoint)
+    by = recipe_of(network, trained_by)
+    name = by.data.dataset if dataset is None else dataset
+    folder = _default_out(network, checkpoint, name, split) if out is None else out
     check_free(folder, force=force)
     samples = load_dataset(name, split, root)
+    used_view = by.eval.view if view is None else view
+    store = None
+    if not (no_guide or guide == "none"):
+        store = open_eval_cache(by, samples, used_view, cache)
+
+    from mmfe_restore.evaluation import evaluate
+
+    pick_device(device)
+    output.take_threads()
+    if set(metric or ()) & set(SCORES):
+        output.remark(LICENCE)
     progress = output.console_progress()
     for warning in samples.warnings:
         progress.warn(warning)
-    used_view = opened.recipe.eval.view if view is None else view
-    store = (
-        None
-        if no_guide or guide == "none"
-        else open_eval_cache(opened.recipe, samples, used_view, cache)
-    )
+    opened = load_checkpoint(network, trained_by)
     with _process_group():
         outcome = evaluate(
             opened.restorer,
@@ -287,8 +294,12 @@ def show_beside(report: EvalReport, table_format: str) -> None:
         )
 
 
-def _default_out(model: Path, dataset: str, split: str) -> Path:
+def _default_out(model: Path, given: str | None, dataset: str, split: str) -> Path:
+    from mmfe_cache.places import RUNS
+
     run = model.parent if model.name == "model" else model
+    if given is not None and not Path(given).exists():
+        run = RUNS.folder / given  # nobody's reports belong in the package or in the Hub's cache
     return run / "eval" / f"{dataset}-{split}"
 
 

@@ -99,16 +99,21 @@ def train(
 
     Example: mmfe guide train photos/ --out my-scene.safetensors
     """
-    from mmfe_cache.guides.scene.guide import save_scene
-    from mmfe_cache.guides.scene.training import train_scene
+    from mmfe_cache.datasets.photographs import find_photos
     from mmfe_cache.io import check_writable
-    from mmfe_cache.machine import pick_device
+    from mmfe_cache.machine import check_device, pick_device
 
+    # What is missing or misspelt is said before torch is imported, which takes seconds.
     guide_student.check_out(out)
+    check_device(device)
+    find_photos(photos)
     config = degradations.open_config(
         rain_masks, snow_masks, depth, light_maps, dark_photos, mask_share, varied_share
     )
     check_writable(out.parent)
+    from mmfe_cache.guides.scene.guide import save_scene
+    from mmfe_cache.guides.scene.training import train_scene
+
     output.take_threads()
     if kind == "prompt":
         _train_prompt(photos, out, seed, hold_out, device, config, as_json)
@@ -234,17 +239,25 @@ def evaluate(
     if teacher is not None:
         guide_student.evaluate(str(photos), teacher, root, device, as_json)
         return
+    from mmfe_cache.datasets.photographs import find_photos
     from mmfe_cache.degradations import KINDS
     from mmfe_cache.errors import UsageError
-    from mmfe_cache.guides import load_guide
-    from mmfe_cache.guides.scene.data import find_photos
-    from mmfe_cache.guides.scene.evaluation import evaluate_guide
+    from mmfe_cache.guides import check_guide, load_guide
+    from mmfe_cache.machine import check_device
+    from mmfe_cache.views import View
 
+    # What is missing or misspelt is said before torch is imported, which takes seconds.
+    View.parse(view)
+    check_device(device)
+    check_guide(guide, weights)
     found = find_photos(photos)
     config = degradations.open_config(
         rain_masks, snow_masks, depth, light_maps, dark_photos, mask_share, varied_share
     )
     config.check((photo.stem for photo in found), KINDS)
+
+    from mmfe_cache.guides.scene.evaluation import evaluate_guide
+
     loaded = load_guide(guide, device=device, weights=weights)
     if loaded.reads != "pixels":
         raise UsageError(f"the guide {loaded.name} sees no pictures", expected="another guide")
@@ -299,6 +312,9 @@ def make_tiny(
     Example: mmfe guide make-tiny toy && mmfe cache build --dataset cdd11 --guide toy
     """
     from mmfe_cache.guides import guide_dim
+    from mmfe_cache.guides.registry import check_toy
+
+    check_toy(directory, kind, files)  # before torch is imported, which takes seconds
     from mmfe_cache.guides.toy import make_tiny
 
     made = make_tiny(directory, kind=kind, files=files, seed=seed)

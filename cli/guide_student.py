@@ -47,16 +47,20 @@ def distill(
     Example: mmfe guide distill cache/cdd11/train/scene.zarr -o student.safetensors
     """
     from mmfe_cache.datasets import load_dataset
-    from mmfe_cache.guides.student.training import Settings
-    from mmfe_cache.guides.student.training import distill as train_student
     from mmfe_cache.io import check_writable
-    from mmfe_cache.machine import pick_device
+    from mmfe_cache.machine import check_device, pick_device
     from mmfe_cache.store import open_cache
 
+    # What is missing or misspelt is said before torch is imported, which takes seconds.
     check_out(out)
+    check_device(device)
     reader = open_cache(cache)
     samples = load_dataset(reader.dataset, reader.split, root)
     check_writable(out.parent)
+
+    from mmfe_cache.guides.student.training import Settings
+    from mmfe_cache.guides.student.training import distill as train_student
+
     output.take_threads()
     done = train_student(
         reader,
@@ -99,12 +103,18 @@ def evaluate(guide: str, teacher: Path, root: Path | None, device: str, as_json:
     """Compare a student with its teacher's cache: `mmfe guide evaluate --teacher`."""
     from mmfe_cache.datasets import load_dataset
     from mmfe_cache.errors import UsageError
-    from mmfe_cache.guides import load_guide
-    from mmfe_cache.guides.student import StudentGuide
-    from mmfe_cache.guides.student.agreement import measure_student
+    from mmfe_cache.guides import check_guide, load_guide
+    from mmfe_cache.machine import check_device
     from mmfe_cache.store import open_cache
 
+    check_guide(guide)
+    check_device(device)
     reader = open_cache(teacher)
+    samples = load_dataset(reader.dataset, reader.split, root)
+
+    from mmfe_cache.guides.student import StudentGuide
+    from mmfe_cache.guides.student.agreement import measure_student
+
     loaded = load_guide(guide, device=device)
     if not isinstance(loaded, StudentGuide):
         raise UsageError(
@@ -112,7 +122,6 @@ def evaluate(guide: str, teacher: Path, root: Path | None, device: str, as_json:
             expected="a file of `mmfe guide distill`",
             remedy="without --teacher: mmfe guide evaluate PHOTOS --guide NAME",
         )
-    samples = load_dataset(reader.dataset, reader.split, root)
     found, learnt_here = measure_student(
         loaded, reader, samples.samples, progress=output.console_progress()
     )

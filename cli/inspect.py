@@ -37,14 +37,16 @@ def command(
     """
     from mmfe_cache.datasets.photographs import find_photographs
     from mmfe_cache.errors import MmfeError, UsageError
-    from mmfe_cache.guides import find_guide, load_guide
+    from mmfe_cache.guides import check_guide, load_guide
     from mmfe_cache.images import read_rgb8
+    from mmfe_cache.machine import check_device
     from mmfe_cache.views import View
 
     # What is wrong with the arguments is said before torch is imported, which takes seconds.
     look = View.parse(view)
     found = find_photographs(photos)
-    find_guide(guide)
+    check_guide(guide)
+    check_device(device)
 
     from mmfe_cache.guides.scene import SceneGuide
 

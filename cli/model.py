@@ -36,9 +36,11 @@ def info(
     Example: mmfe model info --recipe table4a/mofe --json
     """
     from mmfe_restore import load_recipe
-    from mmfe_restore.model import info as describe
 
-    found = describe(load_recipe(recipe, overrides or ()))
+    named = load_recipe(recipe, overrides or ())
+    from mmfe_restore.model import info as describe  # imports torch, which takes seconds
+
+    found = describe(named)
     if as_json:
         output.print_json(found)
         return

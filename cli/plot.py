@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mmfe_cache.store import CacheReader
     from mmfe_restore.figures.canvas import Drawing
     from mmfe_restore.model import Restorer
+    from mmfe_restore.recipes import Recipe
 
 app = Application(
     no_args_is_help=True, help="Draw the paper's figures: PNG, SVG and the data as CSV."
@@ -83,7 +84,6 @@ def embeddings(
     """
     from mmfe_cache.errors import CacheError
     from mmfe_cache.store import open_cache
-    from mmfe_restore.figures import plot_beside, plot_embeddings
 
     readers = [open_cache(path) for path in paths]
     for reader in readers:
@@ -91,6 +91,8 @@ def embeddings(
             raise CacheError(f"{reader.path} has no finished view", remedy="mmfe cache build")
     used = [(reader, reader.views[-1] if view is None else view) for reader in readers]
     known = None if root is None else _severities(readers[0], root)
+    from mmfe_restore.figures import plot_beside, plot_embeddings  # they import torch, slowly
+
     if len(used) > 1:
         drawn = plot_beside(used, out, severities=known, most=most, force=force)
     else:
@@ -117,12 +119,14 @@ def routing(
     """
     from mmfe_cache.store import open_cache
     from mmfe_restore.data import find_store
-    from mmfe_restore.figures import plot_routing
 
-    opened, recipe = _open(checkpoint, recipes, runs)
+    found, recipe = _find(checkpoint, recipes, runs)
     reader = open_cache(find_store(recipe, recipe.data.dataset, split, cache))
     used = recipe.eval.view if view is None else view
-    drawn = plot_routing(opened, reader, used, out, most=most, force=force)
+
+    from mmfe_restore.figures import plot_routing
+
+    drawn = plot_routing(_open(found), reader, used, out, most=most, force=force)
     _tell(drawn, as_json)
 
 
@@ -162,7 +166,6 @@ def experts(
     from mmfe_cache.images import read_rgb8
     from mmfe_cache.store import open_cache
     from mmfe_restore.data import find_store
-    from mmfe_restore.figures import Subject, plot_experts
 
     if image is not None and (sample is not None or cache is not None):
         raise UsageError(
@@ -170,17 +173,21 @@ def experts(
             got=f"--image {image}",
             expected="a picture of your own, or a test sample, whose embedding a cache holds",
         )
-    opened, recipe = _open(checkpoint, recipes, runs)
+    found, recipe = _find(checkpoint, recipes, runs)
+    reader = None
     if image is not None:
-        subject = Subject(read_rgb8(image), image.name)
+        pixels, named = read_rgb8(image), image.name
     else:
         samples = load_dataset(recipe.data.dataset, "test", root)
         chosen = _choose(samples, None if sample is None else [sample], 1)[0]
-        reader = None
         if cache is not None:
             reader = open_cache(find_store(recipe, samples.dataset, samples.split, cache))
-        subject = Subject(chosen.degraded.read(), chosen.id, reader)
-    _tell(plot_experts(opened, subject, out, site=site, force=force), as_json)
+        pixels, named = chosen.degraded.read(), chosen.id
+
+    from mmfe_restore.figures import Subject, plot_experts
+
+    subject = Subject(pixels, named, reader)
+    _tell(plot_experts(_open(found), subject, out, site=site, force=force), as_json)
 
 
 @app.command()
@@ -217,28 +224,35 @@ def errors(
     _tell(plot_errors(chosen, found, out, force=force), as_json)
 
 
-def _open(
+def _find(
     checkpoints: Sequence[Path] | None, recipes: str | None, runs: Path | None
-) -> tuple[list[tuple[str, Restorer]], Any]:
-    """Name and network of each run that was asked for, and the first one's recipe."""
+) -> tuple[list[tuple[str, Path]], Recipe]:
+    """Name and folder of each network that was asked for, and the first one's recipe."""
     from mmfe_cache.places import RUNS
-    from mmfe_restore.evaluation import load_checkpoint
     from mmfe_restore.figures import named_path
+    from mmfe_restore.model.folders import model_folder, newest_checkpoint, recipe_of
     from mmfe_restore.recipes import recipe_names
 
     place = RUNS.folder if runs is None else runs
-    wanted: list[tuple[str, Path | None]] = [named_path(str(c)) for c in checkpoints or ()]
+    wanted = [named_path(str(c)) for c in checkpoints or ()]
     for given in [] if recipes is None else recipes.split(","):
         table = [n for n in recipe_names() if n.startswith(f"{given.strip()}/")]
         wanted += [(n, place / n) for n in sorted(table, key=_numbers) or [given.strip()]]
-    opened = [(name, load_checkpoint(path)) for name, path in wanted or [("", None)]]
-    names = [name or found.recipe.name for name, found in opened]
+    found = [(name, model_folder(path)) for name, path in wanted] or [("", newest_checkpoint())]
+    return found, recipe_of(found[0][1])
+
+
+def _open(found: Sequence[tuple[str, Path]]) -> list[tuple[str, Restorer]]:
+    """Name and network of each."""
+    from mmfe_restore.evaluation import load_checkpoint
+
+    opened = [(name, load_checkpoint(folder)) for name, folder in found]
+    names = [name or one.recipe.name for name, one in opened]
     # Two runs of one recipe are told apart by where they lie.
-    runs_named = [
-        (name if names.count(name) == 1 else f"{name} ({found.path})", found.restorer)
-        for name, (_, found) in zip(names, opened, strict=True)
+    return [
+        (name if names.count(name) == 1 else f"{name} ({one.path})", one.restorer)
+        for name, (_, one) in zip(names, opened, strict=True)
     ]
-    return runs_named, opened[0][1].recipe
 
 
 def _numbers(name: str) -> list[tuple[int, str]]:

@@ -119,6 +119,8 @@ def command(
 
     Example: mmfe restore rainy.jpg -o restored/
     """
+    from mmfe_cache.guides import check_guide
+    from mmfe_cache.machine import check_device, pick_device
     from mmfe_restore.inference.jobs import plan
 
     sides = _tile(tile)
@@ -128,6 +130,9 @@ def command(
     plan(inputs, out, format=file_format.value, suffix=suffix)
     if not any(path.exists() for path in inputs):
         _tell(_none_exists(inputs), None, None, as_json)
+    check_device(device)
+    if guide not in (None, "none"):
+        check_guide(guide)
     source = _find(checkpoint)
     if score:
         from mmfe_restore.metrics.no_reference import LICENCE, find_score
@@ -136,7 +141,6 @@ def command(
             find_score(name)
         output.remark(LICENCE)
 
-    from mmfe_cache.machine import pick_device
     from mmfe_restore import Restorer
     from mmfe_restore.inference import guide_for, restore_files
 

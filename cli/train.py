@@ -55,10 +55,11 @@ def command(
         typer.Option(help="auto: go on where the folder's run stopped; a checkpoint; or none."),
     ] = "auto",
     init_from: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             help="Weights to start from: a run, a network of `mmfe model list` such as "
-            "mmfe-small, or a file of Restormer's.",
+            "mmfe-small, OWNER/NAME or OWNER/NAME@REVISION on the Hugging Face Hub, or a file of "
+            "Restormer's.",
             autocompletion=completion.checkpoints,
         ),
     ] = None,
@@ -97,15 +98,27 @@ def command(
     if dry_run:
         _dry_run(resolved, as_json, root=root, cache=cache, init_from=init_from, wandb=wandb)
         return
+    from mmfe_restore.training.inputs import check_there
+    from mmfe_restore.training.run_dir import CHECKPOINTS, default_folder
+
+    place = default_folder(recipe, changes) if out is None else out
+    begins = resume == "none" or not (place / CHECKPOINTS).is_dir()
+    check_there(
+        resolved,
+        root=root,
+        cache=cache,
+        init_from=init_from if begins else None,
+        resume=None if resume == "none" else resume,
+        wandb=wandb,
+    )
     from mmfe_restore.training import train
-    from mmfe_restore.training.run_dir import default_folder
 
     output.take_threads()
     report = train(
         resolved,
         root=root,
         cache=cache,
-        out=default_folder(recipe, changes) if out is None else out,
+        out=place,
         resume="auto" if resume == "auto" else None if resume == "none" else Path(resume),
         init_from=init_from,
         wandb=wandb,
@@ -148,9 +161,13 @@ def _dry_run(
     *,
     root: Path | None,
     cache: Path | None,
-    init_from: Path | None,
+    init_from: str | None,
     wandb: str | None,
 ) -> None:
+    from mmfe_restore.model.folders import find_weights
+    from mmfe_restore.training.inputs import require_options
+
+    require_options(None if init_from is None else find_weights(init_from), wandb)
     from mmfe_restore.training.dry_run import plan_run
 
     plan = plan_run(recipe, root=root, cache=cache, init_from=init_from, wandb=wandb)

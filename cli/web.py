@@ -39,13 +39,19 @@ def command(
 
     Example: mmfe web
     """
-    from mmfe_cache.machine import pick_device
-    from mmfe_restore.model.folders import shipped_models
-    from mmfe_restore.web import LOOPBACK, serving
+    from mmfe_cache.machine import check_device, pick_device
+    from mmfe_restore.model.folders import find_model, shipped_models
 
+    # What is missing or misspelt is said before torch is imported, which takes seconds.
+    check_device(device)
+    names = [*(checkpoint or ()), *shipped_models()]
+    for name in names:
+        find_model(name)
+    from mmfe_restore.web import LOOPBACK, require_gradio, serving
+
+    require_gradio()
     pick_device(device)
     output.take_threads()
-    names = [*(checkpoint or ()), *shipped_models()]
     if host not in (LOOPBACK, "localhost"):
         output.remark(f"--host {host}: whoever reaches this machine can use the page")
     with serving(

@@ -7,8 +7,10 @@ every package with such names needs the same two functions.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from types import ModuleType
 
 
 def lazy_names(
@@ -27,4 +29,15 @@ def lazy_names(
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(import_module(modules[name]), name)
 
+    named_alike = modules.keys() & homes.keys()
+
+    class Package(ModuleType):
+        def __setattr__(self, name: str, value: object) -> None:
+            # Importing `training.train` binds the module to its package, where the function
+            # `training.train` is public.
+            if name not in named_alike or not isinstance(value, ModuleType):
+                super().__setattr__(name, value)
+
+    if named_alike:
+        sys.modules[package].__class__ = Package
     return find, lambda: sorted(modules)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import time
 from collections.abc import Callable, Generator
@@ -21,6 +22,20 @@ def has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def check_device(name: str) -> None:
+    """Refuse a word that is no device's name, without torch; `pick_device` tells what is there.
+
+    Raises:
+        UsageError: it names none.
+    """
+    if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name) is None:
+        raise UsageError(
+            "this device cannot be used here",
+            got=f"{name!r} (another kind of device)",
+            expected="auto, cpu, cuda, cuda:N or mps",
+        )
 
 
 def pick_device(name: str | torch.device = "auto", *, for_training: bool = False) -> torch.device:

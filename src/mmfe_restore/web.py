@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 from mmfe_cache.errors import DataError, MmfeError, UsageError
 from mmfe_cache.images import read_rgb8, read_size, shrink
 from mmfe_cache.progress import SilentProgress
-from mmfe_restore.inference import restore_files
 from mmfe_restore.model.folders import find_model
 
 if TYPE_CHECKING:
@@ -133,6 +133,8 @@ class Studio:
         Raises:
             MmfeError: what is wrong with the photograph.
         """
+        from mmfe_restore.inference import restore_files
+
         self.sweep()
         try:
             height, width = read_size(upload)
@@ -183,15 +185,24 @@ class Studio:
         return restorer, guide_for(restorer, device=self._device)
 
 
-def _gradio() -> Any:
-    """Gradio, with its telemetry switched off."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
-        import gradio  # pyright: ignore[reportMissingImports]
-    except ImportError:
+def require_gradio() -> None:
+    """Refuse a page where Gradio is not installed, without importing anything.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if find_spec("gradio") is None:
         raise UsageError(
             "the page needs Gradio, which is not installed", remedy="pip install 'mmfe[web]'"
-        ) from None
+        )
+
+
+def _gradio() -> Any:
+    """Gradio, with its telemetry switched off."""
+    require_gradio()
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    import gradio  # pyright: ignore[reportMissingImports]
+
     return gradio
 
 

@@ -14,8 +14,7 @@ from skimage import data as photographs
 
 from mmfe_cli.app import run
 from mmfe_restore import Restorer, load_recipe
-from mmfe_restore.evaluation.inputs import read_recipe_of
-from mmfe_restore.model.folders import find_recorded_guide, guide_record
+from mmfe_restore.model.folders import find_recorded_guide, guide_record, recipe_of
 
 GUIDE = "my-scene.safetensors"
 
@@ -69,7 +68,7 @@ def test_guide_and_run_may_move_together(trained, tmp_path, monkeypatch):
     shutil.copy(trained / GUIDE, tmp_path / "moved" / GUIDE)
     (trained / GUIDE).rename(trained / "away")
     try:
-        recipe = read_recipe_of(tmp_path / "moved/runs/mine/model")
+        recipe = recipe_of(tmp_path / "moved/runs/mine/model")
         assert Path(recipe.guide.name) == tmp_path / "moved" / GUIDE
     finally:
         (trained / "away").rename(trained / GUIDE)
@@ -112,12 +111,12 @@ def test_only_a_guide_of_ones_own_is_recorded(trained, tmp_path):
 def test_a_checkpoint_saved_again_still_knows_its_guide(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Restorer.from_pretrained(trained / "runs/mine/model").save_pretrained(tmp_path / "again")
-    assert read_recipe_of(tmp_path / "again").guide.name == str(trained / GUIDE)
+    assert recipe_of(tmp_path / "again").guide.name == str(trained / GUIDE)
 
 
 def test_the_guide_here_is_meant_where_it_lies_where_the_recipe_says(trained, monkeypatch):
     monkeypatch.chdir(trained)
-    assert read_recipe_of(trained / "runs/mine/model").guide.name == GUIDE
+    assert recipe_of(trained / "runs/mine/model").guide.name == GUIDE
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmfe_cache.degradations import COMPOSITIONS
 from mmfe_cache.images import write_png
+from mmfe_cli.commands import COMMANDS, GROUPS
 from mmfe_restore import Restorer, load_recipe
 
 HEAVY = {"torchmetrics", "lightning", "transformers", "matplotlib", "skimage", "pytorch_wavelets"}
@@ -32,7 +36,16 @@ def modules_after(folder: Path, *arguments: str) -> tuple[int, set[str], str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_png(tmp_path / "in.png", np.zeros((16, 16, 3), dtype=np.uint8))
+    """A photograph, a folder of photographs, and a set in CDD11's layout, one picture a class."""
+    pixels = np.zeros((16, 16, 3), dtype=np.uint8)
+    write_png(tmp_path / "in.png", pixels)
+    for label in (*COMPOSITIONS, "clear"):
+        for split in ("train", "test"):
+            place = tmp_path / "set" / split / label
+            place.mkdir(parents=True)
+            write_png(place / "1.png", pixels)
+    (tmp_path / "photos").mkdir()
+    write_png(tmp_path / "photos" / "1.png", pixels)
     return tmp_path
 
 
@@ -45,27 +58,121 @@ def test_restoring_a_photograph_imports_nothing_that_it_does_not_use(folder: Pat
     assert not names & HEAVY
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected", "words"),
-    [
-        (("restore", "nowhere.png", "-o", "o"), 1, "nowhere.png does not exist"),
-        (
-            ("restore", "in.png", "-o", "o", "--checkpoint", "./nowhere"),
-            2,
-            "no checkpoint at nowhere",
-        ),
-        (("restore", "in.png", "-o", "o", "--tile", "7"), 2, "--tile"),
-        (("inspect", "nowhere.png"), 1, "mmfe: nowhere.png does not exist"),
-        (("inspect", "in.png", "--guide", "nobody"), 2, "unknown guide"),
-        (("export", "./nowhere", "-o", "o.onnx"), 2, "no checkpoint at nowhere"),
-        (("eval", "--checkpoint", "./nowhere"), 2, "no checkpoint at nowhere"),
-        (("eval",), 2, "no finished run"),
-    ],
-)
-def test_a_wrong_path_is_said_without_torch(
-    folder: Path, arguments: tuple[str, ...], expected: int, words: str
+WRONG = """
+2 holds no demo                | demo --out in.png
+2 unknown recipe               | train --recipe nobody
+2 cannot read recipe           | train --recipe nowhere.yaml
+2 unknown recipe key           | train --set no.key=1
+1 is not there                 | train --root nowhere
+3 no cache at nowhere          | train --recipe small --root set --cache nowhere
+2 no weights to start from     | train --recipe small --root set --init-from nowhere
+2 no weights to start from     | train --recipe small --init-from nowhere.pth --dry-run
+2 no such checkpoint           | train --recipe small --root set --resume nowhere.ckpt
+2 no checkpoint at nowhere     | eval --checkpoint ./nowhere
+2 no finished run              | eval
+2 unknown data set             | eval --checkpoint mmfe-small --dataset nobody
+1 is not there                 | eval --checkpoint mmfe-small --root nowhere
+3 no cache at nowhere          | eval --checkpoint mmfe-small --root set --cache nowhere
+2 unknown view                 | eval --checkpoint mmfe-small --root set --view nobody
+2 unknown metric               | eval --checkpoint mmfe-small --root set --metric nobody
+2 no evaluation in nowhere     | eval --checkpoint mmfe-small --root set --beside nowhere
+2 unknown recipe               | eval --checkpoint mmfe-small --root set --recipe nobody
+2 device cannot be used        | eval --checkpoint mmfe-small --root set --device nobody
+2 no evaluation in nowhere     | compare nowhere nobody
+2 unknown recipe key           | ablate table4a --set no.key=1
+2 device cannot be used        | ablate table4a --device nobody
+1 nowhere.png does not exist   | restore nowhere.png -o o
+2 no checkpoint at nowhere     | restore in.png -o o --checkpoint ./nowhere
+2 --tile                       | restore in.png -o o --tile 7
+2 unknown guide                | restore in.png -o o --guide nobody
+1 are not on this machine      | restore in.png -o o --guide qwen2.5-vl-3b
+2 unknown score                | restore in.png -o o --score nobody
+2 device cannot be used        | restore in.png -o o --device nobody
+1 mmfe: nowhere.png does not   | inspect nowhere.png
+2 unknown guide                | inspect in.png --guide nobody
+2 unknown view                 | inspect in.png --view nobody
+2 device cannot be used        | inspect in.png --device nobody
+2 no checkpoint at nowhere     | export ./nowhere -o o.onnx
+2 names no kind of file        | export mmfe-small -o o.txt
+2 no checkpoint at nowhere     | web --checkpoint ./nowhere
+2 device cannot be used        | web --device nobody
+2 unknown data set             | data check --dataset nobody
+1 is not there                 | data pack --dataset cdd11 --root nowhere
+1 nowhere does not exist       | data synth nowhere --out s
+1 rain masks nowhere           | data synth photos --out s --rain-masks nowhere
+1 no such folder               | guide train nowhere --out g.safetensors
+1 rain masks nowhere           | guide train photos --out g.safetensors --rain-masks nowhere
+2 names no .safetensors        | guide train photos --out g.txt
+3 no cache at nowhere          | guide distill nowhere -o g.safetensors
+1 no such folder               | guide evaluate nowhere
+2 unknown guide                | guide evaluate photos --guide nobody
+2 unknown view                 | guide evaluate photos --view nobody
+3 no cache at nowhere          | guide evaluate scene --teacher nowhere
+2 is taken                     | guide make-tiny in.png
+1 are not complete             | guide make-tiny toy --files nowhere
+2 unknown data set             | cache build --dataset nobody
+1 is not there                 | cache build --dataset cdd11 --root nowhere --guide scene
+2 unknown guide                | cache build --dataset cdd11 --root set --guide nobody
+1 are not on this machine      | cache build --dataset cdd11 --root set
+2 unknown view                 | cache build --dataset cdd11 --root set --views nobody
+2 cannot read the prompt file  | cache build --dataset cdd11 --root set --prompt-file nowhere
+2 unknown recipe               | cache build --recipe nobody
+3 no cache at nowhere          | cache info nowhere
+3 no cache at nowhere          | cache verify nowhere
+3 no cache at nowhere          | cache repair nowhere
+3 no cache at nowhere          | cache pull nowhere copy.zarr
+2 unknown recipe               | model info --recipe nobody
+3 no cache at nowhere          | plot embeddings nowhere
+2 no checkpoint at nowhere     | plot routing --checkpoint nowhere
+3 no cache at nowhere          | plot routing --checkpoint mmfe-small --cache nowhere
+2 no checkpoint at nowhere     | plot experts --checkpoint nowhere
+1 nowhere.png does not exist   | plot experts --checkpoint mmfe-small --image nowhere.png
+1 is not there                 | plot errors --methods a=b --root nowhere
+2 no method at nowhere         | plot errors --methods a=nowhere --root set
+"""
+"""The exit code, words of the message, and the command line that gets them."""
+
+WITHOUT_TORCH = """
+import contextlib, io, json, sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            raise AssertionError("torch was imported")
+
+sys.meta_path.insert(0, Refuse())
+from mmfe_cli.app import run
+for words in json.load(sys.stdin):
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            code = run(words)
+        except AssertionError as problem:
+            code = str(problem)
+    print(json.dumps([code, said.getvalue()]))
+"""
+
+
+def test_what_is_missing_or_misspelt_is_said_without_torch_by_every_command(
+    folder: Path,
 ) -> None:
-    code, names, said = modules_after(folder, *arguments)
-    assert code == expected
-    assert words in said
-    assert "torch" not in names
+    # Importing torch takes seconds, before which nobody should have to wait for this.
+    cases = [
+        (int(expected[0]), expected[2:].strip(), line.split())
+        for expected, line in (case.split("|") for case in WRONG.strip().splitlines())
+    ]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MMFE_")}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH],
+        input=json.dumps([words for _, _, words in cases]),
+        cwd=folder,
+        env=environment | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub")},
+        capture_output=True,
+        check=True,
+        encoding="utf-8",
+    )
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    for (code, said, words), (got, error) in zip(cases, answers, strict=True):
+        assert (got, said in error) == (code, True), (words, got, error)
+    reached = {words[0] for _, _, words in cases}
+    assert reached == {*COMMANDS, *GROUPS} - {"doctor"}

@@ -399,3 +399,21 @@ def deal_photographs(folder: Path) -> Photographs:
     own = tuple(p for p in found if scene_of(p.name) == scenes[-1])
     split = split_photographs([p for p in found if p not in own], test_share=0.25)
     return Photographs(split["train"], split["test"], own[:1])
+
+
+def find_photos(folder: Path) -> list[Path]:
+    """All images below ``folder``, sorted by path; hidden files and folders are left out.
+
+    Raises:
+        DataError: there is no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise DataError("no such folder of photographs", got=folder)
+    found = list(list_images(folder, recursive=True).images)
+    if not found:
+        raise DataError(
+            "no photographs in this folder",
+            got=folder,
+            expected=f"files ending in {', '.join(sorted(IMAGE_SUFFIXES))}",
+        )
+    return found

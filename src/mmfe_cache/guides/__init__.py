@@ -30,11 +30,34 @@ __all__ = [
     "GUIDES",
     "Family",
     "GuideInfo",
+    "check_guide",
     "find_guide",
     "guide_dim",
     "load_guide",
     "with_weights",
 ]
+
+
+def check_guide(name_or_dir: str | Path, weights: str | Path | None = None) -> GuideInfo:
+    """What the registry says of a guide, once its files are known to be here; without torch.
+
+    Args:
+        name_or_dir: as for `load_guide`.
+        weights: likewise.
+
+    Raises:
+        UsageError: there is no such guide.
+        GuideError: its checkpoint is missing or incomplete.
+    """
+    name_or_dir = with_weights(name_or_dir, weights)
+    info = find_guide(name_or_dir)
+    if info.kind != "timm" and (
+        info.repository is not None or (info.local and Path(name_or_dir).is_dir())
+    ):
+        from mmfe_cache.guides.hf_files import find_checkpoint
+
+        find_checkpoint(info, name_or_dir)
+    return info
 
 
 def load_guide(

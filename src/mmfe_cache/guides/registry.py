@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from mmfe_cache.errors import GuideError, UsageError
 from mmfe_cache.guides.timm_models import TIMM, TimmName, find_encoder
@@ -25,6 +25,12 @@ ToyKind = Literal[
     "paligemma",
 ]
 """What ``mmfe guide make-tiny --kind`` takes; the first two have guides of their own."""
+
+TOY_KINDS: tuple[ToyKind, ...] = get_args(ToyKind)
+"""The kinds of checkpoint that `mmfe_cache.guides.toy.make_tiny` writes."""
+
+PUBLISHED = ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json")
+"""The processor's and the tokenizer's files of a published checkpoint."""
 
 _QWEN = ("qwen2.5-vl", "mmfe_cache.guides.qwen:QwenGuide")
 _FASTVLM = ("fastvlm", "mmfe_cache.guides.fastvlm:FastVlmGuide")
@@ -354,3 +360,29 @@ def _from_file(path: Path) -> GuideInfo:
     return GuideInfo(
         path.stem, *kind, int(width), f"a {kind[0]} guide: {path}", "its own", local=True
     )
+
+
+def check_toy(out: Path, kind: str, files: Path | None) -> None:
+    """Refuse what `mmfe_cache.guides.toy.make_tiny` cannot make, without torch.
+
+    Raises:
+        UsageError: ``kind`` is unknown, ``out`` is taken, or ``files`` does not go with ``kind``.
+        GuideError: ``files`` is not complete.
+    """
+    if kind not in TOY_KINDS:
+        raise UsageError("unknown kind of toy", got=repr(kind), expected=", ".join(TOY_KINDS))
+    if files is not None and kind != "qwen2.5-vl":
+        raise UsageError("--files goes with --kind qwen2.5-vl only", got=f"--kind {kind}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(
+            "the directory for the toy checkpoint is taken", got=out, expected="a new directory"
+        )
+    if files is None:
+        return
+    missing = [name for name in (*PUBLISHED, "config.json") if not (files / name).is_file()]
+    if missing:
+        raise GuideError(
+            "the published files are not complete",
+            got=f"{files} without {', '.join(missing)}",
+            expected=", ".join((*PUBLISHED, "config.json")),
+        )

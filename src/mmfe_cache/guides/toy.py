@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -26,9 +26,9 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from mmfe_cache.errors import GuideError, UsageError
+from mmfe_cache.errors import GuideError
 from mmfe_cache.guides.checkpoint import quiet_transformers
-from mmfe_cache.guides.registry import ToyKind
+from mmfe_cache.guides.registry import PUBLISHED, ToyKind, check_toy
 from mmfe_cache.guides.toy_families import (
     FAMILY_TOYS,
     FASTVLM_TEMPLATE,
@@ -39,9 +39,6 @@ from mmfe_cache.guides.toy_families import (
     token_id,
 )
 from mmfe_cache.io import draft_folder, write_file
-
-TOY_KINDS: tuple[ToyKind, ...] = get_args(ToyKind)
-"""The kinds of checkpoint that `make_tiny` writes."""
 
 QWEN_3B: dict[str, Any] = {
     "text": {
@@ -83,7 +80,6 @@ QWEN_TOY: dict[str, Any] = {
 }
 """The dimensions of the toy."""
 
-_PUBLISHED = ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json")
 _OPTIONAL = ("chat_template.json", "chat_template.jinja", "vocab.json", "merges.txt")
 
 
@@ -106,14 +102,7 @@ def make_tiny(
         UsageError: ``kind`` is unknown, ``out`` is taken, or ``files`` does not go with ``kind``.
         GuideError: ``files`` is not complete or makes no sense, or the disk is full.
     """
-    if kind not in TOY_KINDS:
-        raise UsageError("unknown kind of toy", got=repr(kind), expected=", ".join(TOY_KINDS))
-    if files is not None and kind != "qwen2.5-vl":
-        raise UsageError("--files goes with --kind qwen2.5-vl only", got=f"--kind {kind}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(
-            "the directory for the toy checkpoint is taken", got=out, expected="a new directory"
-        )
+    check_toy(out, kind, files)
     with draft_folder(out) as draft, quiet_transformers(), torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         try:
@@ -178,14 +167,7 @@ def _write_qwen(made: Path, files: Path | None) -> None:
 
 
 def _copy_published(files: Path, made: Path) -> tuple[dict[str, int], int]:
-    missing = [name for name in (*_PUBLISHED, "config.json") if not (files / name).is_file()]
-    if missing:
-        raise GuideError(
-            "the published files are not complete",
-            got=f"{files} without {', '.join(missing)}",
-            expected=", ".join((*_PUBLISHED, "config.json")),
-        )
-    for name in (*_PUBLISHED, *_OPTIONAL):
+    for name in (*PUBLISHED, *_OPTIONAL):
         if (files / name).is_file():
             shutil.copyfile(files / name, made / name)
     try:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Protocol
 
-import torch.distributed as dist
-
 from mmfe_cache.errors import MmfeError
 from mmfe_cache.machine import Processes, has_gpu
 
@@ -82,12 +80,16 @@ class FabricRanks:
 
     def broadcast(self, value: Any) -> Any:
         """Rank 0's ``value``, in every process."""
+        import torch.distributed as dist
+
         box = [value]
         self._together(lambda: dist.broadcast_object_list(box, src=0))
         return box[0]
 
     def gather(self, value: Any) -> list[Any]:
         """Every process's ``value``, by rank, in every process."""
+        import torch.distributed as dist
+
         found: list[Any] = [None] * self.size
         self._together(lambda: dist.all_gather_object(found, value))
         return found

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import google_crc32c
 import numpy as np
-import torch
 from numpy.typing import DTypeLike, NDArray
 
 from mmfe_cache.embeddings import TOKEN_SLICES, ArrayName, Tokens
@@ -24,6 +23,9 @@ from mmfe_cache.store.format import (
 )
 from mmfe_cache.store.shards import CRC_BYTES, ShardIndex, read_index
 from mmfe_cache.store.storage import Region, Storage
+
+if TYPE_CHECKING:
+    import torch
 
 Check = Literal["first", "always", "never"]
 """When a chunk's crc32c is compared: once per process, at every read, or never."""
@@ -126,6 +128,8 @@ class ArrayReader:
             CacheError: a chunk is damaged, or a sample was skipped.
             UsageError: an index or a selection of tokens does not exist.
         """
+        import torch  # not above: whoever only asks what a cache is does not wait for it
+
         # Between two batches, megabytes of embeddings drive this code out of the CPU's caches.
         # So what matters here is how few functions a batch runs through, not how much they do.
         layout = self._layouts.get(tokens) or self._layout(tokens)
@@ -246,6 +250,8 @@ class ArrayReader:
 
     def _fetch(self, indices: NDArray[np.int64], layout: _Layout, check: Check) -> torch.Tensor:
         """Read chunks that cannot be mapped: all in one request."""
+        import torch
+
         stride, slots = self._shape.stride, self._shape.slots
         wanted: list[tuple[str, int, int]] = []
         for index in indices.tolist():

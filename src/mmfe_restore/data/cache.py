@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mmfe_cache.embeddings import DEFAULT_PROMPT, ArrayName, Embeddings, Tokens
@@ -26,6 +25,8 @@ from mmfe_restore.model.folders import split_guide
 from mmfe_restore.recipes import Recipe
 
 if TYPE_CHECKING:
+    import torch
+
     from mmfe_cache.store import CacheReader
     from mmfe_restore.recipes.schema import Recipe
 
@@ -334,6 +335,8 @@ class SampleGuidance:
 
 
 def _constant(dim: int, arrays: Sequence[ArrayName], tokens: Tokens) -> Embeddings:
+    import torch
+
     random = generator("constant-guidance", dim)
     full = Embeddings(
         image=torch.from_numpy(random.standard_normal((1, 17, dim))).half(),

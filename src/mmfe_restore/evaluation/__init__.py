@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from mmfe_restore.evaluation.evaluate import evaluate
-from mmfe_restore.evaluation.inputs import Checkpoint, load_checkpoint, open_eval_cache
-from mmfe_restore.evaluation.published import PROTOCOLS, Protocol
-from mmfe_restore.evaluation.report import EvalReport
-from mmfe_restore.evaluation.statistics import FIGURES, ImageScore
+from typing import TYPE_CHECKING
+
+from mmfe_cache.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from mmfe_restore.evaluation.evaluate import evaluate
+    from mmfe_restore.evaluation.inputs import Checkpoint, load_checkpoint, open_eval_cache
+    from mmfe_restore.evaluation.published import PROTOCOLS, Protocol
+    from mmfe_restore.evaluation.report import EvalReport
+    from mmfe_restore.evaluation.statistics import FIGURES, ImageScore
 
 __all__ = [
     "FIGURES",
@@ -19,3 +24,15 @@ __all__ = [
     "load_checkpoint",
     "open_eval_cache",
 ]
+
+# Imported when asked for: a wrong path is said before torch is imported.
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "evaluate": ["evaluate"],
+        "inputs": ["Checkpoint", "load_checkpoint", "open_eval_cache"],
+        "published": ["PROTOCOLS", "Protocol"],
+        "report": ["EvalReport"],
+        "statistics": ["FIGURES", "ImageScore"],
+    },
+)

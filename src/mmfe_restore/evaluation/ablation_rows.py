@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 import yaml
 
 from mmfe_cache.errors import UsageError
@@ -196,6 +195,8 @@ def _recipe_in(folder: Path) -> Recipe | None:
 
 
 def _parameters(recipe: Recipe) -> int:
+    import torch
+
     from mmfe_restore.model import Restorer, count_parameters
 
     with torch.device("meta"):

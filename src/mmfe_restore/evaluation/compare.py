@@ -12,7 +12,6 @@ from typing import Any
 
 from mmfe_cache.errors import DataError, MmfeError, UsageError
 from mmfe_cache.parsing import parse_json
-from mmfe_restore.evaluation.inputs import read_recipe_of
 from mmfe_restore.evaluation.report import METRICS_FILE, PER_IMAGE
 from mmfe_restore.evaluation.statistics import (
     FIGURES,
@@ -25,6 +24,7 @@ from mmfe_restore.evaluation.statistics import (
     summarise,
 )
 from mmfe_restore.metrics.registry import metric_of
+from mmfe_restore.model.folders import recipe_of
 from mmfe_restore.recipes import recipe_to_dict
 
 _SAME = ("dataset", "split", "protocol", "crop", "rounding")
@@ -171,7 +171,7 @@ def _settings(report: SavedReport) -> dict[str, Any] | None:
     if checkpoint is None:
         return None
     try:
-        recipe = recipe_to_dict(read_recipe_of(Path(checkpoint)))
+        recipe = recipe_to_dict(recipe_of(Path(checkpoint)))
     except MmfeError:
         return None
     labels = {"name", "description", "published_parameters"}

@@ -7,23 +7,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmfe_cache.errors import CacheError, DataError, ModelError
-from mmfe_cache.parsing import parse_json
 from mmfe_cache.samples import ImageArray, Sample, SampleSet
 from mmfe_cache.store import CacheReader, open_cache
 from mmfe_restore.data import SampleGuidance, build_command, check_cache, find_store
-from mmfe_restore.model import Restorer
 from mmfe_restore.model.folders import (
-    CONFIG,
-    find_recorded_guide,
     model_folder,
     newest_checkpoint,
+    recipe_of,
     recorded_guide,
-    with_trained_prompt,
 )
-from mmfe_restore.recipes import Recipe, recipe_from_dict
+from mmfe_restore.recipes import Recipe
+
+if TYPE_CHECKING:
+    from mmfe_restore.model import Restorer
 
 
 @dataclass(frozen=True)
@@ -41,47 +40,23 @@ class Checkpoint:
     recipe: Recipe
 
 
-def read_recipe_of(folder: Path) -> Recipe:
-    """The recipe that a ``save_pretrained`` folder was trained by.
-
-    Raises:
-        ModelError: its config.json is unreadable or holds no recipe.
-    """
-    path = folder / CONFIG
-    try:
-        config = parse_json(path.read_bytes(), path)
-    except (OSError, ValueError) as problem:
-        raise ModelError(f"{path} cannot be read", got=problem) from None
-    recipe = config.get("recipe") if isinstance(config, dict) else None
-    if not isinstance(recipe, dict):
-        raise ModelError(
-            f"{path} does not say which recipe trained the model",
-            expected="a key 'recipe', as mmfe train writes it",
-            remedy="give it with --recipe NAME",
-        )
-    return find_recorded_guide(recipe_from_dict(recipe), config, folder)
-
-
-def load_checkpoint(path: Path | None = None, recipe: Recipe | None = None) -> Checkpoint:
+def load_checkpoint(path: str | Path | None = None, recipe: Recipe | None = None) -> Checkpoint:
     """Open a checkpoint.
 
     Args:
-        path: a run's folder or its ``model/``; None for the run under ``runs/`` that finished
-            last.
+        path: what `model_folder` takes: a run's folder or its ``model/``, a network of the
+            package or of the Hub; None for the run under ``runs/`` that finished last.
         recipe: takes the place of the one recorded in the checkpoint.
 
     Raises:
         UsageError: there is none.
         ModelError: it is damaged, or does not fit the recipe.
     """
+    from mmfe_restore.model import Restorer
+
     folder = newest_checkpoint() if path is None else model_folder(path)
     restorer = Restorer.from_pretrained(folder)
-    found = (
-        read_recipe_of(folder)
-        if recipe is None
-        else with_trained_prompt(recipe, restorer.guide_fingerprint)
-    )
-    return Checkpoint(folder, restorer.eval(), found)
+    return Checkpoint(folder, restorer.eval(), recipe_of(folder, recipe))
 
 
 def open_eval_cache(

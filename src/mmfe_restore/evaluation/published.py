@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from mmfe_cache.datasets import DATASETS
 from mmfe_cache.errors import UsageError
-from mmfe_restore.metrics.base import Channel
-from mmfe_restore.metrics.psnr_ssim import Covariance, Window
+
+if TYPE_CHECKING:
+    from mmfe_restore.metrics.base import Channel
+    from mmfe_restore.metrics.psnr_ssim import Covariance, Window
 
 ProtocolName = Literal["mmfe", "promptir", "moce-ir", "onerestore", "restormer"]
 

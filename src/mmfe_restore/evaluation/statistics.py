@@ -6,17 +6,21 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mmfe_cache.io import counted
 from mmfe_cache.samples import ImageArray
 from mmfe_cache.seeds import generator
 from mmfe_restore.evaluation.published import Protocol
-from mmfe_restore.metrics.base import Channel, luma
 from mmfe_restore.metrics.registry import METRICS, PerImage, metric_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from mmfe_restore.metrics.base import Channel
 
 Figure = str
 """A reported value of an image: a metric's name, or ``input_`` and its name for the input."""
@@ -59,6 +63,8 @@ class ImageScore:
 
 def to_tensor(image: ImageArray) -> torch.Tensor:
     """(1, 3, H, W) float32 in [0, 1] of an (H, W, 3) uint8 image."""
+    import torch
+
     return torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255.0
 
 
@@ -81,6 +87,8 @@ def quality(
     Returns:
         metric to value of each image; nan where the image is too small for it.
     """
+    from mmfe_restore.metrics.base import luma
+
     judged = {"rgb": (image, clean), "protocol": (image, clean)}
     if channel == "y":
         judged["protocol"] = (

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from mmfe_restore.figures.embeddings import plot_embeddings
-from mmfe_restore.figures.embeddings_beside import plot_beside
-from mmfe_restore.figures.error_maps import Method, method_of, named_path, plot_errors
-from mmfe_restore.figures.expert_maps import Subject, plot_experts
-from mmfe_restore.figures.routing import plot_routing
+from typing import TYPE_CHECKING
+
+from mmfe_cache.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from mmfe_restore.figures.embeddings import plot_embeddings
+    from mmfe_restore.figures.embeddings_beside import plot_beside
+    from mmfe_restore.figures.error_maps import Method, method_of, named_path, plot_errors
+    from mmfe_restore.figures.expert_maps import Subject, plot_experts
+    from mmfe_restore.figures.routing import plot_routing
 
 __all__ = [
     "Method",
@@ -19,3 +24,15 @@ __all__ = [
     "plot_experts",
     "plot_routing",
 ]
+
+# Imported when asked for: a wrong path is said before torch is imported.
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "embeddings": ["plot_embeddings"],
+        "embeddings_beside": ["plot_beside"],
+        "error_maps": ["Method", "method_of", "named_path", "plot_errors"],
+        "expert_maps": ["Subject", "plot_experts"],
+        "routing": ["plot_routing"],
+    },
+)

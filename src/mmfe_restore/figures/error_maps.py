@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mmfe_cache.errors import DataError, UsageError
@@ -33,7 +32,6 @@ from mmfe_restore.figures.canvas import (
     nice,
     save,
 )
-from mmfe_restore.metrics.psnr_ssim import psnr_per_image
 
 SCALE = 0.25
 """The mean absolute error over the channels that is drawn brightest."""
@@ -81,6 +79,8 @@ def method_of(text: str, samples: SampleSet, cache: Path | None) -> Method:
 
 
 def _run(name: str, path: Path, samples: SampleSet, cache: Path | None) -> Method:
+    import torch
+
     opened = load_checkpoint(path)
     view = opened.recipe.eval.view
     store = open_eval_cache(opened.recipe, samples, view, cache)
@@ -136,6 +136,8 @@ def plot_errors(
             size.
         UsageError: the figure exists.
     """
+    from mmfe_restore.metrics.psnr_ssim import psnr_per_image
+
     check_targets(out, ["errors"], force=force)
     columns = ["input", *(method.name for method in methods), "ground truth"]
     first = samples[0].degraded.size()

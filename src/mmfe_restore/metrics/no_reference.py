@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from mmfe_cache.errors import MmfeError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
 
 LICENCE = (
     "these scores come from pyiqa, which is for non-commercial use "
@@ -107,6 +108,8 @@ def load_score(name: str, device: torch.device) -> Callable[[torch.Tensor], torc
         UsageError: as `find_score`.
         MmfeError: pyiqa cannot load its weights, which it downloads when it first needs them.
     """
+    import torch
+
     find_score(name)
     try:
         metric = _pyiqa(name).create_metric(name, device=device)
@@ -127,5 +130,7 @@ def load_score(name: str, device: torch.device) -> Callable[[torch.Tensor], torc
 
 def score_picture(name: str, image: NDArray[np.uint8], device: torch.device) -> float:
     """The score of one (H, W, 3) uint8 picture."""
+    import torch
+
     pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None] / 255
     return float(load_score(name, device)(pixels)[0])

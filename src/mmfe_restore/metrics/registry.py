@@ -7,17 +7,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from mmfe_cache.errors import UsageError
-from mmfe_restore.metrics.lpips import LPIPS
-from mmfe_restore.metrics.lpips import SMALLEST as LPIPS_SMALLEST
 from mmfe_restore.metrics.no_reference import SCORES, find_score, load_score
-from mmfe_restore.metrics.psnr_ssim import WINDOW_SIZES, Covariance, psnr_per_image, ssim_per_image
 
-PerImage = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+if TYPE_CHECKING:
+    import torch
+
+    from mmfe_restore.metrics.psnr_ssim import Covariance
+
+PerImage = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 """Takes restored and clean images, (B, C, H, W) in [0, 1]; gives (B,) values."""
 
 
@@ -90,15 +90,24 @@ class MetricInfo:
 
 
 def _psnr(settings: Settings) -> PerImage:
+    from mmfe_restore.metrics.psnr_ssim import psnr_per_image
+
     del settings
     return psnr_per_image
 
 
 def _ssim(window: Literal["uniform", "gaussian"]) -> Callable[[Settings], PerImage]:
-    return lambda settings: partial(ssim_per_image, window=window, covariance=settings.covariance)
+    def load(settings: Settings) -> PerImage:
+        from mmfe_restore.metrics.psnr_ssim import ssim_per_image
+
+        return partial(ssim_per_image, window=window, covariance=settings.covariance)
+
+    return load
 
 
 def _lpips(settings: Settings) -> PerImage:
+    from mmfe_restore.metrics.lpips import LPIPS
+
     return LPIPS().to(settings.device).per_image
 
 
@@ -110,6 +119,9 @@ def _no_reference(name: str) -> Callable[[Settings], PerImage]:
     return load
 
 
+# Not read where they are defined: tables and names are known without torch. A test compares them.
+_SSIM_WINDOWS = {"uniform": 7, "gaussian": 11}
+_LPIPS_SMALLEST = 64
 NO_REFERENCE_SMALLEST = 192
 """NIQE needs two of its patches of 96 pixels."""
 
@@ -135,7 +147,7 @@ METRICS: Mapping[str, MetricInfo] = MappingProxyType(
                 "Structural similarity: how alike the local patterns are, in 7×7 windows. 1 is a "
                 "perfect match.",
                 _ssim("uniform"),
-                smallest=WINDOW_SIZES["uniform"],
+                smallest=_SSIM_WINDOWS["uniform"],
                 undefined=_WINDOW,
             ),
             MetricInfo(
@@ -144,7 +156,7 @@ METRICS: Mapping[str, MetricInfo] = MappingProxyType(
                 "Structural similarity in 11×11 Gaussian windows, which other papers print. Never "
                 "compare it with the 7×7 one.",
                 _ssim("gaussian"),
-                smallest=WINDOW_SIZES["gaussian"],
+                smallest=_SSIM_WINDOWS["gaussian"],
                 undefined=_WINDOW,
             ),
             MetricInfo(
@@ -154,7 +166,7 @@ METRICS: Mapping[str, MetricInfo] = MappingProxyType(
                 "is better.",
                 _lpips,
                 higher_is_better=False,
-                smallest=LPIPS_SMALLEST,
+                smallest=_LPIPS_SMALLEST,
                 undefined="too small for LPIPS's network",
                 colour="rgb",
                 optional=True,

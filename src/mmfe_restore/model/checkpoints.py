@@ -20,12 +20,15 @@ from mmfe_cache.io import write_file
 from mmfe_cache.parsing import DuplicateKeyError, parse_json
 from mmfe_restore.model.card import model_card
 from mmfe_restore.model.folders import (
+    CARD,
     CONFIG,
     GUIDE_FINGERPRINT,
     GUIDE_PATH,
     WEIGHTS,
     find_recorded_guide,
     guide_record,
+    hub_folder,
+    is_repository,
     recorded_guide,
     shipped_folder,
 )
@@ -129,7 +132,6 @@ def check_fit(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     )
 
 
-CARD = "README.md"
 GUIDED = ("mgfb.", "mofe.", "null_guidance.")
 """How the names of weights begin that Restormer has none of."""
 FORMAT = 1
@@ -193,7 +195,10 @@ def load(
     Raises:
         ModelError: no such folder, a damaged or foreign one, weights that do not fit.
     """
-    folder = shipped_folder(source) or _locate(source, hub)
+    folder = shipped_folder(source)
+    if folder is None:
+        named = str(source)
+        folder = hub_folder(named, **hub) if is_repository(named) else Path(source)
     config, recipe = read_config(folder)
     with torch.device("meta"):
         restorer = restorer_class(config)
@@ -320,26 +325,3 @@ def push(restorer: Restorer, repository: str, *, recipe: Recipe | None = None, *
             commit_message=hub.get("commit_message", "Upload a restorer"),
         )
     return str(commit)
-
-
-def _locate(source: str | Path, hub: dict[str, Any]) -> Path:
-    folder = Path(source)
-    name = str(source)
-    plain = not folder.exists() and name.count("/") == 1 and not name.startswith((".", "/", "~"))
-    # A run folder such as runs/demo looks like a repository's name, but is meant to be local.
-    if not plain or folder.parent.exists():
-        return folder
-    name, at, revision = name.partition("@")
-    if at:
-        hub = {"revision": revision, **hub}
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=[WEIGHTS, CONFIG, CARD], **hub))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as problem:
-        raise ModelError(
-            f"{source} is neither a folder nor a repository that could be downloaded",
-            got=str(problem).splitlines()[0] if str(problem) else type(problem).__name__,
-            expected="a checkpoint folder, or owner/name[@revision] on the Hugging Face Hub",
-        ) from problem

@@ -1,4 +1,4 @@
-"""Folders of trained networks: shipped ones, runs', and where their guides lie; without torch."""
+"""Folders of trained networks: shipped ones, runs', the Hub's; where guides lie; without torch."""
 
 from __future__ import annotations
 
@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 DEFAULT = "mmfe-small"
 """What `mmfe restore` uses unless a checkpoint is named."""
 
+_FILES = (".safetensors", ".pth", ".pt", ".ckpt")
+"""How files of weights end: ``weights/restormer.pth`` names no repository."""
 _INDEX = "index.json"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+CARD = "README.md"
 GUIDE_PATH = "guide_path"
 """The key of config.json that says where a guide of the user's own lay in training."""
 GUIDE_FINGERPRINT = "guide_fingerprint"
@@ -152,20 +155,66 @@ def finished_runs(runs: Path | None = None) -> list[Path]:
     return sorted(path.parent.parent for path in configs)
 
 
-def model_folder(path: Path) -> Path:
-    """The ``save_pretrained`` folder that ``path`` means.
+def is_repository(name: str) -> bool:
+    """Whether ``name`` is ``OWNER/NAME`` or ``OWNER/NAME@REVISION`` on the Hugging Face Hub.
+
+    A run's folder such as ``runs/demo`` looks like one: only what is no path at all is one.
+    """
+    repository = name.partition("@")[0]
+    above = Path(repository).parent
+    return (
+        repository.count("/") == 1
+        and not repository.startswith((".", "/", "~"))
+        and not above.exists()
+        and above != RUNS.folder
+    )
+
+
+def hub_folder(name: str, **options: Any) -> Path:
+    """The folder of a network on the Hugging Face Hub, downloaded where it is not here yet.
 
     Args:
-        path: itself such a folder; a run's folder, whose ``model/`` is meant; or the name of a
-            network that comes with the package, such as ``mmfe-small``.
+        name: ``OWNER/NAME`` or ``OWNER/NAME@REVISION``, as `is_repository` tells.
+        options: of `huggingface_hub.snapshot_download`, such as ``revision``.
+
+    Raises:
+        ModelError: there is no such repository or revision, or it cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    repository, at, revision = name.partition("@")
+    if at:
+        options = {"revision": revision, **options}
+    try:
+        found = snapshot_download(repository, allow_patterns=[WEIGHTS, CONFIG, CARD], **options)
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as problem:
+        raise ModelError(
+            f"{name} is neither a folder nor a repository that could be downloaded",
+            got=str(problem).splitlines()[0] if str(problem) else type(problem).__name__,
+            expected="a checkpoint folder, or owner/name[@revision] on the Hugging Face Hub",
+        ) from problem
+    return Path(found)
+
+
+def model_folder(source: str | Path) -> Path:
+    """The ``save_pretrained`` folder that ``source`` means.
+
+    Args:
+        source: itself such a folder; a run's folder, whose ``model/`` is meant; the name of a
+            network that comes with the package, such as ``mmfe-small``; or one on the Hugging
+            Face Hub, which is downloaded: ``OWNER/NAME`` or ``OWNER/NAME@REVISION``.
 
     Raises:
         UsageError: it is none of these.
-        ModelError: a shipped network is damaged.
+        ModelError: a shipped network is damaged, or the Hub does not give it.
     """
-    shipped = shipped_folder(str(path))
+    shipped = shipped_folder(str(source))
     if shipped is not None:
         return shipped
+    if is_repository(str(source)):
+        return hub_folder(str(source))
+    path = Path(source)
     for folder in (path, path / "model"):
         if (folder / CONFIG).is_file():
             return folder
@@ -179,8 +228,8 @@ def model_folder(path: Path) -> Path:
     raise UsageError(
         f"there is no checkpoint at {path}",
         got="a folder without config.json" if path.is_dir() else "no such folder",
-        expected=f"a run's folder, one that holds {CONFIG} and {WEIGHTS}, or a name of "
-        "`mmfe model list`",
+        expected=f"a run's folder, one that holds {CONFIG} and {WEIGHTS}, a name of "
+        "`mmfe model list`, or OWNER/NAME on the Hugging Face Hub",
         remedy="mmfe train --recipe NAME --out RUN, then mmfe eval --checkpoint RUN",
     )
 
@@ -267,8 +316,8 @@ def find_model(name: str) -> Path | str:
     """What `Restorer.from_pretrained` takes for a network that a user named.
 
     Args:
-        name: a network of the package, a run's folder, its ``model/``, or ``OWNER/NAME`` on the
-            Hugging Face Hub.
+        name: a network of the package, a run's folder, its ``model/``, or ``OWNER/NAME`` or
+            ``OWNER/NAME@REVISION`` on the Hugging Face Hub.
 
     Returns:
         A folder, or the name of a network that is shipped or lies on the Hub.
@@ -277,9 +326,66 @@ def find_model(name: str) -> Path | str:
         UsageError: it is none of these.
         ModelError: a shipped network is damaged.
     """
-    if shipped_folder(name) is not None:
+    if shipped_folder(name) is not None or is_repository(name):
         return name
-    # Only what is no path at all may be a repository's name.
-    if name.count("/") == 1 and not Path(name).parent.exists():
-        return name
-    return model_folder(Path(name))
+    return model_folder(name)
+
+
+def recipe_of(folder: Path, recipe: Recipe | None = None) -> Recipe:
+    """The recipe that the network in a ``save_pretrained`` folder was trained by.
+
+    Args:
+        folder: see `model_folder`.
+        recipe: takes the place of the recorded one.
+
+    Raises:
+        ModelError: its config.json is unreadable or holds no recipe.
+    """
+    from mmfe_restore.recipes import recipe_from_dict
+
+    if recipe is not None:
+        return with_trained_prompt(recipe, recorded_guide(folder))
+    path = folder / CONFIG
+    try:
+        config = parse_json(path.read_bytes(), path)
+    except (OSError, ValueError) as problem:
+        raise ModelError(f"{path} cannot be read", got=problem) from None
+    recorded = config.get("recipe") if isinstance(config, dict) else None
+    if not isinstance(recorded, dict):
+        raise ModelError(
+            f"{path} does not say which recipe trained the model",
+            expected="a key 'recipe', as mmfe train writes it",
+            remedy="give it with --recipe NAME",
+        )
+    return find_recorded_guide(recipe_from_dict(recorded), config, folder)
+
+
+def find_weights(init_from: str | Path, *, needed: bool = True) -> Path:
+    """The file that ``--init-from`` means.
+
+    Args:
+        init_from: a file; a run's folder or its ``model/``; the name of a network that comes with
+            the package; or one on the Hugging Face Hub, ``OWNER/NAME`` or ``OWNER/NAME@REVISION``,
+            which is downloaded.
+        needed: whether they will be read; a run that goes on does not need them, and downloads
+            none.
+
+    Returns:
+        The file of its weights; ``init_from`` itself where it is none of these.
+
+    Raises:
+        ModelError: a shipped network is damaged, or the Hub does not give it.
+    """
+    name, path = str(init_from), Path(init_from)
+    shipped = shipped_folder(name)
+    folders = (shipped,) if shipped is not None else (path, path / "model")
+    for folder in folders:
+        if (folder / WEIGHTS).is_file():
+            return folder / WEIGHTS
+    if path.suffix not in _FILES and is_repository(name):
+        try:
+            return hub_folder(name, local_files_only=not needed) / WEIGHTS
+        except ModelError:
+            if needed:
+                raise
+    return path

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from mmfe_restore.training.dry_run import Plan, plan_run
-from mmfe_restore.training.train import TrainReport, train
+from typing import TYPE_CHECKING
+
+from mmfe_cache.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from mmfe_restore.training.dry_run import Plan, plan_run
+    from mmfe_restore.training.train import TrainReport, train
 
 __all__ = ["Plan", "TrainReport", "plan_run", "train"]
+
+# Imported when asked for: a wrong path is said before torch is imported.
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "dry_run": ["Plan", "plan_run"],
+        "train": ["TrainReport", "train"],
+    },
+)

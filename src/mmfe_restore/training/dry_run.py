@@ -15,8 +15,9 @@ from mmfe_cache.progress import SilentProgress
 from mmfe_restore.data import Schedule, build_command, find_store
 from mmfe_restore.losses import fourier_loss, l1_loss
 from mmfe_restore.model import Restorer, count_parameters
+from mmfe_restore.model.folders import find_weights
 from mmfe_restore.recipes.schema import Recipe
-from mmfe_restore.training.initial_weights import find_weights, new_restorer, reads_otherwise
+from mmfe_restore.training.initial_weights import new_restorer, reads_otherwise
 from mmfe_restore.training.inputs import hold_out, open_inputs, require_options
 from mmfe_restore.training.machine import Machine
 
@@ -98,7 +99,7 @@ def plan_run(
     *,
     root: Path | None = None,
     cache: Path | None = None,
-    init_from: Path | None = None,
+    init_from: str | Path | None = None,
     wandb: str | None = None,
 ) -> Plan:
     """Work out stages, steps, images, views and memory, and find what would stop the run.
@@ -119,10 +120,10 @@ def plan_run(
     """
     machine = Machine.detect()
     machine.check(recipe)
-    init_from = None if init_from is None else find_weights(init_from)
-    require_options(init_from, wandb)
-    if init_from is not None:
-        new_restorer(recipe, init_from)
+    weights = None if init_from is None else find_weights(init_from)
+    require_options(weights, wandb)
+    if weights is not None:
+        new_restorer(recipe, weights)
     problem: MmfeError | None = None
     schedule: Schedule | None = None
     samples = held = fingerprint = None
@@ -134,7 +135,7 @@ def plan_run(
     except MmfeError as found:
         problem = found
         schedule, samples, held = _schedule_without_cache(recipe, root)
-    otherwise = reads_otherwise(recipe, init_from, fingerprint)
+    otherwise = reads_otherwise(recipe, weights, fingerprint)
     parts = machine.world_size * recipe.train.accumulate
     precision = machine.precision(recipe)
     stages = tuple(

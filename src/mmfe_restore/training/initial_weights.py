@@ -18,7 +18,7 @@ from mmfe_cache.progress import Progress
 from mmfe_restore.data import JOINT, PROMPT, SampleGuidance
 from mmfe_restore.model import Restorer
 from mmfe_restore.model.checkpoints import GUIDED, check_fit, read_config, read_weights
-from mmfe_restore.model.folders import WEIGHTS, recorded_guide, shipped_folder, with_trained_prompt
+from mmfe_restore.model.folders import recorded_guide, with_trained_prompt
 from mmfe_restore.recipes.schema import Recipe
 
 READING = ("tokens", "control", "joint", "normalise")
@@ -39,27 +39,6 @@ saturated at RMS 4 and 11 % at RMS 5. What becomes of them is measured in docs/g
 
 SATURATION_SAMPLES = 64
 """Cached answers that are looked at, spread evenly over the training samples."""
-
-
-def find_weights(init_from: Path) -> Path:
-    """The file that ``--init-from`` means.
-
-    Args:
-        init_from: a file; a run's folder or its ``model/``; or the name of a network that comes
-            with the package.
-
-    Returns:
-        The file of its weights; ``init_from`` itself where it is none of these.
-
-    Raises:
-        ModelError: a shipped network is damaged.
-    """
-    shipped = shipped_folder(str(init_from))
-    folders = (shipped,) if shipped is not None else (init_from, init_from / "model")
-    for folder in folders:
-        if (folder / WEIGHTS).is_file():
-            return folder / WEIGHTS
-    return init_from
 
 
 def new_restorer(recipe: Recipe, init_from: Path | None) -> Restorer:

@@ -23,6 +23,7 @@ from mmfe_restore.data import (
     find_store,
     is_store,
 )
+from mmfe_restore.model.folders import find_weights
 from mmfe_restore.recipes.schema import Recipe
 
 
@@ -109,6 +110,36 @@ def open_inputs(
     )
 
 
+def check_there(
+    recipe: Recipe,
+    *,
+    root: Path | None,
+    cache: Path | None,
+    init_from: str | Path | None,
+    resume: str | Path | None,
+    wandb: str | None,
+) -> None:
+    """Refuse what is missing, without torch: importing it takes seconds.
+
+    Args:
+        recipe: what will be trained.
+        root: as for `open_inputs`.
+        cache: likewise.
+        init_from: see `find_weights`; None also where the run goes on.
+        resume: ``"auto"``, a checkpoint, or None.
+        wandb: the project, if any.
+
+    Raises:
+        MmfeError: as `open_inputs` and `require_options`; there is no checkpoint ``resume``.
+    """
+    require_options(None if init_from is None else find_weights(init_from), wandb)
+    if resume not in ("auto", None) and not Path(resume).exists():
+        raise UsageError("there is no such checkpoint", got=resume)
+    load_dataset(recipe.data.dataset, "train", root)
+    if recipe.model.reads:
+        _open_caches(recipe, root, cache)
+
+
 def require_options(init_from: Path | None, wandb: str | None) -> None:
     """Refuse at once what would end a run only after its data and cache were opened.
 
@@ -120,8 +151,8 @@ def require_options(init_from: Path | None, wandb: str | None) -> None:
         raise UsageError(
             "there are no weights to start from",
             got=f"--init-from {init_from}",
-            expected="a run's folder, a network that `mmfe model list` names, or a .pth or "
-            ".safetensors file of Restormer's weights",
+            expected="a run's folder, a network that `mmfe model list` names, OWNER/NAME on the "
+            "Hugging Face Hub, or a .pth or .safetensors file of Restormer's weights",
             remedy="name one of these, or leave --init-from out",
         )
     if wandb is not None and find_spec("wandb") is None:

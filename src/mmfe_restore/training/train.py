@@ -20,12 +20,12 @@ from mmfe_cache.machine import THREADS_VARIABLE, float32_products
 from mmfe_cache.packing import unpacked_cost
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_restore.data import TrainingBatches, hold_in_memory
+from mmfe_restore.model.folders import find_weights
 from mmfe_restore.recipes.schema import Recipe
 from mmfe_restore.training import run_dir, validation
 from mmfe_restore.training.checkpoints import SaveByClock, find_start, list_checkpoints
 from mmfe_restore.training.failures import RankFailure
 from mmfe_restore.training.initial_weights import (
-    find_weights,
     holds_guided,
     new_restorer,
     reads_otherwise,
@@ -46,7 +46,7 @@ def train(
     cache: Path | None = None,
     out: Path,
     resume: Literal["auto"] | Path | None = "auto",
-    init_from: Path | None = None,
+    init_from: str | Path | None = None,
     progress: Progress | None = None,
     stop_after: int | None = None,
     wandb: str | None = None,
@@ -84,12 +84,12 @@ def train(
     progress = SilentProgress() if progress is None or machine.rank else progress
     machine.check(recipe)
     calls_before = guide_calls()
-    init_from = None if init_from is None else find_weights(init_from)
     # A run that goes on has its first weights already: their file need not be there any more.
     begins = resume is None or (
         resume == "auto" and not list_checkpoints(out / run_dir.CHECKPOINTS)
     )
-    require_options(init_from if begins else None, wandb)
+    weights = None if init_from is None else find_weights(init_from, needed=begins)
+    require_options(weights if begins else None, wandb)
     inputs = open_inputs(recipe, root=root, cache=cache, progress=progress)
     with run_dir.locked_run(out) if machine.rank == 0 else nullcontext() as stale:
         if stale:
@@ -105,7 +105,7 @@ def train(
             out,
             progress,
             resume=resume,
-            init_from=init_from,
+            init_from=weights,
             stop_after=stop_after,
             wandb=wandb,
             callbacks=callbacks,

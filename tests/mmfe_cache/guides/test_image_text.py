@@ -13,7 +13,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from mmfe_cache.errors import GuideError, UsageError
 from mmfe_cache.guides import DEFAULT_PROMPT, find_guide, guide_dim, load_guide
 from mmfe_cache.guides.base import Promptable
-from mmfe_cache.guides.toy import TOY_KINDS, make_tiny
+from mmfe_cache.guides.registry import TOY_KINDS
+from mmfe_cache.guides.toy import make_tiny
 
 TOLERANCE = 1e-4
 FURTHER = TOY_KINDS[2:]

@@ -20,11 +20,12 @@ from mmfe_cache.store import open_cache, store_path
 from mmfe_restore.data import SampleGuidance, Schedule, TrainingBatches
 from mmfe_restore.losses import fourier_loss, l1_loss
 from mmfe_restore.model import Restorer
+from mmfe_restore.model.folders import find_weights
 from mmfe_restore.recipes import load_recipe, recipe_to_dict
 from mmfe_restore.recipes.loading import parse_yaml
 from mmfe_restore.training import plan_run, train
 from mmfe_restore.training.checkpoints import list_checkpoints, read_checkpoint
-from mmfe_restore.training.initial_weights import find_weights, new_restorer
+from mmfe_restore.training.initial_weights import new_restorer
 from mmfe_restore.training.lightning_module import RestorationTask
 
 

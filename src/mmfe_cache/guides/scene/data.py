@@ -16,7 +16,6 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmfe_cache.datasets.photographs import list_images
 from mmfe_cache.degradations import (
     CLEAR,
     COMPOSITIONS,
@@ -26,8 +25,7 @@ from mmfe_cache.degradations import (
     degrade,
 )
 from mmfe_cache.degradations.light import AIRLIGHT, NOISE
-from mmfe_cache.errors import DataError
-from mmfe_cache.images import IMAGE_SUFFIXES, read_rgb8
+from mmfe_cache.images import read_rgb8
 from mmfe_cache.samples import ImageArray
 from mmfe_cache.seeds import generator
 from mmfe_cache.views import View
@@ -77,24 +75,6 @@ class Rendered:
     traits: NDArray[np.float32]
     present: NDArray[np.bool_]
     composition: str
-
-
-def find_photos(folder: Path) -> list[Path]:
-    """All images below ``folder``, sorted by path; hidden files and folders are left out.
-
-    Raises:
-        DataError: there is no such folder, or no image in it.
-    """
-    if not folder.is_dir():
-        raise DataError("no such folder of photographs", got=folder)
-    found = list(list_images(folder, recursive=True).images)
-    if not found:
-        raise DataError(
-            "no photographs in this folder",
-            got=folder,
-            expected=f"files ending in {', '.join(sorted(IMAGE_SUFFIXES))}",
-        )
-    return found
 
 
 def compose(

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmfe_cache.datasets.photographs import find_photos
 from mmfe_cache.degradations import PROCEDURAL, DegradationConfig
 from mmfe_cache.errors import DataError
 from mmfe_cache.guides.pooling import pool_grid
-from mmfe_cache.guides.scene.data import SceneBatch, find_photos, training_batches
+from mmfe_cache.guides.scene.data import SceneBatch, training_batches
 from mmfe_cache.guides.scene.network import SceneNetwork, SceneOutput
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.seeds import generator

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mmfe_cache.datasets.photographs import find_photos
 from mmfe_cache.degradations import COMPOSITIONS, KINDS
 from mmfe_cache.degradations.light import NOISE
 from mmfe_cache.errors import DataError
@@ -16,7 +17,6 @@ from mmfe_cache.guides.scene import data, training
 from mmfe_cache.guides.scene.data import (
     clean_statistics,
     compose,
-    find_photos,
     render,
     stream,
     training_batches,
