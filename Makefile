@@ -15,8 +15,9 @@ REPOSITORY ?=
 # What another Python, or another version of a dependency, would break first; needs no development tools.
 SMOKE := tests/test_smoke.py tests/mmfe_cache/store/test_unreadable.py
 LOWEST := .venv-lowest
+WEB := .venv-web
 
-.PHONY: help install install-restore demo test test-lowest test-times lint unit smoke dist docs clean
+.PHONY: help install install-restore demo test test-lowest smoke-lowest test-web test-times lint unit page smoke dist docs clean
 
 help:
 	@echo "make demo     the whole pipeline on bundled photographs, on a CPU (result: $(OUT)/report/report.html)"
@@ -25,7 +26,9 @@ help:
 	@echo "              TORCH_INDEX=URL takes PyTorch from there: its CPU index saves 4 GB"
 	@echo "make install-restore   no more than mmfe restore, inspect and model need: docs/install.md"
 	@echo "make smoke    the few tests that another Python version would fail first"
-	@echo "make test-lowest   those tests with the lowest versions that pyproject.toml allows, in $(LOWEST)"
+	@echo "make test-lowest   every test with the lowest versions that pyproject.toml allows, in $(LOWEST);"
+	@echo "              make smoke-lowest: the few of make smoke"
+	@echo "make test-web  the tests of the page, which need Gradio and so an older Pillow, in $(WEB)"
 	@echo "make test-times   CPU seconds of the slowest tests, child processes included"
 	@echo "make dist     wheel and sdist in dist/, and a trial of the wheel; REPOSITORY=ADDRESS completes README's links"
 	@echo "make docs     the documentation's site, in site/"
@@ -61,7 +64,19 @@ smoke: $(VENV)/.installed-smoke
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest $(SMOKE) $(PYTEST_ARGS)
 
 test-lowest: $(LOWEST)/constraints.txt
+	$(MAKE) unit VENV=$(LOWEST) CONSTRAINTS=$<
+
+smoke-lowest: $(LOWEST)/constraints.txt
 	$(MAKE) smoke VENV=$(LOWEST) CONSTRAINTS=$<
+
+test-web:
+	$(MAKE) page VENV=$(WEB)
+
+# Puts Gradio into $(VENV), and with it a Pillow below 13, which it asks for and our pins are not.
+page: $(VENV)/.installed-dev
+	grep -v '^pillow==' $(CONSTRAINTS) > $(VENV)/constraints-web.txt
+	$(BIN)/python -m pip --disable-pip-version-check install $(PIP_ARGS) --constraint $(VENV)/constraints-web.txt gradio
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_web.py tests/test_integrations.py $(PYTEST_ARGS)
 
 $(LOWEST)/constraints.txt: pyproject.toml .ci/lowest.py
 	@mkdir -p $(@D)

@@ -117,9 +117,19 @@ def test_container_files_keep_the_rules(kind: str):
         if "pip install" in line:
             assert line.count("pip install") == line.count("--no-cache-dir")
     users = [line for line in lines if line.startswith("USER")]
-    assert users == ["USER mmfe"]
+    assert users == ["USER 1000"]  # a number, which a cluster can tell from root
     assert lines.index(users[0]) < next(i for i, one in enumerate(lines) if "ENTRYPOINT" in one)
     assert 'ENTRYPOINT ["mmfe"]' in lines
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_hadolint_has_nothing_to_say_of_a_container_file(kind: str):
+    linter = Path(sys.executable).with_name("hadolint")
+    if not linter.is_file():
+        pytest.skip("hadolint is not installed (extra `dev`)")
+    words = [str(linter), str(ROOT / "docker" / f"Dockerfile.{kind}")]
+    done = subprocess.run(words, capture_output=True, check=False, encoding="utf-8")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow

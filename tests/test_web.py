@@ -12,7 +12,9 @@ import urllib.request
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -212,3 +214,44 @@ def test_two_at_once_both_get_their_own(address, tmp_path):
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(restore, photos))
     assert found == [(tmp_path / "out" / photo.name).read_bytes() for photo in photos]
+
+
+@needs_page
+@pytest.mark.slow
+def test_the_space_serves_the_same_page(tmp_path, monkeypatch):
+    client = pytest.importorskip("gradio_client")
+    from mmfe_restore.web import serving
+
+    spec = importlib.util.spec_from_file_location(
+        "space_app", ROOT / "integrations" / "space" / "app.py"
+    )
+    app = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(app)
+    photo = photograph(tmp_path / "in.png")
+    assert run(["restore", str(photo), "-o", str(tmp_path / "out")]) == 0
+    served: list[str] = []
+    found: list[bytes] = []
+
+    class StoppedError(Exception):
+        pass
+
+    @contextmanager
+    def on_this_machine(names, *, host, port, **limits):
+        # A Space's address is fixed, and open to others; everything else is as it is there.
+        assert (host, port) == ("0.0.0.0", 7860)
+        with serving(names, **limits) as address:
+            served.append(address)
+            yield address
+
+    def use_and_stop(_seconds: float) -> None:
+        one = client.Client(served[0], verbose=False, download_files=str(tmp_path / "got"))
+        answer = one.predict(client.handle_file(str(photo)), "mmfe-small", 1.0, api_name="/restore")
+        result = answer[2]["value"] if isinstance(answer[2], dict) else answer[2]
+        found.append(Path(result).read_bytes())
+        raise StoppedError
+
+    monkeypatch.setattr(app, "serving", on_this_machine)
+    monkeypatch.setattr(app, "time", SimpleNamespace(sleep=use_and_stop))
+    with pytest.raises(StoppedError):
+        app.main()
+    assert found == [(tmp_path / "out" / "in.png").read_bytes()]

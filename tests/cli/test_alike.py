@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +12,14 @@ import numpy as np
 import pytest
 import typer.main
 
+from mmfe_cache.degradations import COMPOSITIONS
 from mmfe_cache.errors import ModelError, UsageError
 from mmfe_cache.images import read_rgb8, write_png
 from mmfe_cache.machine import Precision, long_name, short_name
 from mmfe_cli import choices
 from mmfe_cli.app import app, run
 from mmfe_restore import Restorer, load_recipe
+from mmfe_restore.model.folders import find_weights
 
 
 def every_command(found: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -148,6 +151,59 @@ def test_restore_takes_a_revision(
     arguments = ["restore", str(tmp_path / "in.png"), "-o", str(tmp_path / "out")]
     assert run([*arguments, "--checkpoint", "no-such-owner/no-such-name@v2"]) == 1
     assert "no-such-owner/no-such-name@v2 is neither" in capsys.readouterr().err
+
+
+def test_eval_and_init_from_take_a_revision_too(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    asked: list[tuple[str, object]] = []
+
+    def download(name: str, **hub: Any) -> str:
+        asked.append((name, hub.get("revision")))
+        if name != "owner/name" or hub.get("local_files_only"):
+            raise LocalEntryNotFoundError("no such repository here")
+        return str(model)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MMFE_RUNS", str(tmp_path / "mine"))
+    image = np.zeros((16, 16, 3), dtype=np.uint8)
+    for split in ("train", "test"):
+        for label in ("clear", *COMPOSITIONS):
+            place = tmp_path / "set" / split / label
+            place.mkdir(parents=True)
+            write_png(place / "1.png", image)
+    wanted = ["--checkpoint", "owner/name@v1", "--recipe", "demo", "--root", "set", "--no-guide"]
+    assert run(["eval", *wanted, "--json"]) == 0
+    assert set(asked) == {("owner/name", "v1")}
+    # Its report lies where runs lie, and neither in the Hub's cache nor in the package.
+    report = Path(json.loads(capsys.readouterr().out)["report"])
+    assert report == tmp_path / "mine/owner/name@v1/eval/cdd11-test/report.html"
+    assert report.is_file()
+
+    asked.clear()
+    plan = ["train", "--recipe", "demo", "--set", "model.width=8", "--dry-run", "--root", "set"]
+    narrow = ["--set", "model.num_heads=[1,1,2,2]"]
+    # 3: the network fits, and then there is no cache.
+    assert run([*plan, *narrow, "--init-from", "owner/name@v2"]) == 3
+    assert asked[0] == ("owner/name", "v2")
+    capsys.readouterr()
+    assert run([*plan, "--init-from", "owner/name"]) == 1
+    assert "another network's" in capsys.readouterr().err
+    for words in (["eval", "--checkpoint"], [*plan, "--init-from"]):
+        assert run([*words, "nobody/nothing@v3"]) == 1
+        assert "nobody/nothing@v3 is neither a folder nor" in capsys.readouterr().err
+
+    # A run that goes on needs no weights to begin with, and asks nobody for them.
+    assert find_weights("owner/name@v1", needed=False) == Path("owner/name@v1")
+    assert find_weights("owner/name") == model / "model.safetensors"
+    asked.clear()
+    for path in ("weights/restormer.pth", "mine/x", "./owner/name", "runs/x/model"):
+        assert find_weights(path) == Path(path)
+    assert asked == []
 
 
 def words(text: str) -> list[str]:
