@@ -157,6 +157,17 @@ def test_the_page_as_a_person_uses_it(address, window, tmp_path):
     for image in (read_rgb8(kept), read_rgb8(expected)):
         assert any(np.array_equal(image, one) for one in shown)
 
+    def look(name: str) -> None:
+        for width in (390, 1280):
+            browser.resize(driver, width, 1000)
+            time.sleep(0.5)
+            wide = driver.execute_script("return document.documentElement.scrollWidth")
+            assert wide <= width, f"the page is {wide} pixels wide at {width}"
+            (tmp_path / f"{name}-{width}.png").write_bytes(
+                base64.b64decode(driver.get_screenshot_as_base64())
+            )
+
+    look("result")
     text = tmp_path / "text.jpg"
     text.write_text("no picture", encoding="utf-8")
     upload(text)
@@ -165,14 +176,12 @@ def test_the_page_as_a_person_uses_it(address, window, tmp_path):
     assert "text.jpg" in said[0]
     assert "not an image" in said[0]
 
-    for width in (1280, 390):
-        browser.resize(driver, width, 1000)
-        time.sleep(0.5)
-        wide = driver.execute_script("return document.documentElement.scrollWidth")
-        assert wide <= width, f"the page is {wide} pixels wide at {width}"
-        (tmp_path / f"page-{width}.png").write_bytes(
-            base64.b64decode(driver.get_screenshot_as_base64())
-        )
+    # The earlier result stays, and nothing lies over it.
+    look("error")
+    for selector in ("#pair", "#seen", "#notes"):
+        assert "Error" not in one(selector).text
+    shown = {p.get_attribute("src") for p in driver.find_elements(By.CSS_SELECTOR, "#pair img")}
+    assert after <= shown
 
     elsewhere = outside_requests(driver)
     assert not elsewhere, elsewhere

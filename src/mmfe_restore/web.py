@@ -274,6 +274,8 @@ def build_page(studio: Studio) -> Any:
             [upload, model, strength],
             [pair, seen, download, notes, upload],
             concurrency_limit=1,
+            # There alone, so that an error does not cover the result that was there before.
+            show_progress_on=[upload],
             api_name="restore",
         )
     return page
