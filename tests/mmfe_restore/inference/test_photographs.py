@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from mmfe_cache.images import encode_photograph, read_photograph, read_rgb8
@@ -273,3 +274,46 @@ def test_heic_in_and_out(identity: Restorer, tmp_path: Path) -> None:
     with Image.open(target) as found:
         assert found.format == "HEIF" and found.info["icc_profile"] == P3
     assert np.abs(read_rgb8(target).astype(int) - before).max() <= 12
+
+
+def write_dng(path: Path, linear: NDArray[np.float64], orientation: int = 1) -> None:
+    """A camera's raw file: (H, W, 3) linear sRGB behind an RGGB mosaic of 16 bits."""
+    import tifffile
+
+    mosaic = linear[..., 1].copy()  # green, but at every second pixel of a row
+    mosaic[0::2, 0::2], mosaic[1::2, 1::2] = linear[0::2, 0::2, 0], linear[1::2, 1::2, 2]
+    # From CIE's XYZ to what this camera sees: linear sRGB (IEC 61966-2-1).
+    matrix = (32406, -15372, -4986, -9689, 18758, 415, 557, -2040, 10570)
+    tags = [
+        (274, "H", 1, orientation, True),
+        (33421, "H", 2, (2, 2), True),  # CFARepeatPatternDim
+        (33422, "B", 4, bytes([0, 1, 1, 2]), True),  # CFAPattern
+        (50706, "B", 4, bytes([1, 4, 0, 0]), True),  # DNGVersion
+        (50708, "s", 0, "a test's camera", True),  # UniqueCameraModel
+        (50714, "H", 1, 0, True),  # BlackLevel
+        (50717, "H", 1, 65535, True),  # WhiteLevel
+        (50721, "2i", 9, [part for value in matrix for part in (value, 10_000)], True),
+        (50728, "2I", 3, (1, 1, 1, 1, 1, 1), True),  # AsShotNeutral
+        (50778, "H", 1, 21, True),  # CalibrationIlluminant1: D65
+    ]
+    values = (mosaic * 65535).round().astype(np.uint16)
+    tifffile.imwrite(path, values, photometric=32803, extratags=tags)
+
+
+def test_a_raw_file_is_developed_upright_in_srgb(identity: Restorer, tmp_path: Path) -> None:
+    pytest.importorskip("rawpy")
+    left, right = np.array([0.2, 0.2, 0.2]), np.array([0.3, 0.1, 0.05])
+    linear = np.empty((64, 96, 3))
+    linear[:, :48], linear[:, 48:] = left, right
+    write_dng(tmp_path / "a.dng", linear, orientation=6)
+    before = read_rgb8(tmp_path / "a.dng")
+    assert before.shape == (96, 64, 3)  # turned to the right: left is above
+    grey, colour = before[24, 32].astype(int), before[72, 32].astype(int)
+    assert np.ptp(grey) <= 1
+    # LibRaw chooses the exposure; what the camera saw is right but for that one factor.
+    seen = np.stack([grey, colour]) / 255
+    light = np.where(seen <= 0.04045, seen / 12.92, ((seen + 0.055) / 1.055) ** 2.4)
+    np.testing.assert_allclose(light[1] / light[0].mean(), right / 0.2, rtol=0.03)
+    target = restored(identity, tmp_path / "a.dng")
+    assert target.suffix == ".tif"  # of 16 bits: nobody writes raw files
+    assert np.abs(read_rgb8(target).astype(int) - before).max() <= 1
