@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 MOST_PANELS = 4
 """Guides that fit side by side."""
+
+_LINE = 112
+"""Letters of a heading across the whole figure."""
 
 
 @in_our_style
@@ -118,10 +122,7 @@ def _draw(shown: Sequence[Arrangement], panels: Sequence[dict[str, Any]]) -> Fig
     axes = figure.subplots(rows, len(shown), squeeze=False)
     for column, (one, facts) in enumerate(zip(shown, panels, strict=True)):
         scatter(axes[0, column], one.near, one.labels)
-        letter = "abcd"[column]
-        axes[0, column].set_title(
-            f"({letter}) {facts['guide']}, {facts['view']}\n{claim(facts)}", loc="left", fontsize=7
-        )
+        axes[0, column].set_title(_heading(column, facts, len(shown)), loc="left", fontsize=7)
         if one.dominant is not None:
             scatter(axes[1, column], one.near, one.dominant)
     axes[0, 0].set_ylabel("by composition")
@@ -140,6 +141,12 @@ def _draw(shown: Sequence[Arrangement], panels: Sequence[dict[str, Any]]) -> Fig
     for column, one in enumerate(shown):
         name_classes(axes[0, column], one.near, one.labels)
     return figure
+
+
+def _heading(column: int, facts: dict[str, Any], panels: int) -> str:
+    """What stands above a panel, in lines no wider than it."""
+    said = f"({'abcd'[column]}) {facts['guide']}, {facts['view']}\n{claim(facts)}"
+    return "\n".join(fill(line, _LINE // panels) for line in said.splitlines())
 
 
 def _table(shown: Sequence[Arrangement], panels: Sequence[dict[str, Any]]) -> Table:

@@ -57,7 +57,8 @@ def pca(vectors: Matrix) -> tuple[Matrix, float]:
 def tsne(vectors: Matrix) -> Matrix:
     """(N, 2) t-SNE of (N, D) vectors, N at least 4: near each other there are near here.
 
-    Begins at the principal components and draws nothing at random: the same every time.
+    Begins at the principal components and draws nothing at random: the same every time. Equal
+    vectors, of which a discrete guide has many, are one: t-SNE by itself would drive them apart.
 
     Raises:
         MmfeError: scikit-learn is not installed.
@@ -69,12 +70,18 @@ def tsne(vectors: Matrix) -> Matrix:
             "t-SNE needs scikit-learn, which is an extra",
             remedy="in mmfe's checkout: pip install -c constraints.txt '.[plots]'",
         ) from None
+    distinct, first, place = np.unique(vectors, axis=0, return_index=True, return_inverse=True)
+    if len(distinct) < len(vectors):
+        # In the order in which they first appear; three of them lie in a plane as they are.
+        rank = np.argsort(np.argsort(first))
+        once = vectors[np.sort(first)]
+        return (tsne(once) if len(once) > 3 else pca(once)[0])[rank[place.ravel()]]
     start = pca(vectors)[0]
     start = 1e-4 * start / max(float(start[:, 0].std()), 1e-12)
     perplexity = min(30.0, (len(vectors) - 1) / 3)
     # scikit-learn takes an array too; its annotation does not say so.
-    tsne = TSNE(perplexity=perplexity, init=start, random_state=0, n_jobs=1)  # pyright: ignore[reportArgumentType]
-    return np.asarray(tsne.fit_transform(vectors), dtype=np.float64)
+    embedding = TSNE(perplexity=perplexity, init=start, random_state=0, n_jobs=1)  # pyright: ignore[reportArgumentType]
+    return np.asarray(embedding.fit_transform(vectors), dtype=np.float64)
 
 
 def spread_sample(labels: list[str], most: int) -> NDArray[np.int64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import matplotlib as mpl
 import numpy as np
@@ -10,7 +10,8 @@ import pytest
 
 from mmfe_cache.degradations import COMPOSITIONS
 from mmfe_restore.figures.canvas import BALANCED, STYLE, class_styles, new_figure
-from mmfe_restore.figures.scatter import name_classes, scatter
+from mmfe_restore.figures.embeddings_beside import _heading
+from mmfe_restore.figures.scatter import name_classes, pca, scatter, tsne
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.02, 1.0])
@@ -64,3 +65,36 @@ def test_every_class_has_a_marker_that_means_nothing_else():
     assert len(set(of_cdd11)) == len(of_cdd11)
     # A class looks alike in every figure.
     assert class_styles(["snow", "low"])["snow"] == found["snow"]
+
+
+def test_equal_vectors_have_one_place():
+    random = np.random.default_rng(0)
+    classes = random.normal(size=(12, 8))
+    which = random.permutation(np.repeat(np.arange(12), 9))
+    found = tsne(classes[which])
+    places = np.stack([found[which == k][0] for k in range(12)])
+    np.testing.assert_array_equal(found, places[which])
+    gaps = np.linalg.norm(places[:, None] - places[None], axis=2)[np.triu_indices(12, k=1)]
+    assert gaps.min() > 0.05 * gaps.max()
+    # As of the classes alone, in the order in which they come.
+    order = list(dict.fromkeys(which.tolist()))
+    np.testing.assert_array_equal(places[order], tsne(classes[order]))
+    few = classes[[0, 1, 0, 2, 1, 0]]
+    np.testing.assert_array_equal(tsne(few), pca(classes[:3])[0][[0, 1, 0, 2, 1, 0]])
+
+
+@pytest.mark.parametrize("panels", [2, 3, 4])
+def test_a_panels_heading_is_no_wider_than_the_panel(panels):
+    facts = {
+        "guide": "timm:tf_efficientnet_lite0,weights=random", "view": "crop@224", "variance": 0.5,
+        "nearest": 0.62, "nearest_cosine": 0.62, "composition_alone": 0.65,
+    }  # fmt: skip
+    with mpl.rc_context(STYLE):
+        figure = new_figure(3.0)
+        for column, axes in enumerate(figure.subplots(1, panels)):
+            axes.set_title(_heading(column, facts, panels), loc="left", fontsize=7)
+            axes.set_xticks([])
+            axes.set_yticks([])
+        figure.draw_without_rendering()
+    boxes = [axes.get_tightbbox() for axes in figure.axes]
+    assert all(left.x1 <= right.x0 for left, right in pairwise(boxes))
