@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -133,15 +133,7 @@ class CheckReport:
                 }
                 for part in self.parts
             ],
-            "leaks": [
-                {
-                    "test": leak.test,
-                    "train": leak.train,
-                    "distance": leak.distance,
-                    "correlation": leak.correlation,
-                }
-                for leak in self.leaks
-            ],
+            "leaks": [asdict(leak) for leak in self.leaks],
             "compared": {"train": self.compared[0], "test": self.compared[1]},
             "distinct": {"train": self.distinct[0], "test": self.distinct[1]},
         }

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +65,7 @@ class SynthReport:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {
-            "out": str(self.out),
-            "scenes": dict(self.scenes),
-            "compositions": list(self.compositions),
-            "pairs": dict(self.pairs),
-            "written": self.written,
-            "reused": self.reused,
-            "seconds": self.seconds,
-        }
+        return {**asdict(self), "out": str(self.out)}
 
 
 def write_synth(

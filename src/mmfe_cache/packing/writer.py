@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +50,8 @@ class PackReport:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {
-            "path": str(self.path),
-            "samples": self.samples,
-            "pictures": self.pictures,
-            "reused": self.reused,
-            "source_bytes": self.source_bytes,
-            "pack_bytes": self.pack_bytes,
-            "ratio": self.pack_bytes / max(1, self.source_bytes),
-            "seconds": self.seconds,
-        }
+        ratio = self.pack_bytes / max(1, self.source_bytes)
+        return {**asdict(self), "path": str(self.path), "ratio": ratio}
 
 
 def pack(
