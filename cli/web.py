@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import output
+from . import completion, output
 
 
 def command(
@@ -15,7 +15,10 @@ def command(
         list[str] | None,
         typer.Option(
             "--checkpoint",
-            help="A network to choose from beside those of `mmfe model list`; may be repeated.",
+            help="A network to choose from beside those of `mmfe model list`: a run's folder, its "
+            "model/, or OWNER/NAME or OWNER/NAME@REVISION on the Hugging Face Hub; may be "
+            "repeated.",
+            autocompletion=completion.checkpoints,
         ),
     ] = None,
     host: Annotated[

@@ -56,6 +56,7 @@ def complete(tmp_path, monkeypatch, capsys):
         ("restore a.jpg --format ti", ["tiff"]),
         ("inspect a.jpg --guide sc", ["scene"]),
         ("export mm", ["mmfe-small"]),
+        ("web --checkpoint runs/d", ["runs/demo"]),
         ("guide evaluate photos --guide sc", ["scene"]),
         ("model info --recipe sma", ["small"]),
         ("compare runs/demo runs/t", ["runs/table4a/full"]),
