@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -238,10 +239,14 @@ def _planes_16(image: Image.Image, tags: Any) -> Stored:
 
 
 def _correct_ycbcr(image: Image.Image, tags: Any) -> None:
-    """Let libtiff read uncompressed YCbCr: Pillow takes subsampled pixels for whole ones."""
+    """Let libtiff read uncompressed YCbCr.
+
+    Pillow takes subsampled pixels for whole ones; until 13, all of them for RGB of four bytes.
+    """
     if _codec(image) != "raw" or _tag(tags, _PHOTOMETRIC) != 6:
         return
-    if tags.get(_SUBSAMPLING, (2, 2)) != (1, 1) and image.mode == "YCbCr":
+    subsampled = tags.get(_SUBSAMPLING, (2, 2)) != (1, 1)
+    if image.mode == "RGB" or (subsampled and image.mode == "YCbCr"):
         opened: Any = image
         opened._mode = "RGB"
         _use_libtiff(image, tags, "RGBX")
@@ -251,7 +256,9 @@ def _use_libtiff(image: Image.Image, tags: Any, raw_mode: str) -> None:
     opened: Any = image
     opened.use_load_libtiff = True
     kind = type(opened.tile[0])
-    tile = ("libtiff", (0, 0, *image.size), 0, (raw_mode, False, tags.offset))
+    # Until Pillow 13 the decoder was also told what the compression is called.
+    named = () if int(PIL.__version__.split(".")[0]) >= 13 else (opened._compression,)
+    tile = ("libtiff", (0, 0, *image.size), 0, (raw_mode, *named, False, tags.offset))
     opened.tile = [tile if kind is tuple else kind(*tile)]
 
 
