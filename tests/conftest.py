@@ -40,7 +40,10 @@ runpy.run_path(arguments[0], run_name="__main__")
 
 @pytest.fixture(scope="session")
 def start_forked(tmp_path_factory):
-    """Starts a script as a process of its own; call what it returns to wait for its end."""
+    """Starts a script as a process of its own; call what it returns to wait for its end.
+
+    Its attribute ``pid`` is for signals.
+    """
 
     def start(*arguments, env=None):
         folder = tmp_path_factory.mktemp("forked")
@@ -59,6 +62,7 @@ def start_forked(tmp_path_factory):
             texts = [Path(path).read_text(encoding="utf-8") for path in files.values()]
             return subprocess.CompletedProcess(words, process.exitcode, *texts)
 
+        wait.pid = process.pid
         return wait
 
     return start

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ import pytest
 
 from mmfe_cli.app import run
 
-PROGRAM = [sys.executable, "-c", "from mmfe_cli.app import main; main()"]
 COMPOSITIONS = {
     "low", "haze", "rain", "snow", "low_haze", "low_rain", "low_snow", "haze_rain", "haze_snow",
     "low_haze_rain", "low_haze_snow",
@@ -94,20 +93,19 @@ class TestFastDemo:
 
 
 @pytest.mark.slow
-def test_ctrl_c_exits_130_says_once_how_to_go_on_and_leaves_nothing_half_written(tmp_path):
+def test_ctrl_c_exits_130_says_once_how_to_go_on_and_leaves_nothing_half_written(
+    tmp_path, start_forked
+):
     out = tmp_path / "demo"
-    process = subprocess.Popen(
-        [*PROGRAM, "demo", "--fast", "--out", str(out)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    (tmp_path / "mmfe").write_text("from mmfe_cli.app import main; main()")
+    wait = start_forked(tmp_path / "mmfe", "demo", "--fast", "--out", out)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not list(out.glob("cdd11/**/*.png")):
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, shown = process.communicate(timeout=60)
-    assert process.returncode == 130, shown
+    os.kill(wait.pid, signal.SIGINT)
+    done = wait()
+    shown = done.stderr
+    assert done.returncode == 130, shown
     assert shown.count("interrupted; run the same command again") == 1
     assert "Traceback" not in shown
     from PIL import Image
