@@ -161,6 +161,7 @@ def command(
             "ablation": ablated["guide_calls"],
         },
         "restored": restored,
+        "run": str(run),
         "report": str(out / "report" / "report.html"),
         "seconds": steps.seconds | {"total": round(time.perf_counter() - started, 1)},
     }
@@ -282,6 +283,7 @@ def _tell(result: dict[str, Any]) -> None:
     own = result["restored"]
     output.say(f"A photograph of neither set, with {own['composition']}: {own['degraded']}")
     output.say(f"The same, restored: {own['restored']}")
+    output.say(f"Yours: mmfe restore PHOTO -o restored/ --checkpoint {result['run']}")
     output.say(f"{result['seconds']['total']:.0f} seconds in all.")
 
 

@@ -170,6 +170,7 @@ def test_what_the_demo_tells_of_its_gain(capsys):
             "classes": {"low": row},
             "average": row,
             "guide_calls": {"build": 1, "train": 0, "ablation": 0},
+            "run": "demo/runs/demo",
             "report": "report.html",
             "restored": {"composition": "haze", "degraded": "bad.png", "restored": "own.png"},
             "seconds": {"total": 1.0},
@@ -177,5 +178,7 @@ def test_what_the_demo_tells_of_its_gain(capsys):
     )
     shown = capsys.readouterr().out
     assert "gain +0.30 dB" in shown
+    for path in ("report.html", "bad.png", "own.png", "--checkpoint demo/runs/demo"):
+        assert path in shown
     assert shown.count("9 of 10") == 3
     assert "12.63" not in shown

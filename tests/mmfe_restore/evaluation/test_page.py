@@ -133,6 +133,26 @@ class TestBrowser:
         )
         assert bottom < 900
 
+    def test_the_lead_counts_photographs_and_not_their_versions_alone(self, opened):
+        lead = opened.find_element(By.CLASS_NAME, "lead").text
+        assert lead.startswith("9 degraded pictures of 3 photographs, from ")
+
+    @pytest.mark.parametrize("width", [390, 800, 1280])
+    def test_names_of_kinds_are_never_cut_and_every_gain_is_on_the_screen(self, opened, width):
+        resize(opened, width, 800)
+        script = "return arguments[0].scrollWidth <= arguments[0].clientWidth"
+        name = opened.find_element(By.CSS_SELECTOR, ".row .name")
+        for words in (
+            "low light + haze + snow",
+            "a-name-of-my-own-longer-than-all-of-them",
+        ):
+            opened.execute_script("arguments[0].textContent = arguments[1]", name, words)
+            assert opened.execute_script(script, name), words
+        gain = opened.find_element(By.CSS_SELECTOR, "#images tbody td:nth-child(4)")
+        assert gain.rect["x"] + gain.rect["width"] <= width
+        first = opened.find_element(By.CSS_SELECTOR, "#images tbody td:first-child")
+        assert first.rect["width"] > 80
+
     def test_words_and_metrics_are_explained(self, opened):
         terms = opened.find_element(By.ID, "terms").text
         for word in ("PSNR", "SSIM 7×7", "gain", "low light", "rain"):
@@ -187,7 +207,7 @@ class TestBrowser:
         out = tmp_path / "report"
         evaluate(small_restorer(recipe), recipe, hostile, None, out=out, device="cpu")
         browser.get((out / "report.html").as_uri())
-        assert browser.title == "Degraded photographs, restored by small"
+        assert browser.title == "Degraded photographs, restored (recipe small)"
         assert len(browser.find_elements(By.CSS_SELECTOR, ".card")) == 2
         assert not browser.find_elements(By.CSS_SELECTOR, "img[src=x]")
         shown = browser.find_element(By.CSS_SELECTOR, ".card .id").get_attribute("textContent")

@@ -16,7 +16,7 @@ from jinja2 import Environment, StrictUndefined
 
 from mmfe_cache.errors import UsageError
 from mmfe_cache.images import read_rgb8
-from mmfe_cache.io import draft_folder, write_file, write_json
+from mmfe_cache.io import counted, draft_folder, write_file, write_json
 from mmfe_restore.evaluation.report.eval_report import EvalReport, comparison_json
 from mmfe_restore.evaluation.report.pictures import (
     BUDGET,
@@ -61,7 +61,7 @@ def render_page(report: EvalReport, others: Sequence[OtherRun] = ()) -> str:
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     return environment.from_string(_asset("page.html")).render(
-        title=f"Degraded photographs, restored by {report.recipe}",
+        title=f"Degraded photographs, restored (recipe {report.recipe})",
         lead=_lead(report),
         level=f"{LEVEL:.0%}",
         palette=palette_css(),
@@ -85,7 +85,11 @@ def with_photograph(page: str, photograph: Pictures) -> str:
 
 
 def _lead(report: EvalReport) -> str:
-    count = len(report.scores)
+    count, scenes = len(report.scores), len({score.scene for score in report.scores})
+    # Said first: eleven versions of two photographs are no 22 photographs.
+    what = f"{count} degraded photographs"
+    if scenes < count:
+        what = f"{count} degraded pictures of {counted(scenes, 'photograph')}"
     guided = (
         f", guided by what the guide {report.guide} saw in each of them"
         if report.guide and report.control == "none"
@@ -97,7 +101,7 @@ def _lead(report: EvalReport) -> str:
         verb = "gained" if gain.mean >= 0 else "lost"
         gained = f" On average they {verb} {abs(gain.mean):.2f} dB of PSNR over their inputs."
     return (
-        f"{count} degraded photographs of {report.test_set} were restored{guided}, and compared "
+        f"{what}, from {report.test_set}, were restored{guided}, and compared "
         f"with the clean originals.{gained}"
     )
 
