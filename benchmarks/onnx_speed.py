@@ -26,6 +26,9 @@ from mmfe_restore.inference import guide_for, restore_image
 
 ROOT = Path(__file__).parents[1]
 
+LIMIT = 1.2
+"""How many times as long as `mmfe restore` the file may take."""
+
 
 def command_seconds(words: list[str], threads: int) -> tuple[float, float]:
     """Wall and processor time of one command."""
@@ -97,6 +100,7 @@ def main() -> None:
         "size": given.size,
         "threads": given.threads,
         "onnxruntime": onnxruntime.__version__,
+        "limit": LIMIT,
         "command": _row(commands),
         "arithmetic": _row(arithmetic),
     }
@@ -105,6 +109,7 @@ def main() -> None:
     else:
         for name in ("command", "arithmetic"):
             print(f"{name}: {found[name]}")
+        print(f"limit of the ratio: {LIMIT}")
 
 
 def _row(pair: list[tuple[float, float]]) -> dict[str, float]:
