@@ -43,6 +43,15 @@ def synth(
         bool,
         typer.Option("--clear", help="Add a class `clear`: photographs to which nothing was done."),
     ] = False,
+    partial_share: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Of the pictures with several degradations, the share that is there again with a "
+            "target in which some of them stay: trains `mmfe restore --only`.",
+        ),
+    ] = 0.0,
     rain_masks: degradations.RainMasks = None,
     snow_masks: degradations.SnowMasks = None,
     depth: degradations.Depth = None,
@@ -76,6 +85,7 @@ def synth(
         seed=seed,
         max_side=max_side,
         test_share=test_share,
+        partial_share=partial_share,
         compositions=(*classes, CLEAR) if clear else classes,
         config=config,
         workers=workers,

@@ -80,6 +80,15 @@ def command(
             help="How much of the restoration to take: 0 leaves the photograph as it is.",
         ),
     ] = 1.0,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            "--only",
+            metavar="KINDS",
+            help="Take away these alone and leave the rest: some of low, haze, rain, snow, joined "
+            "by commas.",
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps …")
     ] = "auto",
@@ -117,19 +126,20 @@ def command(
     They keep their format, colour profile, EXIF, XMP, transparency and 16 bits. What is there
     already is skipped. Videos are out of scope: every picture of one would be restored by itself.
 
-    Example: mmfe restore rainy.jpg -o restored/
+    Example: mmfe restore rainy.jpg -o restored/ --only rain
     """
     from mmfe_cache.guides import check_guide
     from mmfe_cache.machine import check_device, pick_device
     from mmfe_restore.inference.jobs import plan
 
     sides = _tile(tile)
+    wanted = None if only is None else _kinds(only)
     if no_guide:
         guide = _without_guide(guide)
     # What is wrong with the paths is said before torch is imported, which takes seconds.
     plan(inputs, out, format=file_format.value, suffix=suffix)
     if not any(path.exists() for path in inputs):
-        _tell(_none_exists(inputs), None, None, as_json)
+        _tell(_none_exists(inputs), None, None, wanted, as_json)
     check_device(device)
     if guide not in (None, "none"):
         check_guide(guide)
@@ -162,20 +172,25 @@ def command(
         format=file_format.value,
         suffix=suffix,
         strength=strength,
+        only=wanted,
         scores=score or (),
         progress=progress,
     )
-    _tell(report, str(source), looking, as_json)
+    _tell(report, str(source), looking, wanted, as_json)
 
 
 def _tell(
     report: RestoreReport,
     checkpoint: str | None,
     looking: PhotographGuide | None,
+    wanted: tuple[str, ...] | None,
     as_json: bool,
 ) -> None:
     if as_json:
-        facts = {"checkpoint": checkpoint, "guide": None if looking is None else looking.guide.name}
+        facts: dict[str, object] = {"checkpoint": checkpoint}
+        facts["guide"] = None if looking is None else looking.guide.name
+        if wanted is not None:
+            facts["only"] = list(wanted)
         if looking is not None and looking.teacher is not None:
             facts["teacher"] = looking.teacher
         output.print_json({**report.to_json(), **facts})
@@ -214,6 +229,12 @@ def _find(checkpoint: str | None) -> Path | str:
         output.note(f"using {DEFAULT}, the network that comes with mmfe")
         return DEFAULT
     return find_model(checkpoint)
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    from mmfe_cache.degradations import check_kinds
+
+    return check_kinds([kind.strip() for kind in text.split(",") if kind.strip()])
 
 
 def _tile(text: str) -> Literal["auto", "off"] | int:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from skimage import data as photographs
 
+from mmfe_cache.degradations import degrade
 from mmfe_cache.images import read_rgb8, write_png
 from mmfe_cli.app import run
 
@@ -79,6 +81,42 @@ def test_strength_runs_from_the_input_to_the_restorer(tmp_path: Path) -> None:
     assert not np.array_equal(found["1"], image)
     assert np.abs(found["0.5"] - (found["1"] + image) / 2).max() <= 1
     assert run(["restore", str(tmp_path / "in.png"), "-o", "x", "--strength", "2"]) == 2
+
+
+def test_only_leaves_the_rest_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clean = np.asarray(photographs.chelsea())[:160, :208]
+    dark = degrade(clean, "low_rain", seed_parts=("only",)).image
+    write_png(tmp_path / "in.png", dark)
+    found: dict[str, np.ndarray] = {}
+    for name, extra in (("all", []), ("rain", ["--only", "rain"]), ("low", ["--only", "low"])):
+        target = tmp_path / f"{name}.png"
+        arguments = ["restore", str(tmp_path / "in.png"), "-o", str(target), "--json", *extra]
+        assert run(arguments) == 0
+        printed = json.loads(capsys.readouterr().out)
+        assert printed.get("only") == (None if name == "all" else [name])
+        assert printed["restored"][0]["seen"]["low"] > 0.3  # what is seen, not what is asked
+        found[name] = read_rgb8(target).astype(float)
+    lifted = found["all"].mean() - dark.mean()
+    assert lifted > 20
+    assert abs(found["rain"].mean() - dark.mean()) < 0.2 * lifted
+    assert found["low"].mean() - dark.mean() > 0.6 * lifted
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (["--only", "rain,fog"], "fog"),
+        (["--only", ","], "no degradation"),
+        (["--only", "rain", "--no-guide"], "without a guide"),
+    ],
+)
+def test_only_needs_known_degradations_and_a_guide(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: list[str], words: str
+) -> None:
+    write_png(tmp_path / "in.png", np.zeros((8, 8, 3), dtype=np.uint8))
+    assert run(["restore", str(tmp_path / "in.png"), "-o", str(tmp_path / "out"), *extra]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_guide_in_another_state_is_refused(

@@ -16,6 +16,7 @@ from mmfe_cache.degradations import (
     DegradationConfig,
     drawn_severities,
     kinds_of,
+    split_class,
 )
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import FileSource
@@ -23,6 +24,7 @@ from mmfe_cache.parsing import DuplicateKeyError, parse_json, parse_yaml
 from mmfe_cache.samples import Sample, SampleSet
 
 from .layouts import Layout, Part, sample_set
+from .pairing import by_clean_name
 from .photographs import Photograph, Split, find_photographs, not_photographs, split_photographs
 from .sources import SyntheticSource
 
@@ -87,7 +89,25 @@ def cdd11_parts(split: str, root: Path) -> tuple[Part, ...]:
                 )
             )
         parts.append(Part(name, (name,), tuple(layouts), names=names))
+    if made is not None:
+        parts += _partial_parts(split, made)
     return tuple(parts)
+
+
+def _partial_parts(split: str, made: Mapping[str, Any]) -> list[Part]:
+    """The classes of partial targets: pictures of a composition, each with an answer of its own."""
+    parts: list[Part] = []
+    for name, names in made.get("partial", {}).get(split, {}).items():
+        layout = Layout(
+            "mmfe data synth",
+            (f"{split}/{split_class(name)[0]}",),
+            (f"{split}/{name}",),
+            pairing=by_clean_name,
+            published=len(names),
+            counted="recorded",
+        )
+        parts.append(Part(name, (name,), (layout,), names=tuple(sorted(names))))
+    return parts
 
 
 def made_splits(made: Mapping[str, Any]) -> tuple[str, ...]:

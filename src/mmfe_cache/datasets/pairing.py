@@ -56,6 +56,12 @@ def by_name(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
     return _by_keys(degraded, clean, stem_of, stem_of)
 
 
+def by_clean_name(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
+    """Equal names, where many degraded files are meant to have no answer among these."""
+    answered = {stem_of(path) for path in clean}
+    return by_name([path for path in degraded if stem_of(path) in answered], clean)
+
+
 def by_sequence(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
     """GoPro as published, ``SEQ/blur/N.png`` and ``SEQ/sharp/N.png``: sequence and name agree."""
 

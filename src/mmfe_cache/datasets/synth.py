@@ -16,13 +16,17 @@ from mmfe_cache.degradations import (
     PROCEDURAL,
     DegradationConfig,
     degrade,
+    drawn_severities,
     kinds_of,
+    partial_classes,
+    split_class,
 )
 from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.images import pixel_digest, read_rgb8, shrink, write_png
 from mmfe_cache.io import write_file
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray
+from mmfe_cache.seeds import generator
 
 from .cdd11 import DEFAULT_SEED, SEVERITIES_FILE, SPEC_FILE, UNFINISHED_FILE, seed_parts
 from .photographs import (
@@ -77,11 +81,15 @@ def write_synth(
     max_side: int | None = None,
     compositions: Sequence[str] = COMPOSITIONS,
     test_share: float = 0.2,
+    partial_share: float = 0.0,
     config: DegradationConfig = PROCEDURAL,
     workers: int = 2,
     progress: Progress | None = None,
 ) -> SynthReport:
     """Write ``out/{train,test}/{clear,low,...}/NAME.png`` and each split's severities.
+
+    With partial targets also ``out/{train,test}/low_rain-only-rain/NAME.png`` and the like: what a
+    picture of ``low_rain`` is to become where rain alone is taken away.
 
     A run that was stopped goes on where it stopped when it is called with the same arguments;
     until it is done, ``out`` is marked as unfinished and `load_dataset` refuses it.
@@ -96,6 +104,8 @@ def write_synth(
             their own, to which nothing was done.
         test_share: part of the scenes that goes to test when ``test_photos`` is None; 0 and 1
             write one split only.
+        partial_share: of the pictures with several degradations, the share that is there a second
+            time with a partial target, drawn from `partial_classes`.
         config: masks and maps to use instead of procedural ones.
         workers: threads; the bytes do not depend on it.
         progress: where to report.
@@ -115,7 +125,10 @@ def write_synth(
         raise UsageError("compositions must be distinct classes", got=", ".join(classes) or "none")
     if max_side is not None and max_side < MIN_SIDE:
         raise UsageError("max_side is too small", got=max_side, expected=f"at least {MIN_SIDE}")
+    if not 0 <= partial_share <= 1:
+        raise UsageError("partial_share is out of range", got=partial_share, expected="0 to 1")
     chosen = _choose(photos, test_photos, test_share, seed)
+    partial = _choose_partial(chosen, classes, partial_share, seed)
     for where in (photos, *([] if test_photos is None else [test_photos])):
         for line in not_photographs(where):
             progress.warn(line)
@@ -132,18 +145,21 @@ def write_synth(
     # Sets of the procedural model keep the file that they always had.
     if config != PROCEDURAL:
         spec["degradations"] = config.spec()
+    if partial_share > 0:
+        spec["partial"] = partial
     resumed = _claim(out, spec)
     written, reused = _write_all(
-        out, chosen, classes, seed, max_side, config, workers, resumed, progress
+        out, chosen, classes, partial, seed, max_side, config, workers, resumed, progress
     )
     if (out / UNFINISHED_FILE).exists():
         (out / UNFINISHED_FILE).replace(out / SPEC_FILE)
     counts = {split: len(photographs) for split, photographs in chosen.items()}
+    extra = {split: sum(map(len, found.values())) for split, found in partial.items()}
     return SynthReport(
         out,
         counts,
         classes,
-        {split: count * len(classes) for split, count in counts.items()},
+        {split: count * len(classes) + extra[split] for split, count in counts.items()},
         written,
         reused,
         time.monotonic() - started,
@@ -168,6 +184,31 @@ def _choose(
             expected="two folders without a common photograph",
         )
     return {"train": train, "test": test}
+
+
+Partial = Mapping[Split, Mapping[str, list[str]]]
+"""By split and class of partial targets, the names of the photographs that have one."""
+
+
+def _choose_partial(
+    chosen: Mapping[Split, tuple[Photograph, ...]],
+    classes: Sequence[str],
+    share: float,
+    seed: int,
+) -> Partial:
+    """Draw which pictures have a partial target, and what it keeps."""
+    found: dict[Split, dict[str, list[str]]] = {}
+    for split, photographs in chosen.items():
+        drawn = found[split] = dict[str, list[str]]()
+        for composition in classes:
+            possible = partial_classes(composition) if composition != CLEAR else ()
+            for photograph in photographs if possible else ():
+                parts = seed_parts(f"{composition}/{photograph.name}", split, seed)
+                random = generator("partial", *parts)
+                if random.random() < share:
+                    name = possible[int(random.integers(len(possible)))]
+                    drawn.setdefault(name, []).append(photograph.name)
+    return found
 
 
 def _inspect(
@@ -240,6 +281,7 @@ def _write_all(
     out: Path,
     chosen: Mapping[Split, tuple[Photograph, ...]],
     classes: tuple[str, ...],
+    partial: Partial,
     seed: int,
     max_side: int | None,
     config: DegradationConfig,
@@ -247,9 +289,10 @@ def _write_all(
     resumed: bool,
     progress: Progress,
 ) -> tuple[int, int]:
-    written = reused = 0
+    written = files = 0
     each = len({*classes, CLEAR})
     total = sum(map(len, chosen.values())) * each
+    total += sum(len(names) for found in partial.values() for names in found.values())
     with (
         progress.task("writing pictures", total, "pictures") as task,
         ThreadPoolExecutor(max(1, workers)) as pool,
@@ -259,19 +302,23 @@ def _write_all(
                 continue
 
             def write(photograph: Photograph, split: Split = split) -> tuple[int, dict[str, Any]]:
+                own = [name for name, names in partial[split].items() if photograph.name in names]
                 return _write_scene(
-                    out, split, photograph, classes, seed, max_side, config, resumed
+                    out, split, photograph, (*classes, *own), seed, max_side, config, resumed
                 )
 
             records: dict[str, Any] = {}
-            for count, entries in pool.map(write, photographs):
+            for photograph, (count, entries) in zip(
+                photographs, pool.map(write, photographs), strict=True
+            ):
                 written += count
-                reused += each - count
+                made = len({f"{CLEAR}/{photograph.name}", *entries})
+                files += made
                 records.update(entries)
-                task.advance(each)
+                task.advance(made)
             text = json.dumps({"format": FORMAT, "samples": records}, indent=1, sort_keys=True)
             write_file(out / split / SEVERITIES_FILE, text)
-    return written, reused
+    return written, files - written
 
 
 def _write_scene(
@@ -292,15 +339,20 @@ def _write_scene(
         if composition == CLEAR:
             entries[name] = {"severities": {}, "parameters": {}}
             continue
-        done = degrade(
-            clean,
-            composition,
-            seed_parts=seed_parts(name, split, seed),
-            config=config,
-            photograph=photograph.name,
-        )
+        whole, wanted = split_class(composition)
+        drawn: dict[str, Any] = {
+            "seed_parts": seed_parts(f"{whole}/{photograph.name}", split, seed),
+            "config": config,
+            "photograph": photograph.name,
+        }
+        keep = None if wanted is None else [kind for kind in kinds_of(whole) if kind not in wanted]
+        done = degrade(clean, whole, keep=keep, **drawn)
         written += _write_missing(out / split / f"{name}.png", done.image, resumed)
-        entries[name] = {"severities": done.severities, "parameters": done.parameters}
+        severities = done.severities
+        if wanted is not None:  # what is to be taken away, as a guide that reads them must ask
+            everything = drawn_severities(whole, **drawn)
+            severities = {kind: everything[kind] for kind in wanted}
+        entries[name] = {"severities": severities, "parameters": done.parameters}
         if done.files:
             entries[name]["files"] = {kind: path.name for kind, path in done.files.items()}
     return written, entries

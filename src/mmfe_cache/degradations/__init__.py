@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 from mmfe_cache.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .compositions import CLEAR, COMPOSITIONS, KINDS, kinds_of
+    from .compositions import (
+        CLEAR,
+        COMPOSITIONS,
+        KINDS,
+        check_kinds,
+        kinds_of,
+        partial_class,
+        partial_classes,
+        split_class,
+    )
     from .maps import PROCEDURAL, DegradationConfig, FloatImage
     from .model import Degraded, degrade, drawn_severities
 
@@ -19,16 +28,29 @@ __all__ = [
     "DegradationConfig",
     "Degraded",
     "FloatImage",
+    "check_kinds",
     "degrade",
     "drawn_severities",
     "kinds_of",
+    "partial_class",
+    "partial_classes",
+    "split_class",
 ]
 
 # Imported when asked for: naming degradations needs no SciPy, which applying them does.
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "compositions": ["CLEAR", "COMPOSITIONS", "KINDS", "kinds_of"],
+        "compositions": [
+            "CLEAR",
+            "COMPOSITIONS",
+            "KINDS",
+            "check_kinds",
+            "kinds_of",
+            "partial_class",
+            "partial_classes",
+            "split_class",
+        ],
         "maps": ["PROCEDURAL", "DegradationConfig", "FloatImage"],
         "model": ["Degraded", "degrade", "drawn_severities"],
     },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +61,7 @@ def degrade(
     severities: Mapping[str, float] | None = None,
     config: DegradationConfig = PROCEDURAL,
     photograph: str | None = None,
+    keep: Collection[str] | None = None,
 ) -> Degraded:
     """Degrade a clean image as CDD11 does; a pure function of its arguments.
 
@@ -74,20 +75,30 @@ def degrade(
             range (0.5 to 1), and a mask shows as it is.
         config: masks and maps to use instead of procedural ones.
         photograph: the name by which ``config`` finds its maps.
+        keep: apply these kinds of the composition only: the same draw with the others undone.
+            None applies all.
 
     Returns:
         The degraded image in the type of ``clean``: uint8 (rounded), or float32.
 
     Raises:
-        UsageError: the composition or a severity makes no sense.
+        UsageError: the composition, a severity or ``keep`` makes no sense.
         DataError: the image has another shape or type, or a mask or map cannot be read.
     """
     wanted = dict(severities or {})
     kinds = kinds_of(composition)
     _check_severities(wanted, kinds, composition)
+    if keep is not None and not set(keep) <= set(kinds):
+        raise UsageError(
+            f"a kind is to be kept that {composition!r} does not hold",
+            got=", ".join(keep),
+            expected=f"some of {', '.join(kinds)}",
+        )
     original = image = _to_float(clean)
     done = Degraded(clean, {}, {}, {})
     for kind in kinds:
+        if keep is not None and kind not in keep:
+            continue  # its stream is its own: leaving it out moves no other kind's
         choice = config.choose(kind, photograph, (composition, *seed_parts))
         rng, drawn = _open_stream(kind, composition, seed_parts, choice)
         severity = float(wanted.get(kind, drawn))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -110,6 +110,20 @@ class Promptable(Protocol):
 
     def with_prompt(self, prompt: str | None) -> Guide:
         """The same guide asking ``prompt``, None the paper's question; they share one network."""
+        ...
+
+
+@runtime_checkable
+class AsksOnly(Protocol):
+    """A guide whose embeddings can ask for some degradations and leave the others."""
+
+    def only(self, embeddings: Embeddings, kinds: Collection[str]) -> Embeddings:
+        """What it would say if nothing but ``kinds`` were wrong with the pictures.
+
+        Args:
+            embeddings: as `Guide.encode` gave them.
+            kinds: single degradations.
+        """
         ...
 
 

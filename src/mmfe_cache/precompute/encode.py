@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from mmfe_cache.degradations import split_class
 from mmfe_cache.embeddings import ArrayName, Embeddings, embedding_shape
 from mmfe_cache.errors import DataError, GuideError
-from mmfe_cache.guides.base import AsyncGuide, Guide, Pending
+from mmfe_cache.guides.base import AsksOnly, AsyncGuide, Guide, Pending
 from mmfe_cache.images import pixel_digest
 from mmfe_cache.machine import is_out_of_memory
 from mmfe_cache.progress import Progress
@@ -226,8 +228,36 @@ class Encoder:
             return self.guide.start(inputs)
         return _Done(self.guide.encode_prepared(inputs))
 
+    def _asked(self, part: Sequence[Prepared], found: Embeddings) -> Embeddings:
+        """The embeddings of samples with a partial target ask for what is to be taken away."""
+        if self.guide.reads == "severities":
+            return found  # recorded are those of what is to be taken away
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for place, item in enumerate(part):
+            _, kinds = split_class(item.sample.label)
+            if kinds is not None:
+                groups.setdefault(kinds, []).append(place)
+        for kinds, places in groups.items():
+            if not isinstance(self.guide, AsksOnly):
+                raise GuideError(
+                    f"the guide {self.guide.name} cannot ask for some degradations alone",
+                    got=f"samples with partial targets, such as {part[places[0]].sample.id!r}",
+                    expected="the guide scene, or a set without them",
+                    remedy="write the set without --partial-share",
+                )
+            edited = self.guide.only(found.map(lambda t, at=places: t[at]), kinds).present()
+            at = torch.tensor(places)
+            found = Embeddings.of(
+                {
+                    name: tensor.index_copy(0, at, edited[name].to(tensor))
+                    for name, tensor in found.present().items()
+                }
+            )
+        return found
+
     def _cast(self, view: str, part: Sequence[Prepared], found: Embeddings) -> Rows:
         rows: Rows = {}
+        found = self._asked(part, found)
         for name, tensor in found.present().items():
             shape = (len(part), *embedding_shape(name, self.guide.dim))
             if tuple(tensor.shape) != shape:

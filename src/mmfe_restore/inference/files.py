@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfe_cache.datasets.photographs import first_few
-from mmfe_cache.errors import DataError, MmfeError
+from mmfe_cache.degradations import check_kinds
+from mmfe_cache.errors import DataError, MmfeError, UsageError
 from mmfe_cache.images import encode_photograph, read_photograph
 from mmfe_cache.io import explained, write_file
 from mmfe_cache.machine import Precision
@@ -185,6 +186,7 @@ def restore_files(
     format: OutputFormat = "keep",
     suffix: str = "",
     strength: float = 1.0,
+    only: Collection[str] | None = None,
     scores: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> RestoreReport:
@@ -205,13 +207,16 @@ def restore_files(
         format: as for `plan`.
         suffix: as for `plan`.
         strength: as for `restore_image`.
+        only: take away these degradations alone; see `PhotographGuide.read`. None is for all.
         scores: names of `mmfe_restore.metrics.no_reference.SCORES` to judge both pictures by.
         progress: who watches.
 
     Raises:
-        UsageError: as for `plan`.
+        UsageError: as for `plan`; unknown degradations, or no guide that can ask for some alone.
     """
     progress = progress or SilentProgress()
+    if only is not None:
+        only = _check_only(only, guide)
     planned = plan(inputs, out, format=format, suffix=suffix)
     for line in _name_left_out(planned.left_out):
         progress.warn(line)
@@ -226,7 +231,7 @@ def restore_files(
                     skipped.append(job)
                 else:
                     done = _restore(
-                        job, restorer, guide, tile, precision, strength, scores, progress
+                        job, restorer, guide, tile, precision, strength, only, scores, progress
                     )
                     restored.append(done)
                     for note in done.notes:
@@ -244,6 +249,18 @@ def restore_files(
     return RestoreReport(tuple(restored), tuple(failed), tuple(skipped), planned.left_out)
 
 
+def _check_only(only: Collection[str], guide: PhotographGuide | None) -> tuple[str, ...]:
+    if guide is None:
+        raise UsageError(
+            "some degradations alone cannot be taken away without a guide",
+            got=f"--only {','.join(only)} and no guide",
+            expected="a network that is guided by scene, with its guide",
+            remedy="leave --only out, or --guide none",
+        )
+    guide.require_only()
+    return check_kinds(only)
+
+
 def _restore(
     job: Job,
     restorer: Restorer,
@@ -251,6 +268,7 @@ def _restore(
     tile: Tile,
     precision: Precision,
     strength: float,
+    only: Collection[str] | None,
     scores: Sequence[str],
     progress: Progress,
 ) -> Restored:
@@ -258,7 +276,8 @@ def _restore(
 
     started = time.perf_counter()
     photograph = read_photograph(job.source)
-    embeddings = None if guide is None else guide.look(photograph.seen())
+    found = None if guide is None else guide.encode(photograph.seen())
+    embeddings = None if guide is None or found is None else guide.read(found, only)
     pixels: Any = photograph.srgb
     alpha = photograph.stored.alpha
     seen = pixels if alpha is None else fill_transparent(pixels, alpha)
@@ -279,7 +298,7 @@ def _restore(
         write_file(job.target, content)
     height, width = pixels.shape[:2]
     seconds = time.perf_counter() - started
-    said = None if guide is None or embeddings is None else guide.seen(embeddings)
+    said = None if guide is None or found is None else guide.seen(found)
     notes = photograph.notes + lost
     judged = _judge(scores, seen, result, restorer) if scores else None
     return Restored(job.source, job.target, height, width, seconds, notes, said, judged)

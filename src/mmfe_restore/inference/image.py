@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -21,7 +21,7 @@ from mmfe_restore.model.restorer import pad_to_multiple
 
 if TYPE_CHECKING:
     from mmfe_cache.embeddings import Embeddings, Tokens
-    from mmfe_cache.guides.base import Guide
+    from mmfe_cache.guides.base import AsksOnly, Guide
     from mmfe_cache.guides.registry import GuideInfo
     from mmfe_cache.samples import ImageArray
     from mmfe_restore.model import Restorer
@@ -49,13 +49,56 @@ class PhotographGuide:
         self.tokens: Tokens = recipe.guide.tokens
         self._normalises = recipe.guide.normalise == "rms"
 
-    def look(self, image: ImageArray) -> Embeddings:
-        """The embeddings (B = 1) of one (H, W, 3) uint8 photograph."""
-        found = self.guide.encode([self.view.render(image)]).select(self.tokens)
+    def look(self, image: ImageArray, only: Collection[str] | None = None) -> Embeddings:
+        """The embeddings (B = 1) of one (H, W, 3) uint8 photograph, as the network reads them.
+
+        Args:
+            image: the photograph.
+            only: ask for these degradations alone, as `read` does.
+        """
+        return self.read(self.encode(image), only)
+
+    def encode(self, image: ImageArray) -> Embeddings:
+        """What the guide gives for one (H, W, 3) uint8 photograph (B = 1), all 17 tokens."""
+        return self.guide.encode([self.view.render(image)])
+
+    def read(self, found: Embeddings, only: Collection[str] | None = None) -> Embeddings:
+        """What the network reads of `encode`'s embeddings.
+
+        Args:
+            found: the embeddings.
+            only: single degradations; the embeddings then say that nothing else is there, so that
+                a network takes away these alone. None changes nothing.
+
+        Raises:
+            UsageError: as for `require_only`.
+        """
+        if only is not None:
+            found = self.require_only().only(found, only)
+        found = found.select(self.tokens)
         return found.normalised() if self._normalises else found
 
+    def require_only(self) -> AsksOnly:
+        """The guide, where it can ask for some degradations alone.
+
+        Raises:
+            UsageError: it cannot.
+        """
+        from mmfe_cache.guides.base import AsksOnly
+
+        if isinstance(self.guide, AsksOnly):
+            return self.guide
+        raise UsageError(
+            f"the guide {self.guide.name} cannot ask for some degradations alone",
+            expected="a network that is guided by scene",
+            remedy="leave --only out",
+        )
+
     def seen(self, embeddings: Embeddings) -> dict[str, float] | None:
-        """What `look` found in one photograph: severity by label, 0 where a label is absent.
+        """What the guide found in one photograph: severity by label, 0 where a label is absent.
+
+        Args:
+            embeddings: as `encode` gives them.
 
         Returns:
             None for a guide that names no degradations.

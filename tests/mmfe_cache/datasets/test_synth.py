@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from mmfe_cache.datasets import load_dataset, splits_of, write_synth
-from mmfe_cache.degradations import COMPOSITIONS, DegradationConfig
+from mmfe_cache.degradations import COMPOSITIONS, DegradationConfig, split_class
 from mmfe_cache.errors import DataError, MmfeError, UsageError
 from mmfe_cache.images import read_rgb8, write_png
 from mmfe_cache.progress import SilentProgress
@@ -71,6 +71,43 @@ def test_on_the_fly_pictures_equal_the_written_ones(photos, tmp_path):
         for on_disk, on_the_fly in zip(written, computed, strict=True):
             assert on_disk.severities == on_the_fly.severities
             assert np.array_equal(on_disk.degraded.read(), on_the_fly.degraded.read())
+
+
+def test_partial_targets_lack_what_is_to_be_taken_away_alone(photos, tmp_path):
+    plain, out = tmp_path / "plain", tmp_path / "partial"
+    classes = ["low_rain", "haze"]
+    write_synth(photos, plain, compositions=classes)
+    report = write_synth(photos, out, compositions=classes, partial_share=1)
+    again = write_synth(photos, out, compositions=classes, partial_share=1)
+    assert report.written == again.reused == 6 * 4
+    assert again.written == report.reused == 0
+    wanted_at_all = set()
+    for split in ("train", "test"):
+        before, samples = (load_dataset("cdd11", split, root) for root in (plain, out))
+        assert samples.warnings == ()
+        assert len(samples) == report.pairs[split] == 3 * report.scenes[split]
+        known = {sample.id: sample for sample in before}
+        others = [sample for sample in samples if sample.id not in known]
+        assert len(others) == report.scenes[split]
+        for sample in others:
+            composition, wanted = split_class(sample.label)
+            assert composition == "low_rain"
+            whole = known[f"low_rain/{sample.scene}"]
+            assert np.array_equal(sample.degraded.read(), whole.degraded.read())
+            assert sample.severities == {kind: whole.severities[kind] for kind in wanted}
+            target, clean = sample.clean.read(), whole.clean.read()
+            darker = target.mean() < 0.9 * clean.mean()
+            assert darker == (wanted == ("rain",))  # the dark stays where rain alone goes
+            assert not np.array_equal(target, clean)
+            wanted_at_all.add(wanted)
+    assert wanted_at_all == {("low",), ("rain",)}
+    # A set without them is what it always was.
+    for path in ("train/severities.json", "synth.json"):
+        assert "partial" not in (plain / path).read_text()
+    some = write_synth(photos, tmp_path / "some", compositions=classes, partial_share=0.5)
+    assert 6 * 2 < sum(some.pairs.values()) < 6 * 3
+    with pytest.raises(UsageError, match="partial_share"):
+        write_synth(photos, tmp_path / "x", partial_share=1.5)
 
 
 class Interrupting(SilentProgress):

@@ -97,6 +97,23 @@ def test_kinds_are_applied_in_the_published_order():
     assert kinds_of("clear") == ()
 
 
+def test_a_kind_that_is_not_kept_is_undone_and_the_others_stay_as_drawn():
+    clean, parts = photograph(), ("partial", 3)
+    whole = degrade(clean, "low_rain", seed_parts=parts)
+    kept = degrade(clean, "low_rain", seed_parts=parts, keep=["low"])
+    assert kept.severities == {"low": whole.severities["low"]}
+    assert kept.parameters == {"low": whole.parameters["low"]}
+    # Rain is added to the dark picture, and falls on a part of it only.
+    same = (kept.image == whole.image).all(axis=2)
+    assert 0.5 < same.mean() < 1
+    assert (whole.image.astype(int) - kept.image).min() >= 0
+    assert np.array_equal(degrade(clean, "low_rain", seed_parts=parts, keep=[]).image, clean)
+    everything = degrade(clean, "low_rain", seed_parts=parts, keep=["rain", "low"])
+    assert np.array_equal(everything.image, whole.image)
+    with pytest.raises(UsageError, match="kept"):
+        degrade(clean, "low_rain", seed_parts=parts, keep=["haze"])
+
+
 def test_low_noise_has_the_recorded_deviation():
     grey = np.full((128, 128, 3), 128, np.uint8)
     done = degrade(grey, "low", seed_parts=("n",))

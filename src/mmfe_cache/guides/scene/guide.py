@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -29,6 +29,7 @@ from mmfe_cache.views import mirror_to
 
 from ..base import PixelGuide, check_image
 from .network import DIM, MIN_SIDE, TRAITS, SceneNetwork
+from .only import ask_only
 
 MAX_PIXELS = 512 * 512
 """The pixel budget under the view ``native``; larger pictures are shrunk to it."""
@@ -167,6 +168,10 @@ class SceneGuide(ScenePictures):
                 for trait, value in traits.items()
             },
         }
+
+    def only(self, embeddings: Embeddings, kinds: Collection[str]) -> Embeddings:
+        """Embeddings that ask for some degradations alone; see `ask_only`."""
+        return ask_only(self.network, embeddings, kinds)
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Everything of this guide that changes its embeddings."""
