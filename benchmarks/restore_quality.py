@@ -14,6 +14,9 @@ FOLDER holds any of these; a part whose folders are missing is left out:
     lol-v1/eval15/{low,high}              LOL-v1
     real/*                                photographs without ground truth, for --sheets
 
+The part `partial` degrades CBSD68 by two kinds, takes one of them away (`mmfe restore --only`),
+and scores against the picture that has the other alone.
+
 The guide sees each picture at the network's evaluation view. PSNR in dB: of RGB, but of luma for
 Rain100L (as its papers have it). A gain is the mean of each picture's difference.
 """
@@ -33,7 +36,14 @@ import torch
 from PIL import Image
 
 from mmfe_cache.datasets.leaks import find_leaks, fingerprints
-from mmfe_cache.degradations import COMPOSITIONS, DegradationConfig, degrade
+from mmfe_cache.degradations import (
+    COMPOSITIONS,
+    DegradationConfig,
+    degrade,
+    kinds_of,
+    partial_classes,
+    split_class,
+)
 from mmfe_cache.images import FileSource, read_rgb8
 from mmfe_cache.samples import ImageArray
 from mmfe_restore import Restorer
@@ -48,13 +58,17 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 @dataclass(frozen=True)
 class Trial:
-    """One picture to restore: its class, what the network sees, the answer, and who scores it."""
+    """One picture to restore: its class, what the network sees, the answer, and how it is scored.
+
+    With ``only``, these degradations alone are to be taken away.
+    """
 
     label: str
     name: str
     degraded: ImageArray
     clean: ImageArray
     luma: bool = False
+    only: tuple[str, ...] | None = None
 
 
 def images(folder: Path, limit: int | None = None) -> list[Path]:
@@ -72,6 +86,21 @@ def cbsd68(data: Path, limit: int | None) -> Iterator[Trial]:
         for composition in COMPOSITIONS:
             made = degrade(clean, composition, seed_parts=("restore-quality", path.stem))
             yield Trial(composition, path.stem, made.image, clean)
+
+
+def partial(data: Path, limit: int | None) -> Iterator[Trial]:
+    """CBSD68 under two degradations, of which one is to be taken away and the other to stay."""
+    pairs = [name for name in COMPOSITIONS if len(kinds_of(name)) == 2]
+    for path in images(data / "cbsd68", limit):
+        clean = read_rgb8(path)
+        for label in (label for name in pairs for label in partial_classes(name)):
+            composition, wanted = split_class(label)
+            assert wanted is not None
+            parts = ("restore-quality", path.stem)
+            made = degrade(clean, composition, seed_parts=parts)
+            stay = [kind for kind in kinds_of(composition) if kind not in wanted]
+            target = degrade(clean, composition, seed_parts=parts, keep=stay)
+            yield Trial(label, path.stem, made.image, target.image, only=wanted)
 
 
 def cdd11_scenes(data: Path, limit: int | None) -> Iterator[Trial]:
@@ -132,6 +161,7 @@ PARTS = {
     "cdd11-scenes": (cdd11_scenes, ("cdd11-scenes", "rain-streaks")),
     "official": (official, ("cdd11-samples", "cdd11-scenes")),
     "clear": (clear, ("cbsd68",)),
+    "partial": (partial, ("cbsd68",)),
     "rain100l": (rain100l, ("rain100l/test", "bsd400/train", "bsd400/test")),
     "lol": (lol, ("lol-v1/eval15",)),
 }
@@ -159,9 +189,9 @@ class Judge:
         self.sheets = sheets
         self.precision: Any = precision
 
-    def restore(self, image: ImageArray) -> ImageArray:
+    def restore(self, image: ImageArray, only: tuple[str, ...] | None = None) -> ImageArray:
         """One picture, as `mmfe restore` restores it."""
-        embeddings = None if self.guide is None else self.guide.look(image)
+        embeddings = None if self.guide is None else self.guide.look(image, only)
         return restore_image(self.restorer, image, embeddings, precision=self.precision)
 
     def score(self, trials: Iterator[Trial], part: str, columns: int = 4) -> dict[str, Any]:
@@ -170,7 +200,7 @@ class Judge:
         worst = (float("inf"), "")
         shown: dict[str, list[ImageArray]] = {}
         for trial in trials:
-            restored = self.restore(trial.degraded)
+            restored = self.restore(trial.degraded, trial.only)
             before = psnr(trial.degraded, trial.clean, luma=trial.luma)
             after = psnr(restored, trial.clean, luma=trial.luma)
             found.setdefault(trial.label, []).append((before, after))
@@ -258,14 +288,14 @@ def show(name: str, result: dict[str, Any]) -> None:
     for label, one in result["labels"].items():
         gain = "" if one["gain"] is None else f"  gain {one['gain']:+6.2f}"
         print(
-            f"{name:13} {label:14} {one['pictures']:4} pictures  input {one['input']:6.2f}  "
+            f"{name:13} {label:20} {one['pictures']:4} pictures  input {one['input']:6.2f}  "
             f"restored {one['restored']:6.2f}{gain}"
         )
     mean = "" if result["mean_gain"] is None else f"  gain {result['mean_gain']:+6.2f}"
     least = "" if result["least_gain"] is None else f"  least {result['least_gain']:+6.2f}"
     worst = result["worst"]
     print(
-        f"{name:13} {'average':14} restored {result['restored']:6.2f}{mean}{least}  worst picture "
+        f"{name:13} {'average':20} restored {result['restored']:6.2f}{mean}{least}  worst picture "
         f"{worst['restored']:.2f} ({worst['picture']})",
         flush=True,
     )

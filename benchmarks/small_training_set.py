@@ -63,6 +63,9 @@ def join(parts: list[Path], out: Path) -> int:
     specs = [json.loads((part / "synth.json").read_text("utf-8")) for part in parts]
     for other in specs[1:]:
         specs[0]["scenes"]["train"] |= other["scenes"]["train"]
+        for name, scenes in other.get("partial", {}).get("train", {}).items():
+            mine = specs[0].setdefault("partial", {}).setdefault("train", {})
+            mine[name] = [*mine.get(name, []), *scenes]
     pictures = 0
     for part in parts:
         for path in sorted((part / "train").glob("*/*")):

@@ -17,6 +17,7 @@ from mmfe_cache.guides.lineage import differing_guide, only_precision, stands_in
 from mmfe_cache.machine import Precision, float32_products, require_bf16, short_name
 from mmfe_cache.parsing import flatten
 from mmfe_cache.views import View
+from mmfe_restore.model.parts import unit
 from mmfe_restore.model.restorer import pad_to_multiple
 
 if TYPE_CHECKING:
@@ -308,7 +309,9 @@ def restore_image(
     if not isinstance(tile, int):
         # Padded as it is: a second copy in floating point is much of a large photograph's memory.
         pixels = pad_to_multiple(pixels, restorer.size_multiple)
-    source = pixels.to(restorer.dtype) / white
+    # Bytes stay bytes: the network turns them into floating point as it needs them.
+    source = pixels if pixels.dtype == torch.uint8 else pixels.to(restorer.dtype) / white
+    del copied, pixels
     bits = short_name(precision)
     if bits == "auto":
         bits = "bf16" if device.type == "cuda" else "32"
@@ -321,9 +324,12 @@ def restore_image(
         torch.autocast(device.type, dtype=halved, enabled=halved is not None),
     ):
         if isinstance(tile, int):
+            source = unit(source, restorer.dtype)
             restored = restore_tiles(
                 restorer, source, embeddings, tile=tile, overlap=overlap, watch=watch
             )
+        elif source.dtype == torch.uint8:
+            restored = restorer.restore_bytes(source, embeddings, watch=watch)
         else:
             restored = restorer(source, embeddings, watch=watch)
         restored, source = (one[..., :height, :width] for one in (restored.float(), source))
@@ -335,10 +341,10 @@ def restore_image(
                 remedy="use --precision 32; if that does not help, the weights are damaged",
             )
         if strength < 1:
-            restored = torch.lerp(source.float(), restored.clamp(0, 1), strength)
-        scaled = restored[0].clamp(0, 1).permute(1, 2, 0)
+            restored = torch.lerp(unit(source, torch.float32), restored.clamp_(0, 1), strength)
+        scaled = restored[0].clamp_(0, 1).permute(1, 2, 0)
         if image.dtype == "uint8":
-            return scaled.mul(255).round().to(torch.uint8).contiguous().cpu().numpy()
+            return scaled.mul_(255).round_().to(torch.uint8).contiguous().cpu().numpy()
         deep = scaled.contiguous().cpu().numpy()
     return (np.rint(deep * np.float32(white)) if white > 1 else deep).astype(image.dtype)
 

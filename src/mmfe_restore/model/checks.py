@@ -48,12 +48,7 @@ def check_image(image: Tensor, dtype: torch.dtype, *, values: bool) -> None:
         ModelError: another shape than (B, 3, H, W), a wrong dtype, or a non-finite value where
             ``values`` asks for it.
     """
-    if image.dim() != 4 or image.shape[1] != 3 or 0 in image.shape:
-        raise ModelError(
-            "the restorer takes a batch of RGB images",
-            got=tuple(image.shape),
-            expected="(B, 3, H, W), each at least 1",
-        )
+    _check_shape(image)
     if not image.is_floating_point():
         raise ModelError(
             "the restorer takes floating-point pixels",
@@ -70,6 +65,26 @@ def check_image(image: Tensor, dtype: torch.dtype, *, values: bool) -> None:
         )
     if values and not bool(image.isfinite().all()):
         raise ModelError("the image holds NaN or infinity", expected="finite pixels in [0, 1]")
+
+
+def check_bytes(image: Tensor) -> None:
+    """Refuse what is no batch of 8-bit images.
+
+    Raises:
+        ModelError: another shape than (B, 3, H, W), or another type than uint8.
+    """
+    _check_shape(image)
+    if image.dtype != torch.uint8:
+        raise ModelError("these are no images of 8 bits", got=image.dtype, expected=torch.uint8)
+
+
+def _check_shape(image: Tensor) -> None:
+    if image.dim() != 4 or image.shape[1] != 3 or 0 in image.shape:
+        raise ModelError(
+            "the restorer takes a batch of RGB images",
+            got=tuple(image.shape),
+            expected="(B, 3, H, W), each at least 1",
+        )
 
 
 def check_embeddings(

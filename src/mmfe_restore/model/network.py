@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mmfe_restore.model.checks import check_config
 from mmfe_restore.model.mgfb import MGFB
 from mmfe_restore.model.mofe import MoFE, bands_at, num_bands
+from mmfe_restore.model.parts import unit
 from mmfe_restore.model.restormer import (
     Downsample,
     TransformerBlock,
@@ -196,7 +197,8 @@ class Network(nn.Module):
         """Figure 2, for an image that needs no padding.
 
         Args:
-            image: (B, 3, H, W), H and W multiples of `size_multiple`.
+            image: (B, 3, H, W), H and W multiples of `size_multiple`: 0 to 1, or uint8, which is
+                turned into the weights' type only as far as it must be.
             bands: as `bands` gives them.
             e_image: (B, T, D), where a site reads it.
             e_joint: (B, T, D), where a site reads it.
@@ -212,6 +214,7 @@ class Network(nn.Module):
             run.meter = Meter(self._work(image, bands, guidance), watch)
         if isinstance(run, Strips) and self._streams(image):
             return self._restore_streamed(run, image, bands, guidance)
+        image = unit(image, self.output.weight.dtype if image.dtype == torch.uint8 else image.dtype)
         x = convolve(to_nhwc(image), self.patch_embed.proj).contiguous()
         x = self.run_levels(run, x, bands, guidance)
         return to_nchw(convolve(x, self.output)) + image
@@ -231,9 +234,8 @@ class Network(nn.Module):
         x = self._run_below(run, level1, bands, guidance)
         mgfb, tokens = self._fusion("decoder1", guidance)
         (block,) = _blocks(self.decoder_level1)
-        restored = streamed.decode(x, level1, self.up2_1, block, mgfb, tokens, self.output)
-        # Under autocast what is added has fewer digits than the image, which must keep its own.
-        return restored.add_(image) if restored.dtype == image.dtype else restored + image
+        del bands  # as large as the image
+        return streamed.decode(x, level1, self.up2_1, block, mgfb, tokens, self.output, image)
 
     def run_levels(
         self,
@@ -290,6 +292,7 @@ class Network(nn.Module):
         x = run.up(self.up4_3, x, level3, self.reduce_chan_level3)
         x = fuse("decoder3", _run_blocks(run, self.decoder_level3, x))
         x = run.up(self.up3_2, mix("decoder3", x), level2, self.reduce_chan_level2)
+        del level3  # the decoder's map took its place: nobody needs either again
         x = fuse("decoder2", _run_blocks(run, self.decoder_level2, x))
         return mix("decoder2", x)
 
@@ -312,7 +315,7 @@ class Network(nn.Module):
     def _streams(self, image: Tensor) -> bool:
         """Whether level 1 runs in rows that are never all there; see `streaming`."""
         batch, _, height, width = image.shape
-        widest = height * width * 2 * self.config.width * image.element_size()
+        widest = height * width * 2 * self.config.width * self._itemsize(image)
         one_block = self.config.num_blocks[0] == 1 and self.config.num_refinement_blocks == 0
         return batch == 1 and one_block and widest > self.stream_bytes
 
@@ -369,10 +372,15 @@ class Network(nn.Module):
         channels = 2 * self.config.width
         hidden = int(channels * self.config.expansion)
         per_pixel = 2 * channels + 5 * hidden + channels
-        precise = image.element_size()
+        precise = self._itemsize(image)
         if torch.is_autocast_enabled(image.device.type):
             precise = torch.get_autocast_dtype(image.device.type).itemsize
         return batch * height * width * per_pixel * precise
+
+    def _itemsize(self, image: Tensor) -> int:
+        """Bytes of one number of the maps of ``image``."""
+        kind = self.output.weight.dtype if image.dtype == torch.uint8 else image.dtype
+        return kind.itemsize
 
     def _mgfb(self, site: str) -> MGFB:
         module = self.mgfb[site]

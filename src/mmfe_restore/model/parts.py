@@ -289,12 +289,20 @@ def conv_of(body: nn.Sequential) -> nn.Conv2d:
 def convolve_slice(
     x: Tensor, weight: Tensor, first: int, last: int, bias: Tensor | None = None
 ) -> Tensor:
-    """Rows first..last of a dense 3×3 convolution of (H, W, C), as (1, C', n, W)."""
+    """Rows first..last of a dense 3×3 convolution of (H, W, C), as (1, C', n, W).
+
+    Bytes count as `unit` has them.
+    """
     above, below = max(first - 1, 0), min(last + 1, len(x))
-    rows = to_nchw(x[above:below][None]).to(weight.dtype)
+    rows = unit(to_nchw(x[above:below][None]), weight.dtype)
     # Padding is right at the image's own border and spoils a row elsewhere, which is cut off.
     out = F.conv2d(rows, weight, bias, padding=1)
     return out[:, :, first - above : last - above]
+
+
+def unit(pixels: Tensor, dtype: torch.dtype) -> Tensor:
+    """``pixels`` in ``dtype``; bytes, 0 to 255, become 0 to 1."""
+    return pixels.to(dtype).div_(255) if pixels.dtype == torch.uint8 else pixels.to(dtype)
 
 
 def is_kept(x: Tensor, weight: Tensor) -> bool:

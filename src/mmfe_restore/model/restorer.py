@@ -12,8 +12,15 @@ from torch import Tensor, nn
 from mmfe_cache.embeddings import ArrayName, Embeddings, rms_normalised
 from mmfe_cache.errors import ModelError
 from mmfe_restore.model import checkpoints
-from mmfe_restore.model.checks import check_embeddings, check_image, check_keep, check_view
+from mmfe_restore.model.checks import (
+    check_bytes,
+    check_embeddings,
+    check_image,
+    check_keep,
+    check_view,
+)
 from mmfe_restore.model.network import Network
+from mmfe_restore.model.parts import unit
 from mmfe_restore.model.runners import Watch
 from mmfe_restore.recipes.schema import ModelConfig
 
@@ -94,11 +101,35 @@ class Restorer(Network):
         """
         tracing = torch.compiler.is_compiling()
         check_image(image, self.dtype, values=not self.training and not tracing)
-        guidance = self._guidance(image, embeddings, keep, tracing)
+        return self._restore(image, self._guidance(image, embeddings, keep, tracing), watch)
+
+    @torch.no_grad()
+    def restore_bytes(
+        self, image: Tensor, embeddings: Embeddings | None = None, *, watch: Watch | None = None
+    ) -> Tensor:
+        """Restore images of 8 bits; a large one is never there as a whole in floating point.
+
+        Args:
+            image: (B, 3, H, W) RGB, uint8, any H and W from 1.
+            embeddings: as for `forward`; so is ``watch``.
+            watch: likewise.
+
+        Returns:
+            (B, 3, H, W) of the network's `dtype`, 0 to 1, not clamped: what `forward` gives for
+            the image divided by 255.
+
+        Raises:
+            ModelError: no such image, or embeddings that do not fit.
+        """
+        check_bytes(image)
+        return self._restore(image, self._guidance(image, embeddings, None, tracing=False), watch)
+
+    def _restore(self, image: Tensor, guidance: Embeddings, watch: Watch | None) -> Tensor:
         height, width = image.shape[-2:]
         padded = pad_to_multiple(image, self.size_multiple)
         seen = (guidance.image, guidance.joint, guidance.answer)
-        restored = self.restore_padded(padded, self.bands(padded), *seen, watch)
+        exact = self.dtype if image.dtype == torch.uint8 else image.dtype
+        restored = self.restore_padded(padded, self.bands(unit(padded, exact)), *seen, watch)
         return restored[..., :height, :width]
 
     def _guidance(

@@ -59,3 +59,17 @@ def test_sets_that_share_a_name_are_refused_before_anything_is_written(
     assert stopped.value.code == 2
     assert "photographs of other names" in capsys.readouterr().err
     assert not (tmp_path / "joined").exists()
+
+
+def test_partial_targets_are_joined_too(photographs, tmp_path):
+    larger, joined = tmp_path / "larger", tmp_path / "joined"
+    main(["enlarge", str(photographs), str(larger)])
+    for number, source in enumerate((photographs, larger)):
+        out = tmp_path / f"set{number}"
+        write_synth(source, out, test_share=0, compositions=["low_rain"], partial_share=1)
+    assert main(["join", str(tmp_path / "set0"), str(tmp_path / "set1"), str(joined)]) == 0
+    report = check_dataset("cdd11", joined)
+    assert report.ok
+    assert sum(part.found for part in report.parts) == 8
+    expected = {s.id for n in (0, 1) for s in load_dataset("cdd11", "train", tmp_path / f"set{n}")}
+    assert set(load_dataset("cdd11", "train", joined).ids) == expected

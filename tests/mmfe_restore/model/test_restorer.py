@@ -300,6 +300,19 @@ def test_wrong_images_are_named(
         tiny(torch.float32)(image, guidance())
 
 
+def test_bytes_are_restored_as_the_numbers_that_they_stand_for(tiny: Make, guidance: Guide) -> None:
+    restorer = tiny(torch.float64)
+    image = torch.randint(0, 256, (2, 3, 17, 30), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = restorer(image.double() / 255, guidance(2))
+    found = restorer.restore_bytes(image, guidance(2))
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-9)
+    with pytest.raises(ModelError, match="8 bits"):
+        restorer.restore_bytes(expected, guidance(2))
+    with pytest.raises(ModelError, match="batch"):
+        restorer.restore_bytes(image[0], guidance(2))
+
+
 @pytest.mark.parametrize(("height", "width"), [(1, 3), (2, 17), (5, 16), (33, 7), (16, 16)])
 def test_padding_reflects_again_and_again_where_the_image_is_small(height: int, width: int) -> None:
     values = torch.arange(3 * height * width, dtype=torch.uint8).view(1, 3, height, width)

@@ -103,6 +103,10 @@ def test_streamed_level_1_is_the_same_network(
         restorer.stream_bytes = 0
         found = restorer(image, embeddings, watch=told.append)
         torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-9)
+        photograph = (255 * image).byte()
+        as_bytes = restorer.restore_bytes(photograph, embeddings)
+        as_numbers = restorer(photograph.double() / 255, embeddings)
+        torch.testing.assert_close(as_bytes, as_numbers, atol=1e-9, rtol=1e-9)
         # In float32 the encoder's map is put away in float16, eleven bits of each number.
         single = restorer.float()(image.float(), embeddings.to("cpu", torch.float32))
     assert 0 < (single - expected).abs().max() < 2e-3 * expected.abs().max()
@@ -119,12 +123,29 @@ def test_streaming_under_autocast_keeps_the_photographs_own_digits() -> None:
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         restorer.stream_bytes = 0
         assert torch.equal(restorer(image), image)
+        photograph = (255 * image).byte()
+        assert torch.equal(restorer.restore_bytes(photograph), photograph.float() / 255)
 
 
 def _block(stage: torch.nn.Sequential) -> TransformerBlock:
     (block,) = stage
     assert isinstance(block, TransformerBlock)
     return block
+
+
+@pytest.mark.parametrize(("width", "shared"), [(16, True), (2, False)])
+def test_what_is_restored_takes_the_place_of_the_map_that_was_kept(
+    width: int, shared: bool
+) -> None:
+    kept = torch.empty(16, 24, width, dtype=torch.float16)
+    restored = streaming._in_place_of(kept, torch.float32)
+    assert restored.shape == (16, 24, 3)
+    assert (restored.data_ptr() == kept.data_ptr()) is shared
+    # Writing row r may touch the rows of what was kept up to r, and no later one.
+    if shared:
+        kept.zero_()
+        restored[5] = 1
+        assert not kept[6:].any()
 
 
 def test_a_strip_is_never_larger_than_its_image() -> None:
