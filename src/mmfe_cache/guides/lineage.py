@@ -25,10 +25,17 @@ def differing_guide(trained: Mapping[str, Any], here: Mapping[str, Any]) -> list
     Args:
         trained: ``guide.*`` keys, as a store has them.
         here: likewise.
+
+    Returns:
+        one for each key; of guides of two kinds, which share little, only those that name them.
     """
+    keys = trained.keys() | here.keys()
+    kinds = trained.get("guide.guide"), here.get("guide.guide")
+    if None not in kinds and kinds[0] != kinds[1]:
+        keys &= {"guide.guide", "guide.name"}
     return [
         f"{key.removeprefix('guide.')}: {trained.get(key)!r} / {here.get(key)!r}"
-        for key in sorted(trained.keys() | here.keys())
+        for key in sorted(keys)
         if trained.get(key) != here.get(key)
     ]
 
