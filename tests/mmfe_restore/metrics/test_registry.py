@@ -51,3 +51,13 @@ def test_a_new_metric_is_one_row(monkeypatch):
     assert [values["mae"] for values in found] == [0.5, 0.5]
     small = statistics.quality(image[..., :3], clean[..., :3], protocol, "rgb", loaded)
     assert all(values["mae"] != values["mae"] for values in small)
+
+
+def test_the_smallest_sides_are_those_of_the_metrics_themselves():
+    from mmfe_restore.metrics.lpips import SMALLEST
+    from mmfe_restore.metrics.psnr_ssim import WINDOW_SIZES
+
+    # The table repeats them, so that it is read without torch.
+    for window, side in WINDOW_SIZES.items():
+        assert METRICS[f"ssim_{window}"].smallest == side
+    assert METRICS["lpips"].smallest == SMALLEST
