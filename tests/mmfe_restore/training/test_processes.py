@@ -106,7 +106,7 @@ def test_a_process_that_dies_ends_the_others_and_is_named(world, tmp_path, start
     assert found[1] == socket.gethostname()
 
 
-def test_a_roll_call_names_those_who_do_not_answer():
+def test_the_ranks_that_do_not_answer_are_named():
     store = HashStore()
     store.set("mmfe/who/2", "node-7, process 4711")
     store.set("mmfe/here/1", "yes")

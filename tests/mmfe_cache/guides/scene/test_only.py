@@ -26,7 +26,7 @@ def found(guide):
 @pytest.mark.parametrize("kinds", [("rain",), ("low", "snow"), ("haze",), KINDS])
 def test_only_what_is_asked_for_is_there_and_the_rest_is_said_as_before(guide, found, kinds):
     assert isinstance(guide, AsksOnly)
-    before, after = guide.judge(found.answer), guide.judge(guide.only(found, kinds).answer)
+    before, after = guide.estimate(found.answer), guide.estimate(guide.only(found, kinds).answer)
     asked = np.isin(KINDS, kinds)
     np.testing.assert_allclose(after.present[:, asked], before.present[:, asked], atol=1e-4)
     np.testing.assert_allclose(after.severities[:, asked], before.severities[:, asked], atol=1e-4)
