@@ -345,7 +345,17 @@ class Network(nn.Module):
 
         Without gradients they run as before. Copies and pickles are not compiled.
         """
-        self._compiled = compile_parts(activation_memory, **options)
+        self.run_parts_by(compile_parts(activation_memory, **options))
+
+    def run_parts_by(self, parts: Compiled) -> None:
+        """Run parts of these classes by other functions, with gradients; earlier ones stay.
+
+        Without gradients they run as before. Copies and pickles forget it.
+
+        Args:
+            parts: by a part's class, a function of the part and its inputs.
+        """
+        self._compiled = {**self._compiled, **parts}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the compiled functions behind: they belong to this object, not to its copies."""

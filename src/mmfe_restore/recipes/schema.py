@@ -220,6 +220,8 @@ class TrainConfig(_Part):
         activation_memory: the share of its activations that a compiled block keeps for the
             backward pass; what it does not keep it computes again, the cheapest first.
         compile: compile the network's blocks: ``auto`` does on CUDA.
+        kernels: what runs the Transformer blocks: ``torch``, or the ``triton`` kernels of this
+            package, on CUDA alone. No GPU has measured these yet. Checkpoints are the same.
         ema_decay: of an exponential moving average of the weights; None switches it off.
         gradient_clip: largest gradient norm; None leaves gradients alone.
         num_workers: loader processes; -1 picks by the machine.
@@ -245,6 +247,7 @@ class TrainConfig(_Part):
     activation_checkpointing: bool = False
     activation_memory: Annotated[float, Range("(0, 1]", lambda x: 0 < x <= 1)] = 0.5
     compile: Literal["auto", "on", "off"] = "auto"
+    kernels: Literal["torch", "triton"] = "torch"
     ema_decay: Annotated[float, Range("(0, 1), or null", lambda x: 0 < x < 1)] | None = None
     gradient_clip: Annotated[float, Range("above 0, or null", lambda x: x > 0)] | None = None
     num_workers: Annotated[int, Range("-1 or more", lambda n: n >= -1)] = -1

@@ -18,6 +18,7 @@ from mmfe_cache.machine import (
     require_bf16,
     usable_cores,
 )
+from mmfe_restore.kernels import check_kernels
 from mmfe_restore.recipes.schema import Recipe
 
 if TYPE_CHECKING:
@@ -59,14 +60,16 @@ class Machine:
         )
 
     def check(self, recipe: Recipe) -> None:
-        """Refuse global batches that cannot be cut into equal parts, and bf16 on a card without.
+        """Refuse unequal parts of a global batch, bf16 on a card without, kernels without a card.
 
         Raises:
             UsageError: a batch is not a multiple of processes times accumulation, or the GPU
-                has no arithmetic of the recipe's precision.
+                has no arithmetic of the recipe's precision, or ``train.kernels`` cannot run here.
         """
         if self.accelerator == "cuda" and self.precision(recipe) == "bf16-mixed":
             require_bf16("cuda", "--set train.precision=32, or 16 for half of the memory")
+        if recipe.train.kernels == "triton":
+            check_kernels(self.accelerator)
         parts = self.world_size * recipe.train.accumulate
         for stage in recipe.train.stages:
             if stage.batch_size % parts:

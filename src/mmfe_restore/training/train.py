@@ -21,6 +21,7 @@ from mmfe_cache.packing import unpacked_cost
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_restore.data import TrainingBatches, hold_in_memory
 from mmfe_restore.model.folders import find_weights
+from mmfe_restore.model.restormer import TransformerBlock
 from mmfe_restore.recipes.schema import Recipe
 from mmfe_restore.training import run_dir, validation
 from mmfe_restore.training.checkpoints import SaveByClock, find_start, list_checkpoints
@@ -261,6 +262,10 @@ class _Run:
         restorer.activation_checkpointing = self.recipe.train.activation_checkpointing
         if self.machine.compiles(self.recipe):
             restorer.compile_core(self.recipe.train.activation_memory)
+        if self.recipe.train.kernels == "triton":
+            from mmfe_restore.kernels.block import run_block  # needs Triton
+
+            restorer.run_parts_by({TransformerBlock: run_block})
         return RestorationTask(restorer, self.recipe, self.inputs.schedule)
 
     def _trainer(self, callbacks: list[Callback]) -> Trainer:

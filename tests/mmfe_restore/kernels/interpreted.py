@@ -1,0 +1,139 @@
+"""The fused block against the block itself, in Triton's interpreter: run as a process of its own.
+
+TRITON_INTERPRET must be there before Triton is imported. Prints one line of JSON.
+"""
+
+import json
+import os
+import sys
+from contextlib import nullcontext
+
+os.environ["TRITON_INTERPRET"] = "1"
+
+import numpy as np
+import torch
+import triton.language as tl
+import triton.runtime.interpreter as interpreter
+
+from mmfe_restore.kernels.block import run_block
+from mmfe_restore.model.restormer import TransformerBlock
+
+
+def mend_interpreter():
+    """Patch each module once a launch, not at every call; round to bfloat16 as a GPU does.
+
+    Triton 3.8's interpreter looks through all of `triton.language` whenever one function calls
+    another, and cuts the bits off that bfloat16 has no room for.
+    """
+    patched, patch, launch = set(), interpreter._patch_lang, interpreter.GridExecutor.__call__
+
+    def patch_once(function):
+        if id(function.__globals__) in patched:
+            return None
+        patched.add(id(function.__globals__))
+        return patch(function)
+
+    def start(self, *arguments, **named):
+        patched.clear()
+        return launch(self, *arguments, **named)
+
+    interpreter._patch_lang, interpreter.GridExecutor.__call__ = patch_once, start
+    builder = interpreter.InterpreterBuilder
+    cast, convert = builder.cast_impl, builder.create_fp_to_fp
+
+    def rounds(source, kind):
+        return source.dtype.scalar == tl.float32 and kind.scalar == tl.bfloat16
+
+    def rounded(source, kind):
+        values = torch.from_numpy(np.ascontiguousarray(source.data)).bfloat16().view(torch.uint16)
+        return interpreter.TensorHandle(values.numpy().reshape(source.data.shape), kind.scalar)
+
+    def cast_rounding(self, source, kind):
+        return rounded(source, kind) if rounds(source, kind) else cast(self, source, kind)
+
+    def convert_rounding(self, source, kind, mode):
+        return rounded(source, kind) if rounds(source, kind) else convert(self, source, kind, mode)
+
+    builder.cast_impl = builder.create_fp_trunc = cast_rounding
+    builder.create_fp_to_fp = convert_rounding
+
+
+def distance(found, expected):
+    """The largest difference, relative to the largest value."""
+    found, expected = found.detach().double(), expected.detach().double()
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def make(channels, heads):
+    torch.manual_seed(0)
+    block = TransformerBlock(channels, heads, 2.66).double()
+    with torch.no_grad():  # LayerNorm begins at 1 and 0, which hides much
+        for norm in (block.norm1.body, block.norm2.body):
+            norm.weight.add_(0.3 * torch.randn(channels))
+            norm.bias.add_(0.3 * torch.randn(channels))
+        block.attn.temperature.add_(torch.rand(heads, 1, 1))
+    return block
+
+
+def results(run, block, x, weights, kind, autocast):
+    """Output and all gradients, by name."""
+    made = TransformerBlock(block.attn.qkv.in_channels, len(block.attn.temperature), 2.66).to(kind)
+    made.load_state_dict(block.state_dict())
+    x = x.to(autocast or kind).detach().requires_grad_()
+    with torch.autocast("cpu", dtype=autocast) if autocast else nullcontext():
+        y = run(made, x)
+    (y.double() * weights).sum().backward()
+    gradients = {name: value.grad for name, value in made.named_parameters()}
+    return {"output": y, "input": x.grad, **gradients}
+
+
+def compare(channels, heads, shape, kind, autocast=None):
+    """Distances of the fused block and of the block itself from float64, by name."""
+    block = make(channels, heads)
+    x, weights = torch.randn(2, *shape, channels).double()
+    truth = results(lambda b, x: b(x), block, x, weights, torch.float64, None)
+    found = results(run_block, block, x, weights, kind, autocast)
+    plain = results(lambda b, x: b(x), block, x, weights, kind, autocast)
+    return {name: [distance(found[name], t), distance(plain[name], t)] for name, t in truth.items()}
+
+
+def gradcheck():
+    """Whether small random steps change the output as the gradients say."""
+    block = make(6, 2)
+    x = torch.randn(1, 3, 5, 6).double().requires_grad_()
+    names, values = zip(*block.named_parameters(), strict=True)
+
+    def run(x, *parameters):
+        given = dict(zip(names, parameters, strict=True))
+        return torch.func.functional_call(
+            Fused(block), {f"block.{n}": v for n, v in given.items()}, x
+        )
+
+    return torch.autograd.gradcheck(run, (x, *values), fast_mode=True)
+
+
+class Fused(torch.nn.Module):
+    def __init__(self, block):
+        super().__init__()
+        self.block = block
+
+    def forward(self, x):
+        return run_block(self.block, x)
+
+
+def main():
+    torch.set_num_threads(1)
+    mend_interpreter()
+    found = {
+        "one head, several tiles": compare(24, 1, (2, 9, 10), torch.float32),
+        "three heads, two images": compare(24, 3, (2, 3, 5), torch.float32),
+        "one row": compare(10, 2, (1, 1, 3), torch.float32),
+        "bfloat16": compare(24, 1, (2, 5, 9), torch.float32, torch.bfloat16),
+        "float64": compare(6, 2, (1, 4, 3), torch.float64),
+        "gradcheck": gradcheck(),
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
