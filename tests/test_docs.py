@@ -95,3 +95,30 @@ def test_links_between_pages_lead_somewhere():
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+WIDTH = 110
+"""Columns of a line of prose."""
+
+
+def long_lines(markdown: str) -> list[str]:
+    """Lines of prose above `WIDTH`; tables, code and lines without a blank may be longer."""
+    prose = re.sub(r"^ *```.*?^ *```", "", markdown, flags=re.DOTALL | re.MULTILINE)
+    return [
+        line
+        for line in prose.splitlines()
+        if len(line) > WIDTH
+        and not line.startswith(("|", "    ", "!["))
+        and " " in re.sub(r"`[^`]+`", "", line).strip()
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_lines_are_short_enough_to_read_side_by_side(page):
+    assert long_lines(page.read_text(encoding="utf-8")) == []
+
+
+def test_long_lines_are_found_and_only_these():
+    long = "word " * 30
+    text = f"short\n{long}\n| {long}|\n    {long}\n```\n{long}\n```\n`{long}`\n- {long}\n"
+    assert long_lines(text) == [long, f"- {long}"]
