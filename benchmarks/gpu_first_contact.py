@@ -23,6 +23,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ class Sizes:
         repeats: of everything that is timed.
         compiler: of `torch.compile`.
         kernels: whether the profile asks the driver for the times of kernels.
+        fused: at how many shapes of a Transformer block the Triton kernels run.
     """
 
     device: str
@@ -74,6 +76,7 @@ class Sizes:
     repeats: int = 5
     compiler: str = "inductor"
     kernels: bool = True
+    fused: int = 5
 
 
 def tiny(device: str) -> Sizes:
@@ -94,6 +97,7 @@ def tiny(device: str) -> Sizes:
         repeats=1,
         compiler="eager",
         kernels=False,
+        fused=1,  # compiling takes as long as at any size
     )
 
 
@@ -357,6 +361,56 @@ def blocks(sizes: Sizes) -> Figures:
     return found
 
 
+def kernels(sizes: Sizes) -> Figures:
+    """Transformer blocks by Triton kernels: output and all gradients beside torch's, and times."""
+    from mmfe_restore.model.restormer import TransformerBlock
+
+    found: Figures = {"differences": {}, "limits": {}}
+    if sizes.device != "cuda":
+        return found
+    from mmfe_restore.kernels.block import run_block
+
+    def plain(made: TransformerBlock, x: Tensor) -> Tensor:
+        return made(x)
+
+    config = sizes.model
+    # The one that takes most of a training step comes first.
+    shapes = [(2 * config.width, 0), *((config.width * 2**level, level) for level in range(4))]
+    started, limit = time.perf_counter(), PARTS["kernels"][1]
+    for place, (channels, level) in enumerate(shapes[: sizes.fused]):
+        if place and time.perf_counter() - started > limit / 2:
+            break  # a part that is ended keeps nothing
+        side, heads = sizes.crop >> level, config.num_heads[level]
+        torch.manual_seed(0)
+        made = TransformerBlock(channels, heads, config.expansion).cuda()
+        x = torch.randn(sizes.batches[0], side, side, channels, device="cuda", requires_grad=True)
+        inputs = (x, *made.parameters())
+
+        def step(
+            run: Any, half: bool = True, made: Any = made, x: Tensor = x, inputs: Any = inputs
+        ) -> list[Tensor]:
+            with torch.autocast("cuda", dtype=torch.bfloat16, enabled=half):
+                y = run(made, x.bfloat16() if half else x)
+            return [y, *torch.autograd.grad(y.float().square().mean(), inputs)]
+
+        name = f"{channels}ch_{side}px"
+        with float32_products():
+            truth = step(plain, False)
+            # In float32 the first shape alone: compiling takes most of the time.
+            for half in (True, False) if place == 0 else (True,):
+                key = f"{name}_{'bf16' if half else 'float32'}"
+                found["differences"][key] = max(map(distance, step(run_block, half), truth))
+                # In bf16 torch's block is off by some too; no more is asked of the kernels.
+                others = max(map(distance, step(plain), truth)) if half else 0.0
+                found["limits"][key] = max(3e-2, others) if half else 1e-3
+        del truth
+        for kind, run in (("triton", run_block), ("torch", plain)):
+            work = partial(step, run)
+            found[f"{name}_{kind}_ms"] = 1e3 * seconds(work, sizes)
+            found[f"{name}_{kind}_gib"] = peak_gib(work, sizes)
+    return found
+
+
 def step(sizes: Sizes) -> Figures:
     """Whole training steps with compiled blocks, and where the time of the last goes."""
     from torch.profiler import ProfilerActivity, profile
@@ -433,15 +487,16 @@ def restore(sizes: Sizes) -> Figures:
 
 
 PARTS: dict[str, tuple[Callable[[Sizes], Figures], int]] = {
-    "versions": (versions, 20),
-    "ceilings": (ceilings, 20),
-    "correct_guides": (correct_guides, 60),
+    "versions": (versions, 15),
+    "ceilings": (ceilings, 15),
+    "correct_guides": (correct_guides, 50),
     "correct_network": (correct_network, 100),
-    "depthwise": (depthwise, 30),
-    "eager": (eager, 40),
+    "depthwise": (depthwise, 20),
+    "eager": (eager, 30),
     "blocks": (blocks, 100),
+    "kernels": (kernels, 50),
     "step": (step, 120),
-    "encode": (encode, 80),
+    "encode": (encode, 70),
     "restore": (restore, 30),
 }
 """Every part and the most seconds that it may take: ten minutes together."""
@@ -544,6 +599,15 @@ ROWS = (
     Row("its first step, compilation included", "step", "batch_32_first_s", "{:.0f} s"),
     Row("the same, 64 of 128²", "step", "batch_64_images_per_s", "{:.0f} images/s"),
     Row("its memory", "step", "batch_64_peak_mb", "{:,.0f} MiB"),
+    Row(
+        "a block of 96 channels, 32 of 128², compiled",
+        "blocks",
+        "96ch_128px_padded_memory_0.5_ms",
+        "{:.1f} ms",
+    ),
+    Row("its memory", "blocks", "96ch_128px_padded_memory_0.5_gib", "{:.2f} GiB"),
+    Row("by Triton kernels", "kernels", "96ch_128px_triton_ms", "{:.1f} ms"),
+    Row("its memory", "kernels", "96ch_128px_triton_gib", "{:.2f} GiB"),
     Row("encoding, 3B, batches of 32", "encode", "batch_32_images_per_second", "{:.0f} images/s"),
     Row("over the obvious loop", "encode", "batch_32_ratio", "{:.1f} ×", "20 ×"),
     Row("batches of 128", "encode", "batch_128_images_per_second", "{:.0f} images/s"),

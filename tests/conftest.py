@@ -119,6 +119,7 @@ def on_null_gpu(library):
             "NULLGPU_GIB": str(gib),
             "LD_PRELOAD": str(library / "libnullgpu.so"),
             "LD_LIBRARY_PATH": f"{library}:{os.environ.get('LD_LIBRARY_PATH', '')}",
+            "TRITON_LIBCUDA_PATH": str(library),
             "PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}",
             "OMP_NUM_THREADS": "1",
         }

@@ -19,6 +19,10 @@ def test_every_part_runs_on_a_device_that_computes_nothing(on_null_gpu, tmp_path
             assert row.key in done["found"][row.part], row
 
 
+def test_all_parts_together_take_ten_minutes_at_most():
+    assert sum(limit for _, limit in PARTS.values()) <= 600
+
+
 @pytest.fixture
 def parts(monkeypatch):
     """Three parts of which the second fails; counts how often each was run."""
