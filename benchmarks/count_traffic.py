@@ -10,8 +10,8 @@ to run it:
 - *eager*: every operation that is no view reads its inputs and writes its outputs;
 - *compiled*: the graphs that AOTAutograd makes of each block (see `mmfe_restore.model.runners`),
   in which all elementwise work and reductions between two products or convolutions are one kernel;
-- *fused*: what kernels would move that never write a map that can be computed again on the way,
-  by hand (`FUSED_MAPS`); blocks alone, the rest as compiled.
+- *fused*: what the kernels of `mmfe_restore.kernels` move, by hand (`FUSED_MAPS`); Transformer
+  blocks alone, the rest as compiled.
 
 Caches are not modelled: a map that still lies in the GPU's L2 is counted all the same.
 `--write` puts the table into docs/performance.md.
@@ -53,24 +53,22 @@ BEGIN, END = "<!-- count_traffic: begin -->", "<!-- count_traffic: end -->"
 BANDWIDTH, PRODUCTS = 3.0e12, 800e12
 """Bytes and FLOP a second of an H200-class card, to turn counts into a floor of time."""
 
-FUSED_MAPS = {
-    "forward": (
-        (1, 3, "norm and qkv product: x to u"),
-        (2, 0, "depthwise q and k, their norms and product"),
-        (2, 1, "depthwise v, folded matrix, residual: u and x to x'"),
-        (1, "2h", "norm and project_in: x' to h (in the kernel above x' needs no second reading)"),
-        ("2h+1", 1, "depthwise, gate, project_out, residual"),
-    ),
-    "backward": (
-        ("2h+1", "2h", "project_out, gate, depthwise: h and the gradient to h's gradient"),
-        ("2h+2", 1, "project_in, norm, residual: the gradient of x'"),
-        (2, 1, "folded matrix, depthwise v"),
-        (2, 2, "depthwise q and k"),
-        (5, 1, "qkv product, norm, residual: the gradient of x"),
-    ),
-}
-"""Maps of C channels that the kernels of a fused Transformer block read and write; h is the hidden
-width in units of C. Kept are x, u, x' and h."""
+FUSED_MAPS = (
+    ("norm_product", 1, 3),  # x to u
+    ("attention_sums", 2, 0),  # q and k of u
+    ("attention_output", 2, 1),  # v of u, and x, to x'
+    ("norm_product", 1, "2h"),  # x' to h
+    ("gated_product", "2h+1", 1),  # h and x' to y
+    ("gated_product_backward", "2h+1", "2h"),  # h and y's gradient g to those of a and b
+    ("norm_product_weight", "2h+1", 0),  # those and x'; its sums fit no other kernel's registers
+    ("norm_product_data", "2h+2", 1),  # those, x' and g to the gradient of x'
+    ("attention_output_backward", 2, 1),  # v of u, and the gradient of x', to v's
+    ("attention_sums_backward", 2, 2),  # q and k of u to their gradients
+    ("norm_product_weight", 4, 0),  # the gradients of q, k and v, and x
+    ("norm_product_data", 5, 1),  # those, x and the gradient of x' to that of x
+)
+"""Maps of C channels that each kernel of a fused Transformer block reads and writes, in the order
+of `mmfe_restore.kernels.block`; h is the hidden width in units of C. Kept are x, u, x' and h."""
 
 
 @dataclass(frozen=True)
@@ -394,7 +392,7 @@ def between(config: ModelConfig, size: int, batch: int) -> Step:
 
 def fused(config: ModelConfig, size: int, batch: int, rest: Step) -> Step:
     """Transformer blocks as `FUSED_MAPS` has them, MGFB and MoFE compiled."""
-    hidden = config.expansion
+    hidden = hidden_width(config)
     step = compiled("blocks fused", config, size, batch, 1.0, rest)
     one = 2 * blocks(config)[TransformerBlock] * batch * size**2
     maps = compiled_block(TransformerBlock, config, 1.0)
@@ -402,15 +400,23 @@ def fused(config: ModelConfig, size: int, batch: int, rest: Step) -> Step:
     return replace(step, moved=moved, kept=step.kept + one * (5 + 2 * hidden - maps[1]))
 
 
+def hidden_width(config: ModelConfig) -> float:
+    """Channels of one half of h, with those that align it, in units of C."""
+    with torch.device("meta"):
+        block = TransformerBlock(TRACED, 1, config.expansion)
+    return block.ffn.aligned()[2].shape[1] / TRACED
+
+
 def fused_maps(hidden: float) -> float:
     """Maps of C channels that a fused block reads and writes, forward and backward."""
+    return sum(
+        kernel_maps(read, hidden) + kernel_maps(written, hidden) for _, read, written in FUSED_MAPS
+    )
 
-    def maps(count: int | str) -> float:
-        return sum(2 * hidden if word == "2h" else float(word) for word in str(count).split("+"))
 
-    rows = [row for rows in FUSED_MAPS.values() for row in rows]
-    # The residual's x' stays in registers between the third and the fourth kernel's halves.
-    return sum(maps(read) + maps(written) for read, written, _ in rows) - 1
+def kernel_maps(count: int | str, hidden: float) -> float:
+    """A number of `FUSED_MAPS`."""
+    return sum(2 * hidden if word == "2h" else float(word) for word in str(count).split("+"))
 
 
 # The table

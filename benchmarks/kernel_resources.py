@@ -145,7 +145,7 @@ def main() -> None:
         for row in rows:
             print(
                 f"  {row['kernel']:26} {row['registers']:3} registers, stack {row['stack']:4}, "
-                f"shared {row['shared']:6}, {row['programs']:6} programs, "
+                f"shared {row['shared']:6} of {SHARED_LIMIT}, {row['programs']:6} programs, "
                 f"{row['bytes'] / one:5.2f} maps, loads of {row['load_bytes']}"
             )
 
