@@ -7,7 +7,8 @@ ends: DIR/PART.json, or DIR/PART.error.txt with what went wrong. What has a resu
 In all it takes ten minutes at most. `--write` puts the figures into the table of
 docs/performance.md; a cell without a figure says "not measured".
 
-The command fails if a part failed or a number differs from the CPU's by more than its limit.
+The command fails if a part failed or a number differs by more than its limit from the CPU's (the
+Triton kernels': from torch's block on the same card).
 """
 
 from __future__ import annotations
