@@ -32,8 +32,9 @@ from mmfe_cache.views import View
 
 from .network import STRIDE
 
-CLEAN_SHARE = 1 / 6
-"""How many training pictures stay clean; the eleven compositions share the rest evenly."""
+CLEAN_SHARE = 1 / 4
+"""How many training pictures stay clean; the eleven compositions share the rest evenly. That is
+more than a composition's share: what is seen where nothing is there costs a good photograph."""
 
 UNIFORM_SHARE = 0.5
 """How many draw each severity from U(0, 1) instead of CDD11's ranges: weak ones occur."""
@@ -48,6 +49,16 @@ picture whose noise has faded for a bright one."""
 
 SHRINKING = (1.0, 2.5)
 """By what factor those shrink, log-uniformly."""
+
+LARGE_SHARE = 0.25
+"""How many are enlarged first, to a long side drawn from `LARGE_SIDES`, and keep that size: flakes
+and streaks grow with the picture, and a guide that looks at a large one as it is must know them."""
+
+LARGE_SIDES = (640, 1080)
+"""In pixels; at most `MOST_ENLARGED` times a photograph's own."""
+
+MOST_ENLARGED = 2.25
+"""Camera pictures of this size are not sharp to the pixel either, but not soft as putty."""
 
 LONGEST = 1100
 """The longest side at which a picture suffers: rendering takes time."""
@@ -139,11 +150,14 @@ def render(photo: Path, seed: int, number: int, config: DegradationConfig = PROC
     # JPEG decoding at an eighth or a half of the size is what `draft` is for, but it changes the
     # pixels by format; one path for all formats is worth the millisecond.
     clean = read_rgb8(photo)
-    long_side = float(np.exp(draw.uniform(*np.log(LONG_SIDES))))
-    scale = min(1.0, long_side / max(clean.shape[:2]))
+    large = bool(draw.uniform() < LARGE_SHARE)
+    long_side = float(np.exp(draw.uniform(*np.log(LARGE_SIDES if large else LONG_SIDES))))
+    scale = min(MOST_ENLARGED if large else 1.0, long_side / max(clean.shape[:2]))
     size = [max(64, round(side * scale)) for side in clean.shape[:2]]
-    shrunk_later = bool(draw.uniform() < SHRUNK_SHARE)
-    if shrunk_later:
+    shrunk_later = bool(draw.uniform() < SHRUNK_SHARE) and not large
+    if large:
+        clean = _resize(clean, size)
+    elif shrunk_later:
         factor = float(np.exp(draw.uniform(*np.log(SHRINKING))))
         factor = max(1.0, min(factor, LONGEST / max(size)))
         clean = _resize(clean, [round(side * factor) for side in size])
