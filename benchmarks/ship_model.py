@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
-from mmfe_cache.io import write_file
+from mmfe_cache.io import counted, write_file
 from mmfe_restore.model.folders import model_folder
 
 WEIGHTS = Path(__file__).parents[1] / "src" / "mmfe_restore" / "weights"
@@ -33,8 +33,8 @@ ABOUT = {
         "licence": "Apache-2.0",
         "training_data": "BSDS500 train + test (400), CID22 (135, CC BY-SA 4.0), LOL-v1 (20); "
         "degraded by the CDD11 model, half with real streaks and varied weather",
-        "history": "began with 9,152 steps at 64² to 128² on pictures of up to 600 pixels, guided "
-        "by an earlier `scene`; then, with larger pictures too",
+        "history": "began with 9,152 steps at 64² to 128² on pictures of up to 600 pixels and 3,900 "
+        "at 96² to 160², larger pictures too, guided by earlier weights of `scene`; then",
     }
 }
 """What `mmfe model list` says."""
@@ -86,7 +86,8 @@ def card(name: str, config: dict[str, Any], parts: dict[str, Any], digest: str) 
     """The model card, with the Hub's front matter."""
     about, recipe = ABOUT[name], config["recipe"]
     stages = ", ".join(
-        f"{stage['epochs']} epochs of {stage['batch_size']} crops of {stage['resolution']}²"
+        f"{counted(stage['epochs'], 'epoch')} of {stage['batch_size']} crops of "
+        f"{stage['resolution']}²"
         for stage in recipe["train"]["stages"]
     )
     most = recipe["train"]["max_steps"]
