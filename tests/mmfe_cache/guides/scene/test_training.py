@@ -241,6 +241,7 @@ def test_noise_fades_where_a_picture_shrinks_after_it_was_degraded(
     # An even grey, so that all that varies is noise. Pillow's antialiased bicubic at half size
     # averages it to 0.41 of its standard deviation; its severities and traits stay what they were.
     write_png(tmp_path / "grey.png", np.full((300, 400, 3), 160, np.uint8))
+    monkeypatch.setattr(data, "LARGE_SHARE", 0.0)
     monkeypatch.setattr(data, "SHRUNK_SHARE", share)
     monkeypatch.setattr(data, "SHRINKING", (2.0, 2.0 + 1e-9))
     monkeypatch.setattr(data, "LONG_SIDES", (300, 300 + 1e-9))
@@ -252,3 +253,28 @@ def test_noise_fades_where_a_picture_shrinks_after_it_was_degraded(
     for one in noisy:
         deviation = one.degraded.std(axis=(0, 1)).mean() / 255
         assert deviation / (one.traits[1] * NOISE[1]) == pytest.approx(left, abs=0.06)
+
+
+@pytest.mark.parametrize(("wanted", "long_side"), [(700, 700), (1080, 900)])
+def test_a_large_picture_is_enlarged_before_it_suffers_and_by_2_25_at_most(
+    wanted, long_side, tmp_path, monkeypatch
+):
+    write_png(tmp_path / "grey.png", np.full((300, 400, 3), 160, np.uint8))
+    monkeypatch.setattr(data, "LARGE_SHARE", 1.0)
+    monkeypatch.setattr(data, "LARGE_SIDES", (wanted, wanted + 1e-9))
+    made = [data.render(tmp_path / "grey.png", 0, number) for number in range(60)]
+    assert {one.degraded.shape for one in made} == {(long_side * 3 // 4, long_side, 3)}
+    # Noise that was enlarged with the picture would have lost much of its deviation.
+    noisy = [one for one in made if one.composition == "low" and one.traits[1] > 0.3]
+    assert len(noisy) >= 1
+    for one in noisy:
+        deviation = one.degraded.std(axis=(0, 1)).mean() / 255
+        assert deviation / (one.traits[1] * NOISE[1]) == pytest.approx(1.0, abs=0.06)
+
+
+def test_a_quarter_of_the_pictures_is_large_and_a_quarter_clear(tmp_path):
+    write_png(tmp_path / "grey.png", np.full((300, 400, 3), 160, np.uint8))
+    made = [data.render(tmp_path / "grey.png", 0, number) for number in range(240)]
+    large = np.mean([max(one.degraded.shape) > 600 for one in made])
+    clear = np.mean([one.composition == "clear" for one in made])
+    assert large == pytest.approx(0.25, abs=0.08) and clear == pytest.approx(0.25, abs=0.08)
