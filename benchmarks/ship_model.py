@@ -33,8 +33,8 @@ ABOUT = {
         "licence": "Apache-2.0",
         "training_data": "BSDS500 train + test (400), CID22 (135, CC BY-SA 4.0), LOL-v1 (20); "
         "degraded by the CDD11 model, half with real streaks and varied weather",
-        "history": "began with 9,152 steps at 64² to 128² on pictures of up to 600 pixels and 3,900 "
-        "at 96² to 160², larger pictures too, guided by earlier weights of `scene`; then",
+        "history": "began with 9,152 steps at 64² to 128² on pictures of up to 600 pixels and "
+        "3,900 at 96² to 160², larger pictures too, guided by earlier weights of `scene`; then",
     }
 }
 """What `mmfe model list` says."""
