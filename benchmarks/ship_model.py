@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import json
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ ABOUT = {
         "training_data": "BSDS500 train + test (400), CID22 (135, CC BY-SA 4.0), LOL-v1 (20); "
         "degraded by the CDD11 model, half with real streaks and varied weather",
         "history": "began with 9,152 steps at 64² to 128² on pictures of up to 600 pixels and "
-        "3,900 at 96² to 160², larger pictures too, guided by earlier weights of `scene`; then",
+        "3,900 at 96² to 160², larger pictures too, guided by earlier weights of `scene`; then "
+        "1,500 at 128² and 160², guided by the present ones; then, half of the mixtures with a "
+        "partial target too",
     }
 }
 """What `mmfe model list` says."""
@@ -108,10 +111,12 @@ def card(name: str, config: dict[str, Any], parts: dict[str, Any], digest: str) 
         "`scene`; both come with the package. Built after MMFE-IR (arXiv 2605.11444); not the",
         "authors' code or weights.",
         "",
-        f"- Licence {about['licence']}. Trained on {about['training_data']}.",
-        f"- It {about['history']}: recipe `{recipe['name']}`, {stages}, {steps};",
-        f"  learning rate {recipe['train']['learning_rate']}, {recipe['train']['precision']}. "
-        "`docs/restore.md` has the commands.",
+        _item(f"Licence {about['licence']}. Trained on {about['training_data']}."),
+        _item(
+            f"It {about['history']}: recipe `{recipe['name']}`, {stages}, {steps}; "
+            f"learning rate {recipe['train']['learning_rate']}, {recipe['train']['precision']}. "
+            "`docs/restore.md` has the commands."
+        ),
         f"- SHA-256 of model.safetensors (float16): {digest}",
         "",
         "| photographs not trained on | input, dB | restored, dB | least gain of a class |",
@@ -136,6 +141,10 @@ def card(name: str, config: dict[str, Any], parts: dict[str, Any], digest: str) 
             "",
         ]
     )
+
+
+def _item(text: str) -> str:
+    return textwrap.fill(f"- {text}", 110, subsequent_indent="  ", break_on_hyphens=False)
 
 
 if __name__ == "__main__":
