@@ -49,6 +49,7 @@ from mmfe_cache.samples import ImageArray
 from mmfe_restore import Restorer
 from mmfe_restore.inference import guide_for, restore_image
 from mmfe_restore.metrics.base import luma as to_luma
+from mmfe_restore.model.folders import model_folder
 
 UNSEEN_MASKS = 30
 """Of the streak renderings, those at the end by name were never trained on."""
@@ -184,7 +185,7 @@ class Judge:
     """Restores trials with one network and its guide, and draws what is asked for."""
 
     def __init__(self, checkpoint: str, sheets: Path | None, precision: str) -> None:
-        self.restorer = Restorer.from_pretrained(checkpoint)
+        self.restorer = Restorer.from_pretrained(model_folder(checkpoint))
         self.guide = guide_for(self.restorer)
         self.sheets = sheets
         self.precision: Any = precision
