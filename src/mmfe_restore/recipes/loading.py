@@ -22,7 +22,7 @@ from mmfe_restore.recipes.checks import (
     suggestion,
     unknown_key,
 )
-from mmfe_restore.recipes.schema import OUT_OF_RANGE, Recipe
+from mmfe_restore.recipes.schema import OutOfRangeError, Recipe
 
 SUFFIX = ".yaml"
 PACKAGE = "mmfe_restore.recipes"
@@ -211,8 +211,9 @@ def _usage_error(problem: ValidationError) -> UsageError:
     key = ".".join(part for part in first["loc"] if isinstance(part, str)) or "recipe"
     if first["type"] == "unexpected_keyword_argument":
         return unknown_key(key)
-    if first["type"] == OUT_OF_RANGE:
-        return out_of_range(key, first["input"], first["msg"])
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, OutOfRangeError):
+        return out_of_range(key, first["input"], str(cause))
     told = "a mapping" if first["type"] == "dataclass_type" else first["msg"]
     return UsageError(
         f"wrong value in the recipe: {key}",

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, ConfigDict
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, GetCoreSchemaHandler
 
 from mmfe_cache.embeddings import ARRAY_NAMES, DEFAULT_PROMPT, ArrayName, JointTokens, Tokens
 from mmfe_cache.machine import short_name
@@ -38,18 +37,19 @@ class Range:
     words: str
     holds: Callable[[Any], bool]
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
         """Let pydantic check it after the type."""
-        return core_schema.no_info_after_validator_function(self._check, handler(source))
+        return AfterValidator(self._check).__get_pydantic_core_schema__(source, handler)
 
     def _check(self, value: Any) -> Any:
         if not self.holds(value):
-            raise PydanticCustomError(OUT_OF_RANGE, "{words}", {"words": self.words})
+            raise OutOfRangeError(self.words)
         return value
 
 
-OUT_OF_RANGE = "out_of_range"
-"""The kind of pydantic's error where a `Range` does not hold."""
+class OutOfRangeError(ValueError):
+    """A `Range` does not hold; its words are the range."""
+
 
 Count = Annotated[int, Range("0 or more", lambda n: n >= 0)]
 Positive = Annotated[int, Range("1 or more", lambda n: n >= 1)]
