@@ -128,7 +128,6 @@ def command(
 
     Example: mmfe restore rainy.jpg -o restored/ --only rain
     """
-    from mmfe_cache.guides import check_guide
     from mmfe_cache.machine import check_device, pick_device
     from mmfe_restore.inference.jobs import plan
 
@@ -141,9 +140,9 @@ def command(
     if not any(path.exists() for path in inputs):
         _tell(_none_exists(inputs), None, None, wanted, as_json)
     check_device(device)
-    if guide not in (None, "none"):
-        check_guide(guide)
     source = _find(checkpoint)
+    if guide is not None and guide != "none":
+        _check_guide(guide, source)
     if score:
         from mmfe_restore.metrics.no_reference import LICENCE, find_score
 
@@ -229,6 +228,22 @@ def _find(checkpoint: str | None) -> Path | str:
         output.note(f"using {DEFAULT}, the network that comes with mmfe")
         return DEFAULT
     return find_model(checkpoint)
+
+
+def _check_guide(guide: str, source: Path | str) -> None:
+    from mmfe_cache.errors import ModelError
+    from mmfe_cache.guides import check_guide
+    from mmfe_cache.guides.registry import find_guide
+    from mmfe_restore.model.folders import model_folder, recipe_of
+
+    width = find_guide(guide).dim
+    try:
+        wanted = recipe_of(model_folder(source)).model.guidance_dim
+    except ModelError:
+        return  # said when the network is loaded
+    # Nobody is to download a guide that then does not fit: its width is refused later.
+    if width == wanted:
+        check_guide(guide)
 
 
 def _kinds(text: str) -> tuple[str, ...]:

@@ -173,13 +173,13 @@ def test_a_file_where_a_folder_should_be_says_what_to_do(tmp_path, capsys):
 def test_an_interrupted_step_of_the_demo_says_that_the_demo_goes_on(monkeypatch, capsys):
     import typer
 
-    import mmfe_restore.evaluation
+    import mmfe_cache.datasets
     from mmfe_cli.demo import _Steps
 
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(mmfe_restore.evaluation, "load_checkpoint", interrupted)
+    monkeypatch.setattr(mmfe_cache.datasets, "load_dataset", interrupted)
     monkeypatch.setattr(output.VERBOSITY, "told", False)
     with pytest.raises(typer.Exit) as stopped:
         _Steps().run("eval of the ablation", "eval", "--checkpoint", "mmfe-small")

@@ -152,7 +152,7 @@ def test_beginning_anew_leaves_a_strangers_folders_alone(capsys, sources, tmp_pa
     (tmp_path / "model" / "thesis.txt").write_text("years of work")
     words = ["train", "--recipe", "demo", *SETS, *sources]
     assert run([*words, "--out", str(tmp_path), "--resume", "none"]) == 2
-    assert "no run's folder" in capsys.readouterr().err
+    assert "not the folder of a run" in capsys.readouterr().err
     assert (tmp_path / "model" / "thesis.txt").exists()
 
 

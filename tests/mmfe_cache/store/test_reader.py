@@ -99,7 +99,7 @@ def test_missing_and_foreign_places_are_cache_errors(tmp_path):
     with pytest.raises(CacheError, match="no cache at"):
         open_cache(tmp_path / "nowhere.zarr")
     (tmp_path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group"}')
-    with pytest.raises(CacheError, match="no mmfe cache"):
+    with pytest.raises(CacheError, match="not an mmfe cache"):
         open_cache(tmp_path)
 
 

@@ -313,7 +313,7 @@ def test_a_file_in_the_place_of_a_folder_and_a_folder_in_that_of_a_file(store):
 def test_a_root_of_any_bytes_is_named_and_repaired(store, content):
     expected = tree(store)
     (store / "zarr.json").write_bytes(content)
-    with pytest.raises(CacheError, match="no mmfe cache") as caught:
+    with pytest.raises(CacheError, match="not an mmfe cache") as caught:
         open_cache(store)
     assert "mmfe cache repair" in str(caught.value)
     assert [d.file for d in verify(store).damages] == ["zarr.json"]

@@ -207,7 +207,7 @@ def test_a_finished_run_is_complete_where_the_model_is_not_seen_yet(world, tmp_p
 def test_what_somebody_else_keeps_in_the_folder_is_not_replaced(world, tmp_path, name, resume):
     (tmp_path / name).mkdir()
     (tmp_path / name / "thesis.txt").write_text("years of work")
-    with pytest.raises(UsageError, match="no run's folder"):
+    with pytest.raises(UsageError, match="not the folder of a run"):
         train(world.recipe("train.max_steps=1"), **world.sources, out=tmp_path, resume=resume)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name / "thesis.txt").exists()
