@@ -231,18 +231,23 @@ def _find(checkpoint: str | None) -> Path | str:
 
 
 def _check_guide(guide: str, source: Path | str) -> None:
+    """Say without torch that there is no such guide, that it does not fit, or is not here.
+
+    In this order: nobody is to download a guide that then does not fit.
+    """
     from mmfe_cache.errors import ModelError
     from mmfe_cache.guides import check_guide
     from mmfe_cache.guides.registry import find_guide
+    from mmfe_restore.inference.jobs import check_width
     from mmfe_restore.model.folders import model_folder, recipe_of
 
-    width = find_guide(guide).dim
+    found = find_guide(guide)
     try:
-        wanted = recipe_of(model_folder(source)).model.guidance_dim
+        model = recipe_of(model_folder(source)).model
     except ModelError:
         return  # said when the network is loaded
-    # Nobody is to download a guide that then does not fit: its width is refused later.
-    if width == wanted:
+    if model.reads and found.reads == "pixels":  # otherwise that is what is wrong
+        check_width(guide, found.dim, model.guidance_dim)
         check_guide(guide)
 
 

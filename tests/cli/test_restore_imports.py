@@ -85,7 +85,7 @@ WRONG = """
 2 no checkpoint at nowhere     | restore in.png -o o --checkpoint ./nowhere
 2 --tile                       | restore in.png -o o --tile 7
 2 unknown guide                | restore in.png -o o --guide nobody
-1 are not on this machine      | restore in.png -o o --guide qwen2.5-vl-3b
+2 does not fit this network    | restore in.png -o o --guide qwen2.5-vl-3b
 2 unknown score                | restore in.png -o o --score nobody
 2 device cannot be used        | restore in.png -o o --device nobody
 1 mmfe: nowhere.png does not   | inspect nowhere.png

@@ -17,6 +17,7 @@ from mmfe_cache.guides.lineage import differing_guide, only_precision, stands_in
 from mmfe_cache.machine import Precision, float32_products, require_bf16, short_name
 from mmfe_cache.parsing import flatten
 from mmfe_cache.views import View
+from mmfe_restore.inference.jobs import check_width
 from mmfe_restore.model.parts import unit
 from mmfe_restore.model.restorer import pad_to_multiple
 
@@ -226,13 +227,7 @@ def _load(restorer: Restorer, name: str, device: str, trained: GuideConfig) -> G
                 expected="a guide that reads pixels",
                 remedy=unguided or "train the network with a guide that reads pixels",
             )
-        if found.dim != restorer.config.guidance_dim:
-            raise UsageError(
-                f"the guide {name} does not fit this network",
-                got=f"embeddings of width {found.dim}",
-                expected=f"width {restorer.config.guidance_dim}",
-                remedy="leave --guide out, so that the network's own guide is used",
-            )
+        check_width(name, found.dim, restorer.config.guidance_dim)
         if not found.takes_prompt:  # another guide than the one in training may be asked for
             return load_guide(name, device=device)
         guide = load_guide(name, device=device, prompt=trained.prompt, joint=trained.joint)

@@ -242,3 +242,23 @@ def _without_own_outputs(found: list[_Found], jobs: list[Job], left_out: list[Le
         else:
             left_out.append(LeftOut(job.source, f"the restoration of {origin.name}"))
     return Plan(tuple(kept), tuple(left_out))
+
+
+def check_width(guide: str, width: int, wanted: int) -> None:
+    """Refuse a guide whose embeddings are not as wide as those that the network was trained with.
+
+    Args:
+        guide: its name.
+        width: D of its embeddings.
+        wanted: the network's ``guidance_dim``.
+
+    Raises:
+        UsageError: they differ.
+    """
+    if width != wanted:
+        raise UsageError(
+            f"the guide {guide} does not fit this network",
+            got=f"embeddings of width {width}",
+            expected=f"width {wanted}",
+            remedy="leave --guide out, so that the network's own guide is used",
+        )
