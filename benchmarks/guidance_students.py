@@ -19,7 +19,8 @@ from typing import Any
 from benchmarks.guidance_answers import SHARE_AIM, label_of, share_kept, share_said
 from benchmarks.guidance_contrasts import averages, contrast, said
 from benchmarks.guidance_rows import VIEW
-from benchmarks.guidance_study import Test, first_scenes, judge, student_path, tag
+from benchmarks.guidance_study import first_scenes, student_path
+from benchmarks.guidance_trainings import Test, judge, tag
 from mmfe_cache.datasets import load_dataset
 from mmfe_cache.errors import UsageError
 from mmfe_cache.guides import load_guide

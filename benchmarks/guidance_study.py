@@ -8,7 +8,7 @@ all samples the same: the same network without the information.
         [--steps 1000] [--seeds 3] [--seeded full full-no-mgl ...] [--budgets 1 2 4]
         [--rows full baseline ...] [--guides scene oracle] [--students scene ...]
         [--student-init random]
-        [--scenes CDD11_SCENES]
+        [--scenes CDD11_SCENES] [--jobs N]
         [--max-side N] [--test-scenes N] [--unknown low] [--json]
 
 A guide is a name, `timm:MODEL,weights=FILE`, a directory or a file. `--students scene` distils a
@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, pstdev
 from typing import Any
@@ -46,62 +46,27 @@ from benchmarks.guidance_answers import (
     shares_of,
 )
 from benchmarks.guidance_contrasts import contrast_line, contrasts_of
-from benchmarks.guidance_rows import (
-    BUDGET_ROWS,
-    ROWS,
-    SEEDED,
-    VIEW,
-    VIEW_ROWS,
-    parameters,
-    recipe_of,
+from benchmarks.guidance_rows import ROWS, SEEDED, VIEW, VIEW_ROWS, recipe_of
+from benchmarks.guidance_trainings import (
+    Sources,
+    Test,
+    rows_of,
+    run,
+    run_side_by_side,
+    tag,
 )
 from mmfe_cache.datasets import load_dataset, write_synth
 from mmfe_cache.degradations import KINDS
 from mmfe_cache.guides import load_guide
 from mmfe_cache.guides.student.training import Settings, distill
-from mmfe_cache.io import counted, write_file
+from mmfe_cache.io import counted
 from mmfe_cache.packing import pack, pack_path
 from mmfe_cache.precompute import build_cache
 from mmfe_cache.samples import Sample, SampleSet
 from mmfe_cache.store import open_cache, store_path
-from mmfe_restore.evaluation import evaluate
-from mmfe_restore.model import Restorer
-from mmfe_restore.recipes import Recipe
-from mmfe_restore.training import train
-from mmfe_restore.training.run_dir import claim
 
 MIDDLE = 0.75
 """The middle of CDD11's severities, 0.5 to 1."""
-
-
-@dataclass(frozen=True)
-class Test:
-    """A set that rows are judged on.
-
-    Attributes:
-        name: ``test``, or ``scenes`` for the second one.
-        samples: of it.
-        cache: the folder of its caches.
-    """
-
-    name: str
-    samples: SampleSet
-    cache: Path
-
-
-@dataclass(frozen=True)
-class Sources:
-    """What every row reads.
-
-    Attributes:
-        root: of the training set.
-        cache: the folder of its caches.
-        tests: what rows are judged on; the first is the study's own.
-    """
-
-    root: Path
-    cache: Path
-    tests: tuple[Test, ...]
 
 
 def blurred(samples: SampleSet, kind: str | None) -> SampleSet:
@@ -162,11 +127,6 @@ def prepare(arguments: argparse.Namespace) -> Sources:
     return Sources(root, cache, tuple(kept))
 
 
-def tag(guide: str) -> str:
-    """A guide's name for a folder: that of its caches, which tells files and weights apart."""
-    return store_path("cdd11", "train", guide).stem
-
-
 def student_path(out: Path, teacher: str, init: str = "scene") -> Path:
     """Where the student of ``teacher`` lies that began with these eyes."""
     return out / "students" / f"{tag(teacher)}{'' if init == 'scene' else f'-{init}'}.safetensors"
@@ -184,89 +144,26 @@ def first_scenes(samples: SampleSet, count: int | None) -> SampleSet:
     return replace(samples, samples=tuple(one for one in samples if one.scene in kept))
 
 
-def run(recipe: Recipe, sources: Sources, out: Path) -> dict[str, Any]:
-    """Train and judge one row; what is there of it is read back.
-
-    Raises:
-        UsageError: other settings trained what is there.
-    """
-    result = out / "result.json"
-    found: dict[str, Any] = json.loads(result.read_text("utf-8")) if result.exists() else {}
-    if found:
-        claim(out, recipe)
-    # A result of an earlier version lacks its scenes, one without --scenes the second set, one
-    # of another --test-scenes has others.
-    scenes = {name: set(judged["scenes"]) for name, judged in found.get("tests", {}).items()}
-    missing = [
-        test
-        for test in sources.tests
-        if scenes.get(test.name) != {sample.scene for sample in test.samples}
-    ]
-    if found and not missing:
-        return found
-    report = train(recipe, root=sources.root, cache=sources.cache, out=out)
-    judged = found.get("tests", {}) | {
-        test.name: judge(recipe, test, out / "model") for test in missing
-    }
-    found = {
-        "parameters": parameters(recipe),
-        "steps": report.total_steps,
-        "average": judged["test"]["average"],
-        "classes": judged["test"]["classes"],
-        "tests": judged,
-    }
-    write_file(result, json.dumps(found, indent=2))
-    return found
-
-
-def judge(recipe: Recipe, test: Test, model: Path, guide: str | None = None) -> dict[str, Any]:
-    """One row on one test set: its averages, and the mean over the classes of every scene.
-
-    Args:
-        recipe: of the row.
-        test: the set.
-        model: the trained network's folder.
-        guide: whose cache is read; None for the recipe's own.
-    """
-    store = store_path("cdd11", "test", guide or recipe.guide.name, root=test.cache)
-    report = evaluate(
-        Restorer.from_pretrained(model),
-        recipe,
-        test.samples,
-        open_cache(store) if recipe.model.reads else None,
-        checkpoint=model,
-        with_pictures=False,
-    )
-    scores = report.to_json()
-    scenes: dict[str, list[float]] = {}
-    for score in report.scores:
-        scenes.setdefault(score.scene, []).append(score.values["psnr"])
-    return {
-        "average": scores["average"],
-        "classes": scores["classes"],
-        "scenes": {scene: mean(values) for scene, values in sorted(scenes.items())},
-    }
-
-
 def study(arguments: argparse.Namespace) -> dict[str, Any]:
     """All rows; every finished one is printed at once."""
     sources = prepare(arguments)
+    wanted = rows_of(arguments)
+    if arguments.jobs > 1:
+        trainings = [training for row in wanted for training in row.trainings]
+        run_side_by_side(trainings, sources, arguments.jobs, arguments.json)
     rows: list[dict[str, Any]] = []
     contrasts: list[dict[str, Any]] = []
     answers: list[dict[str, Any]] = []
     shares: list[dict[str, Any]] = []
     students, tests = students_of(arguments), [test.name for test in sources.tests]
     for budget in arguments.budgets:
-        wanted = [row for row in arguments.rows if budget == 1 or row in BUDGET_ROWS]
         done: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
-        for row in wanted:
-            guided = bool(recipe_of(row, arguments.guides[0], 0, 1, arguments.set).model.reads)
-            for guide in arguments.guides if guided else arguments.guides[:1]:
-                found = train_row(row, guide, guided, budget, sources, arguments)
-                done[row, guide if guided else None] = found
-                rows.append(summary(row, guide if guided else None, budget, found))
-                if not arguments.json:
-                    print(line(rows[-1], students), flush=True)
+        for row in (one for one in wanted if one.budget == budget):
+            found = [run(recipe, sources, out) for recipe, out in row.trainings]
+            done[row.name, row.guide] = found
+            rows.append(summary(row.name, row.guide, budget, found))
+            if not arguments.json:
+                print(line(rows[-1], students), flush=True)
         contrasts += contrasts_of(done, budget, tests)
         if budget == 1:
             answers += answers_of(done, arguments.guides, students, tests)
@@ -280,26 +177,6 @@ def study(arguments: argparse.Namespace) -> dict[str, Any]:
         "shares": shares,
         "aims": aims(plain),
     }
-
-
-def train_row(
-    row: str,
-    guide: str,
-    guided: bool,
-    budget: int,
-    sources: Sources,
-    arguments: argparse.Namespace,
-) -> list[dict[str, Any]]:
-    """A row's results, a seed each."""
-    found: list[dict[str, Any]] = []
-    for seed in range(arguments.seeds if row in arguments.seeded else 1):
-        recipe = recipe_of(row, guide, seed, budget * arguments.steps, arguments.set)
-        known = tag(guide)
-        knows = f"{known}-without-{arguments.unknown}" if arguments.unknown else known
-        name = f"{row}-{knows}-{seed}" if guided else f"{row}-{seed}"
-        longer = f"-x{budget}" if budget != 1 else ""
-        found.append(run(recipe, sources, arguments.out / "runs" / f"{name}{longer}"))
-    return found
 
 
 def summary(
@@ -389,14 +266,17 @@ def main() -> None:
         "--unknown", choices=KINDS, help="how strong this is, the oracle does not know"
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="trainings side by side; a dozen fill a GPU"
+    )
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if arguments.unknown and arguments.guides != ["oracle"]:
         parser.error("--unknown goes with --guides oracle: other guides read no severities")
     if arguments.rows is None:
         arguments.rows = [row for row in ROWS if row not in VIEW_ROWS]
-    if min(arguments.budgets, default=0) < 1 or arguments.seeds < 1:
-        parser.error("--seeds and --budgets are at least 1")
+    if min(*arguments.budgets, arguments.seeds, arguments.jobs) < 1:
+        parser.error("--seeds, --budgets and --jobs are at least 1")
     found = study(arguments)
     if arguments.json:
         print(json.dumps(found, indent=2))

@@ -198,7 +198,7 @@ def others(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             for side in (64, 128, 224):
                 row = compare(guide, documented, own_pixels, side, arguments, device)
                 limit = OTHER_LIMITS["timm"] if side < 224 else None
-                with FlopCounterMode(display=False) as counter:
+                with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter:
                     guide.encode([np.zeros((side, side, 3), np.uint8)])
                 flops = counter.get_total_flops()
                 ceiling = matmul_flops(device, torch.float32)
@@ -222,6 +222,25 @@ def others(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 def wanted(arguments: argparse.Namespace, name: str) -> bool:
     """Whether a guide is to be timed."""
     return not arguments.only or name in arguments.only
+
+
+def attention_flops(
+    query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any
+) -> int:
+    """Operations of attention from the shapes (B, heads, tokens, D); keys may have fewer heads."""
+    batch, heads, tokens, size = query
+    return 2 * batch * heads * tokens * key[2] * (size + value[3])
+
+
+ATTENTION = dict.fromkeys(
+    (
+        torch.ops.aten._scaled_dot_product_efficient_attention,
+        torch.ops.aten._scaled_dot_product_flash_attention,
+        torch.ops.aten._scaled_dot_product_cudnn_attention,
+    ),
+    attention_flops,
+)
+"""What counts them on CUDA: torch 2.11's own formulas refuse grouped queries."""
 
 
 def compare(
@@ -289,7 +308,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         guide, full, processor = load(size, device, dtype, Path(scratch))
         prepared = guide.prepare(images[0])
-        with FlopCounterMode(display=False) as counter, contextlib.suppress(RuntimeError):
+        with (
+            FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter,
+            contextlib.suppress(RuntimeError),
+        ):
             guide.encode_prepared([prepared])
         flops = counter.get_total_flops()
         encode = lambda: ours(guide, images, arguments.batch, arguments.workers)  # noqa: E731
