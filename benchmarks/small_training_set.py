@@ -1,11 +1,11 @@
 """The two steps of `mmfe-small`'s training set that no command of mmfe does: docs/restore.md.
 
     python -m benchmarks.small_training_set enlarge PHOTOS LARGER [--count 150] [--long-side 1080]
-    python -m benchmarks.small_training_set join SET LARGER_SET JOINED
+    python -m benchmarks.small_training_set join SET LARGER_SET … JOINED
 
 `enlarge` writes photographs, drawn by seed, at CDD-11's size, so that rain, snow and noise are
 also learnt at that scale; at most twice or so larger, as camera pictures are not sharp to the pixel
-either. `join` makes one set of two that `mmfe data synth` wrote, with hard links.
+either. `join` makes one set of those that `mmfe data synth` wrote, with hard links.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     one.add_argument("--long-side", type=int, default=1080)
     one.add_argument("--seed", type=int, default=0)
     other = steps.add_parser("join")
-    other.add_argument("sets", type=Path, nargs=2)
+    other.add_argument("sets", type=Path, nargs="+")
     other.add_argument("out", type=Path)
     options = parser.parse_args(arguments)
     if options.step == "enlarge":
