@@ -35,10 +35,11 @@ def command(
         str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps …")
     ] = "auto",
 ) -> None:
-    """Open a page that restores photographs: before and after, what the guide sees, download.
+    """Open a page that restores photographs: before and after, what to take away, download.
 
     It listens on this machine alone unless --host says otherwise. Nothing is kept: uploads are
-    removed as soon as they are read, results after ten minutes and at the end.
+    removed as soon as they are restored, results and what was not restored after ten minutes and at
+    the end.
 
     Example: mmfe web
     """

@@ -10,20 +10,28 @@ import struct
 import time
 import urllib.request
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mmfe_cache.errors import MmfeError
+from mmfe_cache.degradations import KIND_NAMES, KINDS
+from mmfe_cache.errors import MmfeError, UsageError
+from mmfe_cache.guides.registry import find_guide
 from mmfe_cache.images import read_rgb8, write_png
 from mmfe_cli.app import run
+from mmfe_restore import Restorer
 from mmfe_restore.web import Studio
+
+from .small import small_recipe
+
+Found = TypeVar("Found")
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,8 +44,29 @@ def photograph(path: Path, seed: int = 0, height: int = 48, width: int = 64) -> 
 
 
 @pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
-    return Studio(["mmfe-small"], tmp_path_factory.mktemp("studio"), max_megapixels=0.1)
+def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Networks that cannot be asked for some degradations alone: another guide's, and unguided."""
+    folder = tmp_path_factory.mktemp("networks")
+    without = {"experts": "none", "encoder_guidance": "none", "decoder_guidance": "none"}
+    recipes = {
+        "prompt": small_recipe("prompt", guidance_dim=find_guide("prompt").dim),
+        "unguided": small_recipe(**without),
+    }
+    for name, recipe in recipes.items():
+        Restorer.from_recipe(recipe).save_pretrained(folder / name)
+    return {name: str(folder / name) for name in recipes}
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory, networks: dict[str, str]) -> Studio:
+    names = ["mmfe-small", *networks.values()]
+    return Studio(names, tmp_path_factory.mktemp("studio"), max_megapixels=0.1)
+
+
+def command(photo: Path, folder: Path, *extra: str) -> bytes:
+    """What `mmfe restore` makes of a photograph."""
+    assert run(["restore", str(photo), "-o", str(folder), "--force", *extra]) == 0
+    return (folder / photo.name).read_bytes()
 
 
 def test_a_result_is_that_of_mmfe_restore_and_the_upload_is_gone(studio, tmp_path):
@@ -56,6 +85,53 @@ def test_a_result_is_that_of_mmfe_restore_and_the_upload_is_gone(studio, tmp_pat
     assert not shown.download.exists()
 
 
+@pytest.mark.parametrize(
+    ("kinds", "only"),
+    [
+        (["rain"], "rain"),
+        (["snow", "low"], "low,snow"),
+        ([], None),
+        (list(KINDS), None),
+    ],
+)
+def test_some_degradations_alone_are_those_of_only(
+    studio: Studio, tmp_path: Path, kinds: list[str], only: str | None
+) -> None:
+    photo = photograph(tmp_path / "in.png")  # dark, so that leaving low light out shows
+    expected = command(photo, tmp_path / "out", *([] if only is None else ["--only", only]))
+    if only == "rain":
+        assert expected != command(photo, tmp_path / "all")
+    shown = studio.restore(photo, "mmfe-small", 1, lambda _: None, kinds)
+    assert shown.download.read_bytes() == expected
+
+
+@pytest.mark.parametrize(
+    ("network", "kinds"), [("prompt", ["rain"]), ("unguided", ["rain"]), (None, ["rain", "fog"])]
+)
+def test_a_refused_choice_is_said_as_by_the_command_and_keeps_the_upload(
+    studio: Studio,
+    networks: dict[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    network: str | None,
+    kinds: list[str],
+) -> None:
+    photo = photograph(tmp_path / "in.png")
+    name = "mmfe-small" if network is None else networks[network]
+    words = ["restore", str(photo), "-o", str(tmp_path / "out"), "--checkpoint", name]
+    assert run([*words, "--only", ",".join(kinds)]) == 2
+    said = capsys.readouterr().err
+    before = set(studio._folder.iterdir())
+    with pytest.raises(UsageError) as caught:
+        studio.restore(photo, name, 1, lambda _: None, kinds)
+    assert said.split() == f"mmfe: {caught.value}".split()
+    assert set(studio._folder.iterdir()) == before
+    everything = command(photo, tmp_path / "all", "--checkpoint", name)
+    shown = studio.restore(photo, name, 1, lambda _: None)
+    assert shown.download.read_bytes() == everything
+    assert not photo.exists()
+
+
 def test_what_cannot_be_restored_leaves_nothing_behind(studio, tmp_path):
     text = tmp_path / "text.jpg"
     text.write_text("no picture", encoding="utf-8")
@@ -63,6 +139,7 @@ def test_what_cannot_be_restored_leaves_nothing_behind(studio, tmp_path):
     Image.new("L", (400, 300)).save(large)
     huge = tmp_path / "huge.png"
     huge.write_bytes(claims_to_be(20_000, 10_000))
+    studio.sweep(older_than=-1)
     for path, words in ((text, "not an image"), (large, "too large"), (huge, "too large")):
         with pytest.raises(MmfeError, match=words):
             studio.restore(path, "mmfe-small", 1, lambda _: None)
@@ -91,10 +168,10 @@ needs_page = pytest.mark.skipif(not HAS_GRADIO, reason="Gradio is not installed 
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(networks: dict[str, str]) -> Iterator[str]:
     from mmfe_restore.web import serving
 
-    with serving(["mmfe-small"], max_megapixels=0.1) as found:
+    with serving(["mmfe-small", networks["prompt"]], max_megapixels=0.1) as found:
         yield found
 
 
@@ -109,7 +186,7 @@ def window(tmp_path_factory: pytest.TempPathFactory):
         yield browser, found
 
 
-def wait_for(found, seconds: float = 200):
+def wait_for(found: Callable[[], Found], seconds: float = 200) -> Found:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         value = found()
@@ -119,72 +196,139 @@ def wait_for(found, seconds: float = 200):
     raise AssertionError("the page did not come that far")
 
 
+class Page:
+    """The page in the window, as a person uses it."""
+
+    def __init__(self, driver: Any, address: str, folder: Path) -> None:
+        self.driver, self.folder = driver, folder
+        driver.execute_cdp_cmd(
+            "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder)}
+        )
+        driver.get(address)
+
+    def all(self, selector: str) -> list[Any]:
+        return self.driver.find_elements("css selector", selector)
+
+    def one(self, selector: str) -> Any:
+        return next(iter(self.all(selector)), None)
+
+    def upload(self, path: Path) -> None:
+        wait_for(lambda: self.one("#upload input[type=file]")).send_keys(str(path))
+        wait_for(lambda: path.name.split(".")[0] in self.one("#upload").text)
+
+    def start(self) -> None:
+        wait_for(lambda: self.one("#start")).click()
+
+    def result(self, stem: str) -> bytes:
+        """Wait until the upload of a PNG is restored and gone, and download what became of it."""
+        wait_for(lambda: self.one("#upload input[type=file]"))
+        wait_for(lambda: self.one("#download")).click()
+        return wait_for(lambda: next(self.folder.glob(f"{stem}-restored*.png"), None)).read_bytes()
+
+    def take(self, network: str) -> None:
+        self.one("#model input").click()
+        wait_for(
+            lambda: next((o for o in self.all("[role=option]") if network in o.text), None)
+        ).click()
+
+    def turn(self, *kinds: str) -> None:
+        """Click the boxes of these."""
+        for kind in kinds:
+            self.one(f"#kinds input[name={kind}]").click()
+
+    def errors(self) -> list[str]:
+        return [said.text for said in self.all(".toast-body") if said.text]
+
+
 @pytest.mark.browser
 @pytest.mark.slow
 @needs_page
 def test_the_page_as_a_person_uses_it(address, window, tmp_path):
-    from selenium.webdriver.common.by import By
-
     browser, driver = window
     assert re.match(r"http://127\.0\.0\.1:\d+", address)
     browser.resize(driver, 1280, 900)
-    driver.get(address)
-
-    def one(selector: str):
-        return next(iter(driver.find_elements(By.CSS_SELECTOR, selector)), None)
-
-    def upload(path: Path) -> None:
-        wait_for(lambda: one("#upload input[type=file]")).send_keys(str(path))
-        wait_for(lambda: path.name.split(".")[0] in one("#upload").text)
+    page = Page(driver, address, tmp_path / "downloads")
 
     kept = photograph(tmp_path / "dark.png")
-    expected = tmp_path / "out" / "dark.png"
-    assert run(["restore", str(kept), "-o", str(expected.parent)]) == 0
-    upload(kept)
-    wait_for(lambda: one("#start")).click()
-    pictures = wait_for(lambda: driver.find_elements(By.CSS_SELECTOR, "#pair img"))
-    kept_in = tmp_path / "downloads"
-    driver.execute_cdp_cmd(
-        "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(kept_in)}
-    )
-    wait_for(lambda: one("#download")).click()
-    found = wait_for(lambda: next(kept_in.glob("dark-restored*.png"), None))
-    assert found.read_bytes() == expected.read_bytes()
-    assert {"low", "haze", "rain", "snow"} <= set(one("#seen").text.split())
-    assert len(pictures) >= 2
-    after = {picture.get_attribute("src") for picture in pictures}
+    expected = command(kept, tmp_path / "out")
+    page.upload(kept)
+    page.start()
+    assert page.result("dark") == expected
+    assert {"low", "haze", "rain", "snow"} <= set(page.one("#seen").text.split())
+    after = {picture.get_attribute("src") for picture in page.all("#pair img")}
     shown = [read_back(driver, source, tmp_path) for source in after]
-    for image in (read_rgb8(kept), read_rgb8(expected)):
+    for image in (read_rgb8(kept), read_rgb8(tmp_path / "out" / "dark.png")):
         assert any(np.array_equal(image, one) for one in shown)
 
-    def look(name: str) -> None:
-        for width in (390, 1280):
-            browser.resize(driver, width, 1000)
-            time.sleep(0.5)
-            wide = driver.execute_script("return document.documentElement.scrollWidth")
-            assert wide <= width, f"the page is {wide} pixels wide at {width}"
-            (tmp_path / f"{name}-{width}.png").write_bytes(
-                base64.b64decode(driver.get_screenshot_as_base64())
-            )
-
-    look("result")
+    look(window, tmp_path / "result")
     text = tmp_path / "text.jpg"
     text.write_text("no picture", encoding="utf-8")
-    upload(text)
-    one("#start").click()
-    said = wait_for(lambda: [t.text for t in driver.find_elements(By.CSS_SELECTOR, ".toast-body")])
+    page.upload(text)
+    page.start()
+    said = wait_for(page.errors)
     assert "text.jpg" in said[0]
     assert "not an image" in said[0]
+    # What is gone is not shown as if it could be restored.
+    wait_for(lambda: page.one("#upload input[type=file]"))
 
     # The earlier result stays, and nothing lies over it.
-    look("error")
+    look(window, tmp_path / "error")
     for selector in ("#pair", "#seen", "#notes"):
-        assert "Error" not in one(selector).text
-    shown = {p.get_attribute("src") for p in driver.find_elements(By.CSS_SELECTOR, "#pair img")}
-    assert after <= shown
+        assert "Error" not in page.one(selector).text
+    assert after <= {picture.get_attribute("src") for picture in page.all("#pair img")}
 
     elsewhere = outside_requests(driver)
     assert not elsewhere, elsewhere
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@needs_page
+def test_some_degradations_alone_on_the_page(address, window, networks, tmp_path, capsys):
+    browser, driver = window
+    browser.resize(driver, 1280, 900)
+    page = Page(driver, address, tmp_path / "downloads")
+    photos = [photograph(tmp_path / f"{name}.png") for name in ("alone", "refused")]
+    only = ["--only", "rain"]
+    alone = command(photos[0], tmp_path / "out", *only)
+    assert alone != command(photos[0], tmp_path / "all")
+
+    wait_for(lambda: page.one("#kinds"))
+    look(window, tmp_path / "choice")
+    assert [label.text for label in page.all("#kinds label")] == [*KIND_NAMES.values()]
+    assert all(box.is_selected() for box in page.all("#kinds input"))
+    page.turn("low", "haze", "snow")
+    page.upload(photos[0])
+    page.start()
+    assert page.result("alone") == alone
+
+    # Another guide does not carry it: the command's words, and the photograph waits.
+    prompt = ["--checkpoint", networks["prompt"]]
+    capsys.readouterr()
+    assert run(["restore", str(photos[1]), "-o", str(tmp_path / "no"), *prompt, *only]) == 2
+    words = capsys.readouterr().err.removeprefix("mmfe:").split()
+    page.take(networks["prompt"])
+    page.upload(photos[1])
+    page.start()
+    said = wait_for(page.errors)[0]
+    assert " ".join(words) in " ".join(said.replace("·", "").split())
+    look(window, tmp_path / "refused")
+    page.turn("low", "haze", "snow")
+    page.start()
+    assert page.result("refused") == command(photos[1], tmp_path / "other", *prompt)
+
+
+def look(window: Any, path: Path) -> None:
+    """Keep screenshots at three widths, none of which the page exceeds."""
+    browser, driver = window
+    for width in (390, 800, 1280):
+        browser.resize(driver, width, 1000)
+        time.sleep(0.5)
+        wide = driver.execute_script("return document.documentElement.scrollWidth")
+        assert wide <= width, f"the page is {wide} pixels wide at {width}"
+        path.with_name(f"{path.name}-{width}.png").write_bytes(
+            base64.b64decode(driver.get_screenshot_as_base64())
+        )
 
 
 def read_back(driver, source: str, folder: Path) -> np.ndarray:

@@ -1,7 +1,8 @@
 """A page for the browser: drop a photograph, compare, download. Needs the extra `web` (Gradio).
 
 Nothing is sent anywhere and nothing is kept: uploads lie in a temporary folder, are removed as soon
-as they are read, results after some minutes, and the folder itself when the page ends.
+as they are restored, results after some minutes, and the folder itself when the page ends. Where a
+choice is refused, the photograph waits for another one as long as a result would.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from mmfe_cache.degradations import KIND_NAMES, KINDS
 from mmfe_cache.errors import DataError, MmfeError, UsageError
 from mmfe_cache.images import read_rgb8, read_size, shrink
 from mmfe_cache.progress import SilentProgress
@@ -42,7 +44,8 @@ PREVIEW_SIDE = 1600
 MAX_MEGAPIXELS, MAX_MEGABYTES = 50.0, 100
 
 _CSS = """
-.gradio-container {max-width: 1100px !important; margin: auto}
+.gradio-container {width: 100% !important; max-width: 1100px !important; margin: auto}
+#kinds [data-testid=checkbox-group] {display: grid; grid-template-columns: 1fr 1fr}
 footer {display: none !important}
 """
 
@@ -120,7 +123,12 @@ class Studio:
         self._load = cache(self._load_anew)
 
     def restore(
-        self, upload: Path, model: str, strength: float, watch: Callable[[float], None]
+        self,
+        upload: Path,
+        model: str,
+        strength: float,
+        watch: Callable[[float], None],
+        kinds: Collection[str] = (),
     ) -> Shown:
         """Restore an uploaded photograph, which is removed.
 
@@ -129,13 +137,18 @@ class Studio:
             model: one of the names.
             strength: as for `restore_image`.
             watch: is told the share that is done.
+            kinds: the degradations to take away, as ``only`` of `restore_files`; all of them, or
+                none, is for whatever the guide sees.
 
         Raises:
+            UsageError: the network cannot be asked for these; the upload is still there.
             MmfeError: what is wrong with the photograph.
         """
         from mmfe_restore.inference import restore_files
 
         self.sweep()
+        only = None if set(kinds) in (set(), set(KINDS)) else kinds
+        refused = False
         try:
             height, width = read_size(upload)
             if height * width > self._max_megapixels * 1e6:
@@ -156,10 +169,15 @@ class Studio:
                     guide,
                     suffix="-restored",
                     strength=strength,
+                    only=only,
                     progress=_Watched(watch),
                 )
+        except UsageError:
+            refused = True
+            raise
         finally:
-            upload.unlink(missing_ok=True)
+            if not refused:
+                upload.unlink(missing_ok=True)
         if report.failed:
             raise report.failed[0][1]
         (done,) = report.restored
@@ -215,6 +233,7 @@ def build_page(studio: Studio) -> Any:
         upload: str | None,
         model: str,
         strength: float,
+        kinds: list[str],
         progress: Any = gr.Progress(),  # noqa: B008
     ) -> tuple[Any, ...]:
         if not upload:
@@ -222,7 +241,11 @@ def build_page(studio: Studio) -> Any:
         try:
             progress(0, desc="looking")
             shown = studio.restore(
-                Path(upload), model, strength, lambda share: progress(share, desc="restoring")
+                Path(upload),
+                model,
+                strength,
+                lambda share: progress(share, desc="restoring"),
+                kinds,
             )
         except MmfeError as problem:
             line = " · ".join(part.strip() for part in str(problem).splitlines())
@@ -231,9 +254,10 @@ def build_page(studio: Studio) -> Any:
         if shown.seen is not None and not any(shown.seen.values()):
             lines.append("The guide sees none of these in it, so little is changed.")
         said = "\n".join(f"- {line}" for line in lines)
+        seen = {KIND_NAMES[kind]: severity for kind, severity in (shown.seen or {}).items()}
         return (
             gr.ImageSlider(value=(shown.before, shown.after), visible=True),
-            gr.Label(value=shown.seen, visible=shown.seen is not None),
+            gr.Label(value=seen or None, visible=shown.seen is not None),
             gr.DownloadButton(value=str(shown.download), visible=True),
             gr.Markdown(value=said, visible=bool(said)),
             None,
@@ -251,6 +275,13 @@ def build_page(studio: Studio) -> Any:
                     list(studio.names), value=studio.names[0], label="Network", elem_id="model"
                 )
                 strength = gr.Slider(0, 1, value=1, step=0.05, label="Strength", elem_id="strength")
+                kinds = gr.CheckboxGroup(
+                    [(name, kind) for kind, name in KIND_NAMES.items()],
+                    value=list(KINDS),
+                    label="Take away",
+                    info="All or none: whatever the guide sees. Some: these alone (--only).",
+                    elem_id="kinds",
+                )
                 start = gr.Button("Restore", variant="primary", elem_id="start")
                 seen = gr.Label(
                     label="What the guide sees",
@@ -269,14 +300,22 @@ def build_page(studio: Studio) -> Any:
                 )
                 download = gr.DownloadButton("Download", visible=False, elem_id="download")
                 notes = gr.Markdown(visible=False, elem_id="notes")
-        start.click(
+        done = start.click(
             restore,
-            [upload, model, strength],
+            [upload, model, strength, kinds],
             [pair, seen, download, notes, upload],
             concurrency_limit=1,
             # There alone, so that an error does not cover the result that was there before.
             show_progress_on=[upload],
             api_name="restore",
+        )
+        # An upload that is gone is not shown as if it could be restored.
+        done.failure(
+            lambda path: gr.skip() if path and Path(path).exists() else None,
+            [upload],
+            [upload],
+            show_progress="hidden",
+            api_visibility="private",
         )
     return page
 
@@ -326,6 +365,9 @@ def serving(
                     # Fonts of the machine: the theme's own would be fetched from elsewhere.
                     theme=gr.themes.Default(
                         font=["system-ui", "sans-serif"], font_mono=["monospace"]
+                    ).set(
+                        block_info_text_color="*neutral_600",
+                        block_info_text_color_dark="*neutral_300",
                     ),
                 )
             except OSError as problem:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .compositions import (
         CLEAR,
         COMPOSITIONS,
+        KIND_NAMES,
         KINDS,
         check_kinds,
         kinds_of,
@@ -24,6 +25,7 @@ __all__ = [
     "CLEAR",
     "COMPOSITIONS",
     "KINDS",
+    "KIND_NAMES",
     "PROCEDURAL",
     "DegradationConfig",
     "Degraded",
@@ -45,6 +47,7 @@ __getattr__, __dir__ = lazy_names(
             "CLEAR",
             "COMPOSITIONS",
             "KINDS",
+            "KIND_NAMES",
             "check_kinds",
             "kinds_of",
             "partial_class",

@@ -14,6 +14,9 @@ from mmfe_cache.errors import UsageError
 KINDS = ("low", "haze", "rain", "snow")
 """The single degradations, in the order of Table 1."""
 
+KIND_NAMES = {"low": "low light", "haze": "haze", "rain": "rain", "snow": "snow"}
+"""The single degradations in words."""
+
 APPLIED = ("low", "rain", "snow", "haze")
 """The same in the order in which they are applied."""
 

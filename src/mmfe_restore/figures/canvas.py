@@ -10,7 +10,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from mmfe_cache.degradations import COMPOSITIONS, KINDS
+from mmfe_cache.degradations import COMPOSITIONS, KIND_NAMES, KINDS
 from mmfe_cache.errors import MmfeError, UsageError
 from mmfe_cache.io import write_file
 
@@ -29,9 +29,6 @@ MARKERS = "osD^vPX*<>h"
 
 KIND_COLOURS: dict[str, str] = dict(zip(KINDS, COLOURS, strict=False))
 """The single degradations; a composition is drawn in the mean of its parts' colours."""
-
-KIND_NAMES = {"low": "low light", "haze": "haze", "rain": "rain", "snow": "snow"}
-"""The single degradations in words."""
 
 BALANCED = "balanced"
 """What a sample without a dominant degradation is called."""

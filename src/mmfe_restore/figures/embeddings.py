@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmfe_cache.degradations import KINDS
+from mmfe_cache.degradations import KIND_NAMES, KINDS
 from mmfe_cache.errors import UsageError
 from mmfe_cache.guides.scene.evaluation import dominant, nearest_is_dominant
 from mmfe_restore.figures.canvas import (
     BALANCED,
-    KIND_NAMES,
     Drawing,
     Table,
     check_targets,

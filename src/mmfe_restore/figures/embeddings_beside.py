@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmfe_cache.degradations import KIND_NAMES
 from mmfe_cache.errors import UsageError
 from mmfe_restore.figures.canvas import (
-    KIND_NAMES,
     Drawing,
     Table,
     check_targets,
