@@ -26,7 +26,8 @@ def command(
         typer.Option("--host", help="The address to listen on; 0.0.0.0 lets other machines in."),
     ] = "127.0.0.1",
     port: Annotated[
-        int | None, typer.Option("--port", help="[default: the first free one from 7860 on]")
+        int | None,
+        typer.Option("--port", min=1, max=65535, help="[default: the first free one from 7860 on]"),
     ] = None,
     max_megapixels: Annotated[
         float, typer.Option("--max-megapixels", min=0.1, help="Larger photographs are refused.")

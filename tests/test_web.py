@@ -6,6 +6,7 @@ import base64
 import importlib.util
 import json
 import re
+import socket
 import struct
 import time
 import urllib.request
@@ -20,14 +21,15 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 from PIL import Image
+from skimage import data
 
-from mmfe_cache.degradations import KIND_NAMES, KINDS
+from mmfe_cache.degradations import KIND_NAMES, KINDS, degrade
 from mmfe_cache.errors import MmfeError, UsageError
 from mmfe_cache.guides.registry import find_guide
 from mmfe_cache.images import read_rgb8, write_png
 from mmfe_cli.app import run
 from mmfe_restore import Restorer
-from mmfe_restore.web import Studio
+from mmfe_restore.web import Studio, serving
 
 from .small import small_recipe
 
@@ -149,6 +151,17 @@ def test_what_cannot_be_restored_leaves_nothing_behind(studio, tmp_path):
         Studio(["nothing-here"], tmp_path)
 
 
+def test_where_no_page_can_be_served_is_said_in_one_line(capfd):
+    with pytest.raises(UsageError, match="choose another --host"):
+        serving(["mmfe-small"], host="192.0.2.1").__enter__()  # an address of no machine
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match="choose another --port"):
+            serving(["mmfe-small"], port=port).__enter__()
+    assert capfd.readouterr() == ("", "")
+    assert run(["web", "--port", "65536"]) == 2
+
+
 def claims_to_be(width: int, height: int) -> bytes:
     """A PNG whose header names a size that nothing in it fills."""
 
@@ -169,8 +182,6 @@ needs_page = pytest.mark.skipif(not HAS_GRADIO, reason="Gradio is not installed 
 
 @pytest.fixture(scope="module")
 def address(networks: dict[str, str]) -> Iterator[str]:
-    from mmfe_restore.web import serving
-
     with serving(["mmfe-small", networks["prompt"]], max_megapixels=0.1) as found:
         yield found
 
@@ -288,7 +299,10 @@ def test_some_degradations_alone_on_the_page(address, window, networks, tmp_path
     browser, driver = window
     browser.resize(driver, 1280, 900)
     page = Page(driver, address, tmp_path / "downloads")
-    photos = [photograph(tmp_path / f"{name}.png") for name in ("alone", "refused")]
+    photos = [tmp_path / f"{name}.png" for name in ("alone", "refused")]
+    dark = degrade(np.asarray(data.chelsea())[:160, :208], "low", seed_parts=("page",)).image
+    for photo in photos:
+        write_png(photo, dark)
     only = ["--only", "rain"]
     alone = command(photos[0], tmp_path / "out", *only)
     assert alone != command(photos[0], tmp_path / "all")
@@ -301,6 +315,8 @@ def test_some_degradations_alone_on_the_page(address, window, networks, tmp_path
     page.upload(photos[0])
     page.start()
     assert page.result("alone") == alone
+    assert page.one("#seen").text.count("0%") < 4
+    assert "nothing of what is to be taken away" in page.one("#notes").text  # it sees low light
 
     # Another guide does not carry it: the command's words, and the photograph waits.
     prompt = ["--checkpoint", networks["prompt"]]
@@ -373,8 +389,6 @@ def test_two_at_once_both_get_their_own(address, tmp_path):
 @pytest.mark.slow
 def test_the_space_serves_the_same_page(tmp_path, monkeypatch):
     client = pytest.importorskip("gradio_client")
-    from mmfe_restore.web import serving
-
     spec = importlib.util.spec_from_file_location(
         "space_app", ROOT / "integrations" / "space" / "app.py"
     )

@@ -7,9 +7,11 @@ choice is refused, the photograph waits for another one as long as a result woul
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Generator, Sequence
@@ -45,6 +47,7 @@ MAX_MEGAPIXELS, MAX_MEGABYTES = 50.0, 100
 
 _CSS = """
 .gradio-container {width: 100% !important; max-width: 1100px !important; margin: auto}
+#model input {text-overflow: ellipsis}
 #kinds [data-testid=checkbox-group] {display: grid; grid-template-columns: 1fr 1fr}
 footer {display: none !important}
 """
@@ -224,6 +227,21 @@ def _gradio() -> Any:
     return gradio
 
 
+def _check_address(host: str, port: int | None) -> None:
+    """Say in one line that nothing can be served there; Gradio's server would try 100 ports."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
+        socket.create_server(address[:2], family=family).close()
+    except OSError as problem:
+        said = (problem.strerror or str(problem)).partition(" (")[0]
+        taken = problem.errno in (errno.EADDRINUSE, errno.EACCES)
+        raise UsageError(
+            "the page cannot be served there",
+            got=f"{host}, port {port or 'any'}: {said}",
+            remedy=f"choose another {'--port' if taken else '--host'}",
+        ) from problem
+
+
 def build_page(studio: Studio) -> Any:
     """The page as Gradio's Blocks."""
     gr = _gradio()
@@ -251,8 +269,8 @@ def build_page(studio: Studio) -> Any:
             line = " · ".join(part.strip() for part in str(problem).splitlines())
             raise gr.Error(line.replace(upload, Path(upload).name), print_exception=False) from None
         lines = list(shown.notes)
-        if shown.seen is not None and not any(shown.seen.values()):
-            lines.append("The guide sees none of these in it, so little is changed.")
+        if shown.seen is not None and not any(shown.seen[kind] for kind in kinds or KINDS):
+            lines.append("The guide sees nothing of what is to be taken away: little is changed.")
         said = "\n".join(f"- {line}" for line in lines)
         seen = {KIND_NAMES[kind]: severity for kind, severity in (shown.seen or {}).items()}
         return (
@@ -342,8 +360,10 @@ def serving(
         The page's address.
 
     Raises:
-        UsageError: Gradio is missing, a network is not there, or the port is taken.
+        UsageError: Gradio is missing, a network is not there, the port is taken, or the address is
+            none of this machine's.
     """
+    _check_address(host, port)
     with TemporaryDirectory(prefix="mmfe-web-") as folder:
         before = os.environ.get("GRADIO_TEMP_DIR")
         os.environ["GRADIO_TEMP_DIR"] = folder
