@@ -273,11 +273,15 @@ def _prompt(text: str | None, file: Path | None) -> str | None:
     from mmfe_cache.errors import UsageError
 
     if text is not None:
-        raise UsageError("give --prompt or --prompt-file, not both")
+        raise UsageError("give --prompt or --prompt-file, not both", remedy="leave one of them out")
     try:
         return file.read_text(encoding="utf-8-sig").strip()  # Windows editors begin with a mark
     except (OSError, UnicodeDecodeError) as problem:
-        raise UsageError(f"cannot read the prompt file {file}", got=str(problem)) from problem
+        raise UsageError(
+            f"cannot read the prompt file {file}",
+            got=str(problem),
+            expected="a text file in UTF-8",
+        ) from problem
 
 
 def _questions(given: str | None, recipe: Recipe | None) -> Sequence[str | None]:

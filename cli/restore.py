@@ -209,12 +209,13 @@ def _better(name: str) -> str:
 
 
 def _none_exists(inputs: list[Path]) -> RestoreReport:
-    from mmfe_cache.errors import DataError, MmfeError
+    from mmfe_cache.errors import MmfeError
+    from mmfe_cache.images.opening import not_there
     from mmfe_restore.inference.files import RestoreReport
 
     failed: list[tuple[Path, MmfeError]] = []
     for path in inputs:
-        error = DataError(f"image {path} does not exist")
+        error = not_there(path)
         failed.append((path, error))
         output.error(str(error))
     return RestoreReport((), tuple(failed))
@@ -271,5 +272,9 @@ def _without_guide(guide: str | None) -> str:
     from mmfe_cache.errors import UsageError
 
     if guide not in (None, "none"):
-        raise UsageError("give --guide or --no-guide, not both", got=f"--guide {guide} --no-guide")
+        raise UsageError(
+            "give --guide or --no-guide, not both",
+            got=f"--guide {guide} --no-guide",
+            remedy="leave one of them out",
+        )
     return "none"

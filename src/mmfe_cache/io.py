@@ -221,7 +221,7 @@ def explain(problem: OSError, path: Path) -> MmfeError:
             expected="a folder this user may write to",
             remedy=f"change its permissions, or choose another place with --out{again}",
         )
-    if problem.errno == errno.ENOTDIR:
+    if problem.errno in (errno.ENOTDIR, errno.EEXIST):  # the latter where it was to be made
         return MmfeError(
             f"cannot write {path}",
             got="a file where one of its folders should be",
@@ -234,6 +234,11 @@ def explain(problem: OSError, path: Path) -> MmfeError:
             remedy="run the same command again to build what was removed",
         )
     return MmfeError(f"cannot write {path}", got=problem.strerror or str(problem))
+
+
+def look_there(path: Path) -> str:
+    """The remedy where there is no ``path``; it says where a relative one begins."""
+    return "check the path" if path.is_absolute() else f"check the path; it begins in {Path.cwd()}"
 
 
 def format_bytes(count: float) -> str:

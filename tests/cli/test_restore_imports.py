@@ -174,5 +174,9 @@ def test_what_is_missing_or_misspelt_is_said_without_torch_by_every_command(
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     for (code, said, words), (got, error) in zip(cases, answers, strict=True):
         assert (got, said in error) == (code, True), (words, got, error)
+    # Each says what would have been right, or what to do.
+    pairs = zip(cases, answers, strict=True)
+    silent = [c[2] for c, (_, e) in pairs if "\n  expected: " not in e and "\n  to do: " not in e]
+    assert silent == []
     reached = {words[0] for _, _, words in cases}
     assert reached == {*COMMANDS, *GROUPS} - {"doctor"}

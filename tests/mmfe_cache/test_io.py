@@ -215,3 +215,18 @@ def test_that_check_sees_both_kinds(code, named):
 def test_one_of_a_thing_has_no_plural():
     said = [io.counted(count, "shard") for count in (0, 1, 2, 1200)]
     assert said == ["0 shards", "1 shard", "2 shards", "1,200 shards"]
+
+
+def test_what_is_not_there_has_a_remedy_that_says_where_a_relative_path_begins(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert io.look_there(Path("x.png")) == f"check the path; it begins in {tmp_path}"
+    assert io.look_there(tmp_path / "x.png") == "check the path"
+
+
+def test_a_file_where_a_folder_would_have_to_be_made_has_a_remedy(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(MmfeError, match="cannot write") as caught, explained(tmp_path / "file/x"):
+        (tmp_path / "file").mkdir()
+    assert caught.value.remedy == "choose another place with --out"

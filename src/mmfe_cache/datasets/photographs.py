@@ -12,6 +12,7 @@ from typing import Literal
 
 from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.images import IMAGE_SUFFIXES
+from mmfe_cache.io import look_there
 from mmfe_cache.seeds import seed_of
 
 
@@ -115,7 +116,9 @@ class _Walk:
             with os.scandir(folder) as entries:
                 children = sorted(entries, key=lambda entry: entry.name)
         except FileNotFoundError:
-            raise DataError(f"folder {folder} does not exist") from None
+            raise DataError(
+                f"folder {folder} does not exist", expected="a folder of images"
+            ) from None
         except NotADirectoryError:
             raise DataError(f"{folder} is not a folder", expected="a folder of images") from None
         except PermissionError:
@@ -236,7 +239,11 @@ def find_photographs(where: Path | Sequence[Path]) -> tuple[Photograph, ...]:
         if place.is_file():
             files.append((place, Path(place.name)))
         elif not place.exists():
-            raise DataError(f"{place} does not exist", expected="a photograph or a folder")
+            raise DataError(
+                f"{place} does not exist",
+                expected="a photograph or a folder",
+                remedy=look_there(place),
+            )
         else:
             files += [
                 (path, path.relative_to(place))
@@ -408,7 +415,7 @@ def find_photos(folder: Path) -> list[Path]:
         DataError: there is no such folder, or no image in it.
     """
     if not folder.is_dir():
-        raise DataError("no such folder of photographs", got=folder)
+        raise DataError("no such folder of photographs", got=folder, expected="a folder of images")
     found = list(list_images(folder, recursive=True).images)
     if not found:
         raise DataError(

@@ -291,10 +291,16 @@ def read_config(directory: Path) -> dict[str, Any]:
         ) from problem
     except (json.JSONDecodeError, UnicodeDecodeError) as problem:
         raise GuideError(
-            "the checkpoint's config.json cannot be read", got=f"{path}: {problem}"
+            "the checkpoint's config.json cannot be read",
+            got=f"{path}: {problem}",
+            remedy="copy or download it again",
         ) from problem
     if not isinstance(config, dict):
-        raise GuideError("the checkpoint's config.json is no JSON object", got=path)
+        raise GuideError(
+            "the checkpoint's config.json is no JSON object",
+            got=path,
+            remedy="copy or download it again",
+        )
     return config
 
 
@@ -330,7 +336,11 @@ def _from_directory(path: Path) -> GuideInfo:
         # Left to transformers' defaults, which only transformers knows.
         width = import_module(_IMAGE_TEXT[1].partition(":")[0]).text_width(path)
     if not isinstance(width, int) or width < 1:
-        raise GuideError("the checkpoint's config.json names no hidden_size", got=path)
+        raise GuideError(
+            "the checkpoint's config.json names no hidden_size",
+            got=path,
+            expected="the width of its language model, a positive integer",
+        )
     return GuideInfo(
         path.resolve().name, *kind, width, f"a local checkpoint: {path}", "its own", local=True
     )
@@ -349,7 +359,11 @@ def _from_file(path: Path) -> GuideInfo:
             header = json.loads(file.read(length)) if length < 1 << 24 else {}
         metadata = dict(header.get("__metadata__", {}))
     except (OSError, ValueError, TypeError, AttributeError) as problem:
-        raise GuideError("this file cannot be read as safetensors", got=path) from problem
+        raise GuideError(
+            "this file cannot be read as safetensors",
+            got=path,
+            expected="a file written by `mmfe guide train` or `mmfe guide distill`",
+        ) from problem
     kind, width = _FORMATS.get(str(metadata.get("format"))), str(metadata.get("dim"))
     if kind is None or not width.isdecimal():
         raise GuideError(

@@ -16,6 +16,7 @@ from pathlib import Path
 from PIL import Image
 
 from mmfe_cache.errors import DataError, MmfeError, UsageError
+from mmfe_cache.io import look_there
 
 IMAGE_SUFFIXES: frozenset[str] = frozenset(
     {
@@ -151,11 +152,11 @@ def decoding(path: Path) -> Generator[None, None, None]:
     except MmfeError:
         raise
     except FileNotFoundError:
-        raise DataError(f"image {path} does not exist") from None
+        raise not_there(path) from None
     except PermissionError:
         raise DataError(f"image {path} may not be read", remedy=f"chmod u+r '{path}'") from None
     except IsADirectoryError:
-        raise DataError(f"image {path} is a folder") from None
+        raise DataError(f"image {path} is a folder", remedy="name a file in it") from None
     except Image.UnidentifiedImageError:
         raise _not_an_image(path) from None
     except Image.DecompressionBombError as problem:
@@ -163,7 +164,10 @@ def decoding(path: Path) -> Generator[None, None, None]:
         count = int(named[1]) if named else 2 * max_pixels()
         raise too_large(path, f"{count:,} pixels", count) from problem
     except MemoryError as problem:
-        raise DataError(f"image {path} does not fit into the memory") from problem
+        raise DataError(
+            f"image {path} does not fit into the memory",
+            remedy="end other programs, or take a smaller copy",
+        ) from problem
     except Exception as problem:  # decoders raise anything: RuntimeError, NotImplementedError, ...
         raise DataError(
             f"image {path} cannot be decoded",
@@ -224,6 +228,11 @@ def _bare_jpeg(content: bytes) -> bytes:
     return b"".join([*kept, content[at:]])
 
 
+def not_there(path: Path) -> DataError:
+    """The error of an image that does not exist."""
+    return DataError(f"image {path} does not exist", remedy=look_there(path))
+
+
 def too_large(path: Path, got: str, count: int) -> DataError:
     """The error of an image with more than `max_pixels`: the limit, and what would admit it."""
     return DataError(
@@ -236,7 +245,7 @@ def too_large(path: Path, got: str, count: int) -> DataError:
 
 def _not_an_image(path: Path) -> DataError:
     suffix = path.suffix.lower()
-    remedy = extra_missing(suffix)
+    remedy = extra_missing(suffix) or "if another program opens it, save it there as PNG"
     if suffix in VIDEO_SUFFIXES:
         remedy = why_not_read(path)
     elif suffix == ".avif" and ".avif" not in Image.registered_extensions():

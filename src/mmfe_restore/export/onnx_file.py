@@ -81,7 +81,10 @@ def write_onnx(
         content = model.SerializeToString()
     except ValueError as problem:  # protobuf holds no more than 2 GiB
         raise ModelError(
-            "the network is too large for one ONNX file", got=str(problem), expected="below 2 GiB"
+            "the network is too large for one ONNX file",
+            got=str(problem),
+            expected="below 2 GiB",
+            remedy="export to .safetensors or .pt2",
         ) from problem
     write_file(path, content)
     return ("image", *inputs)

@@ -358,5 +358,9 @@ def _is_finished(job: Job, sources: set[str], force: bool) -> bool:
             remedy="choose another folder with -o, or a --suffix",
         )
     if job.target.is_dir():
-        raise DataError(f"{job.target} is a folder", expected="a file or nothing")
+        raise DataError(
+            f"{job.target} is a folder",
+            expected="a file or nothing",
+            remedy="choose another folder with -o, or a --suffix",
+        )
     return job.target.exists() and not force

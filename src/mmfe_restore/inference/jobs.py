@@ -185,7 +185,11 @@ def _single(found: list[_Found], out: Path, format: OutputFormat, suffix: str) -
             expected=f"-o {out.with_suffix(SUFFIXES[format][0])}",
         )
     if suffix:
-        raise UsageError("a file's name is whole: --suffix is for folders", got=f"-o {out}")
+        raise UsageError(
+            "a file's name is whole: --suffix is for folders",
+            got=f"-o {out} --suffix {suffix}",
+            remedy="leave --suffix out, or name a folder with -o",
+        )
     return Job(found[0].source, out, name)
 
 

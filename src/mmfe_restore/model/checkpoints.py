@@ -67,6 +67,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ModelError(
             f"{path} is damaged or not a file of weights",
             got=str(problem).splitlines()[0] if str(problem) else type(problem).__name__,
+            remedy="copy or download the file again",
         ) from problem
     except Exception as problem:  # pickle.UnpicklingError and whatever a hostile pickle raises
         raise ModelError(
@@ -259,6 +260,7 @@ def read_config(folder: Path) -> tuple[ModelConfig, Recipe | None]:
                 else f"{type(problem).__name__}: {problem}"
             ),
             expected="what Restorer.save_pretrained writes",
+            remedy="copy or download its folder again",
         ) from problem
 
 

@@ -193,6 +193,7 @@ def hub_folder(name: str, **options: Any) -> Path:
             f"{name} is neither a folder nor a repository that could be downloaded",
             got=str(problem).splitlines()[0] if str(problem) else type(problem).__name__,
             expected="a checkpoint folder, or owner/name[@revision] on the Hugging Face Hub",
+            remedy="check the name and the connection; a private one needs: hf auth login",
         ) from problem
     return Path(found)
 
@@ -230,7 +231,7 @@ def model_folder(source: str | Path) -> Path:
         got="a folder without config.json" if path.is_dir() else "no such folder",
         expected=f"a run's folder, one that holds {CONFIG} and {WEIGHTS}, a name of "
         "`mmfe model list`, or OWNER/NAME on the Hugging Face Hub",
-        remedy="mmfe train --recipe NAME --out RUN, then mmfe eval --checkpoint RUN",
+        remedy="mmfe model list shows those that come with mmfe; mmfe train makes one",
     )
 
 
@@ -349,7 +350,9 @@ def recipe_of(folder: Path, recipe: Recipe | None = None) -> Recipe:
     try:
         config = parse_json(path.read_bytes(), path)
     except (OSError, ValueError) as problem:
-        raise ModelError(f"{path} cannot be read", got=problem) from None
+        raise ModelError(
+            f"{path} cannot be read", got=problem, remedy="copy or download its folder again"
+        ) from None
     recorded = config.get("recipe") if isinstance(config, dict) else None
     if not isinstance(recorded, dict):
         raise ModelError(

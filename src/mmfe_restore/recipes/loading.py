@@ -85,7 +85,9 @@ def _find(name_or_path: str | Path) -> tuple[str, str, str]:
         try:
             return path.stem, str(path), path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as problem:
-            raise UsageError(f"cannot read recipe {path}", got=str(problem)) from None
+            raise UsageError(
+                f"cannot read recipe {path}", got=str(problem), expected="a file of YAML in UTF-8"
+            ) from None
     names = recipe_names()
     if text_name not in names:
         raise UsageError(

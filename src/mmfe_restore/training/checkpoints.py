@@ -146,7 +146,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
         _ = state["global_step"], state["state_dict"], state["optimizer_states"]
     except FileNotFoundError:
-        raise UsageError("there is no such checkpoint", got=path) from None
+        raise UsageError(
+            "there is no such checkpoint",
+            got=path,
+            remedy="--resume auto takes the newest one that can be read",
+        ) from None
     except Exception as problem:  # torch raises whatever its unpickler met
         raise UsageError(
             f"checkpoint cannot be read: {path}",

@@ -134,7 +134,11 @@ def check_there(
     """
     require_options(None if init_from is None else find_weights(init_from), wandb)
     if resume not in ("auto", None) and not Path(resume).exists():
-        raise UsageError("there is no such checkpoint", got=resume)
+        raise UsageError(
+            "there is no such checkpoint",
+            got=resume,
+            remedy="--resume auto takes the newest one that can be read",
+        )
     load_dataset(recipe.data.dataset, "train", root)
     if recipe.model.reads:
         _open_caches(recipe, root, cache)
