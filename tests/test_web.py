@@ -139,6 +139,14 @@ def test_a_refused_choice_is_said_as_by_the_command_and_keeps_the_upload(
     assert not photo.exists()
 
 
+def test_a_large_photograph_tells_how_far_it_has_come(studio, tmp_path, monkeypatch):
+    monkeypatch.setattr("mmfe_restore.inference.files.LARGE", 1)
+    told: list[float] = []
+    studio.restore(photograph(tmp_path / "in.png"), "mmfe-small", 1, told.append)
+    assert told == sorted(told)
+    assert told[-1] == 1
+
+
 def test_what_cannot_be_restored_leaves_nothing_behind(studio, tmp_path):
     text = tmp_path / "text.jpg"
     text.write_text("no picture", encoding="utf-8")

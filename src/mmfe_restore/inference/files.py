@@ -23,6 +23,8 @@ from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_restore.inference.jobs import Job, LeftOut, OutputFormat, plan
 
 if TYPE_CHECKING:
+    import torch
+
     from mmfe_restore.inference.image import PhotographGuide, Tile
     from mmfe_restore.model import Restorer
     from mmfe_restore.model.runners import Watch
@@ -213,11 +215,13 @@ def restore_files(
 
     Raises:
         UsageError: as for `plan`; unknown degradations, or no guide that can ask for some alone.
+        MmfeError: a score's weights cannot be loaded.
     """
     progress = progress or SilentProgress()
     if only is not None:
         only = _check_only(only, guide)
     planned = plan(inputs, out, format=format, suffix=suffix)
+    _load_scores(scores, restorer)
     for line in _name_left_out(planned.left_out):
         progress.warn(line)
     sources = {os.path.realpath(job.source) for job in planned.jobs}
@@ -293,6 +297,8 @@ def _restore(
         )
     if alpha is not None:
         result[alpha == 0] = pixels[alpha == 0]  # what nobody sees stays as it was
+    # Before the file is there, so that one that cannot be judged is not restored, as is said.
+    judged = _judge(scores, seen, result, restorer) if scores else None
     content, lost = encode_photograph(photograph, result, job.format)
     with explained(job.target):
         write_file(job.target, content)
@@ -300,19 +306,31 @@ def _restore(
     seconds = time.perf_counter() - started
     said = None if guide is None or found is None else guide.seen(found)
     notes = photograph.notes + lost
-    judged = _judge(scores, seen, result, restorer) if scores else None
     return Restored(job.source, job.target, height, width, seconds, notes, said, judged)
+
+
+def _load_scores(scores: Sequence[str], restorer: Restorer) -> None:
+    """Load them before any photograph is restored: their weights may have to be downloaded."""
+    if scores:
+        from mmfe_restore.metrics.no_reference import load_score
+
+        for name in scores:
+            load_score(name, _score_device(restorer))
+
+
+def _score_device(restorer: Restorer) -> torch.device:
+    import torch
+
+    return torch.device("cpu") if restorer.device.type == "mps" else restorer.device
 
 
 def _judge(
     scores: Sequence[str], before: NDArray[Any], after: NDArray[Any], restorer: Restorer
 ) -> dict[str, tuple[float, float]]:
     """Both pictures' scores without ground truth, on 8 bits."""
-    import torch
-
     from mmfe_restore.metrics.no_reference import score_picture
 
-    device = torch.device("cpu") if restorer.device.type == "mps" else restorer.device
+    device = _score_device(restorer)
     pair = [
         one if one.dtype == np.uint8 else np.rint(one / 257).astype(np.uint8)
         for one in (before, after)

@@ -87,3 +87,28 @@ def test_weights_that_cannot_be_fetched_are_said(pyiqa):
     with pytest.raises(MmfeError, match="could not load musiq") as said:
         score_picture("musiq", np.zeros((8, 8, 3), np.uint8), CPU)
     assert "no network" in str(said.value)
+
+
+def test_weights_that_cannot_be_fetched_are_said_once_before_anything_is_restored(
+    pyiqa, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    for name in ("a.png", "b.png"):
+        write_png(tmp_path / "in" / name, np.zeros((8, 8, 3), np.uint8))
+    words = ["restore", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--score", "musiq"]
+    assert run(words) == 1
+    assert capsys.readouterr().err.count("could not load musiq") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_photograph_that_cannot_be_judged_is_not_restored(
+    pyiqa, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def refuse(images: torch.Tensor) -> torch.Tensor:
+        raise ValueError("too small to be judged")
+
+    monkeypatch.setattr(pyiqa, "create_metric", lambda name, device: refuse)
+    write_png(tmp_path / "in.png", np.zeros((8, 8, 3), np.uint8))
+    words = ["restore", str(tmp_path / "in.png"), "-o", str(tmp_path / "out"), "--score", "niqe"]
+    assert run(words) == 1
+    assert "too small to be judged" in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("*"))
