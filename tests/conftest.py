@@ -98,11 +98,13 @@ def library(tmp_path_factory):
     problem = missing()
     if problem is not None:
         pytest.skip(f"the null GPU {problem}")
-    headers = Path(find_spec("triton").origin).parent / "backends/nvidia/include"
+    triton = Path(find_spec("triton").origin).parent
+    # The runtime's own headers first, with PyTorch's structures; Triton's may be older.
+    headers = [triton.parent / "nvidia/cu13/include", triton / "backends/nvidia/include"]
     folder = tmp_path_factory.mktemp("nullgpu")
     for source, made in (("nullgpu.c", "libnullgpu.so"), ("nulldriver.c", "libcuda.so.1")):
-        command = ["cc", "-shared", "-fPIC", "-O1", f"-I{headers}", HERE / source]
-        subprocess.run([*command, "-o", folder / made], check=True)
+        command = ["cc", "-shared", "-fPIC", "-O1", *(f"-I{one}" for one in headers)]
+        subprocess.run([*command, HERE / source, "-o", folder / made], check=True)
     return folder
 
 
