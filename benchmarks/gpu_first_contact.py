@@ -2,9 +2,10 @@
 
     python -m benchmarks.gpu_first_contact --out DIR [--only PART,PART] [--write]
 
-Every part runs in a process of its own with a limit on its time, and its result is written when it
-ends: DIR/PART.json, or DIR/PART.error.txt with what went wrong. What has a result is not run again.
-In all it takes ten minutes at most. `--write` puts the figures into the table of
+Every part (gpu_correct.py, gpu_timed.py) runs in a process of its own with a limit on its time.
+What it finds is written at once, to DIR/PART.partial.json and at its end to DIR/PART.json; what
+went wrong is in DIR/PART.error.txt. What has a whole result is not run again. In all it takes ten
+minutes at most. `--write` puts the figures into the table of
 docs/performance.md; a cell without a figure says "not measured".
 
 The command fails if a part failed or a number differs by more than its limit from the CPU's (the
@@ -15,490 +16,37 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
-from mmfe_cache.embeddings import Embeddings
-from mmfe_cache.machine import float32_products
-from mmfe_restore import Restorer, load_recipe
-from mmfe_restore.recipes.schema import ModelConfig
+from benchmarks import gpu_correct, gpu_timed
+from benchmarks.gpu_sizes import Figures, Found, Sizes, tiny
+from mmfe_cache.io import write_file
+from mmfe_restore import load_recipe
 
 DOCS = Path(__file__).parents[1] / "docs/performance.md"
 BEGIN, END = "<!-- gpu_first_contact: begin -->", "<!-- gpu_first_contact: end -->"
 NOT_MEASURED = "not measured"
 
-Figures = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How much work the parts do.
-
-    Attributes:
-        device: ``"cuda"``, or ``"cpu"`` as a stand-in.
-        model: the network.
-        crop: side of training crops.
-        batches: of training steps; the first is that of eager steps and single blocks too.
-        side: of the square product.
-        copied: bytes that are copied.
-        guide: size of Qwen2.5-VL that is timed, as `benchmarks.guide_encode` names it.
-        encoded: batches in which the guide encodes.
-        photographs: (width, height) of restored images.
-        repeats: of everything that is timed.
-        compiler: of `torch.compile`.
-        kernels: whether the profile asks the driver for the times of kernels.
-        fused: at how many shapes of a Transformer block the Triton kernels run.
-    """
-
-    device: str
-    model: ModelConfig
-    crop: int = 128
-    batches: tuple[int, ...] = (32, 64)
-    side: int = 8192
-    copied: int = 2 << 30
-    guide: str = "3b"
-    encoded: tuple[int, ...] = (32, 128)
-    photographs: tuple[tuple[int, int], ...] = ((256, 256), (3840, 2160))
-    repeats: int = 5
-    compiler: str = "inductor"
-    kernels: bool = True
-    fused: int = 5
-
-
-def tiny(device: str) -> Sizes:
-    """Sizes at which every part takes a moment: a rehearsal."""
-    model = ModelConfig(
-        width=8, num_blocks=(1, 1, 1, 1), num_refinement_blocks=1, num_experts=2, guidance_dim=16
-    )
-    return Sizes(
-        device=device,
-        model=model,
-        crop=16,
-        batches=(1, 2),
-        side=64,
-        copied=1 << 12,
-        guide="tiny",
-        encoded=(2,),
-        photographs=((32, 32),),
-        repeats=1,
-        compiler="eager",
-        kernels=False,
-        fused=1,  # compiling takes as long as at any size
-    )
-
-
-# What parts have in common
-
-
-def wait(sizes: Sizes) -> None:
-    """Wait for the device."""
-    if sizes.device == "cuda":
-        torch.cuda.synchronize()
-
-
-def seconds(work: Callable[[], object], sizes: Sizes) -> float:
-    """The shortest time of ``work``, after one run that does not count."""
-    work()
-    times: list[float] = []
-    for _ in range(sizes.repeats):
-        wait(sizes)
-        started = time.perf_counter()
-        work()
-        wait(sizes)
-        times.append(time.perf_counter() - started)
-    return min(times)
-
-
-def peak_gib(work: Callable[[], object], sizes: Sizes) -> float | None:
-    """Memory of ``work`` beyond what is there, in GiB; None without a GPU."""
-    if sizes.device != "cuda":
-        work()
-        return None
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    work()
-    torch.cuda.synchronize()
-    return (torch.cuda.max_memory_allocated() - before) / 2**30
-
-
-def distance(found: Tensor, expected: Tensor) -> float:
-    """The largest difference, relative to the largest value."""
-    found, expected = found.detach().double().cpu(), expected.detach().double().cpu()
-    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
-
-
-def bf16(sizes: Sizes) -> Any:
-    """The autocast of training."""
-    return torch.autocast(sizes.device, dtype=torch.bfloat16)
-
-
-def embeddings_of(config: ModelConfig, batch: int, device: str) -> Embeddings:
-    """Random ones, the same on every device."""
-    random = torch.Generator().manual_seed(1)
-    tokens = torch.randn(batch, 16, config.guidance_dim, generator=random).to(device)
-    return Embeddings(tokens, tokens, tokens[:, 0])
-
-
-def image_of(batch: int, side: int, device: str) -> Tensor:
-    """A random image, the same on every device."""
-    return torch.rand(batch, 3, side, side, generator=torch.Generator().manual_seed(2)).to(device)
-
-
-# The parts
-
-
-def versions(sizes: Sizes) -> Figures:
-    """What runs on what."""
-    import lightning
-    import transformers
-
-    found = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
-        "transformers": transformers.__version__,
-        "lightning": lightning.__version__,
-        "cores": os.cpu_count(),
-    }
-    if sizes.device == "cuda":
-        card = torch.cuda.get_device_properties(0)
-        found |= {
-            "card": card.name,
-            "capability": f"{card.major}.{card.minor}",
-            "gib": card.total_memory / 2**30,
-        }
-    return found
-
-
-def ceilings(sizes: Sizes) -> Figures:
-    """The card's own limits: copies and a product."""
-    here = torch.zeros(sizes.copied, dtype=torch.uint8, device=sizes.device)
-    there = torch.empty_like(here)
-    host = torch.zeros(
-        max(1, sizes.copied // 8), dtype=torch.uint8, pin_memory=sizes.device == "cuda"
-    )
-    left, right = (
-        torch.randn(sizes.side, sizes.side, device=sizes.device, dtype=torch.bfloat16)
-        for _ in range(2)
-    )
-    copy = seconds(lambda: there.copy_(here), sizes)
-    up = seconds(lambda: here[: len(host)].copy_(host, non_blocking=True), sizes)
-    product = seconds(lambda: left @ right, sizes)
-    return {
-        "copy_tb_per_s": 2 * sizes.copied / copy / 1e12,
-        "upload_gb_per_s": len(host) / up / 1e9,
-        "bf16_tflops": 2 * sizes.side**3 / product / 1e12,
-    }
-
-
-def correct_guides(sizes: Sizes) -> Figures:
-    """Guides against the CPU, in true float32."""
-    from mmfe_cache.guides import load_guide
-    from mmfe_cache.guides.toy import make_tiny
-
-    draw = np.random.default_rng(0)
-    pictures = [draw.integers(0, 256, (96, 64, 3), dtype=np.uint8) for _ in range(3)]
-    differences: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        for kind in ("scene", "qwen2.5-vl", "fastvlm"):
-            name = kind if kind == "scene" else make_tiny(Path(scratch) / kind, kind=kind)
-            truth, found = (
-                load_guide(name, device=device, precision="float32").encode(pictures)
-                for device in ("cpu", sizes.device)
-            )
-            differences[kind] = max(
-                distance(found.present()[key], value) for key, value in truth.present().items()
-            )
-    return {"differences": differences, "limits": dict.fromkeys(differences, 1e-3)}
-
-
-def correct_network(sizes: Sizes) -> Figures:
-    """Strips, losses and training steps against the CPU; compiled blocks against eager ones."""
-    from mmfe_restore.losses import fourier_loss, router_loss
-
-    torch.manual_seed(0)
-    config = replace(sizes.model, num_blocks=(1, 1, 1, 1), num_refinement_blocks=1)
-    start = Restorer(config).state_dict()
-
-    def network(device: str) -> Restorer:
-        made = Restorer(config)
-        made.load_state_dict(start)
-        return made.to(device)
-
-    side = 4 * sizes.crop
-    differences: dict[str, float] = {}
-    with float32_products(), torch.no_grad():
-        there = network(sizes.device).eval()
-        image, seen = image_of(1, side, sizes.device), embeddings_of(config, 1, sizes.device)
-        there.whole_bytes = 1 << 50
-        whole = there(image, seen)
-        there.whole_bytes, there.strip_bytes = 0, 1 << 20
-        differences["strips"] = distance(there(image, seen), whole)
-        exact = network("cpu").eval()(image.cpu(), seen.to("cpu"))
-        differences["whole maps"] = distance(whole, exact)
-        draw = torch.Generator().manual_seed(3)
-        one, other = (torch.rand(2, 3, 64, 64, generator=draw) for _ in range(2))
-        answer, weights = torch.randn(8, 32, generator=draw), torch.rand(8, 4, generator=draw)
-        for name, loss in {
-            "fourier": lambda d: fourier_loss(one.to(d), other.to(d)),
-            "router": lambda d: router_loss(answer.to(d), {"a": weights.to(d)})[0],
-        }.items():
-            differences[name] = distance(loss(sizes.device), loss("cpu"))
-
-    def steps(device: str, compiler: str | None) -> Tensor:
-        trained = network(device).train()
-        if compiler is not None:
-            trained.compile_core(0.5, backend=compiler)
-        adam = torch.optim.Adam(trained.parameters(), lr=1e-4)
-        losses: list[Tensor] = []
-        clean, guides = image_of(2, sizes.crop, device), embeddings_of(config, 2, device)
-        for _ in range(3):
-            loss = F.l1_loss(trained(clean, guides), clean.flip(0))
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
-            losses.append(loss.detach())
-        return torch.stack(losses)
-
-    with float32_products():
-        exact = steps("cpu", None)
-        differences["three steps"] = distance(steps(sizes.device, None), exact)
-        differences["three steps, compiled"] = distance(steps(sizes.device, sizes.compiler), exact)
-    with bf16(sizes):
-        differences["three steps, bf16"] = distance(steps(sizes.device, None), exact)
-    limits = dict.fromkeys(differences, 1e-3) | {"three steps, bf16": 3e-2}
-    return {"differences": differences, "limits": limits}
-
-
-def depthwise(sizes: Sizes) -> Figures:
-    """The widest depthwise convolution, both layouts: forward and both gradients, in ms."""
-    channels, found = 2 * 16 * -(-int(2 * sizes.model.width * 2.66) // 16), {}
-    shape = (sizes.batches[0], channels, sizes.crop, sizes.crop)
-    for layout in (torch.channels_last, torch.contiguous_format):
-        name = "nhwc" if layout == torch.channels_last else "nchw"
-        x, grad = (
-            torch.randn(shape, device=sizes.device, dtype=torch.bfloat16).to(memory_format=layout)
-            for _ in range(2)
-        )
-        weight = torch.randn(channels, 1, 3, 3, device=sizes.device, dtype=torch.bfloat16)
-
-        def backward(
-            mask: list[bool], x: Tensor = x, grad: Tensor = grad, w: Tensor = weight
-        ) -> Any:
-            numbers = ([0], [1, 1], [1, 1], [1, 1], False, [0, 0], len(w))
-            return torch.ops.aten.convolution_backward(grad, x, w, *numbers, mask)
-
-        work: dict[str, Callable[[], object]] = {
-            "forward": lambda x=x, w=weight: F.conv2d(x, w, padding=1, groups=channels),
-            "data_gradient": lambda b=backward: b([True, False, False]),
-            "weight_gradient": lambda b=backward: b([False, True, False]),
-        }
-        found |= {f"{name}_{kind}_ms": 1e3 * seconds(run, sizes) for kind, run in work.items()}
-    return found
-
-
-def eager(sizes: Sizes) -> Figures:
-    """Eager training steps, ours and the reference's."""
-    from benchmarks.train_step import measure_step
-
-    found: Figures = {}
-    for which in ("reference", "ours"):
-        step = measure_step(
-            which,
-            device=sizes.device,
-            size=sizes.crop,
-            batch=sizes.batches[0],
-            repeats=sizes.repeats,
-            config=sizes.model,
-        )
-        found |= {f"{which}_{name}": value for name, value in step.items()}
-    return found
-
-
-def blocks(sizes: Sizes) -> Figures:
-    """One compiled Transformer block a level: padded or not, two shares of activations kept."""
-    from mmfe_restore.model import restormer as module
-    from mmfe_restore.model.runners import compile_parts
-
-    found: Figures = {}
-    aligned = module.ALIGNED
-    config = sizes.model
-    levels = [(config.width * 2**level, sizes.crop >> level) for level in range(4)]
-    for level, (channels, side) in enumerate([*levels, (2 * config.width, sizes.crop)]):
-        heads = config.num_heads[level % 4]
-        for padded, memory in ((True, 1.0), (True, 0.5), (False, 0.5)):
-            module.ALIGNED = aligned if padded else 1
-            torch._dynamo.reset()
-            run = compile_parts(memory, backend=sizes.compiler)[module.TransformerBlock]
-            made = module.TransformerBlock(channels, heads, config.expansion).to(sizes.device)
-            x = torch.randn(
-                sizes.batches[0], side, side, channels, device=sizes.device, requires_grad=True
-            )
-
-            def step(run: Any = run, made: nn.Module = made, x: Tensor = x) -> None:
-                with bf16(sizes):
-                    run(made, x.bfloat16()).float().sum().backward()
-
-            name = f"{channels}ch_{side}px_{'padded' if padded else 'plain'}_memory_{memory:g}"
-            found[f"{name}_ms"] = 1e3 * seconds(step, sizes)
-            found[f"{name}_gib"] = peak_gib(step, sizes)
-    module.ALIGNED = aligned
-    return found
-
-
-def kernels(sizes: Sizes) -> Figures:
-    """Transformer blocks by Triton kernels: output and all gradients beside torch's, and times."""
-    from mmfe_restore.model.restormer import TransformerBlock
-
-    found: Figures = {"differences": {}, "limits": {}}
-    if sizes.device != "cuda":
-        return found
-    from mmfe_restore.kernels.block import run_block
-
-    def plain(made: TransformerBlock, x: Tensor) -> Tensor:
-        return made(x)
-
-    config = sizes.model
-    # The one that takes most of a training step comes first.
-    shapes = [(2 * config.width, 0), *((config.width * 2**level, level) for level in range(4))]
-    started, limit = time.perf_counter(), PARTS["kernels"][1]
-    for place, (channels, level) in enumerate(shapes[: sizes.fused]):
-        if place and time.perf_counter() - started > limit / 2:
-            break  # a part that is ended keeps nothing
-        side, heads = sizes.crop >> level, config.num_heads[level]
-        torch.manual_seed(0)
-        made = TransformerBlock(channels, heads, config.expansion).cuda()
-        x = torch.randn(sizes.batches[0], side, side, channels, device="cuda", requires_grad=True)
-        inputs = (x, *made.parameters())
-
-        def step(
-            run: Any, half: bool = True, made: Any = made, x: Tensor = x, inputs: Any = inputs
-        ) -> list[Tensor]:
-            with torch.autocast("cuda", dtype=torch.bfloat16, enabled=half):
-                y = run(made, x.bfloat16() if half else x)
-            return [y, *torch.autograd.grad(y.float().square().mean(), inputs)]
-
-        name = f"{channels}ch_{side}px"
-        with float32_products():
-            truth = step(plain, False)
-            # In float32 the first shape alone: compiling takes most of the time.
-            for half in (True, False) if place == 0 else (True,):
-                key = f"{name}_{'bf16' if half else 'float32'}"
-                found["differences"][key] = max(map(distance, step(run_block, half), truth))
-                # In bf16 torch's block is off by some too; no more is asked of the kernels.
-                others = max(map(distance, step(plain), truth)) if half else 0.0
-                found["limits"][key] = max(3e-2, others) if half else 1e-3
-        del truth
-        for kind, run in (("triton", run_block), ("torch", plain)):
-            work = partial(step, run)
-            found[f"{name}_{kind}_ms"] = 1e3 * seconds(work, sizes)
-            found[f"{name}_{kind}_gib"] = peak_gib(work, sizes)
-    return found
-
-
-def step(sizes: Sizes) -> Figures:
-    """Whole training steps with compiled blocks, and where the time of the last goes."""
-    from torch.profiler import ProfilerActivity, profile
-
-    from benchmarks.train_step import measure_step
-
-    found: Figures = {}
-
-    def run(batch: int, memory: float, repeats: int = sizes.repeats) -> dict[str, float]:
-        return measure_step(
-            "ours",
-            device=sizes.device,
-            size=sizes.crop,
-            batch=batch,
-            repeats=repeats,
-            activation_memory=memory,
-            config=sizes.model,
-            backend=sizes.compiler,
-        )
-
-    for batch in sizes.batches:
-        found |= {f"batch_{batch}_{name}": value for name, value in run(batch, 0.5).items()}
-    activities = [ProfilerActivity.CPU]
-    kernels = sizes.kernels and sizes.device == "cuda"
-    activities += [ProfilerActivity.CUDA] if kernels else []
-    with profile(activities=activities, acc_events=True) as seen:
-        run(sizes.batches[0], 0.5, 1)
-    order = "device_time_total" if kernels else "cpu_time_total"
-    rows = sorted(seen.key_averages(), key=lambda row: -getattr(row, order))[:25]
-    found["profile_us"] = {row.key[:80]: getattr(row, order) for row in rows}
-    return found
-
-
-def encode(sizes: Sizes) -> Figures:
-    """Encoding with Qwen2.5-VL, beside the obvious loop."""
-    from benchmarks import guide_encode
-
-    found: Figures = {}
-    for batch in sizes.encoded:
-        count = 3 * batch
-        arguments = argparse.Namespace(
-            device=sizes.device,
-            size=sizes.guide,
-            side=224 if sizes.guide == "3b" else 56,
-            images=count,
-            loop_images=min(count, 12),
-            batch=batch,
-            workers=max(1, min(12, (os.cpu_count() or 2) - 2)),
-            rounds=min(2, sizes.repeats),
-        )
-        result = guide_encode.measure(arguments)
-        found |= {f"batch_{batch}_{name}": value for name, value in result.items()}
-    return found
-
-
-def restore(sizes: Sizes) -> Figures:
-    """Restoring photographs: time and memory."""
-    found: Figures = {}
-    made = Restorer(sizes.model).to(sizes.device).eval()
-    seen = embeddings_of(sizes.model, 1, sizes.device)
-    for width, height in sizes.photographs:
-        image = torch.rand(1, 3, height, width, device=sizes.device)
-        for name, exact in (("float32", True), ("bf16", False)):
-
-            def run(image: Tensor = image, exact: bool = exact) -> None:
-                kind = torch.autocast(sizes.device, dtype=torch.bfloat16, enabled=not exact)
-                with torch.inference_mode(), float32_products(), kind:
-                    made(image, seen)
-
-            key = f"{width}x{height}_{name}"
-            found[f"{key}_ms"] = 1e3 * seconds(run, replace(sizes, repeats=min(2, sizes.repeats)))
-            found[f"{key}_gib"] = peak_gib(run, sizes)
-    return found
-
-
-PARTS: dict[str, tuple[Callable[[Sizes], Figures], int]] = {
-    "versions": (versions, 15),
-    "ceilings": (ceilings, 15),
-    "correct_guides": (correct_guides, 50),
-    "correct_network": (correct_network, 100),
-    "depthwise": (depthwise, 20),
-    "eager": (eager, 30),
-    "blocks": (blocks, 100),
-    "kernels": (kernels, 50),
-    "step": (step, 120),
-    "encode": (encode, 70),
-    "restore": (restore, 30),
+PARTS: dict[str, tuple[Callable[[Sizes], Found], int]] = {
+    "versions": (gpu_timed.versions, 15),
+    "ceilings": (gpu_timed.ceilings, 15),
+    "correct_guides": (gpu_correct.correct_guides, 50),
+    "correct_network": (gpu_correct.correct_network, 100),
+    "depthwise": (gpu_timed.depthwise, 20),
+    "eager": (gpu_timed.eager, 30),
+    "blocks": (gpu_timed.blocks, 100),
+    "kernels": (gpu_correct.kernels, 50),
+    "step": (gpu_timed.step, 120),
+    "encode": (gpu_timed.encode, 70),
+    "restore": (gpu_timed.restore, 30),
 }
 """Every part and the most seconds that it may take: ten minutes together."""
 
@@ -507,18 +55,22 @@ PARTS: dict[str, tuple[Callable[[Sizes], Figures], int]] = {
 
 
 def run_part(name: str, sizes: Sizes, out: Path) -> bool:
-    """Run one part here and write what it found, or what went wrong."""
+    """Run one part here and write what it finds as it finds it, or what went wrong."""
     started = time.perf_counter()
+    so_far, error = out / f"{name}.partial.json", out / f"{name}.error.txt"
+    found: Figures = {}
     try:
-        found = PARTS[name][0](sizes)
+        for figures in PARTS[name][0](sizes):
+            for key, value in figures.items():
+                found[key] = found.get(key, {}) | value if isinstance(value, dict) else value
+            write_file(so_far, json.dumps(found, indent=2))
     except Exception:  # a part that fails must not take the others with it
-        (out / f"{name}.error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        write_file(error, traceback.format_exc())
         return False
     found["seconds"] = time.perf_counter() - started
-    text = json.dumps(found, indent=2)
-    (out / f"{name}.json.part").write_text(text, encoding="utf-8")
-    (out / f"{name}.json.part").replace(out / f"{name}.json")
-    (out / f"{name}.error.txt").unlink(missing_ok=True)
+    write_file(out / f"{name}.json", json.dumps(found, indent=2))
+    for left in (so_far, error):
+        left.unlink(missing_ok=True)
     return True
 
 
@@ -540,12 +92,14 @@ def run_apart(name: str, out: Path) -> bool:
 
 
 def results_in(out: Path) -> dict[str, Figures]:
-    """What has been found so far, by part."""
-    return {
-        name: json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
-        for name in PARTS
-        if (out / f"{name}.json").exists()
-    }
+    """What has been found so far, by part; of one that was ended, what it had found."""
+    found: dict[str, Figures] = {}
+    for name in PARTS:
+        for file in (out / f"{name}.json", out / f"{name}.partial.json"):
+            if file.exists():
+                found[name] = json.loads(file.read_text(encoding="utf-8"))
+                break
+    return found
 
 
 def too_far(results: dict[str, Figures]) -> list[str]:
@@ -670,9 +224,9 @@ def main() -> int:
     if arguments.write:
         write_docs(results)
     print(table(results))
-    failed = [name for name in chosen if name not in results]
+    failed = [name for name in chosen if not (arguments.out / f"{name}.json").exists()]
     wrong = too_far(results)
-    for line in (*(f"{name}: no result" for name in failed), *wrong):
+    for line in (*(f"{name}: not whole" for name in failed), *wrong):
         print(line)
     return 1 if failed or wrong else 0
 

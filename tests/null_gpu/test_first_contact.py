@@ -32,8 +32,9 @@ def parts(monkeypatch):
         def run(sizes):
             ran.append(name)
             if found is None:
+                yield {"copy_tb_per_s": 2.5}
                 raise RuntimeError("CUDA error: an illegal memory access was encountered")
-            return found
+            yield found
 
         return run, 9
 
@@ -56,7 +57,9 @@ def test_a_part_that_fails_leaves_the_others_and_only_it_is_run_again(
     assert run(monkeypatch, "--out", tmp_path) == 1
     assert parts == ["versions", "ceilings", "correct_network"]
     assert "illegal memory access" in (tmp_path / "ceilings.error.txt").read_text()
-    assert "| card | A card |" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "| card | A card |" in said and "ceilings: not whole" in said
+    assert "| copy on the card | 2.50 TB/s |" in said  # it was found before the part failed
     assert run(monkeypatch, "--out", tmp_path) == 1
     assert parts[3:] == ["ceilings"]
     assert run(monkeypatch, "--out", tmp_path, "--only", "versions,correct_network") == 0
