@@ -53,6 +53,7 @@ def _by_shape(op):
         for tensor in tensors:
             if tensor.device != device and tensor.dim():
                 raise RuntimeError(f"{op}: tensors on {device} and {tensor.device}")
+        _same_dtype(op, tensors)
         if "out" in kwargs:
             return kwargs["out"]
         with torch.no_grad():
@@ -60,6 +61,13 @@ def _by_shape(op):
         return tree_map(lambda t: _like(t, device), found)
 
     return run
+
+
+def _same_dtype(op, tensors):
+    """As a card's libraries refuse it: a product that mixes types, or writes to another type."""
+    kinds = {tensor.dtype for tensor in tensors}
+    if len(kinds) > 1 and "_dtype" not in str(op) and ".dtype" not in str(op):
+        raise RuntimeError(f"{op}: tensors of {' and '.join(sorted(map(str, kinds)))}")
 
 
 def _like(tensor, device):
@@ -96,6 +104,11 @@ def _convolution_backward(grad, x, weight, bias_sizes, *rest):
     return like(x) if mask[0] else None, like(weight) if mask[1] else None, bias
 
 
+def _add_product(out, one, two, **_):
+    _same_dtype("addmm_", (out, one, two))
+    return out
+
+
 _LIBRARY = torch.library.Library("aten", "IMPL")
 for _name in (
     *("mm", "bmm", "addmm", "baddbmm", "addmv", "dot", "mv"),
@@ -111,7 +124,7 @@ _LIBRARY.impl(
     lambda x, *_, **__: (torch.empty_like(x), *(x.new_empty(0) for _ in range(3))),
     "CUDA",
 )
-_LIBRARY.impl("addmm_", lambda out, *_, **__: out, "CUDA")
+_LIBRARY.impl("addmm_", _add_product, "CUDA")
 _LIBRARY.impl("cudnn_convolution", _convolution, "CUDA")
 _LIBRARY.impl("convolution_backward", _convolution_backward, "CUDA")
 # A check of values would fail on the zeros that are read back.

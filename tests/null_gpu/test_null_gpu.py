@@ -56,3 +56,9 @@ def test_from_the_second_batch_on_encoding_waits_for_its_results_alone(on_null_g
         for batch in batches[1:]:
             assert batch["started"]["waits"] == batch["started"]["pageable"] == 0, guide
             assert batch["done"] == {"pageable": 0, "waits": 1, "unsettled": 0}, guide
+
+
+def test_every_way_and_precision_of_restoring_runs_under_cudas_autocast(on_null_gpu):
+    found = on_null_gpu("restore.py")
+    assert len(found) == 18
+    assert found == dict.fromkeys(found, "ran")

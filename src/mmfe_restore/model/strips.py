@@ -86,7 +86,8 @@ class Strips:
             if mixed.shape[:2] != one.shape[:2]:
                 size = [one.shape[0], one.shape[1]]
                 larger = F.interpolate(to_nchw(mixed[None]), size=size, mode="bilinear")
-                mixed = to_nhwc(larger)[0].contiguous()
+                # Autocast interpolates in float32, and no product takes both types.
+                mixed = cast(to_nhwc(larger)[0], x).contiguous()
             self._cross_mdta(mofe, one, mixed)
         return x
 
