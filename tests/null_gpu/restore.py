@@ -1,4 +1,4 @@
-"""Restores in every way and precision and prints what was refused: CUDA's autocast is not a CPU's."""
+"""Restores in every way and precision and prints what was refused: as CUDA's autocast has it."""
 
 import json
 from contextlib import nullcontext

@@ -42,12 +42,19 @@ class FastVlmGuide(MllmGuide):
         return rows * columns
 
     def prepare(self, image: ImageArray) -> ImageArray:
-        """Check one image; all else happens on the device, where it is faster.
+        """Bring one image to the checkpoint's size, (H, W, 3) uint8.
+
+        On the CPU, whatever the guide's device: a GPU resizes bytes to other values.
 
         Raises:
             GuideError: it is not a picture.
         """
-        return check_image(image)
+        picture = torch.from_numpy(np.ascontiguousarray(check_image(image))).permute(2, 0, 1)
+        sized = self._processor.image_processor(
+            images=[picture], return_tensors="pt", do_rescale=False, do_normalize=False
+        )["pixel_values"][0]
+        array: ImageArray = sized.permute(1, 2, 0).contiguous().numpy()
+        return array
 
     def _shape(self, prepared: ImageArray) -> tuple[int, int]:
         return prepared.shape[0], prepared.shape[1]
@@ -60,7 +67,10 @@ class FastVlmGuide(MllmGuide):
     def _hidden(self, layout: Layout, prepared: Sequence[ImageArray]) -> Tensor:
         """What ``FastVlmModel.forward`` computes, without its detours; see `_sequence`."""
         pixels = self._processor.image_processor(
-            images=list(self._to_device(prepared).permute(0, 3, 1, 2)), return_tensors="pt"
+            images=list(self._to_device(prepared).permute(0, 3, 1, 2)),
+            return_tensors="pt",
+            do_resize=False,
+            do_center_crop=False,
         )["pixel_values"]
         seen = self._network.get_image_features(
             pixel_values=pixels.to(self.device, self.dtype), return_dict=True

@@ -79,3 +79,15 @@ def test_a_checkpoint_that_claims_to_be_another_is_refused(tiny_fastvlm, tiny_qw
     shutil.copyfile(tiny_fastvlm / "config.json", mixed / "config.json")
     with pytest.raises(GuideError):
         load_guide(mixed, device="cpu")
+
+
+def test_pictures_are_brought_to_size_on_the_cpu_to_the_processors_own_bytes(guide, pictures):
+    # On a GPU the same resize gives other bytes, and the embeddings were 4 % off.
+    of_images = guide._processor.image_processor
+    for picture in pictures:
+        found = guide.prepare(picture)
+        assert found.dtype == np.uint8 and found.shape[:2] == (256, 256)
+        truth = of_images(images=[torch.from_numpy(picture).permute(2, 0, 1)], return_tensors="pt")
+        mean, std = (np.asarray(values) for values in (of_images.image_mean, of_images.image_std))
+        unit = (found / 255 - mean) / std
+        assert np.abs(unit - truth["pixel_values"][0].permute(1, 2, 0).numpy()).max() < 1e-6
