@@ -38,15 +38,15 @@ NOT_MEASURED = "not measured"
 PARTS: dict[str, tuple[Callable[[Sizes], Found], int]] = {
     "versions": (gpu_timed.versions, 15),
     "ceilings": (gpu_timed.ceilings, 15),
-    "correct_guides": (gpu_correct.correct_guides, 50),
-    "correct_network": (gpu_correct.correct_network, 100),
-    "depthwise": (gpu_timed.depthwise, 20),
-    "eager": (gpu_timed.eager, 30),
-    "blocks": (gpu_timed.blocks, 100),
-    "kernels": (gpu_correct.kernels, 50),
+    "correct_guides": (gpu_correct.correct_guides, 40),
+    "correct_network": (gpu_correct.correct_network, 130),
+    "depthwise": (gpu_timed.depthwise, 15),
+    "eager": (gpu_timed.eager, 40),
+    "blocks": (gpu_timed.blocks, 80),
+    "kernels": (gpu_correct.kernels, 60),
     "step": (gpu_timed.step, 120),
-    "encode": (gpu_timed.encode, 70),
-    "restore": (gpu_timed.restore, 30),
+    "encode": (gpu_timed.encode, 45),
+    "restore": (gpu_timed.restore, 40),
 }
 """Every part and the most seconds that it may take: ten minutes together."""
 
