@@ -95,8 +95,8 @@ def command(
     _show(found, done=not dry_run)
     if not dry_run:
         calls = found["guide_calls"]
-        output.say("")
-        output.tell(
+        output.print_line("")
+        output.print_wrapped(
             f"Guide calls: {calls['build']} to build what no cache held, {calls['train']} in "
             f"training, {calls['eval']} in evaluation."
         )

@@ -49,7 +49,7 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        output.say(f"mmfe {version('mmfe')}")
+        output.print_line(f"mmfe {version('mmfe')}")
         raise typer.Exit
 
 

@@ -48,7 +48,7 @@ def info(
         output.print_json(about)
         return
     for line in describe_text(about):
-        output.say(line)
+        output.print_line(line)
 
 
 @app.command()
@@ -76,14 +76,16 @@ def verify(
     else:
         for damage in report.damages:
             touched = f" ({_few(damage.samples)})" if damage.samples else ""
-            output.say(f"{damage.file}: {damage.problem}{touched}")
+            output.print_line(f"{damage.file}: {damage.problem}{touched}")
         images = f", {report.pixels:,} images" if pixels else ""
-        output.tell(
+        output.print_wrapped(
             f"{report.path}: read {report.files:,} files, {report.chunks:,} embeddings{images}; "
             f"{len(report.damages) or 'nothing'} damaged"
         )
         for view in report.unfinished:
-            output.say(f"{view} is not finished: mmfe cache build with the same options goes on")
+            output.print_line(
+                f"{view} is not finished: mmfe cache build with the same options goes on"
+            )
     if not report.intact:
         source = all(damage.kind == "source" for damage in report.damages)
         raise CacheError(
@@ -187,12 +189,12 @@ def repair(
             }
         )
     else:
-        output.tell(
+        output.print_wrapped(
             f"{path}: {len(report.damages) or 'nothing'} was damaged, "
             f"{report.encodings} embeddings computed again"
         )
         for name in report.recovered:
-            output.say(f"taken in, its image can be read now: {name}")
+            output.print_line(f"taken in, its image can be read now: {name}")
     if not report.after.intact:
         raise CacheError(
             f"{path} is still damaged",
@@ -220,7 +222,7 @@ def pull(
     if as_json:
         output.print_json({"path": str(path), "bytes": count})
         return
-    output.say(f"{path}: {format_bytes(count)} fetched")
+    output.print_line(f"{path}: {format_bytes(count)} fetched")
 
 
 def _source_of(path: str, root: Path | None) -> SampleSet | None:

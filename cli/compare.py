@@ -89,6 +89,6 @@ def command(
     losses = [(name, value) for name, value in found.worst if better * value < 0]
     for title, extremes in (("largest gains", gains), ("largest losses", losses)):
         named = ", ".join(f"{name} {value:+.{digits}f}" for name, value in extremes)
-        output.tell(f"{title} of B: {named or 'none'}")
+        output.print_wrapped(f"{title} of B: {named or 'none'}")
     for note in found.notes:
         output.remark(note)

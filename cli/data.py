@@ -177,7 +177,7 @@ def check(
         output.print_json({**report.to_json(), "epoch": epoch})
     else:
         _print_check(report, epoch)
-        output.tell(_verdict(report))
+        output.print_wrapped(_verdict(report))
     if not report.ok:
         raise typer.Exit(1)
 
@@ -265,10 +265,10 @@ def _print_check(report: CheckReport, epoch: dict[str, Any] | None) -> None:
     if all(part.layout is None for part in shown):
         # Nothing at all: a wrong root. One part says which folders are looked for.
         shown, epoch = shown[:1], None
-        output.say(f"nothing of {report.dataset} is under {report.root}")
+        output.print_line(f"nothing of {report.dataset} is under {report.root}")
         for origin in dataset_info(report.dataset).origins:
-            output.say(f"where to get {origin.name}: {origin.page}")
-        output.say("what is looked for, by the example of the first part:")
+            output.print_line(f"where to get {origin.name}: {origin.page}")
+        output.print_line("what is looked for, by the example of the first part:")
     for part in shown:
         for what, names in (
             ("missing", part.missing),
@@ -278,7 +278,7 @@ def _print_check(report: CheckReport, epoch: dict[str, Any] | None) -> None:
             ("note", part.notes),
         ):
             for name in names:
-                output.say(f"{part.split}, {part.name}: {what}: {name}")
+                output.print_line(f"{part.split}, {part.name}: {what}: {name}")
     if epoch is not None and epoch["labels"]:
         output.print_table(
             f"one epoch of recipe {epoch['recipe']}: {epoch['draws']} draws",
@@ -292,7 +292,7 @@ def _print_check(report: CheckReport, epoch: dict[str, Any] | None) -> None:
         for split, count, distinct in zip(
             ("train", "test"), report.compared, report.distinct, strict=True
         ):
-            output.say(f"{split}: {count} clean photographs, {distinct} different ones")
-        output.say(f"{len(report.leaks)} test photographs are in the training split too")
+            output.print_line(f"{split}: {count} clean photographs, {distinct} different ones")
+        output.print_line(f"{len(report.leaks)} test photographs are in the training split too")
     for leak in report.leaks:
-        output.say(f"leak: {leak.test} = {leak.train}")
+        output.print_line(f"leak: {leak.test} = {leak.train}")

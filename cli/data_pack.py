@@ -120,8 +120,8 @@ def verify(
     else:
         for entry in found:
             for name in entry["damaged"]:
-                output.say(f"{entry['path']}: damaged: {name}")
-            output.say(
+                output.print_line(f"{entry['path']}: damaged: {name}")
+            output.print_line(
                 f"{entry['path']}: read {entry['pictures']:,} pictures; "
                 f"{len(entry['damaged']) or 'nothing'} damaged"
             )

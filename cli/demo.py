@@ -197,9 +197,9 @@ def _claim(out: Path, settings: dict[str, object]) -> None:
 
 
 def _choose(photos: Path | None) -> Photographs:
-    from mmfe_cache.datasets.photographs import bundled_photographs, deal_photographs
+    from mmfe_cache.datasets.photographs import bundled_photographs, split_into_parts
 
-    return bundled_photographs() if photos is None else deal_photographs(photos)
+    return bundled_photographs() if photos is None else split_into_parts(photos)
 
 
 def _copy_photographs(chosen: Photographs, folder: Path) -> None:
@@ -269,22 +269,22 @@ def _tell(result: dict[str, Any]) -> None:
     )
     average = result["average"]
     calls = result["guide_calls"]
-    output.say("")
-    output.tell(
+    output.print_line("")
+    output.print_wrapped(
         f"The restored photographs gain {output.signed(average['gain'])} dB over their degraded "
         f"inputs on average (mean of {len(result['classes'])} class means"
         + (f"; {_omission(average)} images left out)." if _omission(average) else ").")
     )
-    output.tell(
+    output.print_wrapped(
         f"Guide calls: {calls['build']} while building the cache, {calls['train']} in training, "
         f"{calls['ablation']} in the ablation."
     )
-    output.say(f"Before and after, with error maps: {result['report']}")
+    output.print_line(f"Before and after, with error maps: {result['report']}")
     own = result["restored"]
-    output.say(f"A photograph of neither set, with {own['composition']}: {own['degraded']}")
-    output.say(f"The same, restored: {own['restored']}")
-    output.say(f"Yours: mmfe restore PHOTO -o restored/ --checkpoint {result['run']}")
-    output.say(f"{result['seconds']['total']:.0f} seconds in all.")
+    output.print_line(f"A photograph of neither set, with {own['composition']}: {own['degraded']}")
+    output.print_line(f"The same, restored: {own['restored']}")
+    output.print_line(f"Yours: mmfe restore PHOTO -o restored/ --checkpoint {result['run']}")
+    output.print_line(f"{result['seconds']['total']:.0f} seconds in all.")
 
 
 def _omission(row: dict[str, Any]) -> str:

@@ -277,21 +277,21 @@ def _print(found: Mapping[str, Any]) -> None:
     _say_lines(lines)
 
     here = [one for one in found["packages"] if one["installed"] is not None]
-    output.say("\npackages:")
+    output.print_line("\npackages:")
     _say_wrapped(", ".join(f"{one['name']} {one['installed']}" for one in here))
     missing = [one for one in found["packages"] if one["installed"] is None]
     if missing:
-        output.say("\nnot installed, each needed by some commands:")
+        output.print_line("\nnot installed, each needed by some commands:")
         for one in missing:
-            output.say(f"  {one['install']}")
-        output.say(f"  {EVERYTHING}")
-    output.say("\nextras:")
+            output.print_line(f"  {one['install']}")
+        output.print_line(f"  {EVERYTHING}")
+    output.print_line("\nextras:")
     for name, extra in found["extras"].items():
-        output.say(f"  {name}: {'installed' if extra['installed'] else extra['install']}")
+        output.print_line(f"  {name}: {'installed' if extra['installed'] else extra['install']}")
     for problem in found["problems"]:
         output.error(problem)
     if not found["problems"]:
-        output.say("\nnothing is wrong")
+        output.print_line("\nnothing is wrong")
 
 
 def _about_device(device: Mapping[str, Any]) -> list[str]:
@@ -305,10 +305,10 @@ def _about_device(device: Mapping[str, Any]) -> list[str]:
 def _say_lines(lines: list[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in lines)
     for name, text in lines:
-        output.say(f"{name:<{width}}  {text}")
+        output.print_line(f"{name:<{width}}  {text}")
 
 
 def _say_wrapped(text: str) -> None:
     # Of a pipe, whoever reads it wants a width that any page shows.
     for line in wrapped(text, screen(sys.stdout) or 88, "  "):
-        output.say(line)
+        output.print_line(line)

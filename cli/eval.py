@@ -177,7 +177,7 @@ def command(
     show(outcome)
     if report:
         show_beside(outcome, table_format)
-    output.say(f"\nReport: {folder / 'report.html'}")
+    output.print_line(f"\nReport: {folder / 'report.html'}")
 
 
 def show(report: EvalReport) -> None:
@@ -276,9 +276,9 @@ def show_beside(report: EvalReport, table_format: str) -> None:
         output.remark(f"the paper prints no table by classes for {report.dataset}")
         return
     if table_format == "markdown":
-        output.say(to_markdown(report, found))
+        output.print_line(to_markdown(report, found))
     elif table_format == "latex":
-        output.say(to_latex(report, found))
+        output.print_line(to_latex(report, found))
     else:
         output.print_table(
             found.title,

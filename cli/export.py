@@ -74,7 +74,9 @@ def command(
     if as_json:
         output.print_json(done.to_json())
     else:
-        output.say(f"wrote {done.path} ({done.size / 1e6:.1f} MB), inputs {', '.join(done.inputs)}")
+        output.print_line(
+            f"wrote {done.path} ({done.size / 1e6:.1f} MB), inputs {', '.join(done.inputs)}"
+        )
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

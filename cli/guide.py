@@ -61,7 +61,7 @@ def list_(
         ],
     )
     for row in rows:
-        output.tell(f"{row['name']}: {row['description']}")
+        output.print_wrapped(f"{row['name']}: {row['description']}")
     output.print_table(
         "Families",
         ("family", "--guide", "what it is", "needs"),
@@ -142,8 +142,10 @@ def train(
     if as_json:
         output.print_json(facts)
         return
-    output.say(f"wrote {out} ({steps} steps in {done.seconds:.0f} s, SHA-256 {digest[:16]}…)")
-    output.say(f"measure it: mmfe guide evaluate PHOTOS --guide {out}")
+    output.print_line(
+        f"wrote {out} ({steps} steps in {done.seconds:.0f} s, SHA-256 {digest[:16]}…)"
+    )
+    output.print_line(f"measure it: mmfe guide evaluate PHOTOS --guide {out}")
 
 
 def _train_prompt(
@@ -180,10 +182,10 @@ def _train_prompt(
     if as_json:
         output.print_json({"out": str(out), "sha256": digest, "seconds": done.seconds, **facts})
         return
-    output.say(
+    output.print_line(
         f"wrote {out} ({done.pictures} pictures in {done.seconds:.0f} s, SHA-256 {digest[:16]}…)"
     )
-    output.say(f"measure it: mmfe guide evaluate PHOTOS --guide {out}")
+    output.print_line(f"measure it: mmfe guide evaluate PHOTOS --guide {out}")
 
 
 app.command("distill")(guide_student.distill)
@@ -279,13 +281,17 @@ def evaluate(
         )
     if scores.spearman_traits:
         said = ", ".join(f"{name} {value:.3f}" for name, value in scores.spearman_traits.items())
-        output.tell(f"Spearman of what else it sees: {said}")
+        output.print_wrapped(f"Spearman of what else it sees: {said}")
     if scores.class_accuracy is not None:
         said = ", ".join(f"{name} {value:.1%}" for name, value in scores.class_accuracy.items())
-        output.tell(f"assigned to the right class: {scores.mean_class_accuracy:.1%} ({said})")
+        output.print_wrapped(
+            f"assigned to the right class: {scores.mean_class_accuracy:.1%} ({said})"
+        )
     if scores.quiet_on_clear is not None:
-        output.tell(f"no label above 0.5 on {scores.quiet_on_clear:.1%} of the clear photographs")
-    output.tell(
+        output.print_wrapped(
+            f"no label above 0.5 on {scores.quiet_on_clear:.1%} of the clear photographs"
+        )
+    output.print_wrapped(
         f"nearest to the dominant degradation: {scores.dominant_share:.1%} of "
         f"{scores.dominant_samples} triple compositions (chance {scores.chance:.0%}; by cosine "
         f"{scores.dominant_share_cosine:.1%})"
@@ -322,4 +328,4 @@ def make_tiny(
     if as_json:
         output.print_json(facts)
     else:
-        output.say(f"wrote {made} ({kind}, D = {facts['dim']}, random weights)")
+        output.print_line(f"wrote {made} ({kind}, D = {facts['dim']}, random weights)")

@@ -75,7 +75,7 @@ def distill(
     if as_json:
         output.print_json({**facts, "teacher": reader.guide, "resumed": done.resumed})
         return
-    output.say(f"wrote {out}, a student of {reader.guide} (SHA-256 {done.sha256[:16]}…)")
+    output.print_line(f"wrote {out}, a student of {reader.guide} (SHA-256 {done.sha256[:16]}…)")
     if done.agreement is not None:
         _print_agreement(done.agreement, "on the photographs set aside")
 

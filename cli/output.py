@@ -58,7 +58,7 @@ def print_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:  # such as a file name that is no UTF-8: escaped, it is JSON still
         text = json.dumps(_finite(value), indent=2)
-    say(text)
+    print_line(text)
 
 
 def _finite(value: Any) -> Any:
@@ -76,18 +76,18 @@ def signed(value: float | None, digits: int = 2) -> str | None:
     return None if value is None or not math.isfinite(value) else f"{value:+.{digits}f}"
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """Write one line for people to stdout."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
-def tell(text: str) -> None:
+def print_wrapped(text: str) -> None:
     """Write a sentence for people to stdout, wrapped at its words where there is a width.
 
-    Not for commands and paths that are to be copied: those stay in one line, by `say`.
+    Not for commands and paths that are to be copied: those stay in one line, by `print_line`.
     """
-    say("\n".join(wrapped(text, screen(sys.stdout))))
+    print_line("\n".join(wrapped(text, screen(sys.stdout))))
 
 
 def note(text: str) -> None:

@@ -91,10 +91,10 @@ def embeddings(
             raise CacheError(f"{reader.path} has no finished view", remedy="mmfe cache build")
     used = [(reader, reader.views[-1] if view is None else view) for reader in readers]
     known = None if root is None else _severities(readers[0], root)
-    from mmfe_restore.figures import plot_beside, plot_embeddings  # they import torch, slowly
+    from mmfe_restore.figures import plot_compared, plot_embeddings  # they import torch, slowly
 
     if len(used) > 1:
-        drawn = plot_beside(used, out, severities=known, most=most, force=force)
+        drawn = plot_compared(used, out, severities=known, most=most, force=force)
     else:
         drawn = plot_embeddings(*used[0], out, severities=known, most=most, force=force)
     _tell(drawn, as_json)
@@ -303,7 +303,7 @@ def _tell(drawn: Drawing, as_json: bool) -> None:
         output.print_json(drawn.to_json())
         return
     for path in drawn.files:
-        output.say(str(path))
+        output.print_line(str(path))
     for panel in drawn.facts.get("panels", []):
         said = ""
         if panel.get("nearest") is not None:
@@ -311,17 +311,19 @@ def _tell(drawn: Drawing, as_json: bool) -> None:
             said += f"dominates them, {panel['nearest_cosine']:.1%} by cosine (chance 25.0%; "
             said += f"composition alone at most {panel['composition_alone']:.1%})"
         said = said or f"two principal components: {panel['variance']:.1%} of the variance"
-        output.tell(f"{panel['guide']}, {panel['view']}: {said}")
+        output.print_wrapped(f"{panel['guide']}, {panel['view']}: {said}")
     if "variance" in drawn.facts:
-        output.tell(f"two principal components: {drawn.facts['variance']:.1%} of the variance")
+        output.print_wrapped(
+            f"two principal components: {drawn.facts['variance']:.1%} of the variance"
+        )
     if drawn.facts.get("nearest") is not None:
-        output.tell(
+        output.print_wrapped(
             f"of {drawn.facts['dominated']} mixtures with a dominant part "
             f"{drawn.facts['nearest']:.1%} lie nearest to its centroid, "
             f"{drawn.facts['nearest_cosine']:.1%} by cosine "
             f"(chance 25.0%; composition alone at most {drawn.facts['composition_alone']:.1%})"
         )
     if "sample" in drawn.facts:
-        output.say(f"drawn of {drawn.facts['sample']}")
+        output.print_line(f"drawn of {drawn.facts['sample']}")
     for run, values in drawn.facts.get("alignment", {}).items():
-        output.say(f"alignment of {run}: {values['all sites']:.3f} over all sites")
+        output.print_line(f"alignment of {run}: {values['all sites']:.3f} over all sites")

@@ -195,9 +195,11 @@ def _tell(
         output.print_json({**report.to_json(), **facts})
     else:
         for one in report.restored:
-            output.say(str(one.target))
+            output.print_line(str(one.target))
             for name, (before, after) in (one.scores or {}).items():
-                output.say(f"  {name} {before:.3f} -> {after:.3f} ({_better(name)} is better)")
+                output.print_line(
+                    f"  {name} {before:.3f} -> {after:.3f} ({_better(name)} is better)"
+                )
     if report.failed:
         raise typer.Exit(1)
 

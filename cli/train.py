@@ -129,8 +129,8 @@ def command(
     elif as_json:
         output.print_json(report.to_json())
     else:
-        output.say(f"guide called {report.guide_calls} times")
-        output.say(str(report.checkpoint))
+        output.print_line(f"guide called {report.guide_calls} times")
+        output.print_line(str(report.checkpoint))
     if not report.completed:
         raise typer.Exit(130)
 
@@ -141,7 +141,7 @@ def _print_config(values: dict[str, object], as_json: bool) -> None:
         return
     import yaml
 
-    output.say(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip())
+    output.print_line(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip())
 
 
 def _explain_config(as_json: bool) -> None:
@@ -152,7 +152,7 @@ def _explain_config(as_json: bool) -> None:
     if as_json:
         output.print_json({"sections": [asdict(section) for section in recipe_reference()]})
     else:
-        output.say(recipe_reference_markdown().rstrip())
+        output.print_line(recipe_reference_markdown().rstrip())
 
 
 def _dry_run(
@@ -200,19 +200,21 @@ def _dry_run(
             for index, stage in enumerate(plan.stages)
         ]
         output.print_table(f"{plan.recipe}: what training will do", columns, rows)
-        output.say(f"parameters       {plan.parameters:,}")
-        output.say(f"samples          {_count(plan.samples)} ({_count(plan.held_out)} held out)")
-        output.say(f"draws an epoch   {_count(plan.draws_per_epoch)}")
-        output.say(f"steps            {_count(plan.steps)}")
-        output.say(f"images           {_count(plan.images)}")
-        output.say(f"processes        {plan.processes}, {plan.precision}")
-        output.say(f"cache            {plan.cache or 'none needed'}")
-        output.tell(
+        output.print_line(f"parameters       {plan.parameters:,}")
+        output.print_line(
+            f"samples          {_count(plan.samples)} ({_count(plan.held_out)} held out)"
+        )
+        output.print_line(f"draws an epoch   {_count(plan.draws_per_epoch)}")
+        output.print_line(f"steps            {_count(plan.steps)}")
+        output.print_line(f"images           {_count(plan.images)}")
+        output.print_line(f"processes        {plan.processes}, {plan.precision}")
+        output.print_line(f"cache            {plan.cache or 'none needed'}")
+        output.print_wrapped(
             "per device: crops that one device holds at once; GiB: its weights, gradients, Adam's "
             "moments and kept activations, estimated"
         )
         if max(stage.memory for stage in plan.stages) > _MUCH:
-            output.tell(
+            output.print_wrapped(
                 "less memory, same result: --set train.accumulate=8, and where that is not enough "
                 "--set train.activation_checkpointing=true; on a CPU: --recipe small"
             )

@@ -62,6 +62,6 @@ def command(
     with serving(
         names, host=host, port=port, device=device, max_megapixels=max_megapixels
     ) as address:
-        output.say(f"the page is at {address} ; Ctrl-C ends it")
+        output.print_line(f"the page is at {address} ; Ctrl-C ends it")
         while True:
             time.sleep(3600)

@@ -385,7 +385,7 @@ def bundled_photographs() -> Photographs:
     return Photographs(*(tuple(Photograph(path.stem, path) for path in part) for part in parts))
 
 
-def deal_photographs(folder: Path) -> Photographs:
+def split_into_parts(folder: Path) -> Photographs:
     """Deal the photographs of ``folder`` out to the three parts, scene by scene.
 
     The last scene by name stands for the user's own photograph, a quarter of the others is for

@@ -8,7 +8,7 @@ from mmfe_cache.lazy import lazy_names
 
 if TYPE_CHECKING:
     from mmfe_restore.figures.embeddings import plot_embeddings
-    from mmfe_restore.figures.embeddings_beside import plot_beside
+    from mmfe_restore.figures.embeddings_compared import plot_compared
     from mmfe_restore.figures.error_maps import Method, method_of, named_path, plot_errors
     from mmfe_restore.figures.expert_maps import Subject, plot_experts
     from mmfe_restore.figures.routing import plot_routing
@@ -18,7 +18,7 @@ __all__ = [
     "Subject",
     "method_of",
     "named_path",
-    "plot_beside",
+    "plot_compared",
     "plot_embeddings",
     "plot_errors",
     "plot_experts",
@@ -30,7 +30,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "embeddings": ["plot_embeddings"],
-        "embeddings_beside": ["plot_beside"],
+        "embeddings_compared": ["plot_compared"],
         "error_maps": ["Method", "method_of", "named_path", "plot_errors"],
         "expert_maps": ["Subject", "plot_experts"],
         "routing": ["plot_routing"],

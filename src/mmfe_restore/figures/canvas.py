@@ -166,21 +166,21 @@ def class_styles(labels: Iterable[str]) -> dict[str, ClassStyle]:
     return found
 
 
-def nice(label: str) -> str:
+def spelled_out(label: str) -> str:
     """A class's name for people."""
     return label.replace("_", " + ")
 
 
-def short(label: str) -> str:
+def abbreviated(label: str) -> str:
     """A class's name as the paper abbreviates it: ``L+H+R`` for low, haze and rain."""
     parts = label.split("_")
     if all(part in KIND_NAMES for part in parts):
         return "+".join(part[0].upper() for part in parts)
-    return nice(label)
+    return spelled_out(label)
 
 
-def letters(labels: Iterable[str]) -> str:
-    """What the letters of `short` stand for, those that occur among ``labels``; else nothing."""
+def abbreviations(labels: Iterable[str]) -> str:
+    """What the letters of `abbreviated` stand for, of those among ``labels``; or nothing."""
     parts = {part for label in labels for part in label.split("_")}
     said = [f"{kind[0].upper()}: {name}" for kind, name in KIND_NAMES.items() if kind in parts]
     return ", ".join(said)

@@ -17,12 +17,12 @@ from mmfe_restore.figures.canvas import (
     BALANCED,
     Drawing,
     Table,
+    abbreviated,
     check_targets,
     in_order,
     in_our_style,
     new_figure,
     save,
-    short,
 )
 from mmfe_restore.figures.scatter import (
     Matrix,
@@ -271,7 +271,7 @@ def _draw(shown: Arrangement) -> Figure:
     draw_matrix(axes["matrix"], means, shown.order)
     figure.suptitle(shown.title, x=0.01, ha="left")
     handles, labels = axes["pca"].get_legend_handles_labels()
-    said = [f"{short(label)}:  {in_words(label)}" for label in labels]
+    said = [f"{abbreviated(label)}:  {in_words(label)}" for label in labels]
     axes["legend"].set_axis_off()
     # Two legends stand one above the other.
     small: dict[str, Any] = {"fontsize": 6.5, "labelspacing": 0.25} if strongest else {}
@@ -317,7 +317,7 @@ def draw_matrix(axes: Axes, matrix: Matrix, order: list[str]) -> None:
             continue
         ink = "black" if value > 0.5 else "white"
         axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=5.2, color=ink)
-    names = [short(label) for label in order]
+    names = [abbreviated(label) for label in order]
     axes.set_xticks(range(len(order)), names, rotation=60, fontsize=6.5)
     axes.set_yticks(range(len(order)), names, fontsize=6.5)
     axes.tick_params(length=0)

@@ -29,8 +29,8 @@ from mmfe_restore.figures.canvas import (
     check_targets,
     in_our_style,
     new_figure,
-    nice,
     save,
+    spelled_out,
 )
 
 SCALE = 0.25
@@ -165,7 +165,7 @@ def plot_errors(
             below[column].set_xlabel(said, fontsize=7, labelpad=1)
         above[-1].imshow(clean)
         below[-1].set_axis_off()
-        above[0].set_ylabel(nice(sample.label), fontsize=7)
+        above[0].set_ylabel(spelled_out(sample.label), fontsize=7)
     for axes, name in zip(grid[0], columns, strict=True):
         axes.set_title(name, fontsize=8, pad=3)
     for axes in grid.flat:

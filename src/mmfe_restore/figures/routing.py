@@ -17,13 +17,13 @@ from mmfe_restore.figures.canvas import (
     COLOURS,
     Drawing,
     Table,
+    abbreviated,
+    abbreviations,
     check_targets,
     in_order,
     in_our_style,
-    letters,
     new_figure,
     save,
-    short,
 )
 from mmfe_restore.figures.embeddings import answers_of, choose_samples
 from mmfe_restore.figures.scatter import (
@@ -203,8 +203,8 @@ def _draw(
     _draw_alignment(blocks[1].subplots(), found)
     for block, run in zip(blocks[2:], runs, strict=True):
         _draw_weights(block.subplots(), run, shown)
-    if letters(shown):
-        figure.supxlabel(letters(shown), fontsize=7, x=0.01, ha="left")
+    if abbreviations(shown):
+        figure.supxlabel(abbreviations(shown), fontsize=7, x=0.01, ha="left")
     for axes, places in zip(drawn, coordinates, strict=False):
         name_classes(axes, places, shown)
     return figure
@@ -250,7 +250,7 @@ def _draw_weights(axes: Axes, run: Routed, shown: list[str]) -> None:
     for edge, count, site in zip(edges, counts, run.sites, strict=True):
         place = (edge - count / 2) / edges[-1]
         axes.text(place, 1.02, site, transform=axes.transAxes, ha="center", va="bottom", fontsize=7)
-    axes.set_yticks(range(len(order)), [short(label) for label in order], fontsize=6.5)
+    axes.set_yticks(range(len(order)), [abbreviated(label) for label in order], fontsize=6.5)
     axes.set_xlabel("expert", fontsize=7, labelpad=1)
     axes.tick_params(length=0, pad=2)
     axes.spines[:].set_visible(False)

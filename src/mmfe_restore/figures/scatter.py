@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mmfe_cache.errors import MmfeError
 from mmfe_cache.seeds import generator
-from mmfe_restore.figures.canvas import class_styles, in_order, short
+from mmfe_restore.figures.canvas import abbreviated, class_styles, in_order
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -154,7 +154,7 @@ def name_classes(axes: Axes, coordinates: Matrix, labels: Sequence[str]) -> None
         middle = np.median(coordinates[mine], axis=0)
         anchor = axes.transData.transform(middle)
         text = axes.annotate(
-            short(label),
+            abbreviated(label),
             (float(middle[0]), float(middle[1])),
             (0, 0),
             textcoords="offset points",

@@ -189,14 +189,14 @@ def fusion_parts(mgfb: MGFB, tokens: Tensor, like: Tensor) -> tuple[Part, Part]:
     return asked, gdfn_part(mgfb.ffn, mgfb.norm2, like)
 
 
-def asking(attn: MDTA, norm: LayerNorm, like: Tensor) -> tuple[Projection, Tensor]:
+def query_key_projection(attn: MDTA, norm: LayerNorm, like: Tensor) -> tuple[Projection, Tensor]:
     """For the first pass of x += MDTA(norm(x)): what makes Q and K, and their depthwise kernel."""
     asked = 2 * len(attn.project_out.weight)
     matrix, kernel = attn.qkv.weight.flatten(1)[:asked], attn.qkv_dwconv.weight[:asked]
     return projection(norm, matrix, like), cast(kernel, like)
 
 
-def answering_part(attn: MDTA, norm: LayerNorm, folded: Tensor, like: Tensor) -> Part:
+def value_part(attn: MDTA, norm: LayerNorm, folded: Tensor, like: Tensor) -> Part:
     """For the second pass of x += MDTA(norm(x)): V times W_O · blockdiag(attention), (C, C)."""
     asked = 2 * len(attn.project_out.weight)
     matrix, kernel = attn.qkv.weight.flatten(1)[asked:], attn.qkv_dwconv.weight[asked:]
@@ -256,7 +256,7 @@ def projection(norm: LayerNorm | None, matrix: Tensor, like: Tensor) -> Projecti
     return project
 
 
-def reading(x: Tensor, project: Projection) -> Fill:
+def rows_of(x: Tensor, project: Projection) -> Fill:
     """Fill rows with what ``project`` makes of the rows of ``x``, (H, W, C)."""
 
     def fill(first: int, last: int, out: Tensor) -> None:

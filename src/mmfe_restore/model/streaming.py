@@ -21,16 +21,16 @@ from mmfe_restore.model.parts import (
     AttentionSums,
     Part,
     Projection,
-    answering_part,
-    asking,
     cast,
     conv_of,
     convolve_rows,
     convolve_slice,
     fusion_parts,
     gdfn_part,
+    query_key_projection,
     rows_within,
     unit,
+    value_part,
 )
 from mmfe_restore.model.restormer import TransformerBlock, Upsample, to_nchw, to_nhwc
 from mmfe_restore.model.runners import hidden_channels
@@ -158,12 +158,12 @@ class StreamedLevel1:
         self, start: Callable[[], Rows], block: TransformerBlock, like: Tensor, step: int
     ) -> Rows:
         """A Transformer block; ``start`` begins its input's rows anew."""
-        project, kernel = asking(block.attn, block.norm1, like)
+        project, kernel = query_key_projection(block.attn, block.norm1, like)
         sums = AttentionSums(block.attn, len(kernel) // 2, like.device)
         for _, buffer in self._with_neighbours(start(), len(kernel), project, step):
             sums.add(convolve_rows(buffer, kernel))
         folded = sums.folded().to(like.device, like.dtype)
-        answer = answering_part(block.attn, block.norm1, folded, like)
+        answer = value_part(block.attn, block.norm1, folded, like)
         return self._run(start(), (answer, gdfn_part(block.ffn, block.norm2, like)), step)
 
     def _run(self, rows: Rows, parts: Sequence[Part], step: int) -> Rows:

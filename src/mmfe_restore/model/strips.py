@@ -22,8 +22,6 @@ from mmfe_restore.model.parts import (
     Fill,
     Part,
     add_product,
-    answering_part,
-    asking,
     cast,
     conv_of,
     convolve_rows,
@@ -33,9 +31,11 @@ from mmfe_restore.model.parts import (
     is_kept,
     product,
     projection,
-    reading,
+    query_key_projection,
     rolling_rows,
+    rows_of,
     rows_within,
+    value_part,
 )
 from mmfe_restore.model.restormer import (
     MDTA,
@@ -140,9 +140,9 @@ class Strips:
 
     def _mdta(self, attn: MDTA, norm: LayerNorm, x: Tensor) -> None:
         """In place: x += MDTA(norm(x)) for one image (H, W, C)."""
-        project, kernel = asking(attn, norm, x)
-        folded = self._attention(x, reading(x, project), kernel, attn)
-        self._in_place(answering_part(attn, norm, folded, x), x)
+        project, kernel = query_key_projection(attn, norm, x)
+        folded = self._attention(x, rows_of(x, project), kernel, attn)
+        self._in_place(value_part(attn, norm, folded, x), x)
 
     def _cross_mdta(self, mofe: MoFE, x: Tensor, mixed: Tensor) -> None:
         """Eqs. 5 and 6 for one image (H, W, C)."""
@@ -158,7 +158,7 @@ class Strips:
 
         kernel = torch.cat([cast(attn.query_dwconv.weight, x), key_kernel])
         folded = self._attention(x, fill, kernel, attn)
-        value = reading(mixed, projection(None, to_value, x))
+        value = rows_of(mixed, projection(None, to_value, x))
         for window, buffer in self._roll((x.shape[0], x.shape[1]), channels, value, x):
             add_product(x[window], convolve_rows(buffer, value_kernel), folded)
 
@@ -177,7 +177,7 @@ class Strips:
         """One part of one image (H, W, C)."""
         height, width, _ = x.shape
         for window, buffer in self._roll(
-            (height, width), part.channels, reading(x, part.project), x
+            (height, width), part.channels, rows_of(x, part.project), x
         ):
             part.use(x[window], convolve_rows(buffer, part.kernel))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmfe_cache.datasets.photographs import bundled_photographs, deal_photographs, scene_of
+from mmfe_cache.datasets.photographs import bundled_photographs, scene_of, split_into_parts
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import read_rgb8, write_png
 
@@ -32,18 +32,18 @@ def photographs(folder, names):
 
 def test_both_halves_of_a_stereo_pair_stay_together(tmp_path):
     names = ["a.png", "b.png", "moto_left.png", "moto_right.png", "x.png"]
-    dealt = deal_photographs(photographs(tmp_path, names))
+    dealt = split_into_parts(photographs(tmp_path, names))
     assert not scenes(dealt.train) & scenes(dealt.test)
     assert not scenes(dealt.own) & (scenes(dealt.train) | scenes(dealt.test))
     assert len(dealt.own) == 1
 
 
 def test_photographs_of_one_name_in_two_folders_keep_two_names(tmp_path):
-    dealt = deal_photographs(photographs(tmp_path, ["1/a.png", "2/a.png", "b.png", "c.png"]))
+    dealt = split_into_parts(photographs(tmp_path, ["1/a.png", "2/a.png", "b.png", "c.png"]))
     everyone = (*dealt.train, *dealt.test, *dealt.own)
     assert len({photograph.name for photograph in everyone}) == 4
 
 
 def test_two_scenes_are_too_few(tmp_path):
     with pytest.raises(DataError, match="enough photographs"):
-        deal_photographs(photographs(tmp_path, ["a_left.png", "a_right.png", "b.png"]))
+        split_into_parts(photographs(tmp_path, ["a_left.png", "a_right.png", "b.png"]))

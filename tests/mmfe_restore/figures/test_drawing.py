@@ -20,7 +20,7 @@ from mmfe_cache.store import open_cache
 from mmfe_restore.figures import (
     Subject,
     method_of,
-    plot_beside,
+    plot_compared,
     plot_embeddings,
     plot_errors,
     plot_experts,
@@ -117,7 +117,7 @@ def four_kinds(tmp_path):
 
 def test_two_guides_side_by_side(tmp_path):
     caches, recorded = four_kinds(tmp_path)
-    drawing = plot_beside([(c, "whole@32") for c in caches], tmp_path / "a", severities=recorded)
+    drawing = plot_compared([(c, "whole@32") for c in caches], tmp_path / "a", severities=recorded)
     columns = {"guide", "id", "label", "dominant", "pc1", "pc2", "tsne1", "tsne2"}
     rows = check_files(drawing, columns)
     panels = drawing.facts["panels"]
@@ -132,16 +132,16 @@ def test_two_guides_side_by_side(tmp_path):
     assert panels[0]["nearest"] > panels[1]["nearest"]  # noise tells no class, the truth does
     words = drawing.files[1].read_text()
     assert f"{panels[0]['nearest']:.0%} of mixtures nearest" in words
-    plain = plot_beside([(c, "whole@32") for c in caches], tmp_path / "b")
+    plain = plot_compared([(c, "whole@32") for c in caches], tmp_path / "b")
     assert "of the variance" in plain.files[1].read_text()
 
 
 def test_guides_of_different_samples_are_not_set_side_by_side(cache, tmp_path):
     caches, _ = four_kinds(tmp_path)
     with pytest.raises(UsageError, match="the same samples"):
-        plot_beside([(cache, "whole@32"), (caches[0], "whole@32")], tmp_path / "out")
+        plot_compared([(cache, "whole@32"), (caches[0], "whole@32")], tmp_path / "out")
     with pytest.raises(UsageError, match="too many"):
-        plot_beside([(caches[0], "whole@32")] * 5, tmp_path / "out")
+        plot_compared([(caches[0], "whole@32")] * 5, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmfe_restore.figures.canvas import in_order, short
+from mmfe_restore.figures.canvas import abbreviated, in_order
 from mmfe_restore.figures.embeddings import class_similarities
 from mmfe_restore.figures.error_maps import error_map
 from mmfe_restore.figures.routing import class_weights
@@ -179,7 +179,7 @@ def test_spread_sample_takes_every_class_alike():
 
 
 def test_names_and_order_are_the_papers():
-    assert [short(name) for name in ("low", "low_haze_rain", "noise-25")] == [
+    assert [abbreviated(name) for name in ("low", "low_haze_rain", "noise-25")] == [
         "L", "L+H+R", "noise-25",
     ]  # fmt: skip
     labels = ["snow", "noise-25", "low_haze", "low", "blur"]

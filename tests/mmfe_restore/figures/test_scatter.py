@@ -10,7 +10,7 @@ import pytest
 
 from mmfe_cache.degradations import COMPOSITIONS
 from mmfe_restore.figures.canvas import BALANCED, STYLE, class_styles, new_figure
-from mmfe_restore.figures.embeddings_beside import _heading
+from mmfe_restore.figures.embeddings_compared import _heading
 from mmfe_restore.figures.scatter import name_classes, pca, scatter, tsne
 
 

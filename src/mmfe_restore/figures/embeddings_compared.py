@@ -14,11 +14,11 @@ from mmfe_cache.errors import UsageError
 from mmfe_restore.figures.canvas import (
     Drawing,
     Table,
+    abbreviated,
     check_targets,
     in_our_style,
     new_figure,
     save,
-    short,
 )
 from mmfe_restore.figures.embeddings import (
     DOMINANCE,
@@ -42,7 +42,7 @@ _LINE = 112
 
 
 @in_our_style
-def plot_beside(
+def plot_compared(
     caches: Sequence[tuple[CacheReader, str]],
     out: Path,
     *,
@@ -126,7 +126,7 @@ def _draw(shown: Sequence[Arrangement], panels: Sequence[dict[str, Any]]) -> Fig
         if one.dominant is not None:
             scatter(axes[1, column], one.near, one.dominant)
     axes[0, 0].set_ylabel("by composition")
-    legends = [(axes[0, 0], short)]
+    legends = [(axes[0, 0], abbreviated)]
     if dominated:
         axes[1, 0].set_ylabel(f"by dominant severity ({DOMINANCE} times the next)")
         legends.append((axes[1, 0], lambda label: KIND_NAMES.get(label, "none")))
