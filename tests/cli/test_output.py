@@ -56,7 +56,7 @@ def test_every_file_name_can_be_printed(monkeypatch, encoding):
     output.print_json({"path": name})
     assert json.loads(raw.getvalue().decode("utf-8")) == {"path": name}
     before = len(raw.getvalue())
-    output.say(name)
+    output.print_line(name)
     said = raw.getvalue()[before:]
     assert said == (os.fsencode(name) if encoding == "utf-8" else b"????.png") + b"\n"
 
