@@ -64,8 +64,8 @@ def distance(found, expected):
     return float((found - expected).abs().max() / expected.abs().max())
 
 
-def make(channels, heads):
-    torch.manual_seed(0)
+def make(channels, heads, seed=0):
+    torch.manual_seed(seed)
     block = TransformerBlock(channels, heads, 2.66).double()
     with torch.no_grad():  # LayerNorm begins at 1 and 0, which hides much
         for norm in (block.norm1.body, block.norm2.body):
@@ -87,14 +87,39 @@ def results(run, block, x, weights, kind, autocast):
     return {"output": y, "input": x.grad, **gradients}
 
 
-def compare(channels, heads, shape, kind, autocast=None):
+def example(channels, heads, shape, seed=0):
+    """A block, its input, and what to weight its output with."""
+    return make(channels, heads, seed), *torch.randn(2, *shape, channels).double()
+
+
+def compare(channels, heads, shape, kind, autocast=None, seed=0):
     """Distances of the fused block and of the block itself from float64, by name."""
-    block = make(channels, heads)
-    x, weights = torch.randn(2, *shape, channels).double()
+    block, x, weights = example(channels, heads, shape, seed)
     truth = results(lambda b, x: b(x), block, x, weights, torch.float64, None)
     found = results(run_block, block, x, weights, kind, autocast)
     plain = results(lambda b, x: b(x), block, x, weights, kind, autocast)
     return {name: [distance(found[name], t), distance(plain[name], t)] for name, t in truth.items()}
+
+
+def summed_temperature(channels, heads, shape, seed):
+    """How badly the temperature's gradient is conditioned, a sum of (C / h)² signed numbers.
+
+    Returns:
+        The largest sum of the numbers' absolute values, relative to the largest gradient; how far
+        the gradient moves in float64 if nothing but the block's input is rounded to bfloat16.
+    """
+    block, x, weights = example(channels, heads, shape, seed)
+    d = channels // heads
+    apart = block.attn.temperature.detach().expand(-1, d, d).clone().requires_grad_()
+
+    def gradient(x):
+        y = torch.func.functional_call(block, {"attn.temperature": apart}, x)
+        return torch.autograd.grad((y * weights).sum(), apart)[0]
+
+    terms = gradient(x)
+    truth, moved = terms.sum((1, 2)), gradient(x.bfloat16().double()).sum((1, 2))
+    absolute = terms.abs().sum((1, 2)).max() / truth.abs().max()
+    return {"absolute": float(absolute), "input rounded": distance(moved, truth)}
 
 
 def gradcheck():
@@ -124,11 +149,15 @@ class Fused(torch.nn.Module):
 def main():
     torch.set_num_threads(1)
     mend_interpreter()
+    three_heads = (24, 3, (2, 3, 5))
+    seed = 18  # of its temperatures' gradient bfloat16 leaves less than of the others'
     found = {
         "one head, several tiles": compare(24, 1, (2, 9, 10), torch.float32),
-        "three heads, two images": compare(24, 3, (2, 3, 5), torch.float32),
+        "three heads, two images": compare(*three_heads, torch.float32),
         "one row": compare(10, 2, (1, 1, 3), torch.float32),
         "bfloat16": compare(24, 1, (2, 5, 9), torch.float32, torch.bfloat16),
+        "bfloat16, three heads": compare(*three_heads, torch.float32, torch.bfloat16, seed),
+        "temperature": summed_temperature(*three_heads, seed),
         "float64": compare(6, 2, (1, 4, 3), torch.float64),
         "gradcheck": gradcheck(),
     }
