@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -322,6 +323,7 @@ def graph_bytes(graph: torch.fx.Graph) -> int:
     return moved
 
 
+@cache
 def compiled_block(
     kind: type[nn.Module], config: ModelConfig, budget: float
 ) -> tuple[float, float]:

@@ -73,6 +73,10 @@ def correct_network(sizes: Sizes) -> Found:
         yield compared("strips", distance(there(image, seen), whole))
         exact = network("cpu").eval()(image.cpu(), seen.to("cpu"))
         yield compared("whole maps", distance(whole, exact))
+        with bf16(sizes):
+            yield compared("strips, bf16", distance(there(image, seen), exact), 3e-2)
+            there.stream_bytes = 0
+            yield compared("streamed, bf16", distance(there(image, seen), exact), 3e-2)
         draw = torch.Generator().manual_seed(3)
         one, other = (torch.rand(2, 3, 64, 64, generator=draw) for _ in range(2))
         answer, weights = torch.randn(8, 32, generator=draw), torch.rand(8, 4, generator=draw)

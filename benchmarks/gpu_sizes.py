@@ -30,7 +30,7 @@ class Sizes:
         copied: bytes that are copied.
         guide: size of Qwen2.5-VL that is timed, as `benchmarks.guide_encode` names it.
         encoded: batches in which the guide encodes.
-        photographs: (width, height) of restored images.
+        photographs: (width, height) of restored images; the reference restores all but the last.
         repeats: of everything that is timed.
         compiler: of `torch.compile`.
         kernels: whether the profile asks the driver for the times of kernels.
@@ -45,7 +45,7 @@ class Sizes:
     copied: int = 2 << 30
     guide: str = "3b"
     encoded: tuple[int, ...] = (32, 128)
-    photographs: tuple[tuple[int, int], ...] = ((256, 256), (3840, 2160))
+    photographs: tuple[tuple[int, int], ...] = ((256, 256), (1080, 720), (3840, 2160))
     repeats: int = 5
     compiler: str = "inductor"
     kernels: bool = True
@@ -66,7 +66,7 @@ def tiny(device: str) -> Sizes:
         copied=1 << 12,
         guide="tiny",
         encoded=(2,),
-        photographs=((32, 32),),
+        photographs=((32, 32), (64, 48), (48, 32)),
         repeats=1,
         compiler="eager",
         kernels=False,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import platform
+import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,12 +22,14 @@ from benchmarks.gpu_sizes import (
     Found,
     Sizes,
     bf16,
+    compared,
+    distance,
     embeddings_of,
     peak_gib,
     seconds,
 )
 from mmfe_cache.machine import float32_products
-from mmfe_restore import Restorer
+from mmfe_restore import Restorer, load_recipe
 
 
 def versions(sizes: Sizes) -> Found:
@@ -72,16 +78,16 @@ def ceilings(sizes: Sizes) -> Found:
 
 
 def depthwise(sizes: Sizes) -> Found:
-    """The widest depthwise convolution, both layouts: forward and both gradients, in ms."""
+    """The widest depthwise convolution: forward and both gradients, in ms, by cuDNN and Triton."""
     channels = 2 * 16 * -(-int(2 * sizes.model.width * 2.66) // 16)
     shape = (sizes.batches[0], channels, sizes.crop, sizes.crop)
-    for layout in (torch.channels_last, torch.contiguous_format):
-        name = "nhwc" if layout == torch.channels_last else "nchw"
-        x, grad = (
-            torch.randn(shape, device=sizes.device, dtype=torch.bfloat16).to(memory_format=layout)
-            for _ in range(2)
-        )
-        weight = torch.randn(channels, 1, 3, 3, device=sizes.device, dtype=torch.bfloat16)
+    x, grad = (torch.randn(shape, device=sizes.device, dtype=torch.bfloat16) for _ in range(2))
+    weight = torch.randn(channels, 1, 3, 3, device=sizes.device, dtype=torch.bfloat16)
+    for name, layout in {
+        "nhwc": torch.channels_last,
+        "nchw": torch.contiguous_format,
+    }.items():
+        x, grad = (t.to(memory_format=layout) for t in (x, grad))
 
         def backward(
             mask: list[bool], x: Tensor = x, grad: Tensor = grad, w: Tensor = weight
@@ -95,6 +101,20 @@ def depthwise(sizes: Sizes) -> Found:
             "weight_gradient": lambda b=backward: b([False, True, False]),
         }
         yield {f"{name}_{kind}_ms": 1e3 * seconds(run, sizes) for kind, run in work.items()}
+    if sizes.device != "cuda":
+        return
+    from benchmarks.depthwise_kernels import convolve, gradient_of_taps
+
+    expected = F.conv2d(x, weight, padding=1, groups=channels)
+    x, grad = (t.movedim(1, -1).contiguous() for t in (x, grad))
+    taps = weight.flatten(1).t().float().contiguous()
+    yield compared("depthwise", distance(convolve(x, taps).movedim(-1, 1), expected), 1e-2)
+    for kind, run in {
+        "forward": lambda: convolve(x, taps),
+        "data_gradient": lambda: convolve(grad, taps, turned=True),
+        "weight_gradient": lambda: gradient_of_taps(x, grad),
+    }.items():
+        yield {f"triton_{kind}_ms": 1e3 * seconds(run, sizes)}
 
 
 def eager(sizes: Sizes) -> Found:
@@ -194,21 +214,60 @@ def encode(sizes: Sizes) -> Found:
         yield {f"batch_{batch}_{name}": value for name, value in result.items()}
 
 
+def trains(sizes: Sizes) -> Found:
+    """`mmfe train` from a packed set, with a network so small that its data can hardly keep up."""
+    from benchmarks.loader import photographs
+    from mmfe_cache.datasets import load_dataset, write_synth
+    from mmfe_cache.packing import pack, pack_path
+    from mmfe_restore.training import train
+
+    steps, batch = 8 * sizes.repeats, sizes.batches[0]
+    width, height = sizes.photographs[1]
+    overrides = [
+        *("model.encoder_guidance=none", "model.decoder_guidance=none", "model.experts=none"),
+        *("model.width=8", "model.num_blocks=[1,1,1,1]", "model.num_refinement_blocks=0"),
+        f"train.stages=[{{epochs: 1, resolution: {sizes.crop}, batch_size: {batch}}}]",
+        *(f"train.max_steps={steps}", f"train.log_every={steps // 2}", "train.compile=off"),
+        f'data.repeats={{"*": {steps * batch}}}',
+    ]
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch) / "set"
+        photos = photographs(Path(scratch) / "photos", 4, (height, width))
+        write_synth(photos, root, compositions=("low", "rain"), test_share=0)
+        pack(load_dataset("cdd11", "train", root), pack_path(root, "cdd11", "train"))
+        train(load_recipe("cdd11", overrides), root=root, out=Path(scratch) / "run")
+        rows = (Path(scratch) / "run/metrics.csv").read_text(encoding="utf-8").splitlines()
+    # The last window: the first holds the start of the loader's processes.
+    last = next(csv.DictReader([rows[0], rows[-1]]))
+    yield {name: float(last[name]) for name in ("images_per_second", "data_wait")}
+
+
 def restore(sizes: Sizes) -> Found:
-    """Restoring photographs: time and memory."""
-    made = Restorer(sizes.model).to(sizes.device).eval()
+    """Restoring photographs, and the reference's eager network beside it: time and memory."""
+    from benchmarks.train_step import reference
+
+    ours = Restorer(sizes.model).to(sizes.device).eval()
     seen = embeddings_of(sizes.model, 1, sizes.device)
+    theirs = reference(sizes.model).to(sizes.device).eval()
     for width, height in sizes.photographs:
         image = torch.rand(1, 3, height, width, device=sizes.device)
-        for name, exact in (("float32", True), ("bf16", False)):
+        work: dict[str, Callable[[], object]] = {"": lambda image=image: ours(image, seen)}
+        if (width, height) != sizes.photographs[-1]:  # too much for its whole maps
+            work["reference_"] = lambda image=image: theirs(image)
+        for kind, exact in (("bf16", False), ("float32", True)):
+            times: dict[str, float] = {}
+            for name, run in work.items():
 
-            def run(image: Tensor = image, exact: bool = exact) -> None:
-                kind = torch.autocast(sizes.device, dtype=torch.bfloat16, enabled=not exact)
-                with torch.inference_mode(), float32_products(), kind:
-                    made(image, seen)
+                def restored(run: Any = run, exact: bool = exact) -> None:
+                    autocast = nullcontext() if exact else bf16(sizes)
+                    with torch.inference_mode(), float32_products(), autocast:
+                        run()
 
-            key = f"{width}x{height}_{name}"
-            yield {
-                f"{key}_ms": 1e3 * seconds(run, replace(sizes, repeats=min(2, sizes.repeats))),
-                f"{key}_gib": peak_gib(run, sizes),
-            }
+                def timed(name: str = name, run: Any = restored, found: Any = times) -> None:
+                    found[name] = seconds(run, replace(sizes, repeats=min(2, sizes.repeats)))
+
+                gib = peak_gib(timed, sizes)
+                key = f"{width}x{height}_{name}{kind}"
+                yield {f"{key}_ms": 1e3 * times[name], f"{key}_gib": gib}
+            if len(times) > 1:
+                yield {f"{width}x{height}_{kind}_ratio": times["reference_"] / times[""]}

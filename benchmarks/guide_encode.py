@@ -108,7 +108,7 @@ def ours(guide: QwenGuide, images: Sequence[np.ndarray], batch: int, workers: in
     running: deque[AsyncCopy] = deque()
     found: list[np.ndarray] = []
 
-    def recompute_norm_statistics(ahead: int) -> None:
+    def take(ahead: int) -> None:
         while len(running) > ahead:
             found.append(running.popleft().result().answer.numpy())
 
@@ -117,8 +117,8 @@ def ours(guide: QwenGuide, images: Sequence[np.ndarray], batch: int, workers: in
         prepared = pool.map(guide.prepare, images)
         for _ in range(0, len(images), batch):
             running.append(guide.start(list(islice(prepared, batch))))
-            recompute_norm_statistics(guide.ahead)
-        recompute_norm_statistics(0)
+            take(guide.ahead)
+        take(0)
     return np.concatenate(found)
 
 

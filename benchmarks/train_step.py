@@ -44,6 +44,19 @@ class _Guided(nn.Module):
         return self.restorer(image, Embeddings(tokens, tokens, tokens[:, 0]))
 
 
+def reference(config: ModelConfig) -> nn.Module:
+    """An independent Restormer of ``config``'s widths and depths."""
+    from spandrel_extra_arches.architectures.Restormer.__arch.restormer_arch import Restormer
+
+    return Restormer(
+        dim=config.width,
+        num_blocks=list(config.num_blocks),
+        num_refinement_blocks=config.num_refinement_blocks,
+        heads=list(config.num_heads),
+        ffn_expansion_factor=config.expansion,
+    )
+
+
 def measure_step(
     which: str,
     *,
@@ -74,15 +87,7 @@ def measure_step(
     if which == "ours":
         network: nn.Module = _Guided(full, activation_memory, backend)
     else:
-        from spandrel_extra_arches.architectures.Restormer.__arch.restormer_arch import Restormer
-
-        network = Restormer(
-            dim=full.width,
-            num_blocks=list(full.num_blocks),
-            num_refinement_blocks=full.num_refinement_blocks,
-            heads=list(full.num_heads),
-            ffn_expansion_factor=full.expansion,
-        )
+        network = reference(full)
     network = network.to(device).train()
     adam = torch.optim.Adam(network.parameters(), lr=2e-4)
     clean = torch.rand(batch, 3, size, size, device=device)

@@ -1,5 +1,7 @@
 """What `benchmarks.count_traffic` counts, where the right number can be worked out."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -10,12 +12,18 @@ from benchmarks.count_traffic import (
     BEGIN,
     DOCS,
     END,
+    Guided,
+    between,
     blocks,
+    compiled,
     compiled_block,
     eager,
+    fused,
     fused_maps,
     graph_bytes,
+    table,
 )
+from mmfe_restore import load_recipe
 from mmfe_restore.model.mgfb import MGFB
 from mmfe_restore.model.mofe import MoFE
 from mmfe_restore.model.restormer import TransformerBlock
@@ -91,7 +99,23 @@ def test_a_compiled_block_moves_and_keeps_less_than_an_eager_one_and_a_fused_one
     assert fused_maps(2.66) < 0.4 * moved
 
 
-def test_the_docs_hold_the_table():
-    kept = DOCS.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0]
-    assert "| ours, blocks compiled, memory 0.5 (default) |" in kept
-    assert kept.strip().splitlines()[0] == count_traffic.table([], 128, 64).splitlines()[0]
+def numbers(line):
+    """Of a line of the table, behind its name."""
+    return [float(cell.replace(",", "")) for cell in line.strip("| ").split(" | ")[1:]]
+
+
+def test_the_docs_hold_the_table_as_it_is_counted_today():
+    kept = DOCS.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0].strip().splitlines()
+    config = load_recipe("cdd11").model
+    ours = eager("ours, eager", lambda: Guided(config), 128, 64)
+    rest = replace(between(config, 128, 64), flop=ours.flop)
+    name = "ours, blocks compiled, memory 0.5 (default)"
+    half = compiled(name, config, 128, 64, 0.5, rest)
+    counted = table([ours, half, fused(config, 128, 64, rest)], 128, 64).splitlines()
+    assert kept[:2] == counted[:2]
+    lines = {line.split(" | ")[0]: line for line in kept}
+    for line in counted[2:]:
+        # Other versions of PyTorch decompose and partition a little otherwise.
+        assert numbers(lines[line.split(" | ")[0]]) == pytest.approx(numbers(line), rel=0.03)
+    # The goal of the largest stage's memory, of the reference's.
+    assert half.kept / 2**30 < 0.4 * numbers(lines["| Restormer, eager"])[3]

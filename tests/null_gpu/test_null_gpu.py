@@ -34,19 +34,34 @@ def test_embeddings_are_waited_for_on_their_own_device(faults):
     assert faults["embeddings waited for"] == {"pageable": 0, "waits": 1, "unsettled": 0}
 
 
+def test_our_kernels_are_launched_on_the_device_of_their_map_whatever_the_current_one(faults):
+    assert faults["kernels"] == [[1, 1], [1, 1]]  # forward and backward
+
+
 def test_weights_on_a_wrong_device_are_seen(faults):
     ran, refused = faults["network"]
     assert ran == "ran"
     assert "cuda:0 and cpu" in refused
 
 
-def test_a_training_step_needs_no_more_memory_than_the_references(on_null_gpu):
-    # MiB beyond the weights, as the caching allocator counts them: 64², batch 2, bf16, eager.
-    peak = on_null_gpu("memory.py")
+@pytest.fixture(scope="module")
+def peak(on_null_gpu):
+    """MiB beyond the weights, as the caching allocator counts them."""
+    return on_null_gpu("memory.py")
+
+
+def test_a_training_step_needs_no_more_memory_than_the_references(peak):
+    # 64², batch 2, bf16, eager.
     gradients = peak["weights"]
     assert peak["ours"] < peak["reference"]
     # With 37.5 M parameters to the reference's 26.1 M; what is checkpointed is activations.
     assert peak["checkpointing"] - gradients < 0.1 * (peak["reference"] - gradients)
+
+
+def test_restoring_needs_less_memory_than_the_reference_and_12_gib_at_3840x2160(peak):
+    assert len(peak["restoring"]) == 6
+    for size, figures in peak["restoring"].items():
+        assert figures["ours"] < figures.get("reference", 12 * 1024), size
 
 
 def test_from_the_second_batch_on_encoding_waits_for_its_results_alone(on_null_gpu, tmp_path):

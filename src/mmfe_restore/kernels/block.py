@@ -63,20 +63,22 @@ def run_block(block: TransformerBlock, x: Tensor) -> Tensor:
         x = x.to(torch.get_autocast_dtype(x.device.type))
     kind, precise = x.dtype, sums_in(x.dtype)
     matrix, taps, output = block.ffn.aligned()
-    out: Any = _Block.apply(
-        x.contiguous(),
-        block.norm1.body.weight,
-        block.norm1.body.bias,
-        block.attn.qkv.weight.flatten(1).to(kind),
-        _as_taps(block.attn.qkv_dwconv.weight).to(precise),
-        block.attn.temperature.to(precise),
-        block.attn.project_out.weight.flatten(1).to(precise),
-        block.norm2.body.weight,
-        block.norm2.body.bias,
-        matrix.to(kind),
-        _as_taps(taps).to(precise),
-        output.to(kind),
-    )
+    # Triton launches on the current device; going back, autograd makes x's the current one.
+    with torch.cuda.device_of(x):
+        out: Any = _Block.apply(
+            x.contiguous(),
+            block.norm1.body.weight,
+            block.norm1.body.bias,
+            block.attn.qkv.weight.flatten(1).to(kind),
+            _as_taps(block.attn.qkv_dwconv.weight).to(precise),
+            block.attn.temperature.to(precise),
+            block.attn.project_out.weight.flatten(1).to(precise),
+            block.norm2.body.weight,
+            block.norm2.body.bias,
+            matrix.to(kind),
+            _as_taps(taps).to(precise),
+            output.to(kind),
+        )
     return out
 
 

@@ -15,6 +15,7 @@ import torch
 import triton.language as tl
 import triton.runtime.interpreter as interpreter
 
+from benchmarks.depthwise_kernels import convolve, gradient_of_taps
 from mmfe_restore.kernels.block import run_block
 from mmfe_restore.model.restormer import TransformerBlock
 
@@ -122,6 +123,23 @@ def summed_temperature(channels, heads, shape, seed):
     return {"absolute": float(absolute), "input rounded": distance(moved, truth)}
 
 
+def depthwise():
+    """Distances of the depthwise convolution alone and of both its gradients from torch's."""
+    torch.manual_seed(0)
+    x, g = torch.randn(2, 2, 10, 9, 40).double()  # more than one tile, and channels of two chunks
+    weight = torch.randn(40, 1, 3, 3).double().requires_grad_()
+    image = x.movedim(-1, 1).requires_grad_()
+    y = torch.nn.functional.conv2d(image, weight, padding=1, groups=40)
+    of_image, of_weight = torch.autograd.grad(y, (image, weight), g.movedim(-1, 1))
+    taps = weight.detach().flatten(1).t().contiguous()
+    pairs = {
+        "forward": (convolve(x, taps), y.movedim(1, -1)),
+        "data gradient": (convolve(g, taps, turned=True), of_image.movedim(1, -1)),
+        "weight gradient": (gradient_of_taps(x, g), of_weight.flatten(1).t()),
+    }
+    return {name: distance(*pair) for name, pair in pairs.items()}
+
+
 def gradcheck():
     """Whether small random steps change the output as the gradients say."""
     block = make(6, 2)
@@ -160,6 +178,7 @@ def main():
         "temperature": summed_temperature(*three_heads, seed),
         "float64": compare(6, 2, (1, 4, 3), torch.float64),
         "gradcheck": gradcheck(),
+        "depthwise": depthwise(),
     }
     print(json.dumps(found))
 

@@ -1,6 +1,7 @@
 """The Triton kernels of a Transformer block, in Triton's interpreter on a CPU, against torch."""
 
 import json
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -20,8 +21,14 @@ pytestmark = pytest.mark.timeout(900)  # a busy machine decides nothing
 def found():
     if find_spec("triton") is None:
         pytest.skip("no Triton here")
-    script = Path(__file__).with_name("interpreted.py")
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=900)
+    script, root = Path(__file__).with_name("interpreted.py"), Path(__file__).parents[3]
+    done = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -56,6 +63,12 @@ def test_in_bfloat16_the_temperatures_gradient_is_as_near_as_its_terms(found):
 
 def test_gradients_are_those_of_finite_differences(found):
     assert found["gradcheck"] is True
+
+
+def test_the_depthwise_convolution_that_is_timed_alone_is_torchs(found):
+    assert set(found["depthwise"]) == {"forward", "data gradient", "weight gradient"}
+    for name, off in found["depthwise"].items():
+        assert off < 1e-12, name
 
 
 def test_where_they_cannot_run_an_error_says_so_and_what_to_do(monkeypatch):

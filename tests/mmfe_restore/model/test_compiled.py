@@ -97,3 +97,13 @@ def test_a_compiled_part_has_the_same_output_and_gradients(name: str) -> None:
             tensor.grad = None
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_maps_keep_their_layout_in_a_compiled_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Inductor would otherwise give a part that is compiled alone a transposed copy of its map.
+    given: list[dict[str, object]] = []
+    monkeypatch.setattr(torch, "compile", lambda forward, **options: given.append(options))
+    compile_parts()
+    assert len(given) == 3
+    for options in given:
+        assert options == {"dynamic": False, "options": {"layout_optimization": False}}
