@@ -21,12 +21,12 @@ from .pairing import FilePair
 from .photographs import Split, printable
 from .registry import (
     SPLITS,
-    DatasetInfo,
     check_split,
     data_root,
     dataset_info,
     find_pack,
     find_parts,
+    not_there,
     splits_of,
 )
 
@@ -169,12 +169,7 @@ def check_dataset(
     where = data_root(name, root)
     wanted: list[Split] = [check_split(split) for split in splits or splits_of(name, where)]
     if not where.is_dir():
-        raise DataError(
-            f"data set {name!r} is not there",
-            got=f"no folder {where}",
-            expected=_expected(info, where),
-            remedy=_where_to_get(name) + "name its folder with --root, or set MMFE_DATA",
-        )
+        raise not_there(info, where)
     reader = _Reader(decode, workers, progress)
     parts: list[PartCheck] = []
     samples: dict[Split, list[Sample]] = {}
@@ -209,24 +204,6 @@ def check_dataset(
         compared = (len(prints["train"].names), len(prints["test"].names))
         distinct = (count_distinct(prints["train"]), count_distinct(prints["test"]))
     return CheckReport(name, where, tuple(parts), found_leaks, compared, distinct)
-
-
-def _expected(info: DatasetInfo, root: Path) -> str:
-    """The folders of a data set in the first layout of each of its training parts."""
-    if info.parts is None:
-        return info.description
-    layouts = [part.layouts[0] for part in info.parts("train", root)]
-    folders = [
-        str(Path(layout.bases[0]) / folder)
-        for layout in layouts
-        for folder in (*layout.degraded, *layout.clean)
-    ]
-    return "such as " + ", ".join(dict.fromkeys(folders))
-
-
-def _where_to_get(name: str) -> str:
-    found = [f"{origin.name}: {origin.page}" for origin in dataset_info(name).origins]
-    return f"get it ({', '.join(found)}), then " if found else ""
 
 
 class _Reader:

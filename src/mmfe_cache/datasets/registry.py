@@ -22,7 +22,7 @@ from .cdd11 import (
     read_severities,
     read_spec,
 )
-from .folder import load_folder
+from .folder import PAIRS_OF_FOLDERS, load_folder
 from .layouts import FolderCache, FoundPart, Part, find_part, missing_part, sample_set, samples_of
 from .photographs import Split, first_few, list_images
 
@@ -46,6 +46,7 @@ class DatasetInfo:
             in RGB.
         origins: where the published pictures come from; none for sets of the user's own files.
         own_root: whether its root serves no other data set: its packs need not be named after it.
+        folders: where the files of a set without parts lie, in words.
         crop_multiple: its peers judge the centre crop to a multiple of this, whatever trained the
             checkpoint; 1 leaves it to protocol and recipe.
     """
@@ -59,6 +60,7 @@ class DatasetInfo:
     whole_images: bool = False
     origins: tuple[tasks.Origin, ...] = ()
     own_root: bool = False
+    folders: str = ""
     crop_multiple: int = 1
 
 
@@ -169,12 +171,20 @@ _ALL = (
         _fixed((tasks.LOW_TRAIN,), (tasks.LOW_TEST,)),
         origins=(tasks.LOL_ORIGIN,),
     ),
-    DatasetInfo("folder", "your own pairs: two folders with equal file names", load=load_folder),
+    DatasetInfo(
+        "folder",
+        "your own pairs: two folders with equal file names",
+        load=load_folder,
+        folders="in ROOT, or in ROOT/train and ROOT/test, two folders called "
+        + ", ".join(f"{degraded} + {clean}" for degraded, clean in PAIRS_OF_FOLDERS[:-1])
+        + " or {} + {}".format(*PAIRS_OF_FOLDERS[-1]),
+    ),
     DatasetInfo(
         "synth",
         "your own clean photographs under CDD11's degradations, made while reading",
         load=load_synthetic,
         whole_images=True,
+        folders="photographs in ROOT/train and ROOT/test, else in ROOT",
     ),
 )
 
@@ -187,6 +197,31 @@ def data_root(name: str, root: Path | None = None) -> Path:
     if root is not None:
         return Path(root)
     return DATA.folder / name
+
+
+def not_there(info: DatasetInfo, root: Path) -> DataError:
+    """What to say of a data set whose root is missing: its folders, and where to get it."""
+    found = [f"{origin.name}: {origin.page}" for origin in info.origins]
+    get_it = f"get it ({', '.join(found)}), then " if found else ""
+    return DataError(
+        f"data set {info.name!r} is not there",
+        got=f"no folder {root}",
+        expected=_folders(info, root),
+        remedy=f"{get_it}name its folder with --root, or set {DATA.variable}",
+    )
+
+
+def _folders(info: DatasetInfo, root: Path) -> str:
+    """Those of the first layout of each training part."""
+    if info.parts is None:
+        return info.folders
+    layouts = [part.layouts[0] for part in info.parts("train", root)]
+    folders = [
+        str(Path(layout.bases[0]) / folder)
+        for layout in layouts
+        for folder in (*layout.degraded, *layout.clean)
+    ]
+    return "such as " + ", ".join(dict.fromkeys(folders))
 
 
 def dataset_info(name: str) -> DatasetInfo:
@@ -285,13 +320,7 @@ def load_dataset(
     info, wanted = dataset_info(name), check_split(split)
     where = data_root(name, root)
     if not where.is_dir():
-        raise DataError(
-            f"data set {name!r} is not there",
-            got=f"no folder {where}",
-            expected=info.description,
-            remedy=f"give its folder with --root DIR; mmfe data check --dataset {name} --root DIR "
-            "says what it finds there",
-        )
+        raise not_there(info, where)
     if packed:
         found = load_packed(name, wanted, where)
         if found is not None:

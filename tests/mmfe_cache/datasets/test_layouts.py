@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmfe_cache.datasets import DATASETS, load_dataset
+from mmfe_cache.datasets import DATASETS, check_dataset, load_dataset
 from mmfe_cache.degradations import COMPOSITIONS
 from mmfe_cache.errors import DataError, UsageError
 
@@ -216,6 +216,24 @@ def test_a_data_set_is_found_by_environment(tmp_path, make, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="is not there"):
         load_dataset("lol-v1", "test")
+
+
+def load_train(name, root):
+    return load_dataset(name, "train", root)
+
+
+@pytest.mark.parametrize("look", [check_dataset, load_train])
+@pytest.mark.parametrize("name", list(DATASETS))
+def test_a_root_that_is_missing_is_told_by_its_folders_and_where_to_get_it(name, look, tmp_path):
+    with pytest.raises(DataError, match="is not there") as refused:
+        look(name, tmp_path / "none")
+    known = {"cdd11": "CDD-11_train/low_haze_snow", "folder": "lq + gt", "synth": "ROOT/train"}
+    if name in known:
+        assert known[name] in refused.value.expected
+    assert DATASETS[name].description not in refused.value.expected
+    pages = [origin.page for origin in DATASETS[name].origins]
+    assert (pages == []) == (name in {"folder", "synth"})
+    assert all(page in refused.value.remedy for page in pages)
 
 
 def test_wrong_names_are_usage_errors(tmp_path):
