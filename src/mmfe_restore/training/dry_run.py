@@ -153,7 +153,7 @@ def plan_run(
                 stage.resolution,
                 stage.batch_size // parts,
                 precision,
-                compiled=machine.compiles(recipe),
+                keeps=machine.activation_memory(recipe) if machine.compiles(recipe) else None,
             ).total,
         )
         for index, stage in enumerate(recipe.train.stages)
@@ -235,7 +235,7 @@ def kept_share(activation_memory: float) -> float:
 
 
 def estimate(
-    recipe: Recipe, resolution: int, batch: int, precision: str, *, compiled: bool = False
+    recipe: Recipe, resolution: int, batch: int, precision: str, *, keeps: float | None = None
 ) -> StepMemory:
     """Trace a step on tensors without storage and add up what autograd keeps.
 
@@ -245,7 +245,8 @@ def estimate(
         batch: samples of one micro-batch on one device.
         precision: Lightning's name; mixed precision halves what is kept of most activations,
             which is counted as a half of all of them.
-        compiled: whether the blocks are compiled, which then keep `kept_share`.
+        keeps: the activation memory of compiled blocks, which keep `kept_share` of it; None where
+            they are not compiled.
     """
     with torch.device("meta"):
         restorer = Restorer(recipe.model)
@@ -254,8 +255,8 @@ def estimate(
     decay = 4 if recipe.train.ema_decay is not None else 0
     kept = _kept_bytes(restorer, recipe, resolution, batch)
     scale = {"16-mixed": 0.5, "bf16-mixed": 0.5, "64-true": 2.0}.get(precision, 1.0)
-    if compiled and not recipe.train.activation_checkpointing:
-        scale *= kept_share(recipe.train.activation_memory)
+    if keeps is not None and not recipe.train.activation_checkpointing:
+        scale *= kept_share(keeps)
     weights = 2 * ADAM_BYTES if precision == "64-true" else ADAM_BYTES
     return StepMemory(count * (weights + decay), int(kept * scale))
 

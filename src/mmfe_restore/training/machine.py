@@ -118,6 +118,14 @@ class Machine:
         chosen = recipe.train.compile
         return chosen == "on" or (chosen == "auto" and self.accelerator == "cuda")
 
+    def activation_memory(self, recipe: Recipe) -> float:
+        """The share of their activations that compiled blocks keep: the recipe's on CUDA.
+
+        All of them on a CPU, where memory is not what is short, and where what Inductor makes of
+        MoFE's recomputation in bfloat16 gives gradients of NaN (torch 2.11 to 2.14).
+        """
+        return recipe.train.activation_memory if self.accelerator == "cuda" else 1.0
+
     def trainer_options(self) -> dict[str, Any]:
         """Lightning's arguments for processes and devices."""
         options: dict[str, Any] = {
@@ -175,7 +183,8 @@ def _explain(recipe: Recipe, machine: Machine, task: RestorationTask) -> MmfeErr
         f"stage {plan.index + 1}: {each} crops of {stage.resolution}² at once (global batch "
         f"{stage.batch_size}, {machine.world_size} processes × {train.accumulate} micro-batches)"
     )
-    if machine.accelerator == "cuda":
+    on_cuda = machine.accelerator == "cuda"
+    if on_cuda:
         _, total = torch.cuda.mem_get_info()
         got += f"; {torch.cuda.max_memory_allocated() / 2**30:.1f} of {total / 2**30:.1f} GiB used"
     smaller = next((n for n in range(2, each + 1) if each % n == 0), None)
@@ -185,7 +194,7 @@ def _explain(recipe: Recipe, machine: Machine, task: RestorationTask) -> MmfeErr
             f"--set train.accumulate={train.accumulate * smaller} "
             f"({each // smaller} crops at once, the same result)"
         )
-    if machine.compiles(recipe) and train.activation_memory > 0.5:
+    if machine.compiles(recipe) and machine.activation_memory(recipe) > 0.5 and on_cuda:
         ways.append("--set train.activation_memory=0.5 (about half of the memory)")
     if not train.activation_checkpointing:
         ways.append("--set train.activation_checkpointing=true (about a third slower)")

@@ -261,7 +261,7 @@ class _Run:
         restorer = new_restorer(self.recipe, init_from)
         restorer.activation_checkpointing = self.recipe.train.activation_checkpointing
         if self.machine.compiles(self.recipe):
-            restorer.compile_core(self.recipe.train.activation_memory)
+            restorer.compile_core(self.machine.activation_memory(self.recipe))
         if self.recipe.train.kernels == "triton":
             from mmfe_restore.kernels.block import run_block  # needs Triton
 

@@ -68,6 +68,8 @@ def test_precision_and_compilation_follow_the_device():
     assert machine(accelerator="cuda").compiles(recipe)
     assert machine().compiles(load_recipe("cdd11", ["train.compile=on"]))
     assert not machine(accelerator="cuda").compiles(load_recipe("cdd11", ["train.compile=off"]))
+    assert machine(accelerator="cuda").activation_memory(recipe) == 0.5
+    assert machine().activation_memory(recipe) == 1.0
 
 
 def card(monkeypatch, capability):
@@ -107,12 +109,14 @@ def failing_compiler(message):
     return torch.compile(lambda x: x + 1, backend=compiler)
 
 
-def test_memory_that_runs_out_while_compiling_is_told_as_such(task):
+def test_memory_that_runs_out_while_compiling_is_told_as_such(task, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 24 << 30))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 23 << 30)
     message = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of 23.5 GiB"
     recipe = load_recipe("cdd11", ["train.activation_memory=1", "train.compile=on"])
     with (
         pytest.raises(MmfeError, match="out of memory in training") as caught,
-        memory_explained(recipe, machine(), task),
+        memory_explained(recipe, machine(accelerator="cuda"), task),
     ):
         failing_compiler(message)(torch.ones(2))
     told = str(caught.value)

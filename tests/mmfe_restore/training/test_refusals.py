@@ -164,7 +164,7 @@ class TestPlan:
         plain = estimate(world.recipe(), 32, 2, "32-true").activations
         for memory, share in ((1, KEPT_COMPILED), (0.5, KEPT_HALF), (0.25, KEPT_HALF / 2)):
             recipe = world.recipe(f"train.activation_memory={memory}")
-            kept = estimate(recipe, 32, 2, "32-true", compiled=True).activations
+            kept = estimate(recipe, 32, 2, "32-true", keeps=memory).activations
             assert kept == pytest.approx(share * plain, rel=1e-6)
 
     def test_checkpointing_needs_less(self, world):
