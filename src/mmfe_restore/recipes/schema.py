@@ -218,7 +218,7 @@ class TrainConfig(_Part):
         accumulate: micro-batches that one global batch is split into, per process.
         activation_checkpointing: recompute activations in the backward pass to save memory.
         activation_memory: the share of its activations that a compiled block keeps for the
-            backward pass; what it does not keep it computes again, the cheapest first.
+            backward pass on CUDA; what it does not keep it computes again, the cheapest first.
         compile: compile the network's blocks: ``auto`` does on CUDA.
         kernels: what runs the Transformer blocks: ``torch``, or the ``triton`` kernels of this
             package, on CUDA alone: less memory, but slower on an H100. Checkpoints are the same.
