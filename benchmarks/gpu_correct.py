@@ -106,7 +106,11 @@ def correct_network(sizes: Sizes) -> Found:
         yield compared("three steps", distance(steps(sizes.device, None), exact))
         with bf16(sizes):
             yield compared("three steps, bf16", distance(steps(sizes.device, None), exact), 3e-2)
-        # Compiling takes most of the time, so it comes last.
+        # Compiling takes most of the time, so it comes last; first as training does it. What is
+        # compiled to compute again in bfloat16 is not to be trusted: on a CPU it gave NaN.
+        with bf16(sizes):
+            found = steps(sizes.device, sizes.compiler)
+        yield compared("three steps, compiled, bf16", distance(found, exact), 3e-2)
         found = steps(sizes.device, sizes.compiler)
         yield compared("three steps, compiled", distance(found, exact))
 

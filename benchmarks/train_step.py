@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import time
@@ -93,6 +94,7 @@ def measure_step(
     clean = torch.rand(batch, 3, size, size, device=device)
 
     def step() -> float:
+        nonlocal loss
         started = time.perf_counter()
         with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
             loss = F.l1_loss(network(clean), clean.flip(0))
@@ -103,9 +105,12 @@ def measure_step(
             torch.cuda.synchronize()
         return time.perf_counter() - started
 
+    loss = torch.zeros(())
     memory = PeakMemory(device)
     first = step()
     times = [step() for _ in range(repeats)]
+    if not math.isfinite(loss.item()):
+        raise ArithmeticError(f"the loss is {loss.item()} after {1 + repeats} steps")
     return {
         "images_per_s": batch / min(times),
         "first_s": first,
