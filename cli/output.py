@@ -127,6 +127,8 @@ class _BarTask:
 
     def describe(self, text: str, seconds_left: float | None = None) -> None:
         self._bar.update(self._task, said=text)
+        if seconds_left is not None:
+            self._bar.update(self._task, ends=time.monotonic() + seconds_left)
 
 
 class _LineTask:
@@ -138,25 +140,31 @@ class _LineTask:
         self._say, self._title, self._total, self._unit = say, title, total, unit
         self._done = self._began_with = done
         self._started = self._said_at = time.monotonic()
+        self._ends: float | None = None
 
     def advance(self, amount: int = 1) -> None:
         self._done += amount
         if time.monotonic() - self._said_at >= LINE_EVERY:
-            self._line("", None)
+            self._line("")
 
     def describe(self, text: str, seconds_left: float | None = None) -> None:
-        self._line(f", {text}", seconds_left)
+        if seconds_left is not None:
+            self._ends = time.monotonic() + seconds_left
+        self._line(f", {text}")
 
-    def _line(self, said: str, left: float | None) -> None:
+    def _line(self, said: str) -> None:
         from mmfe_cache.progress import format_seconds
 
         now = time.monotonic()
         self._said_at = now
         new, total = self._done - self._began_with, self._total
         of = "" if total is None else f" of {total:,}"
-        if left is None and total is not None and new > 0:
+        left = None
+        if self._ends is not None:  # by the work's own word, until it says another
+            left = self._ends - now
+        elif total is not None and new > 0:
             left = (total - self._done) * (now - self._started) / new
-        ends = "" if left is None else f", {format_seconds(left)} left"
+        ends = "" if left is None or left < 0 else f", {format_seconds(left)} left"
         self._say(f"{self._title}: {self._done:,}{of} {self._unit}{said}{ends}")
 
 
@@ -189,13 +197,9 @@ class ConsoleProgress:
             self.message(title)
             yield _LineTask(self.message, title, total, unit, done)
             return
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        from .remaining import Remaining
 
         outermost = self._bar is None
         if self._bar is None:
@@ -204,11 +208,11 @@ class ConsoleProgress:
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[unit]} {task.fields[said]}"),
-                TimeRemainingColumn(),
+                Remaining(),
                 console=self._console,
             )
             self._bar.start()
-        task = self._bar.add_task(title, total=total, completed=done, unit=unit, said="")
+        task = self._bar.add_task(title, total=total, completed=done, unit=unit, said="", ends=None)
         try:
             yield _BarTask(self._bar, task)
         finally:

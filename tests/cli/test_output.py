@@ -6,10 +6,13 @@ import io
 import json
 import os
 import sys
+from types import SimpleNamespace
 
 import pytest
+from rich.progress import Task
 
 from mmfe_cli import output
+from mmfe_cli.remaining import Remaining
 
 
 def test_a_table_in_a_pipe_is_never_folded(capsys):
@@ -101,11 +104,29 @@ def test_a_log_says_what_the_work_says_of_itself(capsys, monkeypatch):
         task.advance(50)
         task.describe("loss 0.0421, 38 images/s")
         task.describe("loss 0.0400, 38 images/s", 7300.0)
+        clock.now += 100.0  # between its words it is held to the last one, until that is over
+        task.advance(1)
+        clock.now += 8000.0
+        task.advance(1)
     # The hundred steps of before took no time of this call.
     assert capsys.readouterr().err.splitlines()[1:] == [
         "training: 150 of 200 steps, loss 0.0421, 38 images/s, 20 s left",
         "training: 150 of 200 steps, loss 0.0400, 38 images/s, 2.0 h left",
+        "training: 151 of 200 steps, 2.0 h left",
+        "training: 152 of 200 steps",
     ]
+
+
+def test_a_bar_shows_the_time_left_by_the_works_own_word(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(output.time, "monotonic", clock)
+    column = Remaining()
+    task = SimpleNamespace(fields={"ends": clock.now + 3725.0}, finished=False)
+    assert str(column.render(task)) == "1:02:05"
+    clock.now += 4000.0
+    assert str(column.render(task)) == "0:00:00"
+    counted = Task(0, "training", 100, 50, _get_time=clock, fields={"ends": None})
+    assert str(column.render(counted)) == "-:--:--"
 
 
 def test_work_of_unknown_length_promises_no_end(capsys, monkeypatch):
