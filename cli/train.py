@@ -201,9 +201,8 @@ def _dry_run(
         ]
         output.print_table(f"{plan.recipe}: what training will do", columns, rows)
         output.print_line(f"parameters       {plan.parameters:,}")
-        output.print_line(
-            f"samples          {_count(plan.samples)} ({_count(plan.held_out)} held out)"
-        )
+        held_out = "" if plan.held_out is None else f" ({plan.held_out:,} held out)"
+        output.print_line(f"samples          {_count(plan.samples)}{held_out}")
         output.print_line(f"draws an epoch   {_count(plan.draws_per_epoch)}")
         output.print_line(f"steps            {_count(plan.steps)}")
         output.print_line(f"images           {_count(plan.images)}")

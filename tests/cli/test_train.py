@@ -112,6 +112,10 @@ def test_a_dry_run_of_what_cannot_run_exits_as_the_run_would(capsys, tmp_path, s
     words = ["train", "--recipe", "demo", *SETS, "--root", sources[1], "--cache", str(tmp_path)]
     assert run([*words, "--dry-run", "--json"]) == 3
     assert json.loads(capsys.readouterr().out)["exit_code"] == 3
+    words = ["train", "--recipe", "demo", "--root", str(tmp_path / "none"), "--dry-run"]
+    assert run(words) == 1  # what needs no data is said all the same
+    found = capsys.readouterr()
+    assert "samples          unknown\n" in found.out and "is not there" in found.err
 
 
 def test_a_run_reports_and_a_second_one_goes_on(capsys, sources, tmp_path):
