@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from . import choices, output
+from .devices import GuideDevice
 
 
 def command(
@@ -50,9 +51,7 @@ def command(
             "any, the rows are the recipes prompts/….",
         ),
     ] = None,
-    device: Annotated[
-        str, typer.Option("--device", help="For building and evaluation: auto, cpu, cuda …")
-    ] = "auto",
+    device: GuideDevice = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what is there and what is missing; do nothing.")
     ] = False,
@@ -69,10 +68,10 @@ def command(
     Example: mmfe ablate table4a --seeds 3 --dry-run
     """
     from mmfe_cache.machine import check_device
-    from mmfe_restore.evaluation.ablation_plan import make_plan
+    from mmfe_restore.evaluation.ablation_plan import make_plan, missing_inputs
 
-    check_device(device)  # what is misspelt is said before torch is imported, which takes seconds
-
+    # What is missing or misspelt is said before torch is imported, which takes seconds.
+    check_device(device)
     output.note_repeated(overrides or ())
     place = _default_place(overrides or ()) if out is None else out
     plan = make_plan(
@@ -84,11 +83,21 @@ def command(
         seeds=seeds,
         prompts=prompts or (),
     )
+    problems = missing_inputs(plan)
+    if problems and not dry_run:
+        raise problems[0]
+    for problem in problems:
+        output.console_progress().warn(str(problem))
+
     from mmfe_restore.evaluation.ablation import run_plan
 
     if not dry_run:
         output.take_threads()
-    found = plan.to_json() if dry_run else run_plan(plan, output.console_progress(), device=device)
+    found: dict[str, Any]
+    if dry_run:
+        found = {**plan.to_json(), "problems": [str(problem) for problem in problems]}
+    else:
+        found = run_plan(plan, output.console_progress(), device=device)
     if as_json:
         output.print_json(found)
         return

@@ -10,6 +10,7 @@ import typer
 
 from . import cache_build, choices, completion, output
 from .data_pack import FOLDER_NAMES
+from .devices import GuideDevice
 from .help import Application
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def repair(
     ] = None,
     split: Annotated[choices.Split | None, typer.Option(help="The split, likewise.")] = None,
     prompt: Annotated[str | None, typer.Option(help="The prompt, likewise.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: GuideDevice = "auto",
     precision: Annotated[
         choices.Precision, typer.Option(help="Of the guide, as when the cache was built.")
     ] = "auto",

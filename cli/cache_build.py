@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from . import choices, completion, output
+from .devices import GuideDevice
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +80,7 @@ def command(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads that read and prepare images.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: GuideDevice = "auto",
     precision: Annotated[
         choices.Precision,
         typer.Option(help="Of the guide; auto is bf16 on a GPU and 32 on a CPU."),

@@ -1,10 +1,11 @@
 """Values that an option chooses among: help and completion show them, another one exits with 2.
 
-Where what defines them imports torch they stand here as literals; a test holds both equal.
+Where what defines them imports torch they stand here once more; a test holds both equal.
 """
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Literal
 
 from mmfe_cache.guides.registry import ToyKind as ToyKind
@@ -38,3 +39,58 @@ Figure = Literal[
     "input_clipiqa",
 ]
 """``ssim`` is the one whose window the protocol publishes."""
+
+
+class Composition(Enum):
+    """The classes of CDD11; an option that is repeated takes no Literal."""
+
+    low = "low"
+    haze = "haze"
+    rain = "rain"
+    snow = "snow"
+    low_haze = "low_haze"
+    low_rain = "low_rain"
+    low_snow = "low_snow"
+    haze_rain = "haze_rain"
+    haze_snow = "haze_snow"
+    low_haze_rain = "low_haze_rain"
+    low_haze_snow = "low_haze_snow"
+
+
+class Score(Enum):
+    """Without a ground truth, by pyiqa."""
+
+    niqe = "niqe"
+    brisque = "brisque"
+    musiq = "musiq"
+    clipiqa = "clipiqa"
+
+
+class Metric(Enum):
+    """What an evaluation can measure."""
+
+    psnr = "psnr"
+    ssim_uniform = "ssim_uniform"
+    ssim_gaussian = "ssim_gaussian"
+    lpips = "lpips"
+    niqe = "niqe"
+    brisque = "brisque"
+    musiq = "musiq"
+    clipiqa = "clipiqa"
+
+
+def without_guide(guide: str | None) -> Literal["none"]:
+    """What ``--no-guide`` makes of ``--guide``.
+
+    Raises:
+        UsageError: it names one.
+    """
+    from mmfe_cache.errors import UsageError
+
+    if guide not in (None, "none"):
+        raise UsageError(
+            "give --guide or --no-guide, not both",
+            got=f"--guide {guide} --no-guide",
+            remedy="leave one of them out",
+        )
+    return "none"

@@ -15,6 +15,13 @@ def _beginning(names: Iterable[str], incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+def _last_of(names: Iterable[str], incomplete: str) -> list[str]:
+    """The last of several, separated by commas; none that stands there already."""
+    before, comma, last = incomplete.rpartition(",")
+    there = before.split(",")
+    return [f"{before}{comma}{name}" for name in _beginning(names, last) if name not in there]
+
+
 def datasets(incomplete: str) -> list[str]:
     """Data sets of the registry."""
     from mmfe_cache.datasets import DATASETS
@@ -27,6 +34,11 @@ def guides(incomplete: str) -> list[str]:
     from mmfe_cache.guides.registry import GUIDES
 
     return _beginning(GUIDES, incomplete)
+
+
+def inspecting_guides(incomplete: str) -> list[str]:
+    """Named guides that name degradations."""
+    return _beginning(("scene",), incomplete)
 
 
 def guides_of_photographs(incomplete: str) -> list[str]:
@@ -58,8 +70,7 @@ def splits(incomplete: str) -> list[str]:
 
 def lists_of_recipes(incomplete: str) -> list[str]:
     """The last of several tables or recipes, separated by commas."""
-    before, comma, last = incomplete.rpartition(",")
-    return [f"{before}{comma}{name}" for name in (*tables(last), *recipes(last))]
+    return _last_of([*tables(""), *recipes("")], incomplete)
 
 
 def recipes(incomplete: str) -> list[str]:
@@ -75,3 +86,30 @@ def tables(incomplete: str) -> list[str]:
 
     found = dict.fromkeys(name.split("/")[0] for name in recipe_names() if "/" in name)
     return _beginning(found, incomplete)
+
+
+def kinds(incomplete: str) -> list[str]:
+    """The last of several degradations, separated by commas."""
+    from mmfe_cache.degradations import KINDS
+
+    return _last_of(KINDS, incomplete)
+
+
+def devices(incomplete: str) -> list[str]:
+    """What computes; a further GPU is cuda:N."""
+    return _beginning(("auto", "cpu", "cuda", "mps"), incomplete)
+
+
+def guide_devices(incomplete: str) -> list[str]:
+    """What trains and runs guides."""
+    return _beginning(("auto", "cpu", "cuda"), incomplete)
+
+
+def resumptions(incomplete: str) -> list[str]:
+    """From where a training goes on, beside the path of a checkpoint."""
+    return _beginning(("auto", "none"), incomplete)
+
+
+def tilings(incomplete: str) -> list[str]:
+    """How a photograph is cut, beside a number of pixels."""
+    return _beginning(("auto", "off"), incomplete)

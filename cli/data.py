@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import data_pack, degradations, output
+from . import choices, data_pack, degradations, output
 from .data_pack import FOLDER_NAMES, Dataset, Json, Root, Splits
 from .help import Application
 
@@ -36,7 +36,7 @@ def synth(
         typer.Option(help="Part of the scenes that goes to test; 1 writes a test split only."),
     ] = 0.2,
     composition: Annotated[
-        list[str] | None,
+        list[choices.Composition] | None,
         typer.Option(help="Write this class only; may be given several times. Default: all 11."),
     ] = None,
     clear: Annotated[
@@ -74,7 +74,7 @@ def synth(
     from mmfe_cache.datasets import write_synth
     from mmfe_cache.degradations import CLEAR, COMPOSITIONS
 
-    classes = tuple(composition) if composition else COMPOSITIONS
+    classes = tuple(one.value for one in composition) if composition else COMPOSITIONS
     config = degradations.open_config(
         rain_masks, snow_masks, depth, light_maps, dark_photos, mask_share, varied_share
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from . import choices, completion, output
+from .devices import Device
 
 if TYPE_CHECKING:
     from mmfe_restore.evaluation import EvalReport
@@ -74,16 +75,16 @@ def command(
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Images of one size at a time.")
     ] = 1,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")] = "auto",
+    device: Device = "auto",
     lpips: Annotated[
         bool, typer.Option("--lpips", help="Also LPIPS; its backbone weights must be here.")
     ] = False,
     metric: Annotated[
-        list[str] | None,
+        list[choices.Metric] | None,
         typer.Option(
             "--metric",
-            help="Another optional metric: lpips; without ground truth, by pyiqa: "
-            "niqe, brisque, musiq, clipiqa; may be repeated.",
+            help="Measure this one too: lpips; without a ground truth, by pyiqa: niqe, brisque, "
+            "musiq, clipiqa. May be repeated.",
         ),
     ] = None,
     beside: Annotated[
@@ -118,7 +119,6 @@ def command(
     from mmfe_restore.evaluation.inputs import load_checkpoint, open_eval_cache
     from mmfe_restore.evaluation.report import check_free
     from mmfe_restore.metrics.no_reference import LICENCE, SCORES
-    from mmfe_restore.metrics.registry import chosen_metrics
     from mmfe_restore.model.folders import model_folder, newest_checkpoint, recipe_of
     from mmfe_restore.recipes import load_recipe
 
@@ -126,7 +126,7 @@ def command(
     if view is not None:
         View.parse(view)  # a misspelt view is no view that a cache lacks
     check_device(device)
-    chosen_metrics(tuple(metric or ()))
+    extra = tuple(one.value for one in metric or ())
     others = [read_report(path) for path in beside or ()]
     trained_by = None if recipe is None else load_recipe(recipe)
     network = newest_checkpoint() if checkpoint is None else model_folder(checkpoint)
@@ -144,7 +144,7 @@ def command(
 
     pick_device(device)
     output.take_threads()
-    if set(metric or ()) & set(SCORES):
+    if set(extra) & set(SCORES):
         output.remark(LICENCE)
     progress = output.console_progress()
     for warning in samples.warnings:
@@ -164,7 +164,7 @@ def command(
             device=device,
             batch_size=batch_size,
             lpips=lpips,
-            metrics=metric or (),
+            metrics=extra,
             beside=others,
             force=force,
         )

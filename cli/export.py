@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from . import completion, output
+from .choices import without_guide
 
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 
@@ -58,6 +59,7 @@ def command(
     from mmfe_restore.export import check_target
     from mmfe_restore.model.folders import find_model
 
+    inside = without_guide(None if guide == "auto" else guide) if no_guide else guide
     size = _size(static)
     check_target(out, size)
     source = find_model(model)
@@ -66,9 +68,7 @@ def command(
     from mmfe_restore.export import export_model
 
     restorer = Restorer.from_pretrained(source)
-    done = export_model(
-        restorer, out, source=model, inside="none" if no_guide else guide, static=size
-    )
+    done = export_model(restorer, out, source=model, inside=inside, static=size)
     if done.note is not None:
         output.remark(done.note)
     if as_json:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from . import choices, completion, degradations, guide_student, output
+from .devices import GuideDevice
 from .help import Application
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def train(
     dark_photos: degradations.DarkPhotos = None,
     mask_share: degradations.MaskShare = 1.0,
     varied_share: degradations.VariedShare = 0.0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: GuideDevice = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Train the guide `scene` or `prompt` on photographs and synthetic degradations.
@@ -229,7 +230,7 @@ def evaluate(
     dark_photos: degradations.DarkPhotos = None,
     mask_share: degradations.MaskShare = 1.0,
     varied_share: degradations.VariedShare = 0.0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: GuideDevice = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Measure how well a guide sees composition, severity and dominance of degradations.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from . import choices, output
+from .devices import GuideDevice
 
 if TYPE_CHECKING:
     from mmfe_cache.guides.student.agreement import Agreement
@@ -36,7 +37,7 @@ def distill(
         Literal["scene", "random"], typer.Option(help="What its eyes begin as.")
     ] = "scene",
     workers: Annotated[int, typer.Option(min=1, help="Threads that read pictures.")] = 2,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: GuideDevice = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Train a small network to give a guide's embeddings, from the cache that the guide built.

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from . import completion, output
+from .devices import Device
 
 
 def command(
@@ -20,13 +21,13 @@ def command(
             "--guide",
             "-g",
             help="scene, or a FILE of `mmfe guide train`.",
-            autocompletion=completion.guides,
+            autocompletion=completion.inspecting_guides,
         ),
     ] = "scene",
     view: Annotated[
         str, typer.Option(help="What the guide sees: native, whole@r or crop@r.")
     ] = "native",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Say what is wrong with photographs: low light, haze, rain and snow, and how strong.

@@ -198,7 +198,10 @@ def errors(
             "--methods", help="NAME=RUN or NAME=FOLDER of restored images; several times."
         ),
     ],
-    dataset: Annotated[str, typer.Option("--dataset", help="Whose test set.")] = "cdd11",
+    dataset: Annotated[
+        str,
+        typer.Option("--dataset", help="Whose test set.", autocompletion=completion.datasets),
+    ] = "cdd11",
     root: Root = None,
     cache: Cache = None,
     sample: Annotated[

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from . import choices, completion, output
+from .choices import without_guide
+from .devices import Device
 
 if TYPE_CHECKING:
     from mmfe_restore.inference import PhotographGuide, RestoreReport
@@ -61,8 +63,9 @@ def command(
         str,
         typer.Option(
             "--tile",
-            help="auto: the whole image, exactly, in strips where it is large; a number: "
+            help="auto or off: the whole image, exactly, in strips where it is large; a number: "
             "overlapping tiles of that side, which are not exact.",
+            autocompletion=completion.tilings,
         ),
     ] = "auto",
     precision: Annotated[
@@ -87,11 +90,10 @@ def command(
             metavar="KINDS",
             help="Take away these alone and leave the rest: some of low, haze, rain, snow, joined "
             "by commas.",
+            autocompletion=completion.kinds,
         ),
     ] = None,
-    device: Annotated[
-        str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps …")
-    ] = "auto",
+    device: Device = "auto",
     file_format: Annotated[
         OutputFormat,
         typer.Option(
@@ -111,12 +113,11 @@ def command(
         ),
     ] = False,
     score: Annotated[
-        list[str] | None,
+        list[choices.Score] | None,
         typer.Option(
             "--score",
-            metavar="NAME",
-            help="Judge both pictures without a ground truth: niqe, brisque, musiq or clipiqa; "
-            "may be repeated. Needs pyiqa, which is for non-commercial use.",
+            help="Judge both pictures without a ground truth; may be repeated. Needs pyiqa, which "
+            "is for non-commercial use.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -132,9 +133,10 @@ def command(
     from mmfe_restore.inference.jobs import plan
 
     sides = _tile(tile)
+    judges = tuple(one.value for one in score or ())
     wanted = None if only is None else _kinds(only)
     if no_guide:
-        guide = _without_guide(guide)
+        guide = without_guide(guide)
     # What is wrong with the paths is said before torch is imported, which takes seconds.
     plan(inputs, out, format=file_format.value, suffix=suffix)
     if not any(path.exists() for path in inputs):
@@ -143,11 +145,9 @@ def command(
     source = _find(checkpoint)
     if guide is not None and guide != "none":
         _check_guide(guide, source)
-    if score:
-        from mmfe_restore.metrics.no_reference import LICENCE, find_score
+    if judges:
+        from mmfe_restore.metrics.no_reference import LICENCE
 
-        for name in score:
-            find_score(name)
         output.remark(LICENCE)
 
     from mmfe_restore import Restorer
@@ -172,7 +172,7 @@ def command(
         suffix=suffix,
         strength=strength,
         only=wanted,
-        scores=score or (),
+        scores=judges,
         progress=progress,
     )
     _tell(report, str(source), looking, wanted, as_json)
@@ -268,15 +268,3 @@ def _tile(text: str) -> Literal["auto", "off"] | int:
     if text.isdecimal() and int(text) >= 64:
         return int(text)
     raise UsageError("unknown tile", got=f"--tile {text}", expected="auto, off, or at least 64")
-
-
-def _without_guide(guide: str | None) -> str:
-    from mmfe_cache.errors import UsageError
-
-    if guide not in (None, "none"):
-        raise UsageError(
-            "give --guide or --no-guide, not both",
-            got=f"--guide {guide} --no-guide",
-            remedy="leave one of them out",
-        )
-    return "none"

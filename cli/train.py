@@ -52,7 +52,10 @@ def command(
     ] = None,
     resume: Annotated[
         str,
-        typer.Option(help="auto: go on where the folder's run stopped; a checkpoint; or none."),
+        typer.Option(
+            help="auto: go on where the folder's run stopped; a checkpoint; or none.",
+            autocompletion=completion.resumptions,
+        ),
     ] = "auto",
     init_from: Annotated[
         str | None,
@@ -164,10 +167,18 @@ def _dry_run(
     init_from: str | None,
     wandb: str | None,
 ) -> None:
+    from mmfe_cache.errors import MmfeError
     from mmfe_restore.model.folders import find_weights
-    from mmfe_restore.training.inputs import require_options
+    from mmfe_restore.training.inputs import check_inputs, require_options
 
     require_options(None if init_from is None else find_weights(init_from), wandb)
+    # What is missing is said before torch is imported, which takes seconds; the plan follows.
+    told = ""
+    try:
+        check_inputs(recipe, root=root, cache=cache)
+    except MmfeError as problem:
+        told = str(problem)
+        output.error(told)
     from mmfe_restore.training.dry_run import plan_run
 
     plan = plan_run(recipe, root=root, cache=cache, init_from=init_from, wandb=wandb)
@@ -220,6 +231,8 @@ def _dry_run(
     for warning in plan.warnings:
         output.console_progress().warn(warning)
     if plan.problem is not None:
+        if str(plan.problem) == told and not output.VERBOSITY.debug:
+            raise typer.Exit(plan.problem.exit_code)
         raise plan.problem
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from . import completion, output
+from .devices import Device
 
 
 def command(
@@ -32,9 +33,7 @@ def command(
     max_megapixels: Annotated[
         float, typer.Option("--max-megapixels", min=0.1, help="Larger photographs are refused.")
     ] = 50,
-    device: Annotated[
-        str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps …")
-    ] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Open a page that restores photographs: before and after, what to take away, download.
 

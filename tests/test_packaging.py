@@ -52,6 +52,35 @@ def test_the_constraints_satisfy_the_lower_bounds():
         assert requirement.specifier.contains(pins[name]), (text, pins[name])
 
 
+def test_releases_that_do_harm_are_excluded_wherever_they_could_be_installed():
+    """Lightning 2.6.2 and 2.6.3 were malicious; setuptools before 78.1.1 has CVE-2025-47273."""
+    from packaging.requirements import Requirement
+
+    harmful = {"lightning": ("2.6.2", "2.6.3"), "setuptools": ("65.5.0", "78.0.2", "78.1.0")}
+    project = PROJECT["project"]
+    extras = itertools.chain.from_iterable(project["optional-dependencies"].values())
+    lists = {
+        "dependencies": [*project["dependencies"], *extras],
+        "build-system": PROJECT["build-system"]["requires"],
+    }
+    for file in ROOT.glob("**/requirements*.txt"):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        lists[str(file)] = [line for line in lines if line and not line.startswith(("#", "-"))]
+    lists["constraints"] = [
+        line
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    ]
+    seen: list[tuple[str, str]] = []
+    for place, texts in lists.items():
+        for requirement in map(Requirement, texts):
+            for version in harmful.get(requirement.name, ()):
+                assert not requirement.specifier.contains(version), (place, str(requirement))
+                seen.append((place, requirement.name))
+    assert {("dependencies", "lightning"), ("dependencies", "setuptools"),
+            ("build-system", "setuptools"), ("constraints", "lightning")} <= set(seen)  # fmt: skip
+
+
 def test_a_build_of_torch_for_cpus_satisfies_its_pin():
     from packaging.specifiers import SpecifierSet
 

@@ -59,6 +59,17 @@ def test_precision_takes_the_same_words_everywhere() -> None:
         assert code == 2
 
 
+def test_devices_are_named_alike_and_completed() -> None:
+    found = options("--device")
+    assert {("restore",), ("inspect",), ("web",), ("eval",), ("cache", "build")} <= set(found)
+    assert len({parameter.help for parameter in found.values()}) == 2  # with a Mac's, and without
+    context = typer.main.get_command(app).make_context("mmfe", [], resilient_parsing=True)
+    for path, parameter in found.items():
+        names = [item.value for item in parameter.shell_complete(context, "")]
+        assert names[:3] == ["auto", "cpu", "cuda"], path
+        assert all(name in parameter.help for name in names), path
+
+
 def test_short_and_long_words_mean_the_same() -> None:
     for word in get_args(Precision):
         assert short_name(long_name(word)) == short_name(word)
@@ -98,8 +109,13 @@ def test_the_literals_are_what_defines_them() -> None:
     from mmfe_restore.evaluation.ablation_plan import ABLATIONS, PROMPTS
     from mmfe_restore.evaluation.published import PROTOCOLS
     from mmfe_restore.evaluation.statistics import FIGURES
+    from mmfe_restore.metrics.no_reference import SCORES
+    from mmfe_restore.metrics.registry import METRICS
     from mmfe_restore.model import MOFE_SITES
 
+    assert tuple(one.value for one in choices.Composition) == COMPOSITIONS
+    assert tuple(one.value for one in choices.Score) == tuple(SCORES)
+    assert tuple(one.value for one in choices.Metric) == tuple(METRICS)
     assert get_args(choices.Split) == SPLITS
     assert get_args(choices.Table) == (*ABLATIONS, PROMPTS)
     assert get_args(choices.Protocol) == tuple(PROTOCOLS)

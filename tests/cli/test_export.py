@@ -35,6 +35,7 @@ def test_the_shipped_network_as_one_file(tmp_path: Path, capsys: pytest.CaptureF
         (["mmfe-small", "-o", "x.safetensors", "--static", "8x8"], "which have no size"),
         (["mmfe-small", "-o", "x.onnx", "--static", "0x8"], "names no size"),
         (["mmfe-small", "-o", "x.pt2", "--static", "8x8", "--guide", "scene"], "cannot hold"),
+        (["mmfe-small", "-o", "x.onnx", "--guide", "scene", "--no-guide"], "not both"),
         (["nothing-here", "-o", "x.onnx"], "there is no checkpoint"),
     ],
 )

@@ -74,19 +74,19 @@ WRONG = """
 1 is not there                 | eval --checkpoint mmfe-small --root nowhere
 3 no cache at nowhere          | eval --checkpoint mmfe-small --root set --cache nowhere
 2 unknown view                 | eval --checkpoint mmfe-small --root set --view nobody
-2 unknown metric               | eval --checkpoint mmfe-small --root set --metric nobody
 2 no evaluation in nowhere     | eval --checkpoint mmfe-small --root set --beside nowhere
 2 unknown recipe               | eval --checkpoint mmfe-small --root set --recipe nobody
 2 device cannot be used        | eval --checkpoint mmfe-small --root set --device nobody
 2 no evaluation in nowhere     | compare nowhere nobody
 2 unknown recipe key           | ablate table4a --set no.key=1
 2 device cannot be used        | ablate table4a --device nobody
+1 is not there                 | ablate table4a --root nowhere
+1 are not on this machine      | ablate table4a --root set
 1 nowhere.png does not exist   | restore nowhere.png -o o
 2 no checkpoint at nowhere     | restore in.png -o o --checkpoint ./nowhere
 2 --tile                       | restore in.png -o o --tile 7
 2 unknown guide                | restore in.png -o o --guide nobody
 2 does not fit this network    | restore in.png -o o --guide qwen2.5-vl-3b
-2 unknown score                | restore in.png -o o --score nobody
 2 device cannot be used        | restore in.png -o o --device nobody
 1 mmfe: nowhere.png does not   | inspect nowhere.png
 2 unknown guide                | inspect in.png --guide nobody
@@ -153,6 +153,21 @@ for words in json.load(sys.stdin):
 """
 
 
+def answers_without_torch(folder: Path, lines: list[list[str]]) -> list[tuple[int | str, str]]:
+    """The exit code of each command line, or what says that torch was imported; and stderr."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MMFE_")}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH],
+        input=json.dumps(lines),
+        cwd=folder,
+        env=environment | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub")},
+        capture_output=True,
+        check=True,
+        encoding="utf-8",
+    )
+    return [(code, said) for code, said in map(json.loads, done.stdout.splitlines())]
+
+
 def test_what_is_missing_or_misspelt_is_said_without_torch_by_every_command(
     folder: Path,
 ) -> None:
@@ -161,17 +176,7 @@ def test_what_is_missing_or_misspelt_is_said_without_torch_by_every_command(
         (int(expected[0]), expected[2:].strip(), line.split())
         for expected, line in (case.split("|") for case in WRONG.strip().splitlines())
     ]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MMFE_")}
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH],
-        input=json.dumps([words for _, _, words in cases]),
-        cwd=folder,
-        env=environment | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub")},
-        capture_output=True,
-        check=True,
-        encoding="utf-8",
-    )
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    answers = answers_without_torch(folder, [words for _, _, words in cases])
     for (code, said, words), (got, error) in zip(cases, answers, strict=True):
         assert (got, said in error) == (code, True), (words, got, error)
     # Each says what would have been right, or what to do.
@@ -180,3 +185,21 @@ def test_what_is_missing_or_misspelt_is_said_without_torch_by_every_command(
     assert silent == []
     reached = {words[0] for _, _, words in cases}
     assert reached == {*COMMANDS, *GROUPS} - {"doctor"}
+
+
+DRY = """
+is not there            | train --recipe small --root nowhere --dry-run
+no cache at nowhere     | train --recipe small --root set --cache nowhere --dry-run
+is not there            | ablate table4a --root nowhere --dry-run
+are not on this machine | ablate table4a --root set --dry-run
+"""
+
+
+def test_a_dry_run_says_what_is_missing_before_it_imports_torch(folder: Path) -> None:
+    # The plan is printed all the same; only what it counts takes torch.
+    cases = [(words.strip(), line.split()) for words, line in
+             (case.split("|") for case in DRY.strip().splitlines())]  # fmt: skip
+    answers = answers_without_torch(folder, [line for _, line in cases])
+    for (words, line), (code, said) in zip(cases, answers, strict=True):
+        assert code == "torch was imported", line
+        assert words in said and "\n  to do: " in said, line

@@ -111,7 +111,9 @@ def test_a_dry_run_prints_the_plan_and_makes_no_step(capsys, sources, tmp_path):
 def test_a_dry_run_of_what_cannot_run_exits_as_the_run_would(capsys, tmp_path, sources):
     words = ["train", "--recipe", "demo", *SETS, "--root", sources[1], "--cache", str(tmp_path)]
     assert run([*words, "--dry-run", "--json"]) == 3
-    assert json.loads(capsys.readouterr().out)["exit_code"] == 3
+    told = capsys.readouterr()
+    assert json.loads(told.out)["exit_code"] == 3
+    assert told.err.count("there is no cache at") == 1
     words = ["train", "--recipe", "demo", "--root", str(tmp_path / "none"), "--dry-run"]
     assert run(words) == 1  # what needs no data is said all the same
     found = capsys.readouterr()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mmfe_cache.datasets import load_dataset
 from mmfe_cache.embeddings import JointTokens
-from mmfe_cache.errors import CacheError, UsageError
+from mmfe_cache.errors import CacheError, MmfeError, UsageError
+from mmfe_cache.guides import check_guide
 from mmfe_cache.places import RUNS
 from mmfe_cache.store import open_cache
 from mmfe_restore.data import find_store
@@ -130,7 +133,7 @@ def make_plan(
     seeds: int = 1,
     prompts: Sequence[str] = (),
 ) -> Plan:
-    """Look at everything a table needs; reads no image and loads no guide.
+    """Look at everything a table needs; reads no image, loads no guide and imports no torch.
 
     Args:
         name: one of `ABLATIONS`, or `PROMPTS`.
@@ -169,6 +172,34 @@ def make_plan(
     )
     _check_distinct(rows, overrides)
     return Plan(table, rows, _reference(rows, overrides), _needs(rows, cache), root, cache)
+
+
+def missing_inputs(plan: Plan) -> tuple[MmfeError, ...]:
+    """What would stop the work that is left, found without torch: importing it takes seconds.
+
+    Returns:
+        An error for each split of the data set that is still needed and not there, and for each
+        guide that is not there and whose cache is still to be built; none twice.
+    """
+    dataset = plan.rows[0].recipe.data.dataset  # one and the same for a table's rows
+    runs = [run for row in plan.rows for run in row.runs]
+    splits = {need.split for need in plan.caches if need.missing}
+    if any(run.state in ("missing", "started") for run in runs):
+        splits.add("train")
+    if any(not one.done for run in runs for one in run.evaluations):
+        splits.add("test")
+    guides = dict.fromkeys(need.guide for need in plan.caches if need.missing)
+    looks: list[Callable[[], object]] = [
+        *(partial(load_dataset, dataset, split, plan.root) for split in sorted(splits)),
+        *(partial(check_guide, guide) for guide in guides),
+    ]
+    problems: dict[str, MmfeError] = {}
+    for look in looks:
+        try:
+            look()
+        except MmfeError as problem:
+            problems.setdefault(str(problem), problem)
+    return tuple(problems.values())
 
 
 def _printed_table(name: str, overrides: Sequence[str]) -> tuple[PublishedTable, list[Recipe]]:

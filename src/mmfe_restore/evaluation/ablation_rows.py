@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import yaml
@@ -74,14 +75,12 @@ class Row:
     Attributes:
         published: as printed.
         recipe: with the overrides; its seed is that of the first run.
-        parameters: of the network, counted.
         runs: its trainings, in the order of their seeds.
         shares: recipes of this and other tables that are the same training, labels aside.
     """
 
     published: PublishedRow
     recipe: Recipe
-    parameters: int
     runs: tuple[Run, ...]
     shares: tuple[str, ...] = ()
 
@@ -89,6 +88,16 @@ class Row:
     def state(self) -> str:
         """That of the training which has come least far."""
         return min((run.state for run in self.runs), key=STATES.index)
+
+    @cached_property
+    def parameters(self) -> int:
+        """Of the network, counted when asked for: that takes torch, and a plan does not."""
+        import torch
+
+        from mmfe_restore.model import Restorer, count_parameters
+
+        with torch.device("meta"):
+            return count_parameters(Restorer(self.recipe.model))
 
 
 def make_row(
@@ -115,7 +124,7 @@ def make_row(
         _run(row, replace(recipe, train=replace(recipe.train, seed=seed)), shares, out, step)
         for step, seed in enumerate(range(recipe.train.seed, recipe.train.seed + seeds))
     )
-    return Row(row, recipe, _parameters(recipe), runs, shares)
+    return Row(row, recipe, runs, shares)
 
 
 def identity(recipe: Recipe) -> str:
@@ -192,15 +201,6 @@ def _recipe_in(folder: Path) -> Recipe | None:
         raise
     except (OSError, UsageError, yaml.YAMLError, ValueError):
         return None
-
-
-def _parameters(recipe: Recipe) -> int:
-    import torch
-
-    from mmfe_restore.model import Restorer, count_parameters
-
-    with torch.device("meta"):
-        return count_parameters(Restorer(recipe.model))
 
 
 def _state(folder: Path, evaluations: Sequence[Evaluation], recipe: Recipe) -> str:

@@ -139,6 +139,15 @@ def check_there(
             got=resume,
             remedy="--resume auto takes the newest one that can be read",
         )
+    check_inputs(recipe, root=root, cache=cache)
+
+
+def check_inputs(recipe: Recipe, *, root: Path | None, cache: Path | None) -> None:
+    """Refuse a data set or a cache that is missing or does not fit, without torch.
+
+    Raises:
+        MmfeError: as `open_inputs`.
+    """
     load_dataset(recipe.data.dataset, "train", root)
     if recipe.model.reads:
         _open_caches(recipe, root, cache)
