@@ -7,6 +7,7 @@ is decoded twice. Where white lies is told by type and format, never by a pictur
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -123,6 +124,8 @@ def decode(image: Image.Image, again: Callable[[], Image.Image]) -> Stored:
         _correct_ycbcr(image, tags)
     if image.format == "PNG" and image.mode == "RGBA" and _raw_mode(image) == "LA;16B":
         return _grey_alpha_16(image)
+    if (white := _white_of_pixmap(image)) > 255:
+        return _deep_pixmap(image, white)
     if _raw_mode(image) in _LOW_BYTES or _raw_mode(image) in _UNMULTIPLIED:
         return _deep_colour(image, again)
     if tags is not None:
@@ -207,6 +210,33 @@ def _deep_colour(image: Image.Image, again: Callable[[], Image.Image]) -> Stored
         share = np.maximum(alpha, 1).astype(np.float32)[:, :, None] / 65535
         colours = np.rint(np.minimum(colours / share, 65535)).astype(np.uint16)
     return Stored(np.ascontiguousarray(colours), "rgb", alpha)
+
+
+def _white_of_pixmap(image: Image.Image) -> int:
+    """The value of white in a colour PNM; 255 in every other picture."""
+    if image.format != "PPM" or image.mode != "RGB" or _codec(image) == "raw":
+        return 255
+    opened: Any = image
+    return int(opened.tile[0][3][-1])
+
+
+def _deep_pixmap(image: Image.Image, white: int) -> Stored:
+    """A colour PNM of more than 8 bits, of which Pillow keeps 8; scaled to 16."""
+    opened: Any = image
+    name, _, offset, _ = opened.tile[0]
+    opened.fp.seek(offset)
+    content = opened.fp.read()
+    width, height = image.size
+    count = 3 * height * width
+    if name == "ppm_plain":  # numbers in words, and comments
+        words = re.sub(rb"#[^\r\n]*", b"", content).split(maxsplit=count)[:count]
+        flat = np.array([int(word) for word in words], np.int64)
+    else:
+        flat = np.frombuffer(content, ">u2", min(count, len(content) // 2))
+    if len(flat) < count:
+        raise OSError("image file is truncated")
+    values = np.rint(np.clip(flat, 0, white) * (65535 / white)).astype(np.uint16)
+    return Stored(values.reshape(height, width, 3), "rgb")
 
 
 def _planes_16(image: Image.Image, tags: Any) -> Stored:

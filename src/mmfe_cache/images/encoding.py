@@ -118,6 +118,8 @@ def encode_photograph(
     """
     sheet = _sheet(original, restored, name)
     if name not in _DEEP:
+        if sheet.values.dtype == np.uint16:
+            sheet.notes.append(f"{name.upper()} is written with 8 bits a channel, of its 16")
         sheet.values = _shallow(sheet.values)
         sheet.alpha = None if sheet.alpha is None else _shallow(sheet.alpha)
     if sheet.alpha is not None and name not in _WITH_ALPHA:

@@ -25,7 +25,13 @@ from mmfe_cache.images.opening import (
     without_metadata,
 )
 from mmfe_cache.images.profiles import Pixels, profile_of
-from mmfe_cache.images.tags import HighDynamicRange, colour_profile, upright, upright_xmp
+from mmfe_cache.images.tags import (
+    HighDynamicRange,
+    coded_bits,
+    colour_profile,
+    upright,
+    upright_xmp,
+)
 from mmfe_cache.samples import ImageArray
 
 _Result = TypeVar("_Result")
@@ -139,6 +145,8 @@ def read_photograph(path: Path | str) -> Photograph:
         tags = _exif_of(image) if image.format == "TIFF" else None
         lossless = image.format != "WEBP" or b"VP8L" in _start_of(path)
         notes = _left_out(image) + _in_spite_of_its_name(image, path)
+        if image.format in ("AVIF", "HEIF") and (bits := coded_bits(path)) > 8:
+            notes += (f"it has {bits} bits a channel, of which 8 are read",)
         if image.mode in ("P", "PA"):
             notes += ("it has a palette, and comes back as RGB",)
         stored, profile = _stored(image, again, path, orientation)

@@ -211,16 +211,35 @@ def test_a_dark_pgm_is_as_dark_as_its_png(tmp_path: Path) -> None:
     assert read_rgb8(tmp_path / "b.pgm")[0, :, 0].tolist() == [0, 128, 255]
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif", "tiff-deflate", "avif"])
+@pytest.mark.parametrize("white", [256, 1023, 65535])
+@pytest.mark.parametrize("plain", [False, True])
+def test_deep_colour_pnm_at_full_depth(tmp_path: Path, white: int, plain: bool) -> None:
+    values = (DEEP.astype(int) % (white + 1)).astype(np.uint16)
+    words = b"# all of it\n" + b" ".join(b"%d" % n for n in values.ravel().tolist())
+    pixels = words if plain else values.astype(">u2").tobytes()
+    path = tmp_path / "a.ppm"
+    path.write_bytes(b"P%d\n34 21\n%d\n" % (3 if plain else 6, white) + pixels)
+    stored = read_photograph(path).stored
+    assert np.array_equal(stored.values, np.rint(values * (65535 / white)).astype(np.uint16))
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(DataError, match="truncated"):
+        read_rgb8(path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif", "tiff-deflate", "avif", "heic"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_format_is_turned_once(tmp_path: Path, suffix: str, orientation: int) -> None:
     image, path = smooth(), tmp_path / f"a.{suffix.split('-')[0]}"
+    if suffix == "heic":
+        pytest.importorskip("pillow_heif").register_heif_opener()
     options = {"jpg": {"quality": 100, "subsampling": 0}, "webp": {"lossless": True},
                "avif": {"quality": 100, "subsampling": "4:4:4"},
+               "heic": {"quality": 100, "chroma": 444},
                "tiff-deflate": {"compression": "tiff_adobe_deflate"}}.get(suffix, {})  # fmt: skip
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(image).save(path, exif=exif, **options)
+    # As bytes: pillow-heif turns its pictures by those alone.
+    Image.fromarray(image).save(path, exif=exif.tobytes(), **options)
     plain = Image.fromarray(image)
     plain.getexif()[0x0112] = orientation
     wanted = np.asarray(ImageOps.exif_transpose(plain)).astype(int)

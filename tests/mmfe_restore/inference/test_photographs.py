@@ -13,7 +13,7 @@ from PIL import Image
 from mmfe_cache.images import encode_photograph, read_photograph, read_rgb8
 from mmfe_cache.images.decoding import Stored
 from mmfe_cache.images.reading import Photograph
-from mmfe_cache.images.tags import make_profile
+from mmfe_cache.images.tags import coded_bits, make_profile
 from mmfe_restore import Restorer
 from mmfe_restore.inference import RestoreReport, restore_files, restore_image
 from mmfe_restore.inference.files import fill_transparent
@@ -109,11 +109,9 @@ def test_sixteen_bits_in_and_out(
     values = DEEP[:, :, :channels]
     suffix = "ppm" if suffix == "pgm" and channels == 3 else suffix
     path = tmp_path / f"a.{suffix}"
-    if suffix == "ppm":
-        pytest.skip("Pillow reads 16-bit PPM at 8 bits")
     original = Photograph(Stored(values, "grey" if channels == 1 else "rgb"), DEEP, "PNG",
                           exif=None)  # fmt: skip
-    name = {"png": "png", "tif": "tiff", "pgm": "pnm"}[suffix]
+    name = {"png": "png", "tif": "tiff"}.get(suffix, "pnm")
     path.write_bytes(
         encode_photograph(original, np.repeat(values, 4 - channels, 2)[:, :, :3], name)[0]
     )
@@ -229,6 +227,32 @@ def test_what_a_format_cannot_hold_is_said(identity: Restorer, tmp_path: Path) -
     Image.fromarray(NOISE).convert("CMYK").save(tmp_path / "c.jpg")
     report = restore_files([tmp_path / "c.jpg"], tmp_path / "out", identity, None)
     assert "CMYK" in report.restored[0].notes[0]
+
+
+def test_bits_that_are_not_kept_are_said(identity: Restorer, tmp_path: Path) -> None:
+    deep = Photograph(Stored(DEEP, "rgb"), DEEP, "PNG")
+    (tmp_path / "a.png").write_bytes(encode_photograph(deep, DEEP, "png")[0])
+    report = restore_files([tmp_path / "a.png"], tmp_path / "out", identity, None)
+    assert report.restored[0].notes == ()
+    report = restore_files([tmp_path / "a.png"], tmp_path / "out", identity, None, format="jpeg")
+    assert report.restored[0].notes == ("JPEG is written with 8 bits a channel, of its 16",)
+
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_bytes("RGB;16", (24, 16), DEEP.tobytes()).save(tmp_path / "b.heic", quality=95)
+    report = restore_files([tmp_path / "b.heic"], tmp_path / "out", identity, None)
+    assert report.restored[0].notes == ("it has 10 bits a channel, of which 8 are read",)
+
+
+def test_bits_of_an_avif_are_in_its_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "a.avif"
+    Image.fromarray(NOISE).save(path)
+    assert coded_bits(path) == 8
+    content = bytearray(path.read_bytes())
+    flags = content.index(b"av1C") + 6
+    for bit, bits in ((0x40, 10), (0x60, 12)):
+        content[flags] |= bit
+        path.write_bytes(content)
+        assert coded_bits(path) == bits
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.float32])
