@@ -66,6 +66,29 @@ def test_wide_colours_come_back_to_the_bit(
         assert np.array_equal(np.asarray(found), NOISE)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [
+        ("jpg", {"quality": 95, "subsampling": 0}),
+        ("avif", {"quality": 95, "subsampling": "4:4:4"}),
+        ("webp", {"quality": 95, "exact": True}),
+    ],
+)
+@pytest.mark.parametrize("profile", [P3, ADOBE], ids=["p3", "adobe"])
+def test_wide_colours_of_lossy_files_lose_what_their_codec_takes(
+    identity: Restorer, tmp_path: Path, suffix: str, options: dict[str, object], profile: bytes
+) -> None:
+    path, again = tmp_path / f"a.{suffix}", tmp_path / f"again.{suffix}"
+    rows, columns = np.mgrid[0:64, 0:96]
+    ramps = np.stack([4 * rows, 255 - 2.6 * columns, 2 * rows + columns], axis=-1)
+    Image.fromarray(ramps.clip(0, 255).astype(np.uint8)).save(path, icc_profile=profile, **options)
+    with Image.open(path) as given:  # the same codec, and nothing else
+        Image.fromarray(np.asarray(given)).save(again, **options)
+    with Image.open(restored(identity, path)) as found, Image.open(again) as wanted:
+        assert found.info["icc_profile"] == profile
+        assert np.array_equal(np.asarray(found), np.asarray(wanted))
+
+
 @pytest.mark.parametrize("suffix", ["png", "tif", "webp", "jpg", "avif"])
 def test_exif_and_xmp_survive_and_the_picture_stands_upright(
     identity: Restorer, tmp_path: Path, suffix: str
