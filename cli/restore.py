@@ -130,6 +130,7 @@ def command(
     Example: mmfe restore rainy.jpg -o restored/ --only rain
     """
     from mmfe_cache.machine import check_device, pick_device
+    from mmfe_restore.inference.files import check_only, nothing_left
     from mmfe_restore.inference.jobs import plan
 
     sides = _tile(tile)
@@ -137,8 +138,10 @@ def command(
     wanted = None if only is None else _kinds(only)
     if no_guide:
         guide = without_guide(guide)
+    if wanted is not None and guide == "none":
+        check_only(wanted, None)
     # What is wrong with the paths is said before torch is imported, which takes seconds.
-    plan(inputs, out, format=file_format.value, suffix=suffix)
+    planned = plan(inputs, out, format=file_format.value, suffix=suffix)
     if not any(path.exists() for path in inputs):
         _tell(_none_exists(inputs), None, None, wanted, as_json)
     check_device(device)
@@ -149,6 +152,10 @@ def command(
         from mmfe_restore.metrics.no_reference import LICENCE
 
         output.remark(LICENCE)
+    progress = output.console_progress()
+    if not force and (report := nothing_left(planned, progress)) is not None:
+        _tell(report, str(source), None, wanted, as_json)
+        return
 
     from mmfe_restore import Restorer
     from mmfe_restore.inference import guide_for, restore_files
@@ -159,7 +166,6 @@ def command(
     looking = guide_for(restorer, name=guide, device=device)
     if looking is not None and looking.teacher is not None:
         output.note(f"guided by {looking.guide.name}, a student of {looking.teacher}")
-    progress = output.console_progress()
     report = restore_files(
         inputs,
         out,

@@ -58,6 +58,21 @@ def test_restoring_a_photograph_imports_nothing_that_it_does_not_use(folder: Pat
     assert not names & HEAVY
 
 
+def test_what_is_restored_already_waits_for_no_network(folder: Path) -> None:
+    words = ["restore", "in.png", "photos", "-o", "o", "--suffix", "_x", "--json"]
+    (folder / "photos" / "notes.txt").touch()
+    code, names, _ = modules_after(folder, *words)
+    assert (code, "torch" in names) == (0, True)
+    done = {path: path.stat().st_mtime_ns for path in (folder / "o").iterdir()}
+    assert {path.name for path in done} == {"in_x.png", "1_x.png"}
+    code, names, said = modules_after(folder, *words)
+    assert (code, "torch" in names) == (0, False)
+    assert "2 of 2 are there already" in said and "notes.txt" in said
+    assert {path: path.stat().st_mtime_ns for path in (folder / "o").iterdir()} == done
+    next(iter(done)).unlink()
+    assert "torch" in modules_after(folder, *words)[1]
+
+
 WRONG = """
 2 holds no demo                | demo --out in.png
 2 unknown recipe               | train --recipe nobody

@@ -243,12 +243,10 @@ def coded_bits(path: Path) -> int:
     """
     with path.open("rb") as file:
         header = file.read(_HEADER_BYTES)
-    bits = [8]
-    for found in re.finditer(rb"av1C(?=\x81..)", header, re.DOTALL):
-        flags = header[found.end() + 2]
-        bits.append((12 if flags & 0x20 else 10) if flags & 0x40 else 8)
-    for found in re.finditer(rb"hvcC(?=\x01.{17})", header, re.DOTALL):
-        bits.append(8 + (header[found.end() + 17] & 7))
+    av1 = [header[found.end() + 2] for found in re.finditer(rb"av1C(?=\x81..)", header, re.DOTALL)]
+    hevc = re.finditer(rb"hvcC(?=\x01.{17})", header, re.DOTALL)
+    bits = [8, *(8 + (header[found.end() + 17] & 7) for found in hevc)]
+    bits += [(12 if flags & 0x20 else 10) for flags in av1 if flags & 0x40]
     return max(bits)
 
 

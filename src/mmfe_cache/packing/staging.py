@@ -140,7 +140,7 @@ class Staging:
         first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         total = int(first[-1])
         digests = [self.done[number]["digest"] for number in range(len(sizes))]
-        with h5py.File(self._part, "w", libver="latest") as file:
+        with _new_file(self._part) as file:
             file.attrs["format"] = FORMAT
             file.attrs["version"] = VERSION
             file.attrs["compressed"] = self._compress
@@ -242,3 +242,13 @@ def _lock(file: BinaryIO, path: Path) -> Callable[[], None]:
             remedy="wait until it is done, or stop it: the next run goes on where it stopped",
         )
     return release
+
+
+def _new_file(path: Path) -> h5py.File:
+    """A new HDF5 file for writing, whose root group bears no time: before HDF5 2 it would."""
+    created = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    created.set_obj_track_times(False)
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_libver_bounds(h5py.h5f.LIBVER_LATEST, h5py.h5f.LIBVER_LATEST)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)  # as h5py.File does
+    return h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, created, access))

@@ -8,7 +8,7 @@ from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,8 @@ from mmfe_cache.images import encode_photograph, read_photograph
 from mmfe_cache.io import explained, write_file
 from mmfe_cache.machine import Precision
 from mmfe_cache.progress import Progress, SilentProgress
-from mmfe_restore.inference.jobs import Job, LeftOut, OutputFormat, plan
+from mmfe_restore.inference.jobs import Job, LeftOut, OutputFormat, Plan, plan
+from mmfe_restore.inference.transparency import fill_transparent
 
 if TYPE_CHECKING:
     import torch
@@ -28,49 +29,6 @@ if TYPE_CHECKING:
     from mmfe_restore.inference.image import PhotographGuide, Tile
     from mmfe_restore.model import Restorer
     from mmfe_restore.model.runners import Watch
-
-
-_Kind = TypeVar("_Kind", bound=np.unsignedinteger[Any])
-
-
-def fill_transparent(pixels: NDArray[_Kind], alpha: NDArray[Any]) -> NDArray[_Kind]:
-    """Put the colours around them where pixels cannot be seen.
-
-    Under full transparency lies any colour, often black. A network looks at a pixel's neighbours,
-    so that colour would bleed into the edge that is seen. The colours are spread by halving the
-    picture, each time averaging what is visible, and filling on the way back (push-pull).
-
-    Args:
-        pixels: (H, W, 3).
-        alpha: (H, W); 0 is invisible.
-
-    Returns:
-        (H, W, 3) of the same type; visible pixels are untouched.
-    """
-    hidden = alpha == 0
-    if not hidden.any() or hidden.all():
-        return pixels
-    colours = np.where(hidden[:, :, None], 0, pixels).astype(np.float32)
-    filled = _spread(colours, (~hidden).astype(np.float32))
-    result = pixels.copy()
-    result[hidden] = np.rint(filled[hidden]).astype(pixels.dtype)
-    return result
-
-
-def _spread(colours: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Fill where ``weights`` is 0 from the next coarser level."""
-    if (weights > 0).all() or max(weights.shape) == 1:
-        return colours
-    height, width = weights.shape
-    rows, columns = (height + 1) // 2, (width + 1) // 2
-    even = ((0, 2 * rows - height), (0, 2 * columns - width))
-    share = np.pad(weights, even).reshape(rows, 2, columns, 2)
-    light = np.pad(colours * weights[:, :, None], (*even, (0, 0))).reshape(rows, 2, columns, 2, 3)
-    total = share.sum(axis=(1, 3))
-    mean = light.sum(axis=(1, 3)) / np.maximum(total, 1)[:, :, None]
-    coarse = _spread(mean, (total > 0).astype(np.float32))
-    larger = coarse.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
-    return np.where(weights[:, :, None] > 0, colours, larger)
 
 
 LARGE = 2_000_000
@@ -219,12 +177,12 @@ def restore_files(
     """
     progress = progress or SilentProgress()
     if only is not None:
-        only = _check_only(only, guide)
+        only = check_only(only, guide)
     planned = plan(inputs, out, format=format, suffix=suffix)
     _load_scores(scores, restorer)
     for line in _name_left_out(planned.left_out):
         progress.warn(line)
-    sources = {os.path.realpath(job.source) for job in planned.jobs}
+    sources = _sources(planned)
     restored: list[Restored] = []
     failed: list[tuple[Path, MmfeError]] = []
     skipped: list[Job] = []
@@ -246,14 +204,47 @@ def restore_files(
                 progress.warn(f"not restored: {error.about(job.source)}")
             task.advance()
     if skipped:
-        progress.warn(
-            f"{len(skipped)} of {len(planned.jobs)} are there already and were skipped; "
-            "--force restores them again"
-        )
+        progress.warn(_are_there(len(skipped), len(planned.jobs)))
     return RestoreReport(tuple(restored), tuple(failed), tuple(skipped), planned.left_out)
 
 
-def _check_only(only: Collection[str], guide: PhotographGuide | None) -> tuple[str, ...]:
+def nothing_left(planned: Plan, progress: Progress) -> RestoreReport | None:
+    """What `restore_files` would report where every restoration is there; needs no network.
+
+    Args:
+        planned: by `plan`.
+        progress: who watches.
+
+    Returns:
+        The report, after its warnings; None where there is something to restore or to refuse.
+    """
+    sources = _sources(planned)
+    try:
+        finished = all(_is_finished(job, sources, force=False) for job in planned.jobs)
+    except DataError:
+        return None
+    if not finished:
+        return None
+    for line in _name_left_out(planned.left_out):
+        progress.warn(line)
+    progress.warn(_are_there(len(planned.jobs), len(planned.jobs)))
+    return RestoreReport((), (), planned.jobs, planned.left_out)
+
+
+def _sources(planned: Plan) -> set[str]:
+    return {os.path.realpath(job.source) for job in planned.jobs}
+
+
+def _are_there(skipped: int, count: int) -> str:
+    return f"{skipped} of {count} are there already and were skipped; --force restores them again"
+
+
+def check_only(only: Collection[str], guide: PhotographGuide | None) -> tuple[str, ...]:
+    """The degradations that are to be taken away alone, in their order.
+
+    Raises:
+        UsageError: one is unknown, or no guide can ask for some alone.
+    """
     if guide is None:
         raise UsageError(
             "some degradations alone cannot be taken away without a guide",

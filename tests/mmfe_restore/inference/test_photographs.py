@@ -16,7 +16,7 @@ from mmfe_cache.images.reading import Photograph
 from mmfe_cache.images.tags import coded_bits, make_profile
 from mmfe_restore import Restorer
 from mmfe_restore.inference import RestoreReport, restore_files, restore_image
-from mmfe_restore.inference.files import fill_transparent
+from mmfe_restore.inference.transparency import fill_transparent
 from mmfe_restore.recipes.schema import ModelConfig
 
 D65 = (0.3127, 0.3290)
