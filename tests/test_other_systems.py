@@ -19,7 +19,8 @@ from mmfe_cache.images import write_png
 from mmfe_cache.machine import pick_device
 
 ALL = """
-import asyncio, os, signal, sys  # from 3.12 on, Linux's asyncio asks for sysconf when imported
+import os, signal, sys
+import asyncio, psutil  # whose Linux halves ask for sysconf when they are imported
 
 class Refuse:
     def find_spec(self, name, *_):
