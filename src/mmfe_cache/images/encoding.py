@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin, TiffImagePlugin
+from PIL import Image, TiffImagePlugin
 
 from mmfe_cache.errors import DataError
+from mmfe_cache.images.captions import IPTC_TAG, Captions, photoshop_block, png_texts
 from mmfe_cache.images.opening import HEIC_SUFFIXES, RAW_SUFFIXES, has_heic
 from mmfe_cache.images.profiles import Pixels, Profile, profile_of, srgb_profile
 from mmfe_cache.images.reading import Photograph
@@ -84,6 +85,7 @@ class _Sheet:
     exif: bytes | None
     xmp: bytes | None
     dpi: tuple[float, float] | None
+    captions: Captions
     lossless: bool
     notes: list[str] = field(default_factory=list[str])
 
@@ -147,6 +149,8 @@ def _sheet(original: Photograph, restored: Pixels, name: str) -> _Sheet:
         notes.append(f"{name.upper()} holds no colour profile: it is written in sRGB")
     if name not in _WITH_METADATA and (original.exif or original.xmp):
         notes.append(f"{name.upper()} holds no EXIF and no XMP")
+    if lost := original.captions.lost_in(name):
+        notes.append(f"{name.upper()} does not hold its {', '.join(lost)}")
     return _Sheet(
         values,
         stored.alpha,
@@ -154,6 +158,7 @@ def _sheet(original: Photograph, restored: Pixels, name: str) -> _Sheet:
         original.exif,
         original.xmp,
         original.dpi,
+        original.captions,
         original.lossless,
         notes,
     )
@@ -201,7 +206,11 @@ def _through_pillow(sheet: _Sheet, name: str) -> bytes:
     if sheet.dpi and name in ("png", "jpeg", "bmp"):
         options["dpi"] = sheet.dpi
     if name == "png":
-        options |= {"compress_level": 3, "exif": sheet.exif, "pnginfo": _png_text(sheet.xmp)}
+        options |= {
+            "compress_level": 3,
+            "exif": sheet.exif,
+            "pnginfo": png_texts(sheet.captions, sheet.xmp),
+        }
     elif name == "jpeg":
         options |= {"quality": QUALITY, "subsampling": 0, **_jpeg_blocks(sheet)}
     elif name == "webp":
@@ -249,25 +258,27 @@ def _need(suffix: str, remedy: str) -> None:
 
 
 def _jpeg_blocks(sheet: _Sheet) -> dict[str, Any]:
-    blocks: dict[str, Any] = {}
+    blocks: dict[str, Any] = {"comment": sheet.captions.comment}
+    extra = b""
     if sheet.exif and len(sheet.exif) <= _JPEG_SEGMENT:
         blocks["exif"] = sheet.exif
     elif sheet.exif:
         sheet.notes.append("its EXIF is longer than JPEG's 64 KiB and was left out")
     if sheet.xmp and len(sheet.xmp) + len(_XMP_HEADER) <= _JPEG_SEGMENT:
-        packet = _XMP_HEADER + sheet.xmp
-        blocks["extra"] = b"\xff\xe1" + struct.pack(">H", len(packet) + 2) + packet
+        extra += _segment(0xE1, _XMP_HEADER + sheet.xmp)
     elif sheet.xmp:
         sheet.notes.append("its XMP is longer than JPEG's 64 KiB and was left out")
-    return blocks
+    if sheet.captions.iptc:
+        block = photoshop_block(sheet.captions.iptc)
+        if len(block) <= _JPEG_SEGMENT:
+            extra += _segment(0xED, block)
+        else:
+            sheet.notes.append("its IPTC is longer than JPEG's 64 KiB and was left out")
+    return {**blocks, "extra": extra}
 
 
-def _png_text(xmp: bytes | None) -> PngImagePlugin.PngInfo | None:
-    if not xmp:
-        return None
-    info = PngImagePlugin.PngInfo()
-    info.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
-    return info
+def _segment(marker: int, payload: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload
 
 
 def _png_16(sheet: _Sheet) -> bytes:
@@ -283,8 +294,8 @@ def _png_16(sheet: _Sheet) -> bytes:
         chunks.append((b"pHYs", struct.pack(">IIB", across, down, 1)))
     if sheet.exif:
         chunks.append((b"eXIf", sheet.exif.removeprefix(b"Exif\0\0")))
-    if sheet.xmp:
-        chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + sheet.xmp))
+    if (texts := png_texts(sheet.captions, sheet.xmp)) is not None:
+        chunks += [(name, content) for name, content, *_ in texts.chunks]
     rows = samples.astype(">u2").reshape(height, -1).view(np.uint8)
     up = rows.copy()
     up[1:] -= rows[:-1]  # filter type 2: the difference from the row above, modulo 256
@@ -303,6 +314,9 @@ def _tiff_tags(sheet: _Sheet) -> TiffImagePlugin.ImageFileDirectory_v2:
     if sheet.xmp:
         tags[700] = sheet.xmp
         tags.tagtype[700] = 1  # BYTE, as XMP's specification asks
+    if sheet.captions.iptc:
+        tags[IPTC_TAG] = sheet.captions.iptc
+        tags.tagtype[IPTC_TAG] = 7  # UNDEFINED
     if not sheet.exif:
         return tags
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmfe_cache.errors import DataError
+from mmfe_cache.images.captions import Captions, captions_of
 from mmfe_cache.images.decoding import Stored, UnknownRange, decode, prepare
 from mmfe_cache.images.opening import (
     RAW_SUFFIXES,
@@ -29,6 +30,7 @@ from mmfe_cache.images.tags import (
     HighDynamicRange,
     coded_bits,
     colour_profile,
+    exif_of,
     upright,
     upright_xmp,
 )
@@ -37,9 +39,6 @@ from mmfe_cache.samples import ImageArray
 _Result = TypeVar("_Result")
 
 _XMP_TAG = 700
-_TIFF_EXIF = {270, 271, 272, 305, 306, 315, 33432, 0x8769, 0x8825}
-"""What a TIFF file's own tags tell beyond its pixels: description, camera, software, date, author,
-copyright, and the IFDs of Exif and of the place."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,7 @@ class Photograph:
         exif: the EXIF block, its orientation reset.
         xmp: the XMP packet, its orientation reset.
         dpi: pixels an inch, across and down.
+        captions: IPTC, comment and texts.
         lossless: for WebP, whether its pixels were stored without loss.
         notes: what the file holds and this reading leaves out or changes; a sentence each.
     """
@@ -65,6 +65,7 @@ class Photograph:
     exif: bytes | None = None
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
+    captions: Captions = field(default_factory=Captions)
     lossless: bool = True
     notes: tuple[str, ...] = ()
 
@@ -142,7 +143,7 @@ def read_photograph(path: Path | str) -> Photograph:
 
     def work(image: Image.Image, again: Callable[[], Image.Image]) -> Photograph:
         orientation = prepare(image)
-        tags = _exif_of(image) if image.format == "TIFF" else None
+        tags = exif_of(image) if image.format == "TIFF" else None
         lossless = image.format != "WEBP" or b"VP8L" in _start_of(path)
         notes = _left_out(image) + _in_spite_of_its_name(image, path)
         if image.format in ("AVIF", "HEIF") and (bits := coded_bits(path)) > 8:
@@ -150,7 +151,7 @@ def read_photograph(path: Path | str) -> Photograph:
         if image.mode in ("P", "PA"):
             notes += ("it has a palette, and comes back as RGB",)
         stored, profile = _stored(image, again, path, orientation)
-        exif = tags if image.format == "TIFF" else _exif_of(image)  # PNG's may follow the pixels
+        exif = tags if image.format == "TIFF" else exif_of(image)  # PNG's may follow the pixels
         srgb = _to_srgb(stored, profile)
         if stored.note:
             notes += (stored.note,)
@@ -168,6 +169,7 @@ def read_photograph(path: Path | str) -> Photograph:
             exif=upright(exif, orientation >= 5),
             xmp=upright_xmp(xmp.encode() if isinstance(xmp, str) else xmp),
             dpi=_dpi(image.info.get("dpi"), orientation >= 5),
+            captions=captions_of(image),
             lossless=lossless,
             notes=notes,
         )
@@ -279,22 +281,6 @@ def _cannot_be_known(path: Path, problem: Exception) -> DataError:
     )
 
 
-def _exif_of(image: Image.Image) -> bytes | None:
-    """The EXIF block as it lies there; of a TIFF, made of the tags that tell of the photograph."""
-    if image.format != "TIFF":
-        block = image.info.get("exif")
-        return block if isinstance(block, bytes) else None
-    try:
-        found = image.getexif()
-        for inner in (0x8769, 0x8825):
-            found.get_ifd(inner)
-        for tag in [tag for tag in found if tag not in _TIFF_EXIF]:
-            del found[tag]
-        return found.tobytes() if len(found) else None
-    except Exception:  # whatever is wrong with it, it is no reason to fail
-        return None
-
-
 def _dpi(value: Any, turned: bool) -> tuple[float, float] | None:
     try:
         across, down = (float(number) for number in value)
@@ -334,7 +320,7 @@ def _raw_exif(path: Path) -> bytes | None:
     try:
         with opened(path) as image:
             prepare(image)
-            return upright(_exif_of(image), turned=False)
+            return upright(exif_of(image), turned=False)
     except DataError:
         return None
 

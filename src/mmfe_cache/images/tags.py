@@ -43,6 +43,27 @@ class _Entry(NamedTuple):
     at: int  # offset of the four bytes that hold the value, or point to it
 
 
+_TIFF_EXIF = {270, 271, 272, 305, 306, 315, 33432, 0x8769, 0x8825}
+"""What a TIFF file's own tags tell beyond its pixels: description, camera, software, date, author,
+copyright, and the IFDs of Exif and of the place."""
+
+
+def exif_of(image: Image.Image) -> bytes | None:
+    """The EXIF block as it lies there; of a TIFF, made of the tags that tell of the photograph."""
+    if image.format != "TIFF":
+        block = image.info.get("exif")
+        return block if isinstance(block, bytes) else None
+    try:
+        found = image.getexif()
+        for inner in (0x8769, 0x8825):
+            found.get_ifd(inner)
+        for tag in [tag for tag in found if tag not in _TIFF_EXIF]:
+            del found[tag]
+        return found.tobytes() if len(found) else None
+    except Exception:  # whatever is wrong with it, it is no reason to fail
+        return None
+
+
 def orientation_of(exif: bytes | None) -> int:
     """The orientation, 1 to 8; 1 (upright) where the block does not say it in a valid way.
 

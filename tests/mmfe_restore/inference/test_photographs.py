@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmfe_cache.images import encode_photograph, read_photograph, read_rgb8
+from mmfe_cache.images.captions import Captions
 from mmfe_cache.images.decoding import Stored
 from mmfe_cache.images.reading import Photograph
 from mmfe_cache.images.tags import coded_bits, make_profile
@@ -122,6 +123,55 @@ def test_exif_and_xmp_survive_and_the_picture_stands_upright(
         assert b'Rating="4"' in xmp and b'Orientation="1"' in xmp
         assert found.size == (16, 24)
     assert np.abs(read_rgb8(target).astype(int) - np.rot90(flat, -1)).max() <= 8
+
+
+IPTC = b"\x1c\x02\x78\0\x0bA hill, wet" + b"\x1c\x02\x50\0\4Anna"
+"""Records 2:120, the caption, and 2:80, the author (IIM 4.2)."""
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tif"])
+def test_iptc_survives(identity: Restorer, tmp_path: Path, suffix: str) -> None:
+    from PIL import IptcImagePlugin
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "jpg":
+        resource = b"8BIM\4\4\0\0" + struct.pack(">I", len(IPTC)) + IPTC + b"\0" * (len(IPTC) % 2)
+        block = b"Photoshop 3.0\0" + resource
+        segment = b"\xff\xed" + struct.pack(">H", len(block) + 2) + block
+        Image.fromarray(NOISE).save(path, extra=segment, comment=b"by hand")
+    else:
+        tags = ImageFileDirectory_v2()
+        tags[33723], tags.tagtype[33723] = IPTC, 7
+        Image.fromarray(NOISE).save(path, tiffinfo=tags)
+    with Image.open(restored(identity, path)) as found:
+        told = IptcImagePlugin.getiptcinfo(found)
+        assert told == {(2, 120): b"A hill, wet", (2, 80): b"Anna"}
+        assert suffix == "tif" or found.info["comment"] == b"by hand"
+    report = restore_files([path], tmp_path / "other", identity, None, format="webp")
+    lost = {"jpg": "IPTC, comment", "tif": "IPTC"}[suffix]
+    assert report.restored[0].notes == (f"WEBP does not hold its {lost}",)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_texts_of_a_png_survive(identity: Restorer, tmp_path: Path, deep: bool) -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    path = tmp_path / "a.png"
+    texts = {"Author": "Anna Müller", "parameters": "steps: 20", "Title": "雨"}
+    told = PngInfo()
+    for word, text in texts.items():
+        told.add_text(word, text)
+    if deep:
+        original = Photograph(
+            Stored(DEEP, "rgb"), DEEP, "PNG", captions=Captions(texts=tuple(texts.items()))
+        )
+        path.write_bytes(encode_photograph(original, DEEP, "png")[0])
+    else:
+        Image.fromarray(NOISE).save(path, pnginfo=told)
+    with Image.open(restored(identity, path)) as found:
+        assert found.text == texts
+        assert deep or np.array_equal(np.asarray(found), NOISE)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
