@@ -145,7 +145,7 @@ def read_photograph(path: Path | str) -> Photograph:
         orientation = prepare(image)
         tags = exif_of(image) if image.format == "TIFF" else None
         lossless = image.format != "WEBP" or b"VP8L" in _start_of(path)
-        notes = _left_out(image) + _in_spite_of_its_name(image, path)
+        notes = _left_out(image, pictures=True) + _in_spite_of_its_name(image, path)
         if image.format in ("AVIF", "HEIF") and (bits := coded_bits(path)) > 8:
             notes += (f"it has {bits} bits a channel, of which 8 are read",)
         if image.mode in ("P", "PA"):
@@ -248,12 +248,18 @@ def _high_bytes(values: Pixels) -> NDArray[np.uint8]:
     return (values >> 8).astype(np.uint8) if values.dtype == np.uint16 else values.astype(np.uint8)
 
 
-def _left_out(image: Image.Image) -> tuple[str, ...]:
-    """What of an open picture is not read; a phone's second pictures (MPO) are not pages."""
-    if image.format == "MPO":
+def _left_out(image: Image.Image, *, pictures: bool = False) -> tuple[str, ...]:
+    """What of an open picture is not read.
+
+    Args:
+        image: the picture.
+        pictures: also a phone's second pictures, such as gain and depth maps (MPO): they are
+            missed where a photograph is written again, and not where it is only looked at.
+    """
+    what = {"TIFF": "pages", "MPO": "pictures"}.get(str(image.format), "frames")
+    if what == "pictures" and not pictures:
         return ()
     count = int(getattr(image, "n_frames", 1))
-    what = "pages" if image.format == "TIFF" else "frames"
     return () if count <= 1 else (f"it holds {count} {what}, of which the first is read",)
 
 

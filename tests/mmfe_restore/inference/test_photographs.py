@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -326,6 +327,18 @@ def test_bits_of_an_avif_are_in_its_configuration(tmp_path: Path) -> None:
         content[flags] |= bit
         path.write_bytes(content)
         assert coded_bits(path) == bits
+
+
+def test_a_phones_second_picture_is_told(identity: Restorer, tmp_path: Path) -> None:
+    first, path = Image.fromarray(NOISE), tmp_path / "a.jpg"
+    first.save(path, "MPO", save_all=True, append_images=[first.rotate(180)], icc_profile=P3)
+    report = restore_files([path], tmp_path / "out", identity, None)
+    assert report.restored[0].notes == ("it holds 2 pictures, of which the first is read",)
+    with Image.open(report.restored[0].target) as found:
+        assert (found.format, found.info["icc_profile"]) == ("JPEG", P3)
+    with warnings.catch_warnings():  # a data set's pictures are only looked at
+        warnings.simplefilter("error")
+        read_rgb8(path)
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.float32])
