@@ -30,7 +30,9 @@ _IMPORTED_AS = {
 }
 """Where the module is not called as the package."""
 
-EVERYTHING = "pip install -c constraints.txt . in mmfe's checkout installs all of mmfe's packages"
+EVERYTHING = (
+    "pip install -c constraints.txt -e . in mmfe's checkout installs all of mmfe's packages"
+)
 
 
 @dataclass(frozen=True)

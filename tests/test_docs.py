@@ -122,3 +122,14 @@ def test_long_lines_are_found_and_only_these():
     long = "word " * 30
     text = f"short\n{long}\n| {long}|\n    {long}\n```\n{long}\n```\n`{long}`\n- {long}\n"
     assert long_lines(text) == [long, f"- {long}"]
+
+
+def test_what_installs_an_extra_leaves_the_checkout_installed_as_make_does():
+    # Without -e pip puts a copy in its place, which a later `git pull` does not reach.
+    code = [path for top in ("src", "cli") for path in (ROOT / top).rglob("*.py")]
+    found: list[str] = []
+    for path in [*PAGES, *code]:
+        text = path.read_text(encoding="utf-8")
+        found += re.findall(r"pip install -c constraints\.txt (?:-e )?'?\.(?=[\[\s`'])", text)
+    assert len(found) > 10
+    assert [command for command in found if " -e " not in command] == []

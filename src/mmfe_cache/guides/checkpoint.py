@@ -112,7 +112,7 @@ def load_network(
         raise GuideError(
             "the checkpoint's model needs a package that is not installed",
             got=f"{directory}: {_first_line(problem)}",
-            remedy="for timm, in mmfe's checkout: pip install -c constraints.txt '.[timm]'",
+            remedy="for timm, in mmfe's checkout: pip install -c constraints.txt -e '.[timm]'",
         ) from problem
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as problem:
         raise GuideError(

@@ -117,7 +117,7 @@ def import_timm() -> ModuleType:
             raise
         raise GuideError(
             "vision encoders come from timm, which is an extra and not installed",
-            remedy="in mmfe's checkout: pip install -c constraints.txt '.[timm]'",
+            remedy="in mmfe's checkout: pip install -c constraints.txt -e '.[timm]'",
         ) from None
     return timm
 

@@ -157,7 +157,7 @@ class RemoteStorage:
             raise UsageError(
                 f"cannot open {address}",
                 got=str(problem),
-                remedy="in mmfe's checkout: pip install -c constraints.txt '.[remote]'",
+                remedy="in mmfe's checkout: pip install -c constraints.txt -e '.[remote]'",
             ) from problem
 
     @property

@@ -108,7 +108,7 @@ def in_our_style(draw: Callable[P, R]) -> Callable[P, R]:
         except ModuleNotFoundError:
             raise MmfeError(
                 "figures need matplotlib, which is an extra",
-                remedy="in mmfe's checkout: pip install -c constraints.txt '.[plots]'",
+                remedy="in mmfe's checkout: pip install -c constraints.txt -e '.[plots]'",
             ) from None
         with mpl.rc_context(STYLE):
             return draw(*args, **kwargs)

@@ -68,7 +68,7 @@ def tsne(vectors: Matrix) -> Matrix:
     except ModuleNotFoundError:
         raise MmfeError(
             "t-SNE needs scikit-learn, which is an extra",
-            remedy="in mmfe's checkout: pip install -c constraints.txt '.[plots]'",
+            remedy="in mmfe's checkout: pip install -c constraints.txt -e '.[plots]'",
         ) from None
     distinct, first, place = np.unique(vectors, axis=0, return_index=True, return_inverse=True)
     if len(distinct) < len(vectors):

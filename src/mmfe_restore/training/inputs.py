@@ -171,7 +171,7 @@ def require_options(init_from: Path | None, wandb: str | None) -> None:
     if wandb is not None and find_spec("wandb") is None:
         raise UsageError(
             "Weights & Biases is not installed",
-            remedy="in mmfe's checkout: pip install -c constraints.txt '.[wandb]'",
+            remedy="in mmfe's checkout: pip install -c constraints.txt -e '.[wandb]'",
         )
 
 
