@@ -19,7 +19,7 @@ from . import output
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mmfe_cache.datasets.photographs import Photographs
+    from mmfe_cache.datasets.demo_photographs import Photographs
 
 FINE_TUNING: tuple[str, ...] = (
     *("--init-from", "mmfe-small", "--set", "train.learning_rate=2e-4"),
@@ -197,7 +197,7 @@ def _claim(out: Path, settings: dict[str, object]) -> None:
 
 
 def _choose(photos: Path | None) -> Photographs:
-    from mmfe_cache.datasets.photographs import bundled_photographs, split_into_parts
+    from mmfe_cache.datasets.demo_photographs import bundled_photographs, split_into_parts
 
     return bundled_photographs() if photos is None else split_into_parts(photos)
 

@@ -20,9 +20,9 @@ from benchmarks.count_traffic import (
     eager,
     fused,
     fused_maps,
-    graph_bytes,
     table,
 )
+from benchmarks.traffic import graph_bytes
 from mmfe_restore import load_recipe
 from mmfe_restore.model.mgfb import MGFB
 from mmfe_restore.model.mofe import MoFE

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmfe_cache.datasets.photographs import bundled_photographs
+from mmfe_cache.datasets.demo_photographs import bundled_photographs
 from mmfe_cache.degradations import degrade
 from mmfe_cache.images import read_rgb8, write_png
 from mmfe_cli.app import run

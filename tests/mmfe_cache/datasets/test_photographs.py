@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmfe_cache.datasets.photographs import bundled_photographs, scene_of, split_into_parts
+from mmfe_cache.datasets.demo_photographs import bundled_photographs, split_into_parts
+from mmfe_cache.datasets.photographs import scene_of
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import read_rgb8, write_png
 
@@ -32,15 +33,15 @@ def photographs(folder, names):
 
 def test_both_halves_of_a_stereo_pair_stay_together(tmp_path):
     names = ["a.png", "b.png", "moto_left.png", "moto_right.png", "x.png"]
-    dealt = split_into_parts(photographs(tmp_path, names))
-    assert not scenes(dealt.train) & scenes(dealt.test)
-    assert not scenes(dealt.own) & (scenes(dealt.train) | scenes(dealt.test))
-    assert len(dealt.own) == 1
+    parts = split_into_parts(photographs(tmp_path, names))
+    assert not scenes(parts.train) & scenes(parts.test)
+    assert not scenes(parts.own) & (scenes(parts.train) | scenes(parts.test))
+    assert len(parts.own) == 1
 
 
 def test_photographs_of_one_name_in_two_folders_keep_two_names(tmp_path):
-    dealt = split_into_parts(photographs(tmp_path, ["1/a.png", "2/a.png", "b.png", "c.png"]))
-    everyone = (*dealt.train, *dealt.test, *dealt.own)
+    parts = split_into_parts(photographs(tmp_path, ["1/a.png", "2/a.png", "b.png", "c.png"]))
+    everyone = (*parts.train, *parts.test, *parts.own)
     assert len({photograph.name for photograph in everyone}) == 4
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from benchmarks.guidance_answers import (
     shares_of,
 )
 from benchmarks.guidance_contrasts import contrast, contrast_line, contrasts_of
+from benchmarks.guidance_trainings import Sources, rows_of, run_side_by_side
+from mmfe_cache.errors import MmfeError
 
 
 def results(*averages, scenes=(0.0, 1.0, 2.0)):
@@ -128,3 +131,49 @@ def test_the_share_of_a_gain_by_hand():
         "a network trained on the student of scene (test) has 90% (over scenes 90% to 90%; seed "
         "by seed 90%, 90%) of the gain of the teacher's (aim 95%)"
     )
+
+
+def asked(out, **given):
+    """What the study's command line gives `rows_of`."""
+    default = {
+        "rows": ["baseline", "full"],
+        "guides": ["scene", "oracle"],
+        "budgets": [1],
+        "seeds": 2,
+        "seeded": ["full"],
+        "steps": 10,
+        "set": [],
+        "unknown": None,
+    }
+    return Namespace(out=out, **default | given)
+
+
+def test_every_training_has_a_folder_of_its_own_and_an_unguided_row_is_trained_once(tmp_path):
+    rows = rows_of(asked(tmp_path, budgets=[1, 2]))
+    assert [(row.name, row.guide, row.budget) for row in rows] == [
+        ("baseline", None, 1),
+        ("full", "scene", 1),
+        ("full", "oracle", 1),
+        ("baseline", None, 2),
+        ("full", "scene", 2),
+        ("full", "oracle", 2),
+    ]
+    trainings = [training for row in rows for training in row.trainings]
+    assert [len(row.trainings) for row in rows] == [1, 2, 2, 1, 2, 2]
+    folders = [out for _, out in trainings]
+    assert len(set(folders)) == len(folders) == 10
+    assert tmp_path / "runs/full-oracle-1-x2" in folders
+    assert {recipe.train.max_steps for recipe, _ in trainings} == {10, 20}
+    assert [recipe.train.seed for recipe, _ in rows[1].trainings] == [0, 1]
+    no_views = rows_of(asked(tmp_path, rows=["view-crop", "full"], budgets=[2]))
+    assert {row.name for row in no_views} == {"full"}
+
+
+def test_a_training_that_fails_leaves_the_others_alone_and_is_told(tmp_path, capfd):
+    # Nothing is there to train on: each one fails in a process of its own, and each is named.
+    trainings = rows_of(asked(tmp_path, guides=["oracle"], rows=["full"]))[0].trainings
+    nothing = Sources(tmp_path / "set", tmp_path / "cache", ())
+    with pytest.raises(MmfeError, match="is not there"):
+        run_side_by_side(trainings, nothing, jobs=2, quiet=True)
+    said = capfd.readouterr().err
+    assert "full-oracle-0 failed" in said and "full-oracle-1 failed" in said
