@@ -60,6 +60,7 @@ def list_(
             (row["name"], row["dim"], "yes" if row["here"] else "no", row["licence"], row["get"])
             for row in rows
         ],
+        commands="how to get its weights",
     )
     for row in rows:
         output.print_wrapped(f"{row['name']}: {row['description']}")

@@ -7,7 +7,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -36,11 +36,14 @@ class _Column:
         heading: as given.
         cells: as printed.
         text: its cells are words, which may be folded and stand on the left.
+        unbroken: its cells are commands to copy, which are folded only where no screen line
+            would hold them.
     """
 
     heading: str
     cells: tuple[str, ...]
     text: bool
+    unbroken: bool = False
 
     @property
     def natural(self) -> int:
@@ -50,6 +53,8 @@ class _Column:
     @property
     def least(self) -> int:
         """Characters it takes at least, with heading and texts folded at their words."""
+        if self.unbroken:
+            return self.natural
         words = self.heading.split()
         if self.text:
             words += [word for cell in self.cells for word in cell.split()]
@@ -58,7 +63,11 @@ class _Column:
 
 
 def print_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str | None = None
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    caption: str | None = None,
+    commands: str | None = None,
 ) -> None:
     """Write a table to stdout; figures stand on the right, texts and the first column on the left.
 
@@ -73,11 +82,19 @@ def print_table(
         columns: their headings.
         rows: a cell per column; None has no value, a float is written with two decimals.
         caption: the line below.
+        commands: the heading of a column of commands to copy, which stay in one line wherever
+            the screen holds them beside the first column.
     """
     from rich.console import Console
 
     width = screen(sys.stdout)
     kept, empty = _columns(columns, rows)
+    kept = [
+        replace(column, unbroken=_beside_first(column, kept[0], width))
+        if column.heading == commands
+        else column
+        for column in kept
+    ]
     # Wide enough for whatever is decided here: rich cuts what it finds too wide.
     console = Console(file=sys.stdout, width=1 << 14)
     # As lines of their own: rich folds a title to the width of its table.
@@ -186,6 +203,11 @@ def _turned(columns: Sequence[_Column]) -> list[_Column]:
             for row, heading in enumerate(key.cells)
         ),
     ]
+
+
+def _beside_first(column: _Column, first: _Column, width: int | None) -> bool:
+    """Whether the screen holds a column unfolded, in a table with the first one alone."""
+    return width is None or _total((first.least, column.natural)) <= width
 
 
 def _total(widths: Iterable[int]) -> int:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmfe_cache.guides import GUIDES
 from mmfe_cli import output
 from mmfe_cli.app import run
 from mmfe_cli.tables import LONGEST_WORD, _width, print_table
@@ -143,7 +144,7 @@ def test_every_figure_of_a_pipe_is_there_on_a_terminal(command, capsys, monkeypa
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("COLUMNS", raising=False)
     tables = []
-    monkeypatch.setattr(output, "print_table", lambda *given, caption=None: tables.append(given))
+    monkeypatch.setattr(output, "print_table", lambda *given, **_: tables.append(given))
     run(command)  # once: the widths are tried on what it prints
     assert tables
     for table in tables:
@@ -169,6 +170,26 @@ def test_no_line_is_too_wide_and_no_word_outside_a_table_is_broken(
         for text in (piped, shown)
     ]
     assert prose[0] == prose[1]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_command_to_copy_stays_in_one_line(width, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert run(["guide", "list"]) == 0
+    shown = capsys.readouterr().out
+    for info in GUIDES.values():
+        assert info.how_to_get in shown
+
+
+def test_a_command_longer_than_the_screen_is_folded(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    command = "hf download owner/a-model-with-a-long-name"
+    print_table(
+        "T", ("name", "get"), [("one", command), ("two", "-"), *[("x", "y")] * 3], None, "get"
+    )
+    shown = capsys.readouterr().out
+    assert max(map(_width, shown.splitlines())) <= 40
+    assert "hf download" in shown and command not in shown
 
 
 def check_widths(table, capsys, monkeypatch):
