@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from . import choices, output
-from .devices import GuideDevice
+from .options import GuideDevice, Json
 
 
 def command(
@@ -55,7 +55,7 @@ def command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what is there and what is missing; do nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Train and judge every row of a table; what is there already is not done again.
 

@@ -1,8 +1,12 @@
-"""The typer application: every command registers here; errors become exit codes here."""
+"""The typer application and its commands; errors become exit codes here.
+
+A new command is one file and its name in `COMMANDS`, or in `GROUPS`.
+"""
 
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +20,7 @@ import typer
 
 from . import output
 from .help import Application
+from .options import FOLDER_NAMES
 
 app = Application(
     name="mmfe",
@@ -26,6 +31,25 @@ app = Application(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+COMMANDS = (
+    "demo",
+    "train",
+    "eval",
+    "compare",
+    "ablate",
+    "restore",
+    "inspect",
+    "export",
+    "web",
+    "doctor",
+)
+"""Files that hold one command each: a function ``command``."""
+
+OPEN_DATA = ("train", "eval")
+"""Those of them that open a data set: their help names the folders of one's own."""
+
+GROUPS = ("data", "guide", "cache", "model", "plot")
+"""Files that hold a group of commands each: a typer application ``app``."""
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C: 128 + SIGINT."""
@@ -71,13 +95,11 @@ def options(
     output.VERBOSITY.quiet = quiet
 
 
-def _register() -> None:
-    from . import commands
-
-    commands.register(app)
-
-
-_register()
+for _name in COMMANDS:
+    _module = importlib.import_module(f".{_name}", __package__)
+    app.command(_name, epilog=FOLDER_NAMES if _name in OPEN_DATA else None)(_module.command)
+for _name in GROUPS:
+    app.add_typer(importlib.import_module(f".{_name}", __package__).app, name=_name)
 
 
 def main() -> None:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from . import cache_build, choices, completion, output
-from .data_pack import FOLDER_NAMES
-from .devices import GuideDevice
 from .help import Application
+from .options import FOLDER_NAMES, GuideDevice, Json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 app = Application(no_args_is_help=True, help="Build, inspect, verify and repair caches.")
 app.command("build", epilog=FOLDER_NAMES)(cache_build.command)
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Store = Annotated[str, typer.Argument(help="The store: a .zarr folder.")]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from . import choices, completion, output
-from .devices import GuideDevice
+from .options import GuideDevice, Json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,7 +105,7 @@ def command(
             help="Say what it would cost; build nothing. A guide's weights need not be here.",
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Run a guide once over a data set and keep what it sees.
 

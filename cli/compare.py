@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from . import choices, completion, output
+from .options import Json
 
 
 def command(
@@ -32,37 +33,32 @@ def command(
     most: Annotated[
         int, typer.Option("--most", min=1, help="How many best and worst images to name.")
     ] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Compare two evaluations of the same images: mean difference, interval, wins, extremes."""
     from mmfe_cache.errors import UsageError
     from mmfe_restore.evaluation.compare import compare, read_report
-    from mmfe_restore.evaluation.statistics import FIGURES, Figure
+    from mmfe_restore.evaluation.statistics import FIGURES
     from mmfe_restore.metrics.registry import METRICS, metric_of
 
     a, b = read_report(run_a), read_report(run_b)
-    known: dict[str, Figure] = {
-        str(name): name
-        for name in FIGURES
-        if name in a.scores[0].values and name in b.scores[0].values
-    }
+    known = [f for f in FIGURES if f in a.scores[0].values and f in b.scores[0].values]
     wanted: str = figure
     if wanted == "ssim":  # both windows are measured: the one that this protocol publishes
         window = a.about.get("protocol_details", {}).get("ssim_window", "gaussian")
         wanted = f"ssim_{window}"
-    chosen = known.get(wanted)
-    if chosen is None:
+    if wanted not in known:
         raise UsageError(
             f"there is no figure {wanted!r} in both reports",
             got=wanted,
             expected=" | ".join(known),
             remedy="mmfe eval both with --metric " + wanted if wanted in METRICS else None,
         )
-    found = compare(a, b, chosen, most)
+    found = compare(a, b, wanted, most)
     if as_json:
         output.print_json(found.to_json())
         return
-    metric = metric_of(chosen)
+    metric = metric_of(wanted)
     digits, better = metric.digits, 1 if metric.higher_is_better else -1
     rows = [
         [

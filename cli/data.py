@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import choices, data_pack, degradations, output
-from .data_pack import FOLDER_NAMES, Dataset, Json, Root, Splits
+from . import choices, data_pack, options, output
 from .help import Application
+from .options import FOLDER_NAMES, Dataset, Json, Root, Splits
 
 if TYPE_CHECKING:
     from mmfe_cache.datasets import CheckReport, PartCheck
@@ -52,13 +52,13 @@ def synth(
             "target in which some of them stay: trains `mmfe restore --only`.",
         ),
     ] = 0.0,
-    rain_masks: degradations.RainMasks = None,
-    snow_masks: degradations.SnowMasks = None,
-    depth: degradations.Depth = None,
-    light_maps: degradations.LightMaps = None,
-    dark_photos: degradations.DarkPhotos = None,
-    mask_share: degradations.MaskShare = 1.0,
-    varied_share: degradations.VariedShare = 0.0,
+    rain_masks: options.RainMasks = None,
+    snow_masks: options.SnowMasks = None,
+    depth: options.Depth = None,
+    light_maps: options.LightMaps = None,
+    dark_photos: options.DarkPhotos = None,
+    mask_share: options.MaskShare = 1.0,
+    varied_share: options.VariedShare = 0.0,
     workers: Annotated[
         int, typer.Option(min=1, help="Threads; the bytes do not depend on it.")
     ] = 2,
@@ -75,7 +75,7 @@ def synth(
     from mmfe_cache.degradations import CLEAR, COMPOSITIONS
 
     classes = tuple(one.value for one in composition) if composition else COMPOSITIONS
-    config = degradations.open_config(
+    config = options.degradation_config(
         rain_masks, snow_masks, depth, light_maps, dark_photos, mask_share, varied_share
     )
     report = write_synth(

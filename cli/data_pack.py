@@ -7,26 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from . import completion, output
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Dataset = Annotated[
-    str, typer.Option(help="A data set of `mmfe data list`.", autocompletion=completion.datasets)
-]
-FOLDER_NAMES = (
-    "The data set `folder` is pairs of your own: two folders of equal file names in ROOT, or in "
-    "ROOT/train and ROOT/test, called input+target, degraded+clean, input+gt, lq+gt, low+high, "
-    "low+gt, rainy+gt, rain+norain, hazy+gt, hazy+clear, blur+sharp or noisy+clean."
-)
-"""The end of the help of every command that opens a data set."""
-
-Root = Annotated[
-    Path | None, typer.Option(help="Its folder; default: $MMFE_DATA/DATASET, else data/DATASET.")
-]
-Splits = Annotated[
-    list[str] | None,
-    typer.Option(help="train or test; default: both.", autocompletion=completion.splits),
-]
+from . import output
+from .options import Dataset, Json, Root, Splits
 
 
 def pack(

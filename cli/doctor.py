@@ -9,11 +9,12 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from . import output
+from .options import Json
 from .packages import EVERYTHING, Package, packages
 from .tables import screen, wrapped
 
@@ -32,7 +33,7 @@ VARIABLES = (
 
 
 def command(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say what is installed and where things lie: what a bug report needs.
 

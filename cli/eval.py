@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from . import choices, completion, output
-from .devices import Device
+from .options import Device
 
 if TYPE_CHECKING:
     from mmfe_restore.evaluation import EvalReport
@@ -140,7 +141,7 @@ def command(
     if not (no_guide or guide == "none"):
         store = open_eval_cache(by, samples, used_view, cache)
 
-    from mmfe_restore.evaluation import evaluate
+    from mmfe_restore.evaluation.evaluate import evaluate, rank_and_size
 
     pick_device(device)
     output.take_threads()
@@ -168,8 +169,8 @@ def command(
             beside=others,
             force=force,
         )
-        first = _is_first()
-    if not first:
+        rank, _ = rank_and_size()
+    if rank:
         return
     if as_json:
         output.print_json(outcome.to_json() | {"report": str(folder / "report.html")})
@@ -303,33 +304,22 @@ def _default_out(model: Path, given: str | None, dataset: str, split: str) -> Pa
     return run / "eval" / f"{dataset}-{split}"
 
 
-def _process_group() -> Any:
+@contextmanager
+def _process_group() -> Generator[None]:
     """Joins the processes that torchrun started; nothing else needs a group."""
-    import contextlib
-
     import torch
     import torch.distributed as dist
 
     from mmfe_cache.machine import Processes, has_gpu
 
-    @contextlib.contextmanager
-    def joined() -> Any:
-        found = Processes.detect()
-        if found.launcher != "torchrun" or found.size == 1 or dist.is_initialized():
-            yield
-            return
-        dist.init_process_group("gloo")
-        if has_gpu():
-            torch.cuda.set_device(found.rank % found.local_size)
-        try:
-            yield
-        finally:
-            dist.destroy_process_group()
-
-    return joined()
-
-
-def _is_first() -> bool:
-    from mmfe_restore.evaluation.evaluate import rank_and_size
-
-    return rank_and_size()[0] == 0
+    found = Processes.detect()
+    if found.launcher != "torchrun" or found.size == 1 or dist.is_initialized():
+        yield
+        return
+    dist.init_process_group("gloo")
+    if has_gpu():
+        torch.cuda.set_device(found.rank % found.local_size)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from . import choices, completion, degradations, guide_student, output
-from .devices import GuideDevice
+from . import choices, completion, guide_student, options, output
 from .help import Application
+from .options import GuideDevice, Json
 
 if TYPE_CHECKING:
     from mmfe_cache.degradations import DegradationConfig
@@ -22,7 +22,7 @@ app = Application(
 
 @app.command("list")
 def list_(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
     """List the guides: what each is, its D, its licence, and how to get its weights."""
     from mmfe_cache.guides import FAMILIES, GUIDES
@@ -85,15 +85,15 @@ def train(
     ] = 0,
     hold_out: Annotated[int, typer.Option(min=0, help="Photographs set aside to measure on.")] = 40,
     workers: Annotated[int, typer.Option(min=0, help="Processes that render for scene.")] = 1,
-    rain_masks: degradations.RainMasks = None,
-    snow_masks: degradations.SnowMasks = None,
-    depth: degradations.Depth = None,
-    light_maps: degradations.LightMaps = None,
-    dark_photos: degradations.DarkPhotos = None,
-    mask_share: degradations.MaskShare = 1.0,
-    varied_share: degradations.VariedShare = 0.0,
+    rain_masks: options.RainMasks = None,
+    snow_masks: options.SnowMasks = None,
+    depth: options.Depth = None,
+    light_maps: options.LightMaps = None,
+    dark_photos: options.DarkPhotos = None,
+    mask_share: options.MaskShare = 1.0,
+    varied_share: options.VariedShare = 0.0,
     device: GuideDevice = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Train the guide `scene` or `prompt` on photographs and synthetic degradations.
 
@@ -109,7 +109,7 @@ def train(
     guide_student.check_out(out)
     check_device(device)
     find_photos(photos)
-    config = degradations.open_config(
+    config = options.degradation_config(
         rain_masks, snow_masks, depth, light_maps, dark_photos, mask_share, varied_share
     )
     check_writable(out.parent)
@@ -141,13 +141,7 @@ def train(
     }
     digest = save_scene(done.network, out, facts)
     facts = {"out": str(out), "sha256": digest, "seconds": done.seconds, **facts}
-    if as_json:
-        output.print_json(facts)
-        return
-    output.print_line(
-        f"wrote {out} ({steps} steps in {done.seconds:.0f} s, SHA-256 {digest[:16]}…)"
-    )
-    output.print_line(f"measure it: mmfe guide evaluate PHOTOS --guide {out}")
+    _print_trained(facts, f"{steps} steps", as_json)
 
 
 def _train_prompt(
@@ -181,12 +175,16 @@ def _train_prompt(
         "accuracy_in_training": done.accuracy,
     }
     digest = save_prompt(done.head, out, facts)
+    facts = {"out": str(out), "sha256": digest, "seconds": done.seconds, **facts}
+    _print_trained(facts, f"{done.pictures} pictures", as_json)
+
+
+def _print_trained(facts: dict[str, Any], effort: str, as_json: bool) -> None:
     if as_json:
-        output.print_json({"out": str(out), "sha256": digest, "seconds": done.seconds, **facts})
+        output.print_json(facts)
         return
-    output.print_line(
-        f"wrote {out} ({done.pictures} pictures in {done.seconds:.0f} s, SHA-256 {digest[:16]}…)"
-    )
+    out, digest = facts["out"], facts["sha256"][:16]
+    output.print_line(f"wrote {out} ({effort} in {facts['seconds']:.0f} s, SHA-256 {digest}…)")
     output.print_line(f"measure it: mmfe guide evaluate PHOTOS --guide {out}")
 
 
@@ -224,15 +222,15 @@ def evaluate(
         str, typer.Option(help="What the guide sees, such as whole@224.")
     ] = "whole@224",
     seed: Annotated[int, typer.Option(help="Of the degradations.")] = 0,
-    rain_masks: degradations.RainMasks = None,
-    snow_masks: degradations.SnowMasks = None,
-    depth: degradations.Depth = None,
-    light_maps: degradations.LightMaps = None,
-    dark_photos: degradations.DarkPhotos = None,
-    mask_share: degradations.MaskShare = 1.0,
-    varied_share: degradations.VariedShare = 0.0,
+    rain_masks: options.RainMasks = None,
+    snow_masks: options.SnowMasks = None,
+    depth: options.Depth = None,
+    light_maps: options.LightMaps = None,
+    dark_photos: options.DarkPhotos = None,
+    mask_share: options.MaskShare = 1.0,
+    varied_share: options.VariedShare = 0.0,
     device: GuideDevice = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Measure how well a guide sees composition, severity and dominance of degradations.
 
@@ -255,7 +253,7 @@ def evaluate(
     check_device(device)
     check_guide(guide, weights)
     found = find_photos(photos)
-    config = degradations.open_config(
+    config = options.degradation_config(
         rain_masks, snow_masks, depth, light_maps, dark_photos, mask_share, varied_share
     )
     config.check((photo.stem for photo in found), KINDS)
@@ -313,7 +311,7 @@ def make_tiny(
     seed: Annotated[
         int, typer.Option(min=0, max=choices.MAX_SEED, help="Of the random weights.")
     ] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write a toy MLLM checkpoint: random weights, the real classes and file formats.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from . import choices, output
-from .devices import GuideDevice
+from .options import GuideDevice, Json
 
 if TYPE_CHECKING:
     from mmfe_cache.guides.student.agreement import Agreement
@@ -38,7 +38,7 @@ def distill(
     ] = "scene",
     workers: Annotated[int, typer.Option(min=1, help="Threads that read pictures.")] = 2,
     device: GuideDevice = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Train a small network to give a guide's embeddings, from the cache that the guide built.
 

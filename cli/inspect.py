@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import completion, output
-from .devices import Device
+from .options import Device, Json
 
 
 def command(
@@ -28,7 +28,7 @@ def command(
         str, typer.Option(help="What the guide sees: native, whole@r or crop@r.")
     ] = "native",
     device: Device = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say what is wrong with photographs: low light, haze, rain and snow, and how strong.
 

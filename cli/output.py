@@ -6,9 +6,7 @@ import io
 import json
 import math
 import sys
-import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +14,6 @@ from .tables import print_table as print_table
 from .tables import screen, wrapped
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress as RichBar
-    from rich.progress import TaskID
-
     from mmfe_cache.progress import Progress
 
 
@@ -114,124 +108,6 @@ def error(text: str) -> None:
     sys.stderr.write(f"mmfe: {text}\n")
 
 
-LINE_EVERY = 30.0
-"""Seconds between two lines of progress where there is no terminal to draw a bar on."""
-
-
-class _BarTask:
-    def __init__(self, bar: RichBar, task: TaskID) -> None:
-        self._bar, self._task = bar, task
-
-    def advance(self, amount: int = 1) -> None:
-        self._bar.advance(self._task, amount)
-
-    def describe(self, text: str, seconds_left: float | None = None) -> None:
-        self._bar.update(self._task, said=text)
-        if seconds_left is not None:
-            self._bar.update(self._task, ends=time.monotonic() + seconds_left)
-
-
-class _LineTask:
-    """A line now and then, for logs: how far, how fast, how long still."""
-
-    def __init__(
-        self, say: Callable[[str], None], title: str, total: int | None, unit: str, done: int
-    ) -> None:
-        self._say, self._title, self._total, self._unit = say, title, total, unit
-        self._done = self._began_with = done
-        self._started = self._said_at = time.monotonic()
-        self._ends: float | None = None
-
-    def advance(self, amount: int = 1) -> None:
-        self._done += amount
-        if time.monotonic() - self._said_at >= LINE_EVERY:
-            self._line("")
-
-    def describe(self, text: str, seconds_left: float | None = None) -> None:
-        if seconds_left is not None:
-            self._ends = time.monotonic() + seconds_left
-        self._line(f", {text}")
-
-    def _line(self, said: str) -> None:
-        from mmfe_cache.progress import format_seconds
-
-        now = time.monotonic()
-        self._said_at = now
-        new, total = self._done - self._began_with, self._total
-        of = "" if total is None else f" of {total:,}"
-        left = None
-        if self._ends is not None:  # by the work's own word, until it says another
-            left = self._ends - now
-        elif total is not None and new > 0:
-            left = (total - self._done) * (now - self._started) / new
-        ends = "" if left is None or left < 0 else f", {format_seconds(left)} left"
-        self._say(f"{self._title}: {self._done:,}{of} {self._unit}{said}{ends}")
-
-
-class _QuietTask:
-    def advance(self, amount: int = 1) -> None:
-        pass
-
-    def describe(self, text: str, seconds_left: float | None = None) -> None:
-        pass
-
-
-class ConsoleProgress:
-    """Draws progress bars on a terminal's stderr; writes plain lines where there is none."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-
-        self._console: Console = Console(stderr=True)
-        self._bar: RichBar | None = None
-
-    @contextmanager
-    def task(
-        self, title: str, total: int | None, unit: str = "samples", done: int = 0
-    ) -> Generator[_BarTask | _LineTask | _QuietTask, None, None]:
-        """Show ``title`` with rate and time left until the block ends."""
-        if VERBOSITY.quiet:
-            yield _QuietTask()
-            return
-        if not self._console.is_terminal:
-            self.message(title)
-            yield _LineTask(self.message, title, total, unit, done)
-            return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-        from .remaining import Remaining
-
-        outermost = self._bar is None
-        if self._bar is None:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[unit]} {task.fields[said]}"),
-                Remaining(),
-                console=self._console,
-            )
-            self._bar.start()
-        task = self._bar.add_task(title, total=total, completed=done, unit=unit, said="", ends=None)
-        try:
-            yield _BarTask(self._bar, task)
-        finally:
-            if outermost:
-                self._bar.stop()
-                self._bar = None
-
-    def message(self, text: str) -> None:
-        """Write one line to stderr unless ``--quiet``."""
-        if not VERBOSITY.quiet:
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def warn(self, text: str) -> None:
-        """Write one warning to stderr, also under ``--quiet``; wrapped as `remark` does."""
-        first, *further = f"warning: {text}".split("\n")
-        said = "\n".join([*wrapped(first, screen(sys.stderr)), *further])
-        self._console.print(said, markup=False, highlight=False, soft_wrap=True)
-
-
 def take_threads() -> None:
     """Choose how many threads this process computes on, once, and say so on stderr."""
     global _threads_taken
@@ -253,4 +129,6 @@ _threads_taken = False
 
 def console_progress() -> Progress:
     """The progress sink of the command line."""
+    from .progress import ConsoleProgress
+
     return ConsoleProgress()

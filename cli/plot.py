@@ -11,6 +11,7 @@ import typer
 
 from . import choices, completion, output
 from .help import Application
+from .options import Json
 
 if TYPE_CHECKING:
     from mmfe_cache.samples import Sample, SampleSet
@@ -25,7 +26,6 @@ app = Application(
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the figure's files.")]
 Force = Annotated[bool, typer.Option("--force", help="Write over a figure that is there.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Root = Annotated[Path | None, typer.Option("--root", help="Where the data set lies.")]
 Cache = Annotated[
     Path | None, typer.Option("--cache", help="The folder of the data set's caches, or one cache.")

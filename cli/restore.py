@@ -10,7 +10,7 @@ import typer
 
 from . import choices, completion, output
 from .choices import without_guide
-from .devices import Device
+from .options import Device
 
 if TYPE_CHECKING:
     from mmfe_restore.inference import PhotographGuide, RestoreReport

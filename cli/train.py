@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import completion, output
+from .options import Json
 
 if TYPE_CHECKING:
     from mmfe_restore.recipes import Recipe
@@ -81,7 +82,7 @@ def command(
             "--explain-config", help="Print every key of a recipe: type, default, meaning; stop."
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Train a model by a recipe, from a cache; no guide is loaded.
 
@@ -185,17 +186,7 @@ def _dry_run(
     if as_json:
         output.print_json(plan.to_json())
     else:
-        columns = (
-            "stage",
-            "epochs",
-            "crop",
-            "batch",
-            "per device",
-            "views",
-            "steps",
-            "images",
-            "GiB",
-        )
+        columns = ("stage", "epochs", "crop", "batch", "per device", "views", "steps", "images")
         rows = [
             (
                 index + 1,
@@ -210,7 +201,7 @@ def _dry_run(
             )
             for index, stage in enumerate(plan.stages)
         ]
-        output.print_table(f"{plan.recipe}: what training will do", columns, rows)
+        output.print_table(f"{plan.recipe}: what training will do", (*columns, "GiB"), rows)
         output.print_line(f"parameters       {plan.parameters:,}")
         held_out = "" if plan.held_out is None else f" ({plan.held_out:,} held out)"
         output.print_line(f"samples          {_count(plan.samples)}{held_out}")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import completion, output
-from .devices import Device
+from .options import Device
 
 
 def command(

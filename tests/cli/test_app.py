@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from mmfe_cli import output
-from mmfe_cli.app import run
-from mmfe_cli.commands import COMMANDS, GROUPS
+from mmfe_cli.app import COMMANDS, GROUPS, run
 
 
 def mmfe(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from mmfe_cache.images import write_png
-from mmfe_cli.commands import COMMANDS, GROUPS
+from mmfe_cli.app import COMMANDS, GROUPS
 from mmfe_cli.packages import packages
 
 ROOT = Path(__file__).parents[2]

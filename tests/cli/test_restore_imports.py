@@ -13,7 +13,7 @@ import pytest
 
 from mmfe_cache.degradations import COMPOSITIONS
 from mmfe_cache.images import write_png
-from mmfe_cli.commands import COMMANDS, GROUPS
+from mmfe_cli.app import COMMANDS, GROUPS
 from mmfe_restore import Restorer, load_recipe
 
 HEAVY = {"torchmetrics", "lightning", "transformers", "matplotlib", "skimage", "pytorch_wavelets"}

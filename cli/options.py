@@ -1,4 +1,4 @@
-"""The options that say how photographs are degraded, shared by every command that does it."""
+"""Options that several commands have, spelled once: they are called alike and take the same."""
 
 from __future__ import annotations
 
@@ -7,8 +7,49 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import completion
+
 if TYPE_CHECKING:
     from mmfe_cache.degradations import DegradationConfig
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Dataset = Annotated[
+    str, typer.Option(help="A data set of `mmfe data list`.", autocompletion=completion.datasets)
+]
+FOLDER_NAMES = (
+    "The data set `folder` is pairs of your own: two folders of equal file names in ROOT, or in "
+    "ROOT/train and ROOT/test, called input+target, degraded+clean, input+gt, lq+gt, low+high, "
+    "low+gt, rainy+gt, rain+norain, hazy+gt, hazy+clear, blur+sharp or noisy+clean."
+)
+"""The end of the help of every command that opens a data set."""
+
+Root = Annotated[
+    Path | None, typer.Option(help="Its folder; default: $MMFE_DATA/DATASET, else data/DATASET.")
+]
+Splits = Annotated[
+    list[str] | None,
+    typer.Option(help="train or test; default: both.", autocompletion=completion.splits),
+]
+
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        help="auto, cpu, cuda, cuda:N or mps.",
+        autocompletion=completion.devices,
+    ),
+]
+"""Of a command that restores."""
+
+GuideDevice = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        help="auto, cpu, cuda or cuda:N.",
+        autocompletion=completion.guide_devices,
+    ),
+]
+"""Of a command that trains, or runs a guide: a Mac's GPU does neither."""
 
 _PANEL = "Degradations"
 
@@ -63,7 +104,7 @@ VariedShare = Annotated[
 ]
 
 
-def open_config(
+def degradation_config(
     rain_masks: Path | None,
     snow_masks: Path | None,
     depth: Path | None,
