@@ -1,15 +1,24 @@
-"""`mmfe export`: which kinds of file there are, and who writes each."""
+"""`mmfe export`: which kinds of file there are, what goes into one, and who writes each."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from mmfe_cache.errors import UsageError
+from mmfe_cache.errors import MmfeError, UsageError
+from mmfe_cache.guides.registry import find_guide
+from mmfe_restore.model.folders import shipped_models
 
 if TYPE_CHECKING:
-    from mmfe_restore.export.parts import Inside
+    from torch import Tensor
+
+    from mmfe_cache.embeddings import Tokens
+    from mmfe_cache.guides.scene.network import SceneNetwork
+    from mmfe_cache.views import View
     from mmfe_restore.model import Restorer
 
 KINDS = {
@@ -20,6 +29,10 @@ KINDS = {
 """The endings that `mmfe export` knows."""
 
 _TORCHSCRIPT = {".pt", ".pth", ".ts", ".torchscript"}
+
+Inside = Literal["auto", "scene", "none", "inputs"]
+"""Where an exported network's guidance comes from: ``scene`` in the file, the null guidance, or
+embeddings that its user computes. ``auto``: `scene` where the network was trained with it."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +113,6 @@ def export_model(
         ModelError: as `gather_parts` raises it.
         GuideError: likewise.
     """
-    from mmfe_restore.export.parts import facts_of, gather_parts
-
     check_target(path, static)
     kind = path.suffix.lower()
     parts = gather_parts(restorer, "inputs" if kind == ".pt2" and inside == "auto" else inside)
@@ -124,3 +135,151 @@ def export_model(
         if parts.asks_for and inside == "auto":
             note = "the guide is not inside: the program takes embeddings as inputs"
     return Exported(path, kind, inputs, path.stat().st_size, facts, note)
+
+
+@dataclass(frozen=True)
+class SceneInside:
+    """The guide `scene`, as an exported file has it.
+
+    Attributes:
+        network: its network.
+        view: what it sees of a picture: ``native`` or ``whole@r``.
+        tokens: which of its tokens the restorer reads.
+        digest: SHA-256 of its weights' file.
+        weights: that file; None for the shipped one.
+    """
+
+    network: SceneNetwork
+    view: View
+    tokens: Tokens
+    digest: str
+    weights: Path | None = None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A network ready to be exported.
+
+    Attributes:
+        restorer: float32, on the CPU, in evaluation mode.
+        guide: the guide that comes along; None where there is none in the file.
+        null_guidance: whether the network's own null guidance takes a guide's place.
+        asks_for: the embeddings that the file's user has to give.
+        note: why they are asked for, where nobody chose that.
+    """
+
+    restorer: Restorer
+    guide: SceneInside | None = None
+    null_guidance: bool = False
+    asks_for: tuple[str, ...] = ()
+    note: str | None = None
+
+
+def gather_parts(restorer: Restorer, inside: Inside = "auto") -> Parts:
+    """Find what belongs into an exported file.
+
+    Args:
+        restorer: the network; converted to float32 on the CPU in place.
+        inside: where its guidance comes from.
+
+    Returns:
+        The network, and where its guidance comes from.
+
+    Raises:
+        UsageError: a network that normalises its embeddings; ``scene`` for a network of another
+            guide; a view that no file can hold; no null guidance where ``none`` asks for it.
+        ModelError: nobody says which recipe trained the network.
+        GuideError: the guide is in another state than in training.
+    """
+    from mmfe_restore.inference.image import guide_for
+
+    restorer = restorer.float().cpu().eval()
+    reads = restorer.config.reads
+    if not reads:
+        return Parts(restorer)
+    if inside == "none":
+        guide_for(restorer, name="none")  # which refuses a network without null guidance
+        return Parts(restorer, null_guidance=True)
+    if restorer.recipe is not None and restorer.recipe.guide.normalise != "none":
+        raise UsageError(
+            "a network that normalises its embeddings cannot be exported with guidance: the file "
+            "would read them as they are",
+            got=f"guide.normalise {restorer.recipe.guide.normalise}",
+            expected="a network trained with guide.normalise=none",
+            remedy="--guide none, where the network has a null guidance",
+        )
+    if inside == "inputs":
+        return Parts(restorer, asks_for=reads)
+    name = None if restorer.recipe is None else restorer.recipe.guide.name
+    named = name is not None and _is_scene(name)
+    if inside == "auto" and name is not None and not named:
+        note = f"the guide {name} is too large for the file, which takes its embeddings as inputs"
+        return Parts(restorer, asks_for=reads, note=note)
+    if inside == "scene" and name is not None and not named:
+        raise UsageError(
+            "the network was trained with another guide",
+            got=name,
+            expected="scene",
+            remedy="--guide inputs: the file then takes the embeddings that the network reads",
+        )
+    return Parts(restorer, guide=_scene_inside(restorer))
+
+
+def _is_scene(name: str) -> bool:
+    """Whether a guide's name means `scene`, shipped or trained by a user."""
+    try:
+        return find_guide(name).kind == "scene"
+    except MmfeError:  # it is not here: only a missing file of `mmfe guide train` is then said
+        return name.endswith(".safetensors") and ":" not in name
+
+
+def _scene_inside(restorer: Restorer) -> SceneInside:
+    from mmfe_cache.guides.scene import SceneGuide
+    from mmfe_restore.inference.image import guide_for
+
+    looking = guide_for(restorer, device="cpu")
+    assert looking is not None and isinstance(looking.guide, SceneGuide)
+    if looking.view.family == "crop":
+        raise UsageError(
+            "the guide cannot be exported: it sees a crop of each photograph",
+            got=f"eval.view {looking.view.name}",
+            expected="native or whole@r",
+            remedy="--guide inputs: the file then takes the embeddings that the network reads",
+        )
+    guide = looking.guide
+    return SceneInside(guide.network, looking.view, looking.tokens, guide.digest, guide.weights)
+
+
+def facts_of(parts: Parts, source: str) -> dict[str, str]:
+    """What a file says of itself: version, hashes, licence, where its guidance comes from.
+
+    Args:
+        parts: what the file holds.
+        source: what was exported: a shipped network's name, or a path.
+
+    Returns:
+        Name to text, as docs/export.md lists them under *metadata*.
+    """
+    shipped = shipped_models().get(source)
+    guidance = "scene" if parts.guide is not None else "null" if parts.null_guidance else "none"
+    facts = {
+        "mmfe": version("mmfe"),
+        "model": source if shipped is not None else Path(source).name,
+        "restorer_sha256": _digest(parts.restorer.state_dict().items()),
+        "guidance": "embeddings" if parts.asks_for else guidance,
+        "licence": "unknown" if shipped is None else shipped.licence,
+        "size_multiple": str(parts.restorer.size_multiple),
+    }
+    if parts.guide is not None:
+        facts["guide_sha256"] = parts.guide.digest
+        facts["view"] = parts.guide.view.name
+    return facts
+
+
+def _digest(state: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 over names and float32 values, sorted by name: the same for every file format."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(state, key=lambda one: one[0]):
+        found.update(name.encode())
+        found.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()

@@ -25,13 +25,13 @@ from mmfe_cache.guides.scene.guide import read_scene, scene_from
 from mmfe_cache.io import write_file
 from mmfe_cache.parsing import parse_json
 from mmfe_cache.views import View
-from mmfe_restore.export.parts import Parts
 from mmfe_restore.model.checkpoints import check_fit
 from mmfe_restore.model.restorer import Restorer
 from mmfe_restore.recipes import recipe_from_dict
 
 if TYPE_CHECKING:
     from mmfe_cache.guides.scene.network import SceneNetwork
+    from mmfe_restore.export.files import Parts
 
 CONFIG = "mmfe.config"
 """The tensor whose bytes are the configuration."""

@@ -14,7 +14,7 @@ from mmfe_restore.export.restorer_graph import weights_of, write_restorer
 from mmfe_restore.export.scene_graph import write_scene, write_view
 
 if TYPE_CHECKING:
-    from mmfe_restore.export.parts import Parts
+    from mmfe_restore.export.files import Parts
     from mmfe_restore.model import Restorer
 
 FORMAT = "mmfe-onnx-1"

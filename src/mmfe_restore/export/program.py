@@ -16,7 +16,7 @@ from mmfe_cache.errors import UsageError
 from mmfe_cache.io import draft_file
 
 if TYPE_CHECKING:
-    from mmfe_restore.export.parts import Parts
+    from mmfe_restore.export.files import Parts
     from mmfe_restore.model import Restorer
 
 

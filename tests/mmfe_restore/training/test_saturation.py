@@ -142,7 +142,7 @@ def test_training_normalises_and_records_it(world, tmp_path):
 
 def test_a_network_that_normalises_is_not_exported_without_that(world):
     from mmfe_cache.errors import UsageError
-    from mmfe_restore.export.parts import gather_parts
+    from mmfe_restore.export.files import gather_parts
 
     restorer = Restorer.from_recipe(world.recipe("guide.normalise=rms"))
     for inside in ("auto", "inputs", "scene"):
