@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -185,10 +184,7 @@ def _figures(reports: Sequence[SavedReport]) -> dict[str, Any]:
             name: statistics.fmean(known[name]) if name in known else None for name in common
         },
         "spread": {name: statistics.stdev(values) for name, values in known.items()},
-        "interval": [
-            end if math.isfinite(end) else None
-            for end in (overall["psnr"].low, overall["psnr"].high)
-        ],
+        "interval": overall["psnr"].to_json(),
     }
 
 

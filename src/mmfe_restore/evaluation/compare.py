@@ -6,7 +6,7 @@ import csv
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from mmfe_restore.evaluation.statistics import (
 )
 from mmfe_restore.metrics.registry import metric_of
 from mmfe_restore.model.folders import recipe_of
-from mmfe_restore.recipes import recipe_to_dict
+from mmfe_restore.recipes import recipe_settings
 
 _SAME = ("dataset", "split", "protocol", "crop", "rounding")
 """What must agree for two evaluations to be comparable."""
@@ -171,16 +171,10 @@ def _settings(report: SavedReport) -> dict[str, Any] | None:
     if checkpoint is None:
         return None
     try:
-        recipe = recipe_to_dict(recipe_of(Path(checkpoint)))
+        settings = recipe_settings(recipe_of(Path(checkpoint)))
     except MmfeError:
         return None
-    labels = {"name", "description", "published_parameters"}
-    return {
-        f"{section}.{key}": value
-        for section, values in recipe.items()
-        if section not in labels
-        for key, value in (values.items() if isinstance(values, dict) else [("", values)])
-    }
+    return {f"{part}.{key}": value for part in settings for key, value in settings[part].items()}
 
 
 def compare(a: SavedReport, b: SavedReport, figure: Figure = "psnr", most: int = 5) -> Comparison:
@@ -284,8 +278,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _difference(x: ImageScore, y: ImageScore, figure: Figure) -> ImageScore:
-    values: dict[Figure, float] = {figure: y.values[figure] - x.values[figure]}
-    return ImageScore(x.id, x.label, x.scene, x.height, x.width, values)
+    return replace(x, values={figure: y.values[figure] - x.values[figure]})
 
 
 def check_comparable(a: SavedReport, b: SavedReport) -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -45,7 +44,13 @@ from mmfe_restore.evaluation.report import (
 from mmfe_restore.evaluation.report.eval_report import SYNTHETIC
 from mmfe_restore.evaluation.report.files import OtherRun
 from mmfe_restore.evaluation.report.pictures import Pictures
-from mmfe_restore.evaluation.statistics import ImageScore, join_figures, quality, to_tensor
+from mmfe_restore.evaluation.statistics import (
+    ImageScore,
+    join_figures,
+    quality,
+    to_tensor,
+    to_uint8,
+)
 from mmfe_restore.metrics.registry import PerImage, Settings, chosen_metrics
 from mmfe_restore.model import count_parameters
 from mmfe_restore.recipes import Recipe
@@ -134,10 +139,10 @@ def evaluate(
         guide_sees=_guide_sees(recipe),
         metrics={metric.name: metric.load(settings) for metric in chosen},
     )
-    with progress.task(f"evaluating {samples.dataset}/{samples.split}", len(samples)) as bar:
-        for pairs in batches(
-            read_pairs(samples, range(rank, len(samples), size), run.crop), batch_size
-        ):
+    mine = read_pairs(samples, range(rank, len(samples), size), run.crop)
+    title = f"evaluating {samples.dataset}/{samples.split}"
+    with progress.task(title, len(samples)) as bar, float32_products():
+        for pairs in batches(mine, batch_size):
             run.evaluate_batch(pairs)
             bar.advance(len(pairs) * size)
     scores, shown = gather(run.scores), gather(run.pictures)
@@ -189,11 +194,7 @@ class _Run:
         self.pictures: dict[int, Pictures] = {}
 
     def evaluate_batch(self, pairs: list[EvalPair]) -> None:
-        """Restore and score images of one size and label, in true float32."""
-        with float32_products():
-            self._judge(pairs)
-
-    def _judge(self, pairs: list[EvalPair]) -> None:
+        """Restore and score images of one size and label."""
         device = next(self.restorer.parameters()).device
         degraded = torch.cat([to_tensor(pair.degraded) for pair in pairs]).to(device)
         clean = torch.cat([to_tensor(pair.clean) for pair in pairs]).to(device)
@@ -216,7 +217,7 @@ class _Run:
                 self.pictures[pair.position] = pictures.encode(
                     sample.id,
                     pair.degraded,
-                    _to_uint8(restored[index]),
+                    to_uint8(restored[index]),
                     pair.clean,
                     pictures.budget_each(len(self.shown)),
                     self.seen(sample),
@@ -320,11 +321,6 @@ def _guide_notes(
         f"the cache's guide ran in another precision than in training ({line})"
         for line in differing_guide(trained, here)
     )
-
-
-def _to_uint8(image: torch.Tensor) -> ImageArray:
-    rounded = (image * 255.0).round().to(torch.uint8)
-    return np.ascontiguousarray(rounded.permute(1, 2, 0).cpu().numpy())
 
 
 T = TypeVar("T")

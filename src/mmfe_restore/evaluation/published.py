@@ -74,7 +74,7 @@ class Protocol:
         }
 
 
-PROTOCOLS: Mapping[ProtocolName, Protocol] = MappingProxyType(
+PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
     {
         protocol.name: protocol
         for protocol in (
@@ -126,10 +126,9 @@ def protocol_named(name: str) -> Protocol:
     Raises:
         UsageError: there is none of that name.
     """
-    for protocol in PROTOCOLS.values():
-        if protocol.name == name:
-            return protocol
-    raise UsageError("unknown protocol", got=name, expected=" | ".join(PROTOCOLS))
+    if name not in PROTOCOLS:
+        raise UsageError("unknown protocol", got=name, expected=" | ".join(PROTOCOLS))
+    return PROTOCOLS[name]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from math import comb
 from typing import Any
@@ -134,13 +134,9 @@ def mean_scores(reports: Sequence[SavedReport]) -> list[ImageScore]:
         check_comparable(reports[0], other)
     by_id = [{score.id: score for score in report.scores} for report in reports]
     return [
-        ImageScore(
-            score.id,
-            score.label,
-            score.scene,
-            score.height,
-            score.width,
-            {
+        replace(
+            score,
+            values={
                 name: sum(scores[score.id].values[name] for scores in by_id) / len(by_id)
                 for name in score.values
                 if all(name in scores[score.id].values for scores in by_id)
@@ -173,11 +169,7 @@ def _differences(one: SavedReport, other: SavedReport, figure: Figure) -> dict[s
 def _as_scores(
     values: Mapping[str, float], about: Mapping[str, ImageScore], figure: Figure
 ) -> list[ImageScore]:
-    return [
-        ImageScore(s.id, s.label, s.scene, s.height, s.width, {figure: values[s.id]})
-        for s in about.values()
-        if s.id in values
-    ]
+    return [replace(s, values={figure: values[s.id]}) for s in about.values() if s.id in values]
 
 
 def _average(values: Mapping[str, float], about: Mapping[str, ImageScore], figure: Figure) -> float:

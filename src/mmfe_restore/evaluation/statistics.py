@@ -68,6 +68,14 @@ def to_tensor(image: ImageArray) -> torch.Tensor:
     return torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255.0
 
 
+def to_uint8(image: torch.Tensor) -> ImageArray:
+    """(H, W, 3) uint8 of one (3, H, W) image in [0, 1]."""
+    import torch
+
+    rounded = (image * 255.0).round().to(torch.uint8)
+    return np.ascontiguousarray(rounded.permute(1, 2, 0).cpu().numpy())
+
+
 def quality(
     image: torch.Tensor,
     clean: torch.Tensor,
@@ -131,6 +139,10 @@ class Interval:
 
     low: float
     high: float
+
+    def to_json(self) -> list[float | None]:
+        """Its two ends; None for one that is not finite."""
+        return [end if math.isfinite(end) else None for end in (self.low, self.high)]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,11 +166,32 @@ def plot_embeddings(
     """
     check_targets(out, ["embeddings"], force=force)
     shown = arrange(cache, view, severities=severities, most=most)
+    table = Table(COLUMNS, tuple(rows_of(shown)))
+    files = save(_draw(shown), table, out, "embeddings")
+    return Drawing(files, facts_of(shown, cache, view, severities))
+
+
+def facts_of(
+    shown: Arrangement, cache: CacheReader, view: str, severities: Severities | None
+) -> dict[str, Any]:
+    """What a figure says of an arrangement: its guide, view and variance, and what dominates."""
     facts: dict[str, Any] = {"guide": cache.guide, "view": view, "samples": len(shown.names)}
     facts["variance"] = shown.variance
-    if severities is not None:
-        facts |= dominance_facts(shown.answers, shown.names, shown.labels, severities)
-    return Drawing(save(_draw(shown), _table(shown), out, "embeddings"), facts)
+    if severities is None:
+        return facts
+    return facts | dominance_facts(shown.answers, shown.names, shown.labels, severities)
+
+
+COLUMNS = ("id", "label", "dominant", "pc1", "pc2", "tsne1", "tsne2")
+"""Of embeddings.csv."""
+
+
+def rows_of(shown: Arrangement) -> Iterator[tuple[Any, ...]]:
+    """A row of `COLUMNS` for each sample."""
+    strongest = shown.dominant or [""] * len(shown.names)
+    places = np.concatenate([shown.components, shown.near], axis=1).tolist()
+    for *row, place in zip(shown.names, shown.labels, strongest, places, strict=True):
+        yield *row, *place
 
 
 # Which degradation dominates
@@ -330,15 +351,3 @@ def draw_matrix(axes: Axes, matrix: Matrix, order: list[str]) -> None:
         image, ax=axes, shrink=0.75, pad=0.02, aspect=22, extend="min" if below else "neither"
     )
     bar.ax.tick_params(labelsize=6.5)
-
-
-def _table(shown: Arrangement) -> Table:
-    strongest = shown.dominant or [""] * len(shown.names)
-    pairs = zip(shown.components, shown.near, strict=True)
-    rows = tuple(
-        (name, label, most, *map(float, (*components, *near)))
-        for name, label, most, (components, near) in zip(
-            shown.names, shown.labels, strongest, pairs, strict=True
-        )
-    )
-    return Table(("id", "label", "dominant", "pc1", "pc2", "tsne1", "tsne2"), rows)

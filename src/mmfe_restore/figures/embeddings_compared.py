@@ -7,8 +7,6 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from mmfe_cache.degradations import KIND_NAMES
 from mmfe_cache.errors import UsageError
 from mmfe_restore.figures.canvas import (
@@ -21,11 +19,13 @@ from mmfe_restore.figures.canvas import (
     save,
 )
 from mmfe_restore.figures.embeddings import (
+    COLUMNS,
     DOMINANCE,
     Arrangement,
     Severities,
     arrange,
-    dominance_facts,
+    facts_of,
+    rows_of,
 )
 from mmfe_restore.figures.scatter import name_classes, scatter
 
@@ -92,16 +92,15 @@ def plot_compared(
     shown: list[Arrangement] = []
     panels: list[dict[str, Any]] = []
     for cache, view in caches:
-        one = arrange(cache, view, severities=severities, most=most)
-        facts: dict[str, Any] = {"guide": cache.guide, "view": view, "samples": len(one.names)}
-        facts["variance"] = one.variance
-        if severities is not None:
-            facts |= dominance_facts(one.answers, one.names, one.labels, severities)
-        shown.append(one)
-        panels.append(facts)
-    return Drawing(
-        save(_draw(shown, panels), _table(shown, panels), out, "embeddings"), {"panels": panels}
-    )
+        shown.append(arrange(cache, view, severities=severities, most=most))
+        panels.append(facts_of(shown[-1], cache, view, severities))
+    rows = [
+        (facts["guide"], *row)
+        for one, facts in zip(shown, panels, strict=True)
+        for row in rows_of(one)
+    ]
+    table = Table(("guide", *COLUMNS), tuple(rows))
+    return Drawing(save(_draw(shown, panels), table, out, "embeddings"), {"panels": panels})
 
 
 def claim(facts: dict[str, Any]) -> str:
@@ -147,16 +146,3 @@ def _heading(column: int, facts: dict[str, Any], panels: int) -> str:
     """What stands above a panel, in lines no wider than it."""
     said = f"({'abcd'[column]}) {facts['guide']}, {facts['view']}\n{claim(facts)}"
     return "\n".join(fill(line, _LINE // panels) for line in said.splitlines())
-
-
-def _table(shown: Sequence[Arrangement], panels: Sequence[dict[str, Any]]) -> Table:
-    rows: list[tuple[Any, ...]] = []
-    for one, facts in zip(shown, panels, strict=True):
-        strongest = one.dominant or [""] * len(one.names)
-        places = np.concatenate([one.components, one.near], axis=1).tolist()
-        rows += [
-            (facts["guide"], *row, *place)
-            for *row, place in zip(one.names, one.labels, strongest, places, strict=True)
-        ]
-    columns = ("guide", "id", "label", "dominant", "pc1", "pc2", "tsne1", "tsne2")
-    return Table(columns, tuple(rows))

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.images import IMAGE_SUFFIXES, read_rgb8
 from mmfe_cache.samples import ImageArray, Sample, SampleSet
@@ -20,7 +17,8 @@ from mmfe_restore.evaluation.inputs import (
     open_eval_cache,
     trained_guide,
 )
-from mmfe_restore.evaluation.statistics import to_tensor
+from mmfe_restore.evaluation.report.pictures import ERROR_SCALE, mean_error
+from mmfe_restore.evaluation.statistics import to_tensor, to_uint8
 from mmfe_restore.figures.canvas import (
     WIDTH,
     Drawing,
@@ -32,9 +30,6 @@ from mmfe_restore.figures.canvas import (
     save,
     spelled_out,
 )
-
-SCALE = 0.25
-"""The mean absolute error over the channels that is drawn brightest."""
 
 # Inches: the classes at the left, between two pictures, the PSNR below a pair of rows.
 _MARGIN, _GAP, _LABEL = 0.16, 0.02, 0.2
@@ -93,8 +88,7 @@ def _run(name: str, path: Path, samples: SampleSet, cache: Path | None) -> Metho
         embeddings = None if guidance is None else guidance.read([place[sample.id]], view)
         with torch.inference_mode():
             image = opened.restorer(to_tensor(sample.degraded.read()), embeddings)
-        rounded = (image[0].clamp(0, 1) * 255).round().byte()
-        return np.ascontiguousarray(rounded.permute(1, 2, 0).numpy())
+        return to_uint8(image[0].clamp(0, 1))
 
     return Method(name, restore)
 
@@ -159,7 +153,7 @@ def plot_errors(
             rows.append((sample.id, name, psnr))
             above[column].imshow(picture)
             drawn = below[column].imshow(
-                error_map(picture, clean), cmap="inferno", vmin=0, vmax=SCALE
+                mean_error(picture, clean), cmap="inferno", vmin=0, vmax=ERROR_SCALE
             )
             said = f"PSNR {psnr:.2f} dB" if math.isfinite(psnr) else "identical"
             below[column].set_xlabel(said, fontsize=7, labelpad=1)
@@ -186,12 +180,6 @@ def _truth(sample: Sample) -> ImageArray:
     if sample.clean is None:
         raise DataError(f"{sample.id} has no ground truth", expected="a clean image beside it")
     return sample.clean.read()
-
-
-def error_map(picture: ImageArray, clean: ImageArray) -> NDArray[np.float32]:
-    """(H, W) mean over R, G and B of the absolute difference, of values from 0 to 1."""
-    difference = np.abs(picture.astype(np.float32) - clean.astype(np.float32))
-    return difference.mean(axis=2, dtype=np.float32) / np.float32(255)
 
 
 def _check_size(name: str, sample: Sample, picture: ImageArray, clean: ImageArray) -> None:

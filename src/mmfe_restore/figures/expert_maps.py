@@ -21,6 +21,7 @@ from mmfe_restore.figures.canvas import (
     new_figure,
     save,
 )
+from mmfe_restore.figures.embeddings import answers_of
 from mmfe_restore.figures.routing import expert_weights
 from mmfe_restore.figures.spectrum import BINS, CORNER, Curve, Expert, measure_experts
 
@@ -120,9 +121,8 @@ def _weights(name: str, restorer: Restorer, subject: Subject, site: str) -> Curv
         view = restorer.recipe.eval.view
     used = subject.cache.views[-1] if view is None else view
     place = subject.cache.index_of([subject.name])
-    answer = subject.cache.gather(place, used, arrays=("answer",)).answer
-    assert answer is not None
-    return expert_weights(name, restorer, subject.cache, answer.double().numpy())[site][0]
+    answers = answers_of(subject.cache, place, used)
+    return expert_weights(name, restorer, subject.cache, answers)[site][0]
 
 
 @dataclass(frozen=True)

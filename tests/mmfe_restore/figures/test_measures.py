@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from mmfe_restore.evaluation.report.pictures import mean_error
 from mmfe_restore.figures.canvas import abbreviated, in_order
 from mmfe_restore.figures.embeddings import class_similarities
-from mmfe_restore.figures.error_maps import error_map
 from mmfe_restore.figures.routing import class_weights
 from mmfe_restore.figures.scatter import alignment, pca, spread_sample
 from mmfe_restore.figures.scatter import cosine_similarity as cosine
@@ -152,8 +152,8 @@ def test_an_error_map_in_numbers():
     clean = np.full((2, 2, 3), 100, dtype=np.uint8)
     picture = clean.copy()
     picture[0, 0] = (100, 49, 202)  # 0, 51 and 102 of 255 away: 0.2 in the mean
-    np.testing.assert_allclose(error_map(picture, clean), [[0.2, 0], [0, 0]], atol=1e-7)
-    np.testing.assert_allclose(error_map(clean, picture), error_map(picture, clean))
+    np.testing.assert_allclose(mean_error(picture, clean), [[0.2, 0], [0, 0]], atol=1e-7)
+    np.testing.assert_allclose(mean_error(clean, picture), mean_error(picture, clean))
 
 
 def test_alignment_with_a_router_that_tells_nothing_apart_is_undefined():

@@ -140,9 +140,9 @@ class EvalReport:
                 "level": LEVEL,
                 "resamples": RESAMPLES,
                 "resampled": "scenes",
-                "average": _plain({**average, "gain": gain}),
+                "average": _ends({**average, "gain": gain}),
                 "classes": {
-                    name: _plain({**found, "gain": gains[name]}) for name, found in classes.items()
+                    name: _ends({**found, "gain": gains[name]}) for name, found in classes.items()
                 },
             },
             "counts": {"total": len(self.scores), **summary.counts},
@@ -178,11 +178,8 @@ def _finite(values: Mapping[Any, float]) -> dict[str, float | None]:
     return {str(k): v if math.isfinite(v) else None for k, v in values.items()}
 
 
-def _plain(intervals: Mapping[Any, Interval]) -> dict[str, list[float | None]]:
-    return {
-        str(name): [v if math.isfinite(v) else None for v in (found.low, found.high)]
-        for name, found in intervals.items()
-    }
+def _ends(intervals: Mapping[Any, Interval]) -> dict[str, list[float | None]]:
+    return {str(name): found.to_json() for name, found in intervals.items()}
 
 
 @dataclass(frozen=True)

@@ -242,7 +242,7 @@ def _rounded(values: Mapping[Any, float]) -> dict[str, float | None]:
 
 
 def _pair(found: Interval) -> list[float | None]:
-    return [round(v, 8) if math.isfinite(v) else None for v in (found.low, found.high)]
+    return [None if end is None else round(end, 8) for end in found.to_json()]
 
 
 DEGRADATIONS: dict[str, tuple[str, str]] = {

@@ -135,9 +135,14 @@ def error_map(image: ImageArray, clean: ImageArray) -> ImageArray:
 
     Black is no error; `ERROR_SCALE` and above is the brightest.
     """
-    error = np.abs(image.astype(np.float32) - clean.astype(np.float32)).mean(axis=2) / 255.0
-    level = np.clip(error / ERROR_SCALE, 0.0, 1.0) * 255.0
+    level = np.clip(mean_error(image, clean) / ERROR_SCALE, 0.0, 1.0) * 255.0
     return _palette()[np.rint(level).astype(np.uint8)]
+
+
+def mean_error(image: ImageArray, clean: ImageArray) -> NDArray[np.float32]:
+    """(H, W) mean over R, G and B of the absolute difference, of values from 0 to 1."""
+    difference = np.abs(image.astype(np.float32) - clean.astype(np.float32))
+    return difference.mean(axis=2) / np.float32(255)
 
 
 def palette_css() -> str:
