@@ -8,7 +8,7 @@ from mmfe_cache.lazy import lazy_names
 
 if TYPE_CHECKING:
     from mmfe_restore.model.checkpoints import count_parameters
-    from mmfe_restore.model.complexity import count_macs, info, parts
+    from mmfe_restore.model.complexity import count_macs, info, parameters_of, parts
     from mmfe_restore.model.network import MGFB_SITES, MOFE_SITES
     from mmfe_restore.model.restorer import Restorer
 
@@ -19,6 +19,7 @@ __all__ = [
     "count_macs",
     "count_parameters",
     "info",
+    "parameters_of",
     "parts",
 ]
 
@@ -28,7 +29,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "network": ["MGFB_SITES", "MOFE_SITES"],
         "restorer": ["Restorer"],
-        "complexity": ["count_macs", "info", "parts"],
+        "complexity": ["count_macs", "info", "parameters_of", "parts"],
         "checkpoints": ["count_parameters"],
     },
 )

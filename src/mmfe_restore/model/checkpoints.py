@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
-from mmfe_cache.errors import ModelError
+from mmfe_cache.errors import MmfeError, ModelError
 from mmfe_cache.io import write_file
 from mmfe_cache.parsing import DuplicateKeyError, parse_json
 from mmfe_restore.model.card import model_card
@@ -114,17 +114,8 @@ def check_fit(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     ]
     if not (missing or foreign or shapes):
         return
-    found = [
-        *(
-            f"{len(names)} {what}, such as {names[0]}"
-            for what, names in (
-                ("missing", missing),
-                ("foreign", foreign),
-                ("of another shape or type", shapes),
-            )
-            if names
-        )
-    ]
+    kinds = {"missing": missing, "foreign": foreign, "of another shape or type": shapes}
+    found = [f"{len(n)} {what}, such as {n[0]}" for what, n in kinds.items() if n]
     raise ModelError(
         f"the weights in {path} are another network's",
         got="; ".join(found),
@@ -222,7 +213,6 @@ def read_config(folder: Path) -> tuple[ModelConfig, Recipe | None]:
             version does not know. Keys that it lacks take their defaults: a later version that
             adds a setting still reads it.
     """
-    from mmfe_cache.errors import MmfeError
     from mmfe_restore.recipes import recipe_from_dict
     from mmfe_restore.recipes.checks import UnknownKeyError
 
@@ -237,7 +227,7 @@ def read_config(folder: Path) -> tuple[ModelConfig, Recipe | None]:
     values: dict[str, Any] = {}
     try:
         values = parse_json(path.read_bytes(), path)
-        _check_config(values, path)
+        _check_format(values, path)
         if "recipe" in values:
             recipe = find_recorded_guide(recipe_from_dict(values["recipe"]), values, folder)
             return recipe.model, recipe
@@ -247,9 +237,9 @@ def read_config(folder: Path) -> tuple[ModelConfig, Recipe | None]:
     except UnknownKeyError as problem:
         raise ModelError(
             f"{path} has a key that this version of mmfe does not know",
-            got=f"{problem.got}, written by mmfe {written_by(values)}",
+            got=f"{problem.got}, written by mmfe {_written_by(values)}",
             expected=f"keys of mmfe {version('mmfe')}",
-            remedy=f"install the mmfe that wrote it: {written_by(values)}",
+            remedy=f"install the mmfe that wrote it: {_written_by(values)}",
         ) from None
     except (MmfeError, ValueError, KeyError, TypeError, RecursionError) as problem:
         raise ModelError(
@@ -264,14 +254,14 @@ def read_config(folder: Path) -> tuple[ModelConfig, Recipe | None]:
         ) from problem
 
 
-def _check_config(values: Any, path: Path) -> None:
+def _check_format(values: Any, path: Path) -> None:
     if values["format"] != FORMAT:
         raise ModelError(
             f"{path} is of another version", got=values["format"], expected=f"format {FORMAT}"
         )
 
 
-def written_by(values: Mapping[str, Any]) -> str:
+def _written_by(values: Mapping[str, Any]) -> str:
     """The version of mmfe that wrote a config.json; folders before 0.2 do not say."""
     return str(values.get("mmfe", "0.1 or another version that did not say"))
 

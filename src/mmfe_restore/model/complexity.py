@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from mmfe_restore.recipes.schema import ModelConfig, Recipe
 
 
+def parameters_of(config: ModelConfig) -> int:
+    """How many numbers a network learns, counted without making it."""
+    with torch.device("meta"):
+        return count_parameters(Restorer(config))
+
+
 def parts(restorer: Restorer) -> dict[str, int]:
     """Parameters of the backbone, of each kind of added part, and of the null guidance."""
     encoder = sum(count_parameters(m) for s, m in restorer.mgfb.items() if _in_encoder(s))

@@ -220,11 +220,7 @@ class Network(nn.Module):
         return to_nchw(convolve(x, self.output)) + image
 
     def _restore_streamed(
-        self,
-        run: Strips,
-        image: Tensor,
-        bands: tuple[Tensor, ...],
-        guidance: Guidance[Tensor],
+        self, run: Strips, image: Tensor, bands: tuple[Tensor, ...], guidance: Guidance[Tensor]
     ) -> Tensor:
         """`restore_padded` without any map of level 1 but the one that is kept."""
         streamed = StreamedLevel1(run)
@@ -238,11 +234,7 @@ class Network(nn.Module):
         return streamed.decode(x, level1, self.up2_1, block, mgfb, tokens, self.output, image)
 
     def run_levels(
-        self,
-        run: Runner[Map],
-        x: Map,
-        bands: tuple[Map, ...],
-        guidance: Guidance[Map],
+        self, run: Runner[Map], x: Map, bands: tuple[Map, ...], guidance: Guidance[Map]
     ) -> Map:
         """All between the first convolution and the last.
 
@@ -264,11 +256,7 @@ class Network(nn.Module):
         return _run_blocks(run, self.refinement, x)
 
     def _run_below(
-        self,
-        run: Runner[Map],
-        level1: Map,
-        bands: tuple[Map, ...],
-        guidance: Guidance[Map],
+        self, run: Runner[Map], level1: Map, bands: tuple[Map, ...], guidance: Guidance[Map]
     ) -> Map:
         """From level 1 of the encoder to level 2 of the decoder, about to go up."""
 
@@ -296,13 +284,7 @@ class Network(nn.Module):
         x = fuse("decoder2", _run_blocks(run, self.decoder_level2, x))
         return mix("decoder2", x)
 
-    def _fuse(
-        self,
-        run: Runner[Map],
-        site: str,
-        x: Map,
-        guidance: Guidance[Map],
-    ) -> Map:
+    def _fuse(self, run: Runner[Map], site: str, x: Map, guidance: Guidance[Map]) -> Map:
         mgfb, tokens = self._fusion(site, guidance)
         return x if mgfb is None or tokens is None else run.fuse(mgfb, x, tokens)
 
@@ -319,12 +301,7 @@ class Network(nn.Module):
         one_block = self.config.num_blocks[0] == 1 and self.config.num_refinement_blocks == 0
         return batch == 1 and one_block and widest > self.stream_bytes
 
-    def _work(
-        self,
-        image: Tensor,
-        bands: tuple[Tensor, ...],
-        guidance: Guidance[Tensor],
-    ) -> int:
+    def _work(self, image: Tensor, bands: tuple[Tensor, ...], guidance: Guidance[Tensor]) -> int:
         """What strips will count while they restore ``image``."""
         batch, _, height, width = image.shape
         counted = CountedWork()

@@ -14,7 +14,7 @@ from mmfe_cache.errors import MmfeError
 from mmfe_cache.progress import SilentProgress
 from mmfe_restore.data import Schedule, build_command, find_store
 from mmfe_restore.losses import fourier_loss, l1_loss
-from mmfe_restore.model import Restorer, count_parameters
+from mmfe_restore.model import Restorer, count_parameters, parameters_of
 from mmfe_restore.model.folders import find_weights
 from mmfe_restore.recipes.schema import Recipe
 from mmfe_restore.training.initial_weights import new_restorer, reads_otherwise
@@ -162,7 +162,7 @@ def plan_run(
     dataset = recipe.data.dataset
     return Plan(
         recipe=recipe.name,
-        parameters=_parameters(recipe),
+        parameters=parameters_of(recipe.model),
         samples=samples,
         draws_per_epoch=None if schedule is None else schedule.draws_per_epoch,
         held_out=held,
@@ -193,11 +193,6 @@ def _schedule_without_cache(
         return Schedule(recipe, training), len(training), len(validation)
     except MmfeError:
         return None, None, None
-
-
-def _parameters(recipe: Recipe) -> int:
-    with torch.device("meta"):
-        return count_parameters(Restorer(recipe.model))
 
 
 ADAM_BYTES = 16
