@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.progress import Task as RichTask
 from rich.text import Text
 
-from mmfe_cache.progress import SilentProgress, Task, format_seconds
+from mmfe_cache.progress import SilentTask, Task, format_seconds
 
 from .output import VERBOSITY
 from .tables import screen, wrapped
@@ -102,8 +102,7 @@ class ConsoleProgress:
     ) -> Generator[Task]:
         """Show ``title`` with rate and time left until the block ends."""
         if VERBOSITY.quiet:
-            with SilentProgress().task(title, total) as silent:
-                yield silent
+            yield SilentTask()
             return
         if not self._console.is_terminal:
             self.message(title)

@@ -49,12 +49,14 @@ class Progress(Protocol):
         ...
 
 
-class _SilentTask:
+class SilentTask:
+    """Reports nothing."""
+
     def advance(self, amount: int = 1) -> None:
-        pass
+        """Drop the count."""
 
     def describe(self, text: str, seconds_left: float | None = None) -> None:
-        pass
+        """Drop the words."""
 
 
 class SilentProgress:
@@ -65,7 +67,7 @@ class SilentProgress:
         self, title: str, total: int | None, unit: str = "samples", done: int = 0
     ) -> Generator[Task, None, None]:
         """Open a task that draws nothing."""
-        yield _SilentTask()
+        yield SilentTask()
 
     def message(self, text: str) -> None:
         """Drop the line."""

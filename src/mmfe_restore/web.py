@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from mmfe_cache.degradations import KIND_NAMES, KINDS
 from mmfe_cache.errors import DataError, MmfeError, UsageError
 from mmfe_cache.images import read_rgb8, read_size, shrink
-from mmfe_cache.progress import SilentProgress
+from mmfe_cache.progress import SilentProgress, SilentTask
 from mmfe_restore.model.folders import find_model
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class _Watched(SilentProgress):
         yield _Share(self._watch if unit == "%" else None)
 
 
-class _Share:
+class _Share(SilentTask):
     def __init__(self, watch: Callable[[float], None] | None) -> None:
         self._watch, self._percent = watch, 0
 
@@ -94,9 +94,6 @@ class _Share:
         self._percent += amount
         if self._watch is not None:
             self._watch(self._percent / 100)
-
-    def describe(self, text: str, seconds_left: float | None = None) -> None:
-        pass
 
 
 class Studio:
@@ -235,11 +232,13 @@ def _check_address(host: str, port: int | None) -> None:
     except OSError as problem:
         said = (problem.strerror or str(problem)).partition(" (")[0]
         taken = problem.errno in (errno.EADDRINUSE, errno.EACCES)
-        raise UsageError(
-            "the page cannot be served there",
-            got=f"{host}, port {port or 'any'}: {said}",
-            remedy=f"choose another {'--port' if taken else '--host'}",
-        ) from problem
+        option = "--port" if taken else "--host"
+        raise _not_served(f"{host}, port {port or 'any'}: {said}", option) from problem
+
+
+def _not_served(got: str, option: str) -> UsageError:
+    problem = "the page cannot be served there"
+    return UsageError(problem, got=got, remedy=f"choose another {option}")
 
 
 def build_page(studio: Studio) -> Any:
@@ -259,11 +258,7 @@ def build_page(studio: Studio) -> Any:
         try:
             progress(0, desc="looking")
             shown = studio.restore(
-                Path(upload),
-                model,
-                strength,
-                lambda share: progress(share, desc="restoring"),
-                kinds,
+                Path(upload), model, strength, lambda s: progress(s, desc="restoring"), kinds
             )
         except MmfeError as problem:
             line = " · ".join(part.strip() for part in str(problem).splitlines())
@@ -302,10 +297,7 @@ def build_page(studio: Studio) -> Any:
                 )
                 start = gr.Button("Restore", variant="primary", elem_id="start")
                 seen = gr.Label(
-                    label="What the guide sees",
-                    show_heading=False,
-                    visible=False,
-                    elem_id="seen",
+                    label="What the guide sees", show_heading=False, visible=False, elem_id="seen"
                 )
             with gr.Column(scale=2, min_width=300):
                 pair = gr.ImageSlider(
@@ -391,11 +383,8 @@ def serving(
                     ),
                 )
             except OSError as problem:
-                raise UsageError(
-                    "the page cannot be served there",
-                    got=f"{host}, port {port}: {str(problem).splitlines()[0]}",
-                    remedy="choose another --port",
-                ) from problem
+                said = str(problem).splitlines()[0]
+                raise _not_served(f"{host}, port {port}: {said}", "--port") from problem
             try:
                 yield str(address)
             finally:
