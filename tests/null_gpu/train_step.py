@@ -10,11 +10,12 @@ from lightning.pytorch.callbacks import Callback
 from nullgpu import Watched
 
 from mmfe_restore.recipes import load_recipe
-from mmfe_restore.training import checkpoints, train
+from mmfe_restore.training import train
+from mmfe_restore.training.lightning_module import RestorationTask
 
 root, cache, *overrides = sys.argv[1:]
 STEPS = []
-checkpoints.require_finite_weights = lambda *_: None  # of values that are read back as 0
+RestorationTask.require_finite_weights = lambda *_: None  # of values that are read back as 0
 
 
 class Steps(Callback):

@@ -17,7 +17,6 @@ from mmfe_cache.errors import UsageError
 from mmfe_cache.io import draft_file, remove_drafts
 from mmfe_cache.progress import Progress
 from mmfe_restore.recipes import Recipe, recipe_from_dict, recipe_to_dict
-from mmfe_restore.training.failures import require_finite_weights
 from mmfe_restore.training.lightning_module import RestorationTask
 from mmfe_restore.training.run_dir import CHECKPOINTS
 
@@ -101,7 +100,7 @@ class SaveByClock(Checkpoint):
             due = strategy.reduce_boolean_decision(due, all=False)
         if stops or due or ends:
             assert isinstance(pl_module, RestorationTask)
-            require_finite_weights(trainer, pl_module)
+            pl_module.require_finite_weights(step)
             self._save(trainer, step)
         if stops and not ends:
             told = self._signal

@@ -131,7 +131,7 @@ def plan_run(
         inputs = open_inputs(recipe, root=root, cache=cache, progress=SilentProgress())
         schedule, samples = inputs.schedule, len(inputs.samples)
         held = len(inputs.validation)
-        fingerprint = None if inputs.cache is None else inputs.cache.fingerprint
+        fingerprint = inputs.fingerprint
     except MmfeError as found:
         problem = found
         schedule, samples, held = _schedule_without_cache(recipe, root)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from mmfe_cache.datasets import load_dataset
 from mmfe_cache.errors import CacheError, UsageError
@@ -47,6 +48,11 @@ class Inputs:
     cache: CacheReader | None
     guidance: tuple[SampleGuidance, ...]
     validation_guidance: SampleGuidance | None
+
+    @property
+    def fingerprint(self) -> dict[str, Any] | None:
+        """Of the store whose embeddings are read; None for an unguided network."""
+        return None if self.cache is None else self.cache.fingerprint
 
     @property
     def samples(self) -> tuple[Sample, ...]:

@@ -1,13 +1,15 @@
-"""The training step: forward, the three losses, Adam and the cosine."""
+"""The training step: forward, the three losses, Adam and the cosine; whether it diverged."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from mmfe_cache.errors import ModelError
 from mmfe_restore.data import Batch, Schedule
 from mmfe_restore.losses import fourier_loss, l1_loss, router_loss
 from mmfe_restore.recipes import Recipe, recipe_to_dict
@@ -75,6 +77,44 @@ class RestorationTask(LightningModule):
         for name, value in terms.items():
             before = self.terms.get(name)
             self.terms[name] = value.detach() if before is None else before + value.detach()
+
+    def require_finite_loss(self, loss: float, step: int) -> None:
+        """End the run where the loss of ``step``, the same on every process, is NaN or infinite.
+
+        Raises:
+            ModelError: it is not finite.
+        """
+        if not math.isfinite(loss):
+            raise self._diverged(f"the loss is {loss} at step {step:,}")
+
+    def require_finite_weights(self, step: int) -> None:
+        """Keep weights that are NaN or infinite out of checkpoints; every process calls it.
+
+        Waits for the device, so it is for the moments at which a checkpoint is written.
+
+        Raises:
+            ModelError: a weight is not finite.
+        """
+        with torch.no_grad():
+            sums = torch.stack([p.float().abs().sum() for p in self.restorer.parameters()])
+        # A sum is as finite as its parts; float32 overflows only where weights are lost anyway.
+        if bool(torch.isfinite(sums).all()):
+            return
+        names = [name for name, _ in self.restorer.named_parameters()]
+        first = names[int((~torch.isfinite(sums)).nonzero()[0])]
+        raise self._diverged(f"the weights of {first} are not finite at step {step:,}")
+
+    def _diverged(self, problem: str) -> ModelError:
+        train = self.recipe.train
+        return ModelError(
+            f"training has diverged: {problem}",
+            got=f"train.learning_rate={train.learning_rate:g}, train.precision={train.precision}, "
+            f"train.gradient_clip={train.gradient_clip}",
+            expected="finite losses and weights",
+            remedy="begin another --out with --set train.gradient_clip=1 or a lower "
+            "train.learning_rate; --resume CHECKPOINT goes on there from one of this run's "
+            "checkpoints, which are finite",
+        )
 
     def configure_optimizers(self) -> Any:
         """Adam with one cosine over the whole run, set at every step (DESIGN, settled 11)."""

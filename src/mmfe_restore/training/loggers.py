@@ -20,7 +20,6 @@ from mmfe_cache.progress import Progress, SilentProgress, Task, format_seconds
 from mmfe_restore.data import Batch, TrainingBatches
 from mmfe_restore.recipes import recipe_to_dict
 from mmfe_restore.recipes.schema import Recipe
-from mmfe_restore.training.failures import require_finite_loss
 from mmfe_restore.training.lightning_module import RestorationTask
 from mmfe_restore.training.run_dir import METRICS
 
@@ -228,7 +227,7 @@ class LoggingCallback(Callback):
         plan = task.schedule.stage_at(step - 1)
         parts = task.micro_batches
         row = {name: float(_mean(trainer, value)) / parts for name, value in task.terms.items()}
-        require_finite_loss(trainer, row["loss"], task)
+        task.require_finite_loss(row["loss"], trainer.global_step)
         now, waited = time.perf_counter(), self._batches.waited
         then, waited_then, images_then = self._window
         self._window = (now, waited, self.images)

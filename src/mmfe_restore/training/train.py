@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from lightning.pytorch import Trainer
@@ -25,7 +25,6 @@ from mmfe_restore.model.restormer import TransformerBlock
 from mmfe_restore.recipes.schema import Recipe
 from mmfe_restore.training import run_dir, validation
 from mmfe_restore.training.checkpoints import SaveByClock, find_start, list_checkpoints
-from mmfe_restore.training.failures import RankFailure
 from mmfe_restore.training.initial_weights import (
     holds_guided,
     new_restorer,
@@ -36,6 +35,7 @@ from mmfe_restore.training.inputs import Inputs, open_inputs, require_options
 from mmfe_restore.training.lightning_module import RestorationTask
 from mmfe_restore.training.loggers import CsvTable, LoggingCallback, loggers, router_columns
 from mmfe_restore.training.machine import Machine, memory_explained
+from mmfe_restore.training.rank_failure import RankFailure
 from mmfe_restore.training.report import TrainReport, report_on
 from mmfe_restore.training.validation import ValidationCallback
 
@@ -99,49 +99,24 @@ def train(
             if resume is None:
                 run_dir.clear(out)
             run_dir.claim(out, recipe)
-        return _train(
-            recipe,
-            inputs,
-            machine,
-            out,
-            progress,
-            resume=resume,
-            init_from=weights,
-            stop_after=stop_after,
-            wandb=wandb,
-            callbacks=callbacks,
-            calls_before=calls_before,
-        )
-
-
-def _train(
-    recipe: Recipe,
-    inputs: Inputs,
-    machine: Machine,
-    out: Path,
-    progress: Progress,
-    *,
-    resume: Literal["auto"] | Path | None,
-    init_from: Path | None,
-    stop_after: int | None,
-    wandb: str | None,
-    callbacks: Sequence[Callback],
-    calls_before: int,
-) -> TrainReport:
-    checkpoint, start = find_start(out, recipe, resume, progress)
-    if start:
-        _take_recorded_threads(out, progress)
-    if machine.rank == 0:
-        identity = None if inputs.cache is None else inputs.cache.fingerprint
-        run_dir.record_versions(
-            out, recipe, identity, machine.world_size, init_from=init_from, resumed=start > 0
-        )
-    if start >= inputs.schedule.steps and (out / run_dir.MODEL / "config.json").exists():
-        progress.message(f"{out} is complete: {start:,} steps; nothing to do")
-        return report_on(recipe, inputs, out, start, start, calls_before)
-    run = _Run(recipe, inputs, machine, out, start, progress, wandb)
-    with _quiet_lightning():
-        return run.go(checkpoint, init_from, stop_after, callbacks, calls_before)
+        checkpoint, start = find_start(out, recipe, resume, progress)
+        if start:
+            _take_recorded_threads(out, progress)
+        if machine.rank == 0:
+            run_dir.record_versions(
+                out,
+                recipe,
+                inputs.fingerprint,
+                machine.world_size,
+                init_from=weights,
+                resumed=start > 0,
+            )
+        if start >= inputs.schedule.steps and (out / run_dir.MODEL / "config.json").exists():
+            progress.message(f"{out} is complete: {start:,} steps; nothing to do")
+            return report_on(recipe, inputs, out, start, start, calls_before)
+        run = _Run(recipe, inputs, machine, out, start, progress, wandb)
+        with _quiet_lightning():
+            return run.go(checkpoint, weights, stop_after, callbacks, calls_before)
 
 
 def _take_recorded_threads(out: Path, progress: Progress) -> None:
@@ -196,7 +171,7 @@ class _Run:
         steps = self.inputs.schedule.steps
         self._announce(checkpoint)
         if checkpoint is None:
-            otherwise = reads_otherwise(self.recipe, init_from, self._fingerprint)
+            otherwise = reads_otherwise(self.recipe, init_from, self.inputs.fingerprint)
             if otherwise is not None:
                 self.progress.warn(otherwise)
         if checkpoint is None and not holds_guided(init_from):
@@ -236,7 +211,7 @@ class _Run:
                 saver.release_signals()
         if saver.stopped_by is None and trainer.is_global_zero:
             run_dir.write_model(
-                self.out / run_dir.MODEL, task.restorer, self.recipe, self._fingerprint
+                self.out / run_dir.MODEL, task.restorer, self.recipe, self.inputs.fingerprint
             )
         trainer.strategy.barrier("model")
         done = trainer.global_step
@@ -298,12 +273,8 @@ class _Run:
         table = CsvTable(self.out / "validation.csv", validation.COLUMNS, self.start)
         guidance = self.inputs.validation_guidance
         return ValidationCallback(
-            self.recipe, samples, guidance, self.out, table, fingerprint=self._fingerprint
+            self.recipe, samples, guidance, self.out, table, fingerprint=self.inputs.fingerprint
         )
-
-    @property
-    def _fingerprint(self) -> dict[str, Any] | None:
-        return None if self.inputs.cache is None else self.inputs.cache.fingerprint
 
     def _announce(self, checkpoint: Path | None) -> None:
         say, schedule = self.progress.message, self.inputs.schedule

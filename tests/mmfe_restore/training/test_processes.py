@@ -13,7 +13,7 @@ from torch.distributed import run as torchrun
 from mmfe_cache.errors import UsageError
 from mmfe_restore.recipes import recipe_to_dict
 from mmfe_restore.training import train
-from mmfe_restore.training.failures import find_dead_ranks, is_connection_lost
+from mmfe_restore.training.rank_failure import find_dead_ranks, is_connection_lost
 
 WORKER = Path(__file__).with_name("worker.py")
 # Two epochs of 3 steps, and half of one of the second stage: every border is crossed.
