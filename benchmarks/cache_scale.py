@@ -26,19 +26,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cache_read import VIEW, write_store
+from benchmarks.peak_memory import kilobytes
 from mmfe_cache.embeddings import ARRAY_NAMES, embedding_shape
 from mmfe_cache.store.reader import open_cache
 
 DIM, BATCH, ROUNDS = 4, 64, 60
 SWEEP_BYTES = 640 * 2**20
 """More than the last cache of any machine this ran on."""
-
-
-def status(*names: str) -> list[float]:
-    """Lines of this process's `/proc` status, in MiB."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    found = dict(line.split(":", 1) for line in lines)
-    return [int(found[name].split()[0]) / 1024 for name in names]
 
 
 def timed(work: Callable[[], Any]) -> float:
@@ -53,14 +47,14 @@ def measure(path: str, count: int) -> dict[str, Any]:
     draw = np.random.default_rng(0)
     open_cache(path).gather([0], VIEW)  # Libraries are loaded by now.
     # No map of the flat arrays yet: what grows from here on is the reader's.
-    anonymous, tables = status("RssAnon", "VmPTE")
+    anonymous, tables = kilobytes("RssAnon"), kilobytes("VmPTE")
     opened = statistics.median(timed(lambda: open_cache(path)) for _ in range(50))
     reader = open_cache(path)
     batch = draw.integers(0, count, BATCH)
     fresh = timed(lambda: reader.gather(batch, VIEW, ARRAY_NAMES, "all"))
     for start in range(0, count, 4096):
         reader.gather(np.arange(start, min(start + 4096, count)), VIEW, ARRAY_NAMES, "all")
-    after = status("RssAnon", "VmPTE")
+    after = kilobytes("RssAnon"), kilobytes("VmPTE")
     flat = [
         np.memmap(f"{path}.{name}", np.float16, "r", shape=(count, *embedding_shape(name, DIM)))
         for name in ARRAY_NAMES
@@ -88,8 +82,8 @@ def measure(path: str, count: int) -> dict[str, Any]:
         "first_gather_us_per_sample": fresh / BATCH,
         "gather_us_per_sample": statistics.median(ours) / BATCH,
         "memmap_us_per_sample": statistics.median(plain) / BATCH,
-        "private_mib": after[0] - anonymous,
-        "page_tables_mib": after[1] - tables,
+        "private_mib": (after[0] - anonymous) / 1024,
+        "page_tables_mib": (after[1] - tables) / 1024,
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmfe_restore.model import Restorer, count_parameters
+from mmfe_restore.model import parameters_of
 from mmfe_restore.recipes import Recipe, load_recipe
 
 UNGUIDED = ("model.encoder_guidance=none", "model.decoder_guidance=none")
@@ -67,12 +67,7 @@ def recipe_of(row: str, guide: str, seed: int, steps: int, extra: Sequence[str])
     recipe = load_recipe("demo", overrides)
     if row != "wide":
         return recipe
-    full = parameters(load_recipe("demo", [f"guide={guide}", *SIZE, *extra]))
+    full = parameters_of(load_recipe("demo", [f"guide={guide}", *SIZE, *extra]).model)
     widths = range(recipe.model.width, 4 * recipe.model.width, 2)
     candidates = [load_recipe("demo", [*overrides, f"model.width={width}"]) for width in widths]
-    return min(candidates, key=lambda candidate: abs(parameters(candidate) - full))
-
-
-def parameters(recipe: Recipe) -> int:
-    """Parameters of the recipe's network."""
-    return count_parameters(Restorer(recipe.model))
+    return min(candidates, key=lambda candidate: abs(parameters_of(candidate.model) - full))

@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 
-from benchmarks.guidance_rows import BUDGET_ROWS, parameters, recipe_of
+from benchmarks.guidance_rows import BUDGET_ROWS, recipe_of
 from mmfe_cache.io import write_file
 from mmfe_cache.machine import usable_cores
 from mmfe_cache.samples import SampleSet
 from mmfe_cache.store import open_cache, store_path
 from mmfe_restore.evaluation import evaluate
-from mmfe_restore.model import Restorer
+from mmfe_restore.model import Restorer, parameters_of
 from mmfe_restore.recipes import Recipe
 from mmfe_restore.training import train
 from mmfe_restore.training.run_dir import claim
@@ -165,7 +165,7 @@ def run(recipe: Recipe, sources: Sources, out: Path) -> dict[str, Any]:
         test.name: judge(recipe, test, out / "model") for test in missing
     }
     found = {
-        "parameters": parameters(recipe),
+        "parameters": parameters_of(recipe.model),
         "steps": report.total_steps,
         "average": judged["test"]["average"],
         "classes": judged["test"]["classes"],

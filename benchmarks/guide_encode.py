@@ -42,6 +42,7 @@ from mmfe_cache.guides.checkpoint import quiet_transformers
 from mmfe_cache.guides.qwen import QwenGuide
 from mmfe_cache.guides.registry import TOY_KINDS
 from mmfe_cache.guides.toy import QWEN_3B, make_tiny, qwen_config
+from mmfe_cache.machine import pick_device
 
 CDD11_ENCODINGS = 54_252
 """13,013 training samples at four views and 2,200 test samples at one."""
@@ -187,10 +188,8 @@ def text_loop(directory: Path, device: torch.device) -> Callable[[np.ndarray], n
 
 def others(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for every other guide and size."""
-    name = arguments.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device, rows = torch.device(name), []
+    device, rows = pick_device(arguments.device), []
+    name = str(device)
     with tempfile.TemporaryDirectory() as scratch:
         if wanted(arguments, "timm"):
             guide = load_guide(f"timm:{ENCODER},weights=random", device=name, precision="float32")
@@ -295,10 +294,7 @@ def matmul_flops(device: torch.device, dtype: torch.dtype) -> float:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Time both, in turns, and put the numbers beside their limits."""
-    name = arguments.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
+    device = pick_device(arguments.device)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     size = arguments.size or ("3b" if device.type == "cuda" else "tiny")
     draw = np.random.default_rng(0)

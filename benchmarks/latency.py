@@ -23,14 +23,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from benchmarks.cache_support import Pattern
 from mmfe_cache import load_guide, open_cache
 from mmfe_cache.errors import MmfeError
 from mmfe_cache.precompute import build_cache
-from mmfe_cache.samples import Sample, SampleSet
+from mmfe_cache.samples import PixelSource, Sample, SampleSet
 from mmfe_cache.views import View
+from mmfe_restore.data.dataset import HeldSource
 from mmfe_restore.evaluation.published import published_table
 from mmfe_restore.model import Restorer
 from mmfe_restore.recipes import Recipe, load_recipe
@@ -44,27 +45,6 @@ LIMIT_CACHED = 1.10
 
 LIMIT_STUDENT = 0.03
 """A student's time beside the restorer's."""
-
-
-class Picture:
-    """One random image as a pixel source."""
-
-    name = "random"
-
-    def __init__(self, height: int, width: int) -> None:
-        self._pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-    def size(self) -> tuple[int, int]:
-        """(height, width)."""
-        return self._pixels.shape[0], self._pixels.shape[1]
-
-    def read(self) -> np.ndarray:
-        """The image."""
-        return self._pixels
-
-    def read_crop(self, top: int, left: int, height: int, width: int) -> np.ndarray:
-        """A window of it."""
-        return self._pixels[top : top + height, left : left + width]
 
 
 def in_turns(works: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
@@ -89,7 +69,7 @@ def recipe_for(base: str, guide: str, overrides: Sequence[str]) -> Recipe:
     return replace(found, model=replace(found.model, guidance_dropout=0.1))
 
 
-def measure(name: str, options: argparse.Namespace, picture: Picture) -> dict[str, Any] | None:
+def measure(name: str, options: argparse.Namespace, picture: PixelSource) -> dict[str, Any] | None:
     """One row; None where the guide is not on this machine."""
     try:
         guide = load_guide(name)
@@ -161,7 +141,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     width, height = map(int, options.size.split("x"))
-    picture = Picture(height, width)
+    picture = HeldSource(Pattern(0, height, width))
     names = options.guide or list(REPORTED)
     rows = [row for name in names if (row := measure(name, options, picture))]
     kept = judge(rows)

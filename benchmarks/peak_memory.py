@@ -29,16 +29,17 @@ class PeakMemory:
             return
         ctypes.CDLL(None).malloc_trim(0)
         _RESET.write_text("5", encoding="utf-8")
-        self._before = _kilobytes("VmRSS") / 1024
+        self._before = kilobytes("VmRSS") / 1024
 
     def megabytes(self) -> float:
         """The most that was in use at once since then, beyond what was in use then."""
         if self._cuda:
             return torch.cuda.max_memory_allocated() / 2**20 - self._before
-        return _kilobytes("VmHWM") / 1024 - self._before
+        return kilobytes("VmHWM") / 1024 - self._before
 
 
-def _kilobytes(name: str) -> int:
+def kilobytes(name: str) -> int:
+    """A line of this process's `/proc` status, such as ``VmRSS``."""
     found = re.search(rf"^{name}:\s+(\d+) kB$", _STATUS.read_text(encoding="utf-8"), re.M)
     assert found is not None
     return int(found.group(1))

@@ -49,6 +49,7 @@ from mmfe_cache.samples import ImageArray
 from mmfe_restore import Restorer
 from mmfe_restore.inference import guide_for, restore_image
 from mmfe_restore.metrics.base import luma as to_luma
+from mmfe_restore.metrics.psnr_ssim import psnr_per_image
 from mmfe_restore.model.folders import model_folder
 
 UNSEEN_MASKS = 30
@@ -177,8 +178,7 @@ def psnr(image: ImageArray, clean: ImageArray, *, luma: bool = False) -> float:
     )
     if luma:
         first, second = to_luma(first), to_luma(second)
-    error = float((first - second).square().mean())
-    return float("inf") if error == 0 else -10 * float(np.log10(error))
+    return float(psnr_per_image(first, second))
 
 
 class Judge:

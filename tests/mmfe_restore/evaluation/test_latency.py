@@ -10,7 +10,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from benchmarks.latency import PROMPT_BASED, REPORTED, Picture, in_turns, judge, measure, show
+from benchmarks.cache_support import Pattern
+from benchmarks.latency import PROMPT_BASED, REPORTED, in_turns, judge, measure, show
 
 
 def row(guide, seconds, **more):
@@ -56,11 +57,11 @@ def test_all_are_measured_in_turns():
 def test_a_small_network_is_measured_with_its_guide(capsys):
     sizes = ["model.width=8", "model.num_blocks=[1,1,1,1]", "model.num_refinement_blocks=1"]
     options = Namespace(recipe="small", overrides=sizes, view="native", repeats=1)
-    found = measure("prompt", options, Picture(64, 80))
+    found = measure("prompt", options, Pattern(0, 64, 80))
     assert found is not None
     assert found["guide_share"] == found["guide_seconds"] / found["restorer_seconds"] > 0
     assert (found["kind"], found["limit_guide_share"]) == ("prompt", None)
-    assert measure("qwen2.5-vl-3b", options, Picture(64, 80)) is None
+    assert measure("qwen2.5-vl-3b", options, Pattern(0, 64, 80)) is None
     assert "qwen2.5-vl-3b: not here" in capsys.readouterr().err
     judge([found])
     show({
