@@ -37,8 +37,8 @@ def device() -> torch.device:
 @lru_cache(maxsize=2)
 def load(name: str, changed: float) -> Any:
     """A network with its guide; ``changed`` tells a file from one of the same name before."""
-    from mmfe_restore.export.guided import GuidedRestorer, read_guided
     from mmfe_restore.export.files import gather_parts
+    from mmfe_restore.export.guided import GuidedRestorer, read_guided
     from mmfe_restore.model.checkpoints import read_weights
     from mmfe_restore.model.folders import shipped_models
     from mmfe_restore.model.restorer import Restorer
