@@ -82,7 +82,7 @@ class Schedule:
         scheduled = last.first_step + last.steps
         most = recipe.train.max_steps
         self.steps = scheduled if most is None else min(most, scheduled)
-        self._end = self._epoch(self.steps)
+        self._end = self.epoch(self.steps)
         self._order = lru_cache(maxsize=2)(self._shuffled)
 
     @property
@@ -99,15 +99,12 @@ class Schedule:
 
     def epoch(self, step: int) -> float:
         """The fractional epoch at which ``step`` starts."""
-        return self._epoch(step)
-
-    def _epoch(self, step: int) -> float:
         plan = self.stage_at(min(step, self.stages[-1].first_step + self.stages[-1].steps))
         return plan.first_epoch + (step - plan.first_step) / plan.steps_per_epoch
 
     def learning_rate(self, step: int) -> float:
         """The cosine factor ½(1 + cos(π e / E)) at which ``step`` runs, from 1 down to 0."""
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, self._epoch(step) / self._end)))
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, self.epoch(step) / self._end)))
 
     def pixels(self, first: int, last: int) -> int:
         """Pixels of the training crops of steps ``first`` up to ``last``, that one left out."""

@@ -62,11 +62,6 @@ class Run:
     evaluations: tuple[Evaluation, ...]
     state: str
 
-    @property
-    def report(self) -> Path:
-        """The folder of the evaluation at the recipe's own view."""
-        return self.evaluations[0].folder
-
 
 @dataclass(frozen=True)
 class Row:

@@ -217,14 +217,10 @@ def _gain(found: Gain) -> dict[str, Any]:
     return {**_rounded({"gain": found.mean}), "omission": found.omission}
 
 
-_PARTS: Sequence[str] = ("degraded", "restored", "clean", "error_before", "error_after", "seen")
-
-
 def _picture(shown: Pictures, place: int | None) -> dict[str, Any]:
-    parts: dict[str, bytes | None] = {name: getattr(shown, name) for name in _PARTS}
     encoded = {
         name: None if part is None else base64.b64encode(part).decode("ascii")
-        for name, part in parts.items()
+        for name, part in shown.parts.items()
     }
     return {
         "id": shown.id,

@@ -62,19 +62,10 @@ class Pictures:
     seen: bytes | None = None
 
     @property
-    def size(self) -> int:
-        """Bytes of all pictures."""
-        return sum(
-            len(part)
-            for part in (
-                self.degraded,
-                self.restored,
-                self.clean,
-                self.error_before,
-                self.error_after,
-                self.seen or b"",
-            )
-        )
+    def parts(self) -> dict[str, bytes | None]:
+        """Every picture by its name."""
+        names = ("degraded", "restored", "clean", "error_before", "error_after", "seen")
+        return {name: getattr(self, name) for name in names}
 
 
 def choose(samples: SampleSet, most: int = MOST_SAMPLES) -> frozenset[int]:
