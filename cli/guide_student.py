@@ -113,8 +113,8 @@ def evaluate(guide: str, teacher: Path, root: Path | None, device: str, as_json:
     reader = open_cache(teacher)
     samples = load_dataset(reader.dataset, reader.split, root)
 
-    from mmfe_cache.guides.student import StudentGuide
     from mmfe_cache.guides.student.agreement import measure_student
+    from mmfe_cache.guides.student.guide import StudentGuide
 
     loaded = load_guide(guide, device=device)
     if not isinstance(loaded, StudentGuide):

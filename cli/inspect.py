@@ -49,7 +49,7 @@ def command(
     check_guide(guide)
     check_device(device)
 
-    from mmfe_cache.guides.scene import SceneGuide
+    from mmfe_cache.guides.scene.guide import SceneGuide
 
     loaded = load_guide(guide, device=device)
     if not isinstance(loaded, SceneGuide):

@@ -102,8 +102,7 @@ def load_guide(
             got=joint,
             expected=" or ".join(get_args(JointTokens)) if guide_class.takes_prompt else "all",
         )
-    if joint != "all":
-        return guide_class.load(
-            info, name_or_dir, device=device, precision=precision, prompt=prompt, joint=joint
-        )
-    return guide_class.load(info, name_or_dir, device=device, precision=precision, prompt=prompt)
+    only_mllms = {} if joint == "all" else {"joint": joint}
+    return guide_class.load(
+        info, name_or_dir, device=device, precision=precision, prompt=prompt, **only_mllms
+    )

@@ -94,7 +94,7 @@ class ImageTextGuide(PromptedGuide):
         return {"model": self._model_type}
 
     def conversation(self) -> str:
-        """See `AskedGuide.conversation`; some models know no turns, but an image and a text."""
+        """See `PromptedGuide.conversation`; some models know no turns, but an image and a text."""
         if getattr(self._processor, "chat_template", None) is not None:
             return super().conversation()
         mark = getattr(self._processor, "image_token", None)

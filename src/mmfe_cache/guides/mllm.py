@@ -72,6 +72,10 @@ class PromptedGuide(PixelGuide):
         self._processor = self._load_processor()
         self.conversation()  # a template of no use is found before gigabytes are read
         super().__init__(info.name, info.dim, self._load_network(device), device)
+        self._set_up()
+
+    def _set_up(self) -> None:
+        """What a subclass prepares once processor and network are there."""
 
     @classmethod
     def load(
@@ -250,16 +254,7 @@ class MllmGuide(PromptedGuide):
             GuideError: the model cannot take a picture of that shape.
         """
 
-    def __init__(
-        self,
-        directory: Path,
-        info: GuideInfo,
-        *,
-        device: torch.device,
-        precision: Precision,
-        prompt: str,
-    ) -> None:
-        super().__init__(directory, info, device=device, precision=precision, prompt=prompt)
+    def _set_up(self) -> None:
         self._layouts: dict[tuple[int, int], Layout] = {}
         self._check_image_token()
 
@@ -282,7 +277,7 @@ class MllmGuide(PromptedGuide):
         """Rotary positions, rows and columns of image tokens, for one image's inputs."""
 
     def with_prompt(self, prompt: str | None) -> Self:
-        """See `AskedGuide.with_prompt`; a layout holds the question's tokens and is not shared."""
+        """See `PromptedGuide`; a layout holds the question's tokens and is not shared."""
         other = super().with_prompt(prompt)
         other._layouts = {}
         return other

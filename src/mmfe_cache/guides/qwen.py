@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,8 @@ from transformers.vision_utils import (
 )
 
 from mmfe_cache.errors import GuideError
-from mmfe_cache.guides.base import Precision, check_image
+from mmfe_cache.guides.base import check_image
 from mmfe_cache.guides.mllm import MAX_LAYOUTS, Layout, MllmGuide
-from mmfe_cache.guides.registry import GuideInfo
 from mmfe_cache.guides.segment_attention import Plans, plan_segments, remember_plans, speed_up
 from mmfe_cache.samples import ImageArray
 
@@ -57,16 +55,8 @@ class QwenGuide(MllmGuide):
         rows, columns = narrow or smart_resize(height, width, factor, **budget)
         return (rows // factor) * (columns // factor)
 
-    def __init__(
-        self,
-        directory: Path,
-        info: GuideInfo,
-        *,
-        device: torch.device,
-        precision: Precision,
-        prompt: str,
-    ) -> None:
-        super().__init__(directory, info, device=device, precision=precision, prompt=prompt)
+    def _set_up(self) -> None:
+        super()._set_up()
         speed_up(self._network.visual)
         self._plans: dict[Hashable, VisionPlan] = {}
         self._budget = pixel_budget(self._processor.image_processor)

@@ -36,9 +36,9 @@ _QWEN = ("qwen2.5-vl", "mmfe_cache.guides.qwen:QwenGuide")
 _FASTVLM = ("fastvlm", "mmfe_cache.guides.fastvlm:FastVlmGuide")
 _IMAGE_TEXT = ("image-text", "mmfe_cache.guides.image_text:ImageTextGuide")
 _TIMM = ("timm", "mmfe_cache.guides.timm_encoder:TimmGuide")
-_SCENE = ("scene", "mmfe_cache.guides.scene:SceneGuide")
+_SCENE = ("scene", "mmfe_cache.guides.scene.guide:SceneGuide")
 _PROMPT = ("prompt", "mmfe_cache.guides.prompt:PromptGuide")
-_STUDENT = ("student", "mmfe_cache.guides.student:StudentGuide")
+_STUDENT = ("student", "mmfe_cache.guides.student.guide:StudentGuide")
 _ORACLE = ("oracle", "mmfe_cache.guides.oracle:OracleGuide")
 
 

@@ -37,6 +37,7 @@ from mmfe_cache.guides.toy_families import (
     TOY_WIDTH,
     byte_tokenizer,
     token_id,
+    toy_text,
 )
 from mmfe_cache.io import draft_folder, write_file
 
@@ -222,18 +223,7 @@ def _write_fastvlm(made: Path) -> None:
                 "layer_scale_init_value": 1.0,
             },
         },
-        text_config={
-            "model_type": "qwen2",
-            "hidden_size": TOY_WIDTH,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "vocab_size": len(tokenizer),
-            "max_position_embeddings": 32768,
-            "tie_word_embeddings": True,
-            "initializer_range": 0.1,
-        },
+        text_config=toy_text(len(tokenizer), model_type="qwen2", tie_word_embeddings=True),
         image_token_index=token_id(tokenizer, "<image>"),
         image_seq_length=(side // patch) ** 2,
         tie_word_embeddings=True,

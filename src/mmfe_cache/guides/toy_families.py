@@ -7,43 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from tokenizers import pre_tokenizers
 from tokenizers.processors import TemplateProcessing
-from transformers import (
-    AddedToken,
-    Gemma3Config,
-    Gemma3ForConditionalGeneration,
-    Gemma3ImageProcessor,
-    Gemma3Processor,
-    GotOcr2ImageProcessor,
-    Idefics3Config,
-    Idefics3ForConditionalGeneration,
-    Idefics3ImageProcessor,
-    Idefics3Processor,
-    InternVLConfig,
-    InternVLForConditionalGeneration,
-    InternVLProcessor,
-    InternVLVideoProcessor,
-    LlavaOnevisionConfig,
-    LlavaOnevisionForConditionalGeneration,
-    LlavaOnevisionImageProcessor,
-    LlavaOnevisionProcessor,
-    LlavaOnevisionVideoProcessor,
-    PaliGemmaConfig,
-    PaliGemmaForConditionalGeneration,
-    PaliGemmaProcessor,
-    Qwen2Tokenizer,
-    Qwen2VLConfig,
-    Qwen2VLForConditionalGeneration,
-    Qwen2VLImageProcessor,
-    Qwen2VLProcessor,
-    Qwen2VLVideoProcessor,
-    Qwen3VLConfig,
-    Qwen3VLForConditionalGeneration,
-    Qwen3VLProcessor,
-    Qwen3VLVideoProcessor,
-    SiglipImageProcessor,
-)
 
 TOY_WIDTH = 64
 """D of a toy checkpoint."""
@@ -88,7 +54,7 @@ FASTVLM_TEMPLATE = (
 
 def byte_tokenizer(
     special: Sequence[str], named: Mapping[str, str] | None = None
-) -> Qwen2Tokenizer:
+) -> transformers.Qwen2Tokenizer:
     """A tokenizer with one token a byte and ``special`` above them; it knows every text.
 
     Args:
@@ -97,20 +63,20 @@ def byte_tokenizer(
     """
     extra: dict[str, Any] = {} if named is None else {"extra_special_tokens": dict(named)}
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Qwen2Tokenizer(
+    tokenizer = transformers.Qwen2Tokenizer(
         vocab={**{letter: index for index, letter in enumerate(alphabet)}, special[0]: 256},
         merges=[],
         model_max_length=32768,
         **extra,
     )
     tokenizer.add_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in special],
+        [transformers.AddedToken(token, special=True, normalized=False) for token in special],
         special_tokens=True,
     )
     return tokenizer
 
 
-def token_id(tokenizer: Qwen2Tokenizer, token: str) -> int:
+def token_id(tokenizer: transformers.Qwen2Tokenizer, token: str) -> int:
     """The id of one token of ``tokenizer``."""
     found = tokenizer.convert_tokens_to_ids(token)
     assert isinstance(found, int)
@@ -131,7 +97,8 @@ def _template(mark: str) -> str:
     return FASTVLM_TEMPLATE.replace("<image>", mark)
 
 
-def _text(vocabulary: int, **more: Any) -> dict[str, Any]:
+def toy_text(vocabulary: int, **more: Any) -> dict[str, Any]:
+    """The configuration of a toy's language model."""
     return {
         "hidden_size": TOY_WIDTH,
         "intermediate_size": 128,
@@ -160,44 +127,46 @@ def _siglip(side: int, patch: int) -> dict[str, Any]:
 
 def _write_qwen2(made: Path) -> None:
     tokenizer = byte_tokenizer(SPECIAL_TOKENS)
-    Qwen2VLProcessor(
-        image_processor=Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=256 * 28 * 28),
-        video_processor=Qwen2VLVideoProcessor(),
+    transformers.Qwen2VLProcessor(
+        image_processor=transformers.Qwen2VLImageProcessor(
+            min_pixels=56 * 56, max_pixels=256 * 28 * 28
+        ),
+        video_processor=transformers.Qwen2VLVideoProcessor(),
         tokenizer=tokenizer,
         chat_template=QWEN_TEMPLATE,
     ).save_pretrained(made)
     rope = {"rope_theta": 1e6, "rope_type": "default", "mrope_section": [2, 3, 3]}
     config = _make(
-        Qwen2VLConfig,
-        text_config=_text(len(tokenizer), rope_parameters=rope),
+        transformers.Qwen2VLConfig,
+        text_config=toy_text(len(tokenizer), rope_parameters=rope),
         vision_config={"depth": 2, "embed_dim": 32, "hidden_size": TOY_WIDTH, "num_heads": 2,
                        "mlp_ratio": 2, "initializer_range": _WIDE},
         **_qwen_ids(tokenizer),
     )  # fmt: skip
-    Qwen2VLForConditionalGeneration(config).save_pretrained(made)
+    transformers.Qwen2VLForConditionalGeneration(config).save_pretrained(made)
 
 
 def _write_qwen3(made: Path) -> None:
     tokenizer = byte_tokenizer(SPECIAL_TOKENS)
-    Qwen3VLProcessor(
-        image_processor=Qwen2VLImageProcessor(
+    transformers.Qwen3VLProcessor(
+        image_processor=transformers.Qwen2VLImageProcessor(
             patch_size=16, min_pixels=64 * 64, max_pixels=256 * 32 * 32
         ),
-        video_processor=Qwen3VLVideoProcessor(),
+        video_processor=transformers.Qwen3VLVideoProcessor(),
         tokenizer=tokenizer,
         chat_template=QWEN_TEMPLATE,
     ).save_pretrained(made)
     rope = {"rope_theta": 1e6, "rope_type": "default", "mrope_section": [4, 2, 2]}
     config = _make(
-        Qwen3VLConfig,
-        text_config=_text(len(tokenizer), head_dim=16, rope_parameters=rope),
+        transformers.Qwen3VLConfig,
+        text_config=toy_text(len(tokenizer), head_dim=16, rope_parameters=rope),
         vision_config={"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2,
                        "out_hidden_size": TOY_WIDTH, "patch_size": 16,
                        "num_position_embeddings": 64, "deepstack_visual_indexes": [0],
                        "initializer_range": _WIDE},
         **_qwen_ids(tokenizer),
     )  # fmt: skip
-    Qwen3VLForConditionalGeneration(config).save_pretrained(made)
+    transformers.Qwen3VLForConditionalGeneration(config).save_pretrained(made)
 
 
 def _qwen_ids(tokenizer: Any) -> dict[str, Any]:
@@ -214,8 +183,8 @@ def _write_idefics3(made: Path) -> None:
     own = ("<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>", *tiles)
     tokenizer = byte_tokenizer((*SPECIAL_TOKENS, *own))
     side, patch, scale = 64, 16, 2
-    Idefics3Processor(
-        image_processor=Idefics3ImageProcessor(
+    transformers.Idefics3Processor(
+        image_processor=transformers.Idefics3ImageProcessor(
             size={"longest_edge": 2 * side}, max_image_size={"longest_edge": side}
         ),
         tokenizer=tokenizer,
@@ -223,42 +192,44 @@ def _write_idefics3(made: Path) -> None:
         chat_template=_template("<image>"),
     ).save_pretrained(made)
     config = _make(
-        Idefics3Config,
+        transformers.Idefics3Config,
         vision_config={"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
                        "num_attention_heads": 2, "image_size": side, "patch_size": patch,
                        "initializer_range": _WIDE},
-        text_config={"model_type": "llama", "pad_token_id": 0, **_text(len(tokenizer))},
+        text_config={"model_type": "llama", "pad_token_id": 0, **toy_text(len(tokenizer))},
         scale_factor=scale,
         image_token_id=token_id(tokenizer, "<image>"),
         pad_token_id=0,
     )  # fmt: skip
-    Idefics3ForConditionalGeneration(config).save_pretrained(made)
+    transformers.Idefics3ForConditionalGeneration(config).save_pretrained(made)
 
 
 def _write_llava(made: Path) -> None:
     tokenizer = byte_tokenizer((*SPECIAL_TOKENS, "<image>", "<video>"))
     side, patch = 64, 16
     pinpoints = [[side, 2 * side], [2 * side, side], [2 * side, 2 * side]]
-    LlavaOnevisionProcessor(
-        image_processor=LlavaOnevisionImageProcessor(
+    transformers.LlavaOnevisionProcessor(
+        image_processor=transformers.LlavaOnevisionImageProcessor(
             size={"height": side, "width": side}, image_grid_pinpoints=pinpoints
         ),
-        video_processor=LlavaOnevisionVideoProcessor(size={"height": side, "width": side}),
+        video_processor=transformers.LlavaOnevisionVideoProcessor(
+            size={"height": side, "width": side}
+        ),
         tokenizer=tokenizer,
         num_image_tokens=(side // patch) ** 2,
         vision_feature_select_strategy="full",
         chat_template=_template("<image>"),
     ).save_pretrained(made)
     config = _make(
-        LlavaOnevisionConfig,
+        transformers.LlavaOnevisionConfig,
         vision_config=_siglip(side, patch),
-        text_config={"model_type": "qwen2", **_text(len(tokenizer))},
+        text_config={"model_type": "qwen2", **toy_text(len(tokenizer))},
         image_grid_pinpoints=pinpoints,
         image_token_id=token_id(tokenizer, "<image>"),
         video_token_id=token_id(tokenizer, "<video>"),
         vision_feature_select_strategy="full",
     )
-    LlavaOnevisionForConditionalGeneration(config).save_pretrained(made)
+    transformers.LlavaOnevisionForConditionalGeneration(config).save_pretrained(made)
 
 
 def _write_internvl(made: Path) -> None:
@@ -270,25 +241,25 @@ def _write_internvl(made: Path) -> None:
     }
     tokenizer = byte_tokenizer((*SPECIAL_TOKENS, *names.values()), names)
     side, patch = 64, 16
-    InternVLProcessor(
-        image_processor=GotOcr2ImageProcessor(
+    transformers.InternVLProcessor(
+        image_processor=transformers.GotOcr2ImageProcessor(
             size={"height": side, "width": side}, crop_to_patches=True, min_patches=1, max_patches=4
         ),
-        video_processor=InternVLVideoProcessor(size={"height": side, "width": side}),
+        video_processor=transformers.InternVLVideoProcessor(size={"height": side, "width": side}),
         tokenizer=tokenizer,
         image_seq_length=(side // patch // 2) ** 2,
         chat_template=_template("<IMG_CONTEXT>"),
     ).save_pretrained(made)
     config = _make(
-        InternVLConfig,
+        transformers.InternVLConfig,
         vision_config={"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
                        "num_attention_heads": 2, "image_size": [side, side],
                        "patch_size": [patch, patch], "initializer_range": _WIDE},
-        text_config={"model_type": "qwen2", **_text(len(tokenizer))},
+        text_config={"model_type": "qwen2", **toy_text(len(tokenizer))},
         image_token_id=token_id(tokenizer, "<IMG_CONTEXT>"),
         image_seq_length=(side // patch // 2) ** 2,
     )  # fmt: skip
-    InternVLForConditionalGeneration(config).save_pretrained(made)
+    transformers.InternVLForConditionalGeneration(config).save_pretrained(made)
 
 
 def _write_gemma3(made: Path) -> None:
@@ -304,23 +275,23 @@ def _write_gemma3(made: Path) -> None:
         single="<bos> $A", special_tokens=[("<bos>", token_id(tokenizer, "<bos>"))]
     )
     side, patch, count = 64, 8, 16
-    Gemma3Processor(
-        image_processor=Gemma3ImageProcessor(size={"height": side, "width": side}),
+    transformers.Gemma3Processor(
+        image_processor=transformers.Gemma3ImageProcessor(size={"height": side, "width": side}),
         tokenizer=tokenizer,
         image_seq_length=count,
         chat_template="{{ bos_token }}" + _template("<start_of_image>"),
     ).save_pretrained(made)
     config = _make(
-        Gemma3Config,
+        transformers.Gemma3Config,
         vision_config=_siglip(side, patch),
-        text_config=_text(len(tokenizer), head_dim=16, query_pre_attn_scalar=16),
+        text_config=toy_text(len(tokenizer), head_dim=16, query_pre_attn_scalar=16),
         mm_tokens_per_image=count,
         image_token_id=token_id(tokenizer, "<image_soft_token>"),
         boi_token_id=token_id(tokenizer, "<start_of_image>"),
         eoi_token_id=token_id(tokenizer, "<end_of_image>"),
         initializer_range=_WIDE,
     )
-    model = Gemma3ForConditionalGeneration(config)
+    model = transformers.Gemma3ForConditionalGeneration(config)
     # Zero as initialised: no toy would see its picture.
     torch.nn.init.normal_(
         model.model.multi_modal_projector.mm_input_projection_weight, std=TOY_WIDTH**-0.5
@@ -332,18 +303,18 @@ def _write_paligemma(made: Path) -> None:
     tokenizer = byte_tokenizer((*SPECIAL_TOKENS, "<image>"), {"image_token": "<image>"})
     tokenizer.bos_token = "<|im_start|>"
     side, patch = 64, 16
-    images = _make(SiglipImageProcessor, size={"height": side, "width": side})
+    images = _make(transformers.SiglipImageProcessor, size={"height": side, "width": side})
     images.image_seq_length = (side // patch) ** 2
-    processor = PaliGemmaProcessor(image_processor=images, tokenizer=tokenizer)
+    processor = transformers.PaliGemmaProcessor(image_processor=images, tokenizer=tokenizer)
     processor.save_pretrained(made)
     config = _make(
-        PaliGemmaConfig,
+        transformers.PaliGemmaConfig,
         vision_config={**_siglip(side, patch), "projection_dim": TOY_WIDTH},
-        text_config={"model_type": "gemma", **_text(len(tokenizer), head_dim=16)},
+        text_config={"model_type": "gemma", **toy_text(len(tokenizer), head_dim=16)},
         projection_dim=TOY_WIDTH,
         image_token_id=token_id(tokenizer, "<image>"),
     )
-    PaliGemmaForConditionalGeneration(config).save_pretrained(made)
+    transformers.PaliGemmaForConditionalGeneration(config).save_pretrained(made)
 
 
 FAMILY_TOYS: Mapping[str, Callable[[Path], None]] = {

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from mmfe_cache.embeddings import TOKEN_SLICES, Embeddings, Tokens
 from mmfe_cache.errors import MmfeError, ModelError
-from mmfe_cache.guides.scene import SceneGuide
-from mmfe_cache.guides.scene.guide import read_scene, scene_from
+from mmfe_cache.guides.scene.guide import SceneGuide, read_scene, scene_from
 from mmfe_cache.io import write_file
 from mmfe_cache.parsing import parse_json
 from mmfe_cache.views import View

@@ -105,7 +105,7 @@ class PhotographGuide:
         Returns:
             None for a guide that names no degradations.
         """
-        from mmfe_cache.guides.scene import SceneGuide
+        from mmfe_cache.guides.scene.guide import SceneGuide
 
         if not isinstance(self.guide, SceneGuide) or embeddings.answer is None:
             return None

@@ -16,6 +16,7 @@ from scipy.stats import spearmanr
 from mmfe_cache.degradations import degrade
 from mmfe_cache.errors import CacheError, DataError, GuideError, UsageError
 from mmfe_cache.guides import find_guide, load_guide
+from mmfe_cache.guides.lineage import stands_in
 from mmfe_cache.guides.student.agreement import (
     compare,
     measure_agreement,
@@ -25,6 +26,7 @@ from mmfe_cache.guides.student.agreement import (
 from mmfe_cache.guides.student.data import split_scenes
 from mmfe_cache.guides.student.network import MAX_PARAMETERS, Basis, StudentNetwork, make_basis
 from mmfe_cache.guides.student.training import Settings, distill, state_path
+from mmfe_cache.parsing import flatten
 from mmfe_cache.precompute import build_cache
 from mmfe_cache.samples import Sample, SampleSet
 from mmfe_cache.store import open_cache
@@ -270,16 +272,20 @@ def test_teachers_and_sets_that_will_not_do_are_refused(cache, samples, student,
 def test_it_takes_the_place_of_its_teacher_and_of_no_other(student, cache):
     guide = load_guide(student[0], device="cpu")
     wanted = {k: v for k, v in cache.fingerprint.items() if k.startswith("guide.")}
-    guide.check_teacher(wanted)
-    guide.check_teacher(wanted | {"guide.dtype": "bfloat16"})  # precision alone may differ
+    here = flatten({"guide": json.loads(json.dumps(guide.fingerprint()))})
+
+    def stands_in_for(teacher, view="native"):
+        return stands_in(guide.name, here, teacher, view).teacher == guide.teacher
+
+    assert stands_in_for(wanted)
+    assert stands_in_for(wanted | {"guide.dtype": "bfloat16"})  # precision alone may differ
     for key, value in (("guide.weights", "other"), ("guide.tokens", "mean"), ("guide.prompt", "x")):
         with pytest.raises(GuideError, match="student of scene") as refused:
-            guide.check_teacher(wanted | {key: value})
+            stands_in_for(wanted | {key: value})
         assert key.removeprefix("guide.") in refused.value.got
-    guide.check_view("native")
-    guide.check_view("crop@64#3")  # which of the fixed crops is all the same
+    assert stands_in_for(wanted, "crop@64#3")  # which of the fixed crops is all the same
     with pytest.raises(GuideError, match="did not learn at the view whole@224") as refused:
-        guide.check_view("whole@224")
+        stands_in_for(wanted, "whole@224")
     assert "whole@64" in refused.value.expected
 
 

@@ -28,8 +28,7 @@ from mmfe_cache.samples import ImageArray
 from mmfe_cache.views import mirror_to
 
 from ..base import PixelGuide, check_image
-from .network import DIM, MIN_SIDE, TRAITS, SceneNetwork
-from .only import ask_only
+from .network import DIM, MIN_SIDE, TRAITS, SceneNetwork, ask_only
 
 MAX_PIXELS = 512 * 512
 """The pixel budget under the view ``native``; larger pictures are shrunk to it."""

@@ -219,11 +219,8 @@ def recompute_norm_statistics(network: SceneNetwork, batches: Iterable[Tensor]) 
         batches: (B, 3, r, r) pictures of all kinds and sizes; the last quarter sets the scale.
     """
     pictures = list(batches)
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
     network.train()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain average over all that follows
+    average_from_now(network)
     scale = max(1, len(pictures) // 4)
     with torch.no_grad():
         for picture in pictures:
@@ -249,6 +246,14 @@ def recompute_norm_statistics(network: SceneNetwork, batches: Iterable[Tensor]) 
             norm.running_mean += mean * before
             norm.running_var.copy_((spread * before).square() - norm.eps)
         _add_common_part(network)
+
+
+def average_from_now(network: nn.Module) -> None:
+    """Let each batch norm forget its statistics and take the plain average of all that follows."""
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+            norm.reset_running_stats()
+            norm.momentum = None
 
 
 def _add_common_part(network: SceneNetwork) -> None:

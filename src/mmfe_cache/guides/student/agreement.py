@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from mmfe_cache.embeddings import ARRAY_NAMES, Embeddings
 from mmfe_cache.errors import CacheError, GuideError
 from mmfe_cache.guides.base import Guide
-from mmfe_cache.guides.lineage import guide_fingerprint
+from mmfe_cache.guides.lineage import check_teacher, guide_fingerprint
+from mmfe_cache.guides.scene.evaluation import spearman
 from mmfe_cache.guides.student.guide import StudentGuide
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import Sample
@@ -153,7 +153,8 @@ def measure_student(
         CacheError: the cache has none of the student's views.
         GuideError: the cache is another guide's, or fewer than two pictures are left.
     """
-    student.check_teacher(guide_fingerprint(cache.fingerprint))
+    wanted = guide_fingerprint(cache.fingerprint)
+    check_teacher(student.name, student.teacher, student.teacher_fingerprint, wanted)
     views = [view for view in cache.views if view in student.views]
     if not views:
         raise CacheError(
@@ -186,10 +187,7 @@ def compare(mine: Array, truth: Array) -> Kind:
 def rank_correlation(mine_ND: Array, truth_ND: Array) -> float:
     """Spearman's correlation of the cosine similarities of all pairs; NaN where one is constant."""
     pairs = np.triu_indices(len(truth_ND), k=1)
-    first, second = (_similarities(rows)[pairs] for rows in (mine_ND, truth_ND))
-    if first.size < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
-        return float("nan")
-    return float(spearmanr(first, second).statistic)  # pyright: ignore[reportAttributeAccessIssue]
+    return spearman(*(_similarities(rows)[pairs] for rows in (mine_ND, truth_ND)))
 
 
 def _similarities(rows: Array) -> Array:

@@ -14,15 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName, Embeddings
+from mmfe_cache.embeddings import ARRAY_NAMES, Embeddings
 from mmfe_cache.errors import GuideError
-from mmfe_cache.guides.base import Precision
-from mmfe_cache.guides.lineage import check_student_view, check_teacher
-from mmfe_cache.guides.registry import GuideInfo
 from mmfe_cache.guides.scene.guide import MAX_PIXELS, ScenePictures, fold_norms, to_bytes
-from mmfe_cache.guides.student.network import Basis, StudentNetwork
+from mmfe_cache.guides.student.network import StudentNetwork
 from mmfe_cache.io import write_file
-from mmfe_cache.machine import pick_device
 from mmfe_cache.samples import ImageArray
 
 FORMAT = "mmfe-student"
@@ -76,38 +72,6 @@ class StudentGuide(ScenePictures):
         self._weights = weights
         self.teacher, self.views = student.teacher, student.views
         self.teacher_fingerprint, self.facts = student.fingerprint, student.facts
-
-    @classmethod
-    def load(
-        cls,
-        info: GuideInfo,
-        name_or_dir: str | Path,
-        *,
-        device: str,
-        precision: Precision,
-        prompt: str | None,
-    ) -> StudentGuide:
-        """Load the student in a file; see `load_guide`."""
-        return cls(Path(name_or_dir), device=pick_device(device))
-
-    def check_teacher(self, wanted: Mapping[str, Any]) -> None:
-        """Refuse to stand in for a guide that it did not learn from.
-
-        Args:
-            wanted: a guide's fingerprint, flat, as a cache has it; precision alone may differ.
-
-        Raises:
-            GuideError: names what differs.
-        """
-        check_teacher(self.name, self.teacher, self.teacher_fingerprint, wanted)
-
-    def check_view(self, view: str) -> None:
-        """Refuse a view at which it did not learn.
-
-        Raises:
-            GuideError: names those at which it did.
-        """
-        check_student_view(self.name, self.views, view)
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Everything of this guide that changes its embeddings; and whose student it is."""
@@ -197,13 +161,8 @@ def _parse(content: bytes) -> Student:
     }
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     about: dict[str, str] = header["__metadata__"]
-    bases: dict[ArrayName, Basis] = {
-        name: Basis(state[f"mean_{name}"], state[f"axes_{name}"], 0.0) for name in ARRAY_NAMES
-    }
-    network = StudentNetwork(bases)
-    network.load_state_dict(state)
     return Student(
-        network.eval().requires_grad_(False),
+        StudentNetwork.from_state(state).eval().requires_grad_(False),
         about["teacher"],
         json.loads(about["fingerprint"]),
         tuple(json.loads(about["views"])),

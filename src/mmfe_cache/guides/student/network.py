@@ -5,6 +5,7 @@ Shape suffixes: B batch, T tokens, R numbers of a basis, D width of the teacher'
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -107,6 +108,20 @@ class StudentNetwork(SceneTrunk):
             # Named, so that they are saved with the network.
             self.register_buffer(f"mean_{name}", bases[name].mean.clone())
             self.register_buffer(f"axes_{name}", bases[name].axes.clone())
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> StudentNetwork:
+        """The network with the tensors of a ``state_dict``, whose bases are among them.
+
+        Raises:
+            KeyError: a basis is missing.
+            RuntimeError: the tensors are another network's.
+        """
+        network = cls(
+            {name: Basis(state[f"mean_{name}"], state[f"axes_{name}"], 0.0) for name in ARRAY_NAMES}
+        )
+        network.load_state_dict(state)
+        return network
 
     @property
     def parameter_count(self) -> int:

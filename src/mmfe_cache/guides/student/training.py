@@ -13,7 +13,7 @@ import pickle
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,16 +26,11 @@ from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName, Embeddings
 from mmfe_cache.errors import CacheError, GuideError, UsageError
 from mmfe_cache.guides.lineage import guide_fingerprint
 from mmfe_cache.guides.scene.guide import read_scene
-from mmfe_cache.guides.scene.training import one_cycle
+from mmfe_cache.guides.scene.training import average_from_now, one_cycle
 from mmfe_cache.guides.student.agreement import Agreement, measure_agreement
 from mmfe_cache.guides.student.data import TeacherData, split_scenes
 from mmfe_cache.guides.student.guide import Student, StudentGuide, save_student
-from mmfe_cache.guides.student.network import (
-    MAX_PARAMETERS,
-    Basis,
-    StudentNetwork,
-    relations,
-)
+from mmfe_cache.guides.student.network import MAX_PARAMETERS, StudentNetwork, relations
 from mmfe_cache.io import counted, write_file
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray, SampleSet
@@ -135,19 +130,15 @@ def distill(
         report.message(run.introduce(network))
     network = run.train(network, optimiser, done, state_path(out), workers, save_every)
     facts = run.facts(network)
-    held_out = run.held_out
     student = Student(
         network.cpu(), cache.guide, run.fingerprint, tuple(v.name for v in run.views), facts
     )
     digest = save_student(student, out)
     found = None
-    if held_out:
+    if run.held_out:
         guide = StudentGuide(out, device=run.device)
-        found = measure_agreement(guide, cache, held_out, student.views, progress=report)
-        student = Student(
-            network, student.teacher, student.fingerprint, student.views,
-            {**facts, "agreement": found.to_json()},
-        )  # fmt: skip
+        found = measure_agreement(guide, cache, run.held_out, student.views, progress=report)
+        student = replace(student, facts={**facts, "agreement": found.to_json()})
         digest = save_student(student, out)
     state_path(out).unlink(missing_ok=True)
     return Distillation(digest, student.facts, found, time.perf_counter() - started, done)
@@ -190,13 +181,7 @@ class _Run:
         return {
             "cache": self.cache.metadata.id,
             "views": [view.name for view in self.views],
-            "steps": self.settings.steps,
-            "seed": self.settings.seed,
-            "hold_out": self.settings.hold_out,
-            "variance": self.settings.variance,
-            "max_rank": self.settings.max_rank,
-            "init": self.settings.init,
-            "learning_rate": self.settings.learning_rate,
+            **asdict(self.settings),
         }
 
     def facts(self, network: StudentNetwork) -> dict[str, Any]:
@@ -239,13 +224,7 @@ class _Run:
                 remedy="go on with its settings, remove it, or give another --out",
             )
         self.shares = state["shares"]
-        saved = state["network"]
-        bases: dict[ArrayName, Basis] = {
-            name: Basis(saved[f"mean_{name}"], saved[f"axes_{name}"], 0.0) for name in ARRAY_NAMES
-        }
-        network = StudentNetwork(bases)
-        network.load_state_dict(saved)
-        network = self._place(network)
+        network = self._place(StudentNetwork.from_state(state["network"]))
         optimiser = self._optimiser(network)
         optimiser.load_state_dict(state["optimiser"])
         return network, optimiser, int(state["step"])
@@ -332,10 +311,7 @@ class _Run:
 
     def _settle(self, network: StudentNetwork, workers: int) -> StudentNetwork:
         """Give the norms the average over many batches instead of the last ones'."""
-        norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the plain average over all that follows
+        average_from_now(network)
         last = min(SETTLING, max(1, self.settings.steps // 4))
         with torch.no_grad():
             for pictures, _ in self.data.batches(0, last, workers):
