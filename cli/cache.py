@@ -40,7 +40,7 @@ def info(
     Example: mmfe cache info cache/cdd11/train/scene.zarr
     """
     from mmfe_cache.store import open_cache
-    from mmfe_cache.store.reader import describe, describe_text
+    from mmfe_cache.store.info import describe, describe_text
 
     about = describe(open_cache(path), compute=statistics)
     if as_json:

@@ -22,10 +22,10 @@ from mmfe_cache.precompute.pipeline import OnError, Pipeline
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import SampleSet
 from mmfe_cache.store.format import StoreMetadata, ViewMetadata
+from mmfe_cache.store.info import measure
 from mmfe_cache.store.location import true_place
 from mmfe_cache.store.reader import open_cache
 from mmfe_cache.store.sample_table import DIGEST_BYTES, check_ids, id_files, ids_digest
-from mmfe_cache.store.statistics import measure
 from mmfe_cache.store.writer import CacheWriter
 from mmfe_cache.views import View
 

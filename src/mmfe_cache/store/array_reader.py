@@ -18,6 +18,7 @@ from mmfe_cache.store.format import (
     METADATA_FILE,
     StoreMetadata,
     ViewMetadata,
+    missing_file,
     parse_document,
     serialise,
 )
@@ -91,7 +92,7 @@ class ArrayReader:
         try:
             found = storage.read(file)
         except FileNotFoundError:
-            raise gone(where) from None
+            raise missing_file(where) from None
         parse_document(found, where)
         if found != serialise(view.array_documents(store)[name]):
             raise CacheError(
@@ -224,7 +225,7 @@ class ArrayReader:
                 and self._region.put(number, path, size)
             )
         except FileNotFoundError:
-            raise gone(where) from None
+            raise missing_file(where) from None
         except OSError as problem:
             raise CacheError(
                 f"cannot read {where}",
@@ -280,8 +281,3 @@ class ArrayReader:
                 expected=f"crc32c {stored:08x}",
                 remedy=f"mmfe cache repair {self._storage.location}",
             )
-
-
-def gone(where: str) -> CacheError:
-    """The error for a file of a finished view that is not there."""
-    return CacheError(f"{where} is missing", remedy="mmfe cache repair writes it again")

@@ -75,6 +75,11 @@ def is_intact(data: bytes) -> bool:
         return False
 
 
+def missing_file(where: str) -> CacheError:
+    """The error for a file of a finished view, or of the sample table, that is not there."""
+    return CacheError(f"{where} is missing", remedy="mmfe cache repair writes it again")
+
+
 def group_document(attributes: Json) -> Json:
     """A Zarr v3 group."""
     return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
@@ -247,7 +252,7 @@ class ViewMetadata:
         fingerprint: what else changes this view's embeddings.
         batch_size: samples the guide encoded together.
         complete: whether every shard has been written.
-        statistics: what `mmfe_cache.store.statistics.measure` found in the finished view; None
+        statistics: what `mmfe_cache.store.info.measure` found in the finished view; None
             where an earlier version finished it.
     """
 

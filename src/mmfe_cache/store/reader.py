@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName, Embeddings, Tokens
 from mmfe_cache.errors import CacheError, UsageError
-from mmfe_cache.io import counted, format_bytes
 from mmfe_cache.store import shards
 from mmfe_cache.store.array_reader import CHECKS, ArrayReader, Check
 from mmfe_cache.store.format import METADATA_FILE, SAMPLES, StoreMetadata, ViewMetadata
 from mmfe_cache.store.location import no_root
 from mmfe_cache.store.sample_table import DIGEST_BYTES, StoredIds, StoredPixels, absent_rows
-from mmfe_cache.store.statistics import describe_statistics, measure
 from mmfe_cache.store.storage import Storage, open_storage
 
 if TYPE_CHECKING:
@@ -100,7 +98,7 @@ class CacheReader:
     @cached_property
     def ids(self) -> tuple[str, ...]:
         """Every sample's id, in the order of the indices."""
-        return self._names.table.all()
+        return self._names.all()
 
     @cached_property
     def pixel_digests(self) -> NDArray[np.uint8]:
@@ -132,7 +130,7 @@ class CacheReader:
         Raises:
             CacheError: some are not in this store, or were skipped when it was built.
         """
-        found = self._names.table.find(ids)
+        found = self._names.find(ids)
         missing = [name for name, index in zip(ids, found, strict=True) if index is None]
         if missing:
             raise CacheError(
@@ -274,88 +272,3 @@ def _as_indices(given: NDArray[Any]) -> NDArray[np.int64]:
 def _some(names: Sequence[str], most: int = 3) -> str:
     shown = ", ".join(repr(name) for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
-
-
-def describe(reader: CacheReader, *, compute: bool = False) -> dict[str, Any]:
-    """Everything `mmfe cache info` tells, as JSON values.
-
-    Args:
-        reader: the open cache.
-        compute: measure views whose statistics an earlier version did not record, which reads up
-            to `MOST_SAMPLES` samples of each; they are None otherwise.
-    """
-    meta = reader.metadata
-    views = {
-        name: {
-            "complete": view.complete,
-            "batch_size": view.batch_size,
-            "halved": _halved(reader, name, view.batch_size),
-        }
-        for name, view in reader.view_metadata.items()
-    }
-    return {
-        "path": str(reader.path),
-        "schema": 1,
-        "dataset": meta.dataset,
-        "split": meta.split,
-        "guide": meta.guide,
-        "dim": meta.dim,
-        "samples": len(reader),
-        "skipped": list(reader.skipped),
-        "shard_samples": meta.shard_samples,
-        "shards": meta.num_shards,
-        "bytes": meta.bytes_of(range(meta.num_shards)) * len(reader.views),
-        "views": views,
-        "statistics": {name: _statistics(reader, name, compute) for name in reader.views},
-        "id": meta.id,
-        "fingerprint": reader.fingerprint,
-    }
-
-
-def describe_text(about: Mapping[str, Any]) -> list[str]:
-    """The same for people, a line each."""
-    finished = [name for name, view in about["views"].items() if view["complete"]]
-    unfinished = [name for name, view in about["views"].items() if not view["complete"]]
-    lines = [
-        f"{about['path']}: what {about['guide']} sees in the {about['split']} split of "
-        f"{about['dataset']}",
-        f"  {about['samples']:,} samples, embeddings of width {about['dim']}, "
-        f"{format_bytes(about['bytes'])} in {counted(about['shards'], 'shard')} of "
-        f"{about['shard_samples']}",
-        f"  views: {', '.join(finished) or 'none is finished'}",
-    ]
-    if unfinished:
-        lines.append(
-            f"  not finished: {', '.join(unfinished)} (mmfe cache build with the same options "
-            "goes on)"
-        )
-    if about["skipped"]:
-        lines.append(f"  skipped: {len(about['skipped'])}, such as {about['skipped'][0]!r}")
-    for name, view in about["views"].items():
-        if view["halved"]:
-            sizes = sorted(set(view["halved"].values()))
-            lines.append(
-                f"  {name}: memory ran out in {counted(len(view['halved']), 'shard')}, encoded "
-                f"in batches of {' or '.join(map(str, sizes))} instead of {view['batch_size']}"
-            )
-    for name, found in about["statistics"].items():
-        said = "not recorded: --statistics computes it"
-        lines.append(f"  {name}: {said if found is None else describe_statistics(found)}")
-    lines.append("  fingerprint:")
-    lines += [f"    {name}: {value}" for name, value in about["fingerprint"].items()]
-    return lines
-
-
-def _statistics(reader: CacheReader, view: str, compute: bool) -> dict[str, Any] | None:
-    recorded = reader.view_metadata[view].statistics
-    if recorded is None:
-        return measure(reader, view) if compute else None
-    return dict(recorded)
-
-
-def _halved(reader: CacheReader, view: str, batch_size: int) -> dict[str, int] | None:
-    # A request a shard would be slow where the store is behind an address.
-    if "://" in str(reader.path):
-        return None
-    batches = reader.shard_batches(view)
-    return {str(number): size for number, size in batches.items() if size < batch_size}

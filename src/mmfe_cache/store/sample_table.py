@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfe_cache.errors import CacheError, DataError
-from mmfe_cache.store.format import SAMPLES, Json, StoreMetadata, plain_array
+from mmfe_cache.store.format import SAMPLES, Json, StoreMetadata, missing_file, plain_array
 from mmfe_cache.store.shards import CRC_BYTES, crc
 from mmfe_cache.store.storage import Storage
 
@@ -122,65 +123,29 @@ class StoredIds:
     Args:
         storage: the store's files.
         count: N.
+
+    Raises:
+        CacheError: at their first use, that they are missing or damaged.
     """
 
     def __init__(self, storage: Storage, count: int) -> None:
         self._storage, self._count = storage, count
-
-    def __getitem__(self, index: int) -> str:
-        """The id of one sample."""
-        return self.table[index]
-
-    @cached_property
-    def table(self) -> IdTable:
-        """All ids.
-
-        Raises:
-            CacheError: they are missing or damaged.
-        """
-        parts: list[NDArray[np.uint8]] = []
-        for name in ("ids", "offsets"):
-            file = f"{SAMPLES}/{name}/c.0"
-            where = f"{self._storage.location}/{file}"
-            try:
-                whole = self._storage.whole(file)
-            except FileNotFoundError:
-                raise CacheError(
-                    f"{where} is missing", remedy="mmfe cache repair writes it again"
-                ) from None
-            length = 8 * (self._count + 1) if name == "offsets" else None
-            parts.append(without_crc(whole, where, length))
-        return IdTable(parts[0], parts[1].view("<u8"))
-
-
-class IdTable:
-    """Finds samples by id without reading all ids where they are sorted.
-
-    Args:
-        text: the bytes of the array ``ids``.
-        offsets: (N + 1,) where each id starts.
-    """
-
-    def __init__(self, text: NDArray[np.uint8], offsets: NDArray[np.uint64]) -> None:
-        self._text = text
-        self._offsets = offsets
         self._positions: dict[str, int] | None = None
 
     def __len__(self) -> int:
-        """N."""
-        return len(self._offsets) - 1
+        return self._count
 
     def __getitem__(self, index: int) -> str:
         """The id of one sample."""
-        start, stop = int(self._offsets[index]), int(self._offsets[index + 1])
-        return self._text[start : stop - 1].tobytes().decode()
+        text, offsets = self._table
+        return text[int(offsets[index]) : int(offsets[index + 1]) - 1].tobytes().decode()
 
     def all(self) -> tuple[str, ...]:
         """Every id in order."""
-        return tuple(self._text.tobytes().decode().split("\n")[:-1])
+        return tuple(self._table[0].tobytes().decode().split("\n")[:-1])
 
     def find(self, ids: Sequence[str]) -> list[int | None]:
-        """Where each id is; None where it is not."""
+        """Where each id is; None where it is not. A few are found without reading all."""
         if self._positions is None and len(ids) * 64 < len(self):
             found = [self._search(name) for name in ids]
             # A miss is either unknown or the table is not sorted: the whole table decides.
@@ -191,14 +156,21 @@ class IdTable:
         return [self._positions.get(name) for name in ids]
 
     def _search(self, name: str) -> int | None:
-        low, high = 0, len(self)
-        while low < high:
-            middle = (low + high) // 2
-            if self[middle] < name:
-                low = middle + 1
-            else:
-                high = middle
-        return low if low < len(self) and self[low] == name else None
+        place = bisect_left(self, name)
+        return place if place < len(self) and self[place] == name else None
+
+    @cached_property
+    def _table(self) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
+        """The bytes of the array ``ids``, and (N + 1,) where each id starts."""
+        parts: list[NDArray[np.uint8]] = []
+        for name, length in (("ids", None), ("offsets", 8 * (self._count + 1))):
+            file = f"{SAMPLES}/{name}/c.0"
+            where = f"{self._storage.location}/{file}"
+            try:
+                parts.append(without_crc(self._storage.whole(file), where, length))
+            except FileNotFoundError:
+                raise missing_file(where) from None
+        return parts[0], parts[1].view("<u8")
 
 
 class StoredPixels:
@@ -237,10 +209,7 @@ class StoredPixels:
         if number not in self._known:
             rows = self.rows(number)
             if rows is None:
-                raise CacheError(
-                    f"{self._storage.location}/{_file(number)} is missing",
-                    remedy="mmfe cache repair writes it again",
-                )
+                raise missing_file(f"{self._storage.location}/{_file(number)}")
             self._known[number] = pixels_digest(rows)
         return self._known[number]
 

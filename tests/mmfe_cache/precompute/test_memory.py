@@ -6,7 +6,7 @@ from benchmarks.cache_support import TinyGuide, sample_set, tree
 from mmfe_cache import open_cache
 from mmfe_cache.precompute import build_cache
 from mmfe_cache.precompute.repair import repair_cache
-from mmfe_cache.store.reader import describe, describe_text
+from mmfe_cache.store.info import describe, describe_text
 from mmfe_cache.store.verify import verify
 
 VIEW = "whole@16"

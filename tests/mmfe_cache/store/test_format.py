@@ -10,7 +10,7 @@ import zarr
 from benchmarks.cache_support import TinyGuide, sample_set
 from mmfe_cache import open_cache
 from mmfe_cache.precompute import build_cache
-from mmfe_cache.store.reader import describe
+from mmfe_cache.store.info import describe
 
 ARRAYS = ("image", "joint", "answer")
 

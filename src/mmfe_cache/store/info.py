@@ -1,22 +1,22 @@
-"""How large the embeddings of a view are and how alike: what a router will make of them.
+"""What `mmfe cache info` tells: what a store holds, and how large and alike its embeddings are.
 
-An MLLM's hidden states can be of any scale. A sigmoid of embeddings of RMS 20 is 0 or 1 for every
-sample and hardly learns; embeddings whose cosines are all near 1 tell it little to begin with.
+The latter is what a router will make of them. An MLLM's hidden states can be of any scale: a
+sigmoid of embeddings of RMS 20 is 0 or 1 for every sample and hardly learns; embeddings whose
+cosines are all near 1 tell it little to begin with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName
+from mmfe_cache.io import counted, format_bytes
+from mmfe_cache.store.reader import CacheReader
 from mmfe_cache.store.sample_table import absent_rows
-
-if TYPE_CHECKING:
-    from mmfe_cache.store.reader import CacheReader
 
 MOST_SAMPLES = 1024
 """Samples, spread evenly over the split, that are measured: a view of any size takes seconds."""
@@ -26,6 +26,91 @@ CHUNK = 64
 
 DIGITS = 4
 """Significant digits that are kept: the last bits of sums differ from machine to machine."""
+
+
+def describe(reader: CacheReader, *, compute: bool = False) -> dict[str, Any]:
+    """Everything `mmfe cache info` tells, as JSON values.
+
+    Args:
+        reader: the open cache.
+        compute: measure views whose statistics an earlier version did not record, which reads up
+            to `MOST_SAMPLES` samples of each; they are None otherwise.
+    """
+    meta = reader.metadata
+    views = {
+        name: {
+            "complete": view.complete,
+            "batch_size": view.batch_size,
+            "halved": _halved(reader, name, view.batch_size),
+        }
+        for name, view in reader.view_metadata.items()
+    }
+    return {
+        "path": str(reader.path),
+        "schema": 1,
+        "dataset": meta.dataset,
+        "split": meta.split,
+        "guide": meta.guide,
+        "dim": meta.dim,
+        "samples": len(reader),
+        "skipped": list(reader.skipped),
+        "shard_samples": meta.shard_samples,
+        "shards": meta.num_shards,
+        "bytes": meta.bytes_of(range(meta.num_shards)) * len(reader.views),
+        "views": views,
+        "statistics": {name: _statistics(reader, name, compute) for name in reader.views},
+        "id": meta.id,
+        "fingerprint": reader.fingerprint,
+    }
+
+
+def describe_text(about: Mapping[str, Any]) -> list[str]:
+    """The same for people, a line each."""
+    finished = [name for name, view in about["views"].items() if view["complete"]]
+    unfinished = [name for name, view in about["views"].items() if not view["complete"]]
+    lines = [
+        f"{about['path']}: what {about['guide']} sees in the {about['split']} split of "
+        f"{about['dataset']}",
+        f"  {about['samples']:,} samples, embeddings of width {about['dim']}, "
+        f"{format_bytes(about['bytes'])} in {counted(about['shards'], 'shard')} of "
+        f"{about['shard_samples']}",
+        f"  views: {', '.join(finished) or 'none is finished'}",
+    ]
+    if unfinished:
+        lines.append(
+            f"  not finished: {', '.join(unfinished)} (mmfe cache build with the same options "
+            "goes on)"
+        )
+    if about["skipped"]:
+        lines.append(f"  skipped: {len(about['skipped'])}, such as {about['skipped'][0]!r}")
+    for name, view in about["views"].items():
+        if view["halved"]:
+            sizes = sorted(set(view["halved"].values()))
+            lines.append(
+                f"  {name}: memory ran out in {counted(len(view['halved']), 'shard')}, encoded "
+                f"in batches of {' or '.join(map(str, sizes))} instead of {view['batch_size']}"
+            )
+    for name, found in about["statistics"].items():
+        said = "not recorded: --statistics computes it"
+        lines.append(f"  {name}: {said if found is None else describe_statistics(found)}")
+    lines.append("  fingerprint:")
+    lines += [f"    {name}: {value}" for name, value in about["fingerprint"].items()]
+    return lines
+
+
+def _statistics(reader: CacheReader, view: str, compute: bool) -> dict[str, Any] | None:
+    recorded = reader.view_metadata[view].statistics
+    if recorded is None:
+        return measure(reader, view) if compute else None
+    return dict(recorded)
+
+
+def _halved(reader: CacheReader, view: str, batch_size: int) -> dict[str, int] | None:
+    # A request a shard would be slow where the store is behind an address.
+    if "://" in str(reader.path):
+        return None
+    batches = reader.shard_batches(view)
+    return {str(number): size for number, size in batches.items() if size < batch_size}
 
 
 def measure(reader: CacheReader, view: str) -> dict[str, Any]:

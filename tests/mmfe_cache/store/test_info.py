@@ -12,10 +12,9 @@ from benchmarks.cache_support import TinyGuide, sample_set, tree
 from mmfe_cache import open_cache
 from mmfe_cache.precompute import build_cache
 from mmfe_cache.precompute.repair import repair_cache
-from mmfe_cache.store import statistics
+from mmfe_cache.store import info
 from mmfe_cache.store.format import FORMAT, parse_document, serialise
-from mmfe_cache.store.reader import describe
-from mmfe_cache.store.statistics import first_component, mean_cosine, measure
+from mmfe_cache.store.info import describe, first_component, mean_cosine, measure
 from mmfe_cli.app import run
 
 VIEW = "whole@16"
@@ -72,8 +71,8 @@ def test_closed_forms():
 
 
 def test_a_large_view_is_measured_on_samples_spread_over_it(store, monkeypatch):
-    monkeypatch.setattr(statistics, "MOST_SAMPLES", 5)
-    monkeypatch.setattr(statistics, "CHUNK", 2)
+    monkeypatch.setattr(info, "MOST_SAMPLES", 5)
+    monkeypatch.setattr(info, "CHUNK", 2)
     reader = open_cache(store)
     found = measure(reader, VIEW)
     assert found["samples"] == 5
