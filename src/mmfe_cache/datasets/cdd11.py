@@ -190,6 +190,10 @@ class SynthSettings:
     clear: bool = False
 
 
+_FOLDERS = ("rain_masks", "snow_masks", "depth", "light_maps", "dark_photos")
+"""The keys of ``degradations.yaml`` that name folders."""
+
+
 def load_synthetic(split: Split, root: Path) -> SampleSet:
     """Photographs of ``root/train`` and ``root/test``, else those of ``root`` split by scene.
 
@@ -197,10 +201,17 @@ def load_synthetic(split: Split, root: Path) -> SampleSet:
     masks and maps, byte for byte. ``root/degradations.yaml`` names masks and maps.
 
     Raises:
-        DataError: no photograph, too few scenes to split, or a mask or map is missing.
+        DataError: no photograph, too few scenes to split, ``degradations.yaml`` cannot be read, or
+            a mask or map is missing.
     """
-    config, clear = read_config(root)
-    maps = {path.resolve() for path in _folders(root)}
+    settings = _settings(root)
+    named = {key: getattr(settings, key) for key in _FOLDERS}
+    folders = {key: root / value for key, value in named.items() if value is not None}
+    maps = {path.resolve() for path in folders.values()}
+    dark = folders.pop("dark_photos", None)
+    config = DegradationConfig.from_folders(
+        **folders, dark=dark, mask_share=settings.mask_share, varied_share=settings.varied_share
+    )
     if (root / "train").is_dir() and (root / "test").is_dir():
         folder, layout = root / split, "train/ + test/"
         photographs = find_photographs(folder)
@@ -212,7 +223,7 @@ def load_synthetic(split: Split, root: Path) -> SampleSet:
             files = [p.path for p in found if not maps & set(p.path.resolve().parents)]
             found = find_photographs(files)
         photographs = split_photographs(found)[split]
-    classes = (*COMPOSITIONS, CLEAR) if clear else COMPOSITIONS
+    classes = (*COMPOSITIONS, CLEAR) if settings.clear else COMPOSITIONS
     config.check((photograph.name for photograph in photographs), kinds_of("low_haze_rain_snow"))
     samples = [
         synthetic_sample(photograph, composition, split, DEFAULT_SEED, config)
@@ -248,41 +259,6 @@ def synthetic_sample(
 def seed_parts(sample_id: str, split: Split, seed: int) -> tuple[str | int, ...]:
     """What names the random streams of a synthetic sample."""
     return ("synth", seed, split, sample_id)
-
-
-def read_config(root: Path) -> tuple[DegradationConfig, bool]:
-    """The masks and maps that ``root/degradations.yaml`` names, and whether there is a clear class.
-
-    Raises:
-        DataError: the file cannot be read, or names something that is not there.
-    """
-    settings = _settings(root)
-    folders = {
-        key: None if value is None else root / value
-        for key, value in (
-            ("rain_masks", settings.rain_masks),
-            ("snow_masks", settings.snow_masks),
-            ("depth", settings.depth),
-            ("light_maps", settings.light_maps),
-            ("dark", settings.dark_photos),
-        )
-    }
-    config = DegradationConfig.from_folders(
-        **folders, mask_share=settings.mask_share, varied_share=settings.varied_share
-    )
-    return config, settings.clear
-
-
-def _folders(root: Path) -> list[Path]:
-    settings = _settings(root)
-    named = (
-        settings.rain_masks,
-        settings.snow_masks,
-        settings.depth,
-        settings.light_maps,
-        settings.dark_photos,
-    )
-    return [root / name for name in named if name is not None]
 
 
 def _settings(root: Path) -> SynthSettings:

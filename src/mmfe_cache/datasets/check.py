@@ -81,6 +81,13 @@ class PartCheck:
         """Whether fewer files are there than published or recorded."""
         return self.published is not None and self.found < self.published
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        about = asdict(self)
+        del about["counted"]
+        folder = None if self.folder is None else str(self.folder)
+        return {"name": self.name, "split": self.split, "ok": self.ok, **about, "folder": folder}
+
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
@@ -113,26 +120,7 @@ class CheckReport:
             "dataset": self.dataset,
             "root": str(self.root),
             "ok": self.ok,
-            "parts": [
-                {
-                    "name": part.name,
-                    "split": part.split,
-                    "ok": part.ok,
-                    "layout": part.layout,
-                    "folder": None if part.folder is None else str(part.folder),
-                    "found": part.found,
-                    "published": part.published,
-                    "samples": part.samples,
-                    "labels": list(part.labels),
-                    "missing": list(part.missing),
-                    "extra": list(part.extra),
-                    "unreadable": list(part.unreadable),
-                    "mismatched": list(part.mismatched),
-                    "sizes": dict(part.sizes),
-                    "notes": list(part.notes),
-                }
-                for part in self.parts
-            ],
+            "parts": [part.to_json() for part in self.parts],
             "leaks": [asdict(leak) for leak in self.leaks],
             "compared": {"train": self.compared[0], "test": self.compared[1]},
             "distinct": {"train": self.distinct[0], "test": self.distinct[1]},
@@ -197,7 +185,7 @@ def check_dataset(
     compared = distinct = (0, 0)
     if leaks and len(set(wanted)) == 2 and _distinct_splits(samples):
         prints = {
-            split: fingerprints(clean_sources_of(samples[split]), progress, lambda _: None)
+            split: fingerprints(clean_sources_of(samples[split]), progress, skip_unreadable=True)
             for split in SPLITS
         }
         found_leaks = find_leaks(prints["train"], prints["test"])
@@ -267,7 +255,7 @@ def _check_part(
         _count_samples(found, sizes, per_pair),
         part.labels,
         _missing(found),
-        _extra(found),
+        tuple(map(printable, found.ignored)),
         unreadable,
         tuple(_mismatched(pairs, sizes)),
         _histogram(pairs, sizes),
@@ -295,10 +283,6 @@ def _missing(found: FoundPart) -> tuple[str, ...]:
         names += [f"degraded partner of {path}" for path in found.pairing.unpaired_clean]
     names += [f"{found.layout.counted} pair {name}" for name in found.absent()]
     return tuple(names)
-
-
-def _extra(found: FoundPart) -> tuple[str, ...]:
-    return tuple(map(printable, found.ignored))
 
 
 def _mismatched(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,17 +61,18 @@ class Fingerprints:
 def fingerprints(
     sources: Iterable[PixelSource],
     progress: Progress | None = None,
-    unreadable: Callable[[DataError], None] | None = None,
+    *,
+    skip_unreadable: bool = False,
 ) -> Fingerprints:
     """Hash photographs.
 
     Args:
         sources: clean pictures; one of several with equal names is read.
         progress: where to report.
-        unreadable: is called for a picture that cannot be read; None raises.
+        skip_unreadable: leave pictures out that cannot be read.
 
     Raises:
-        DataError: a picture cannot be read and ``unreadable`` is None.
+        DataError: a picture cannot be read, unless those are skipped.
     """
     distinct = list({source.name: source for source in sources}.values())
     names: list[str] = []
@@ -81,11 +82,10 @@ def fingerprints(
         for source in distinct:
             try:
                 image = source.read()
-            except DataError as problem:
-                if unreadable is None:
-                    raise
-                unreadable(problem)
-                continue
+            except DataError:
+                if skip_unreadable:
+                    continue
+                raise
             names.append(source.name)
             hashes.append(difference_hash(image))
             thumbs.append(_thumb(image))

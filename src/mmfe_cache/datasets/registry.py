@@ -24,7 +24,7 @@ from .cdd11 import (
 )
 from .folder import PAIRS_OF_FOLDERS, load_folder
 from .layouts import FolderCache, FoundPart, Part, find_part, missing_part, sample_set, samples_of
-from .photographs import Split, first_few, list_images
+from .photographs import Split
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 
@@ -346,10 +346,6 @@ def _load_parts(name: str, split: Split, root: Path) -> SampleSet:
     return sample_set(name, split, root, ", ".join(dict.fromkeys(layouts)), samples, warnings)
 
 
-_PROBES = 64
-"""How many of the packed files are compared with those in the folder."""
-
-
 def load_packed(name: str, split: Split, root: Path) -> SampleSet | None:
     """The samples of ``root``'s pack of this split; None when there is none of this data set.
 
@@ -359,9 +355,8 @@ def load_packed(name: str, split: Split, root: Path) -> SampleSet | None:
     pack, foreign = find_pack(name, split, root)
     if pack is None:
         return None
-    _check_fresh(pack, root)
+    newer = pack.compare_files(root)
     samples = pack.samples(root)
-    newer = _newer_files(pack, root)
     return replace(samples, warnings=(*samples.warnings, *foreign, *newer))
 
 
@@ -387,41 +382,8 @@ def find_pack(name: str, split: Split, root: Path) -> tuple[PackReader | None, t
 
 def packed_splits(name: str, folder: Path) -> tuple[Split, ...]:
     """The splits whose packs lie in ``folder`` itself, as `mmfe data pack --out` writes them."""
-    splits: tuple[Split, ...] = get_args(Split)
     return tuple(
         split
-        for split in splits
+        for split in SPLITS
         if any(p.parent == folder and p.exists() for p in pack_places(folder, name, split))
-    )
-
-
-def _check_fresh(pack: PackReader, root: Path) -> None:
-    step = max(1, len(pack) // _PROBES)
-    changed: list[str] = []
-    for number in range(0, len(pack), step):
-        path = root / pack.names[number]
-        # A pack may well outlive the folder it was made from: files that are gone are fine.
-        if path.is_file() and path.stat().st_size != int(pack.bytes[number]):
-            changed.append(pack.names[number])
-    if changed:
-        raise DataError(
-            f"the files under {root} have changed since they were packed",
-            got=f"other sizes: {first_few(changed)}",
-            expected=f"the files that {pack.path} was made from",
-            remedy=f"rm '{pack.path}', then mmfe data pack",
-        )
-
-
-def _newer_files(pack: PackReader, root: Path) -> tuple[str, ...]:
-    """A line where the folders hold more images than they did when they were packed."""
-    more: list[str] = []
-    for name, count in pack.about["folders"].items():
-        folder = root / name
-        now = len(list_images(folder).images) if folder.is_dir() else 0
-        if now > count:
-            more.append(f"{name}: {now} images, {count} when it was packed")
-    if not more:
-        return ()
-    return (
-        f"the pack {pack.path} lacks newer files ({first_few(more)}): rm it, then mmfe data pack",
     )

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, replace
-from typing import Self
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmfe_cache.degradations import PROCEDURAL, DegradationConfig, degrade
-from mmfe_cache.errors import DataError
-from mmfe_cache.images import crop
+from mmfe_cache.images import check_crop, crop
 from mmfe_cache.samples import ImageArray, PixelSource
 from mmfe_cache.seeds import generator
 
 
 @dataclass(frozen=True, slots=True)
 class DerivedSource(ABC):
-    """A source made from another one; packing replaces the one below and keeps the recipe.
+    """A source made from another one; packing stores the one below and keeps the recipe.
 
     Attributes:
         base: the source it is made from.
@@ -42,10 +40,6 @@ class DerivedSource(ABC):
     def read_crop(self, top: int, left: int, height: int, width: int) -> ImageArray:
         """A window of `read`, which computes the whole image."""
         return crop(self.read(), top, left, height, width, self.name)
-
-    def rebased(self, base: PixelSource) -> Self:
-        """The same recipe over another source of the same pixels."""
-        return replace(self, base=base)
 
 
 def add_noise(clean: ImageArray, sigma: float, *seed_parts: str | int) -> ImageArray:
@@ -128,12 +122,7 @@ class WindowSource(DerivedSource):
 
     def read_crop(self, top: int, left: int, height: int, width: int) -> ImageArray:
         """A window inside the window."""
-        if min(top, left) < 0 or top + height > self.height or left + width > self.width:
-            raise DataError(
-                f"the crop does not lie inside {self.name}",
-                got=f"rows {top} to {top + height}, columns {left} to {left + width}",
-                expected=f"inside {self.height} rows and {self.width} columns",
-            )
+        check_crop(self.name, self.size(), top, left, height, width)
         return self.base.read_crop(self.top + top, self.left + left, height, width)
 
 

@@ -7,6 +7,7 @@ from mmfe_cache.images.opening import IMAGE_SUFFIXES, MAX_PIXELS
 from mmfe_cache.images.reading import (
     FileSource,
     Photograph,
+    check_crop,
     crop,
     pixel_digest,
     read_photograph,
@@ -20,6 +21,7 @@ __all__ = [
     "MAX_PIXELS",
     "FileSource",
     "Photograph",
+    "check_crop",
     "crop",
     "encode_photograph",
     "encode_png",

@@ -374,13 +374,24 @@ def crop(
     Raises:
         DataError: the window does not lie inside the image.
     """
-    if min(top, left) < 0 or top + height > image.shape[0] or left + width > image.shape[1]:
+    check_crop(name, image.shape[:2], top, left, height, width)
+    return image[top : top + height, left : left + width].copy()
+
+
+def check_crop(
+    name: str, size: tuple[int, ...], top: int, left: int, height: int, width: int
+) -> None:
+    """Refuse a window that does not lie inside the image ``name`` of (height, width) ``size``.
+
+    Raises:
+        DataError: it does not.
+    """
+    if min(top, left) < 0 or top + height > size[0] or left + width > size[1]:
         raise DataError(
             f"the crop does not lie inside {name}",
             got=f"rows {top} to {top + height}, columns {left} to {left + width}",
-            expected=f"inside {image.shape[0]} rows and {image.shape[1]} columns",
+            expected=f"inside {size[0]} rows and {size[1]} columns",
         )
-    return image[top : top + height, left : left + width].copy()
 
 
 def shrink(image: ImageArray, side: int) -> ImageArray:

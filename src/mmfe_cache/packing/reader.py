@@ -15,8 +15,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from mmfe_cache.datasets.photographs import first_few, list_images
 from mmfe_cache.errors import DataError
-from mmfe_cache.images import pixel_digest
+from mmfe_cache.images import check_crop, pixel_digest
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray, SampleSet
 
@@ -44,6 +45,9 @@ ARRAYS = ("tiles", "height", "width", "first_tile", "digest", "name", "bytes", "
 
 _FOREIGN = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError, IndexError)
 """What h5py and NumPy raise where a file is damaged or holds other types than a pack."""
+
+_PROBES = 64
+"""How many of the packed files are compared with those in the folder they came from."""
 
 _REMEDY = "remove it and run `mmfe data pack` again"
 
@@ -171,12 +175,7 @@ class PackReader:
             DataError: it does not lie inside, or a compressed tile is damaged.
         """
         size = self.size(number)
-        if min(top, left) < 0 or top + height > size[0] or left + width > size[1]:
-            raise DataError(
-                f"the crop does not lie inside {self.names[number]}",
-                got=f"rows {top} to {top + height}, columns {left} to {left + width}",
-                expected=f"inside {size[0]} rows and {size[1]} columns",
-            )
+        check_crop(self.names[number], size, top, left, height, width)
         first = int(self._first[number])
         if self.compressed:
 
@@ -209,6 +208,40 @@ class PackReader:
             load_samples(self._samples, picture),
             tuple(self.about["warnings"]),
         )
+
+    def compare_files(self, root: Path) -> tuple[str, ...]:
+        """Compare the pack with the files under ``root`` that it was made from.
+
+        A pack may well outlive that folder: files that are gone are fine.
+
+        Returns:
+            A line for people where folders hold more images than they did when they were packed.
+
+        Raises:
+            DataError: files have changed since.
+        """
+        changed: list[str] = []
+        for number in range(0, len(self), max(1, len(self) // _PROBES)):
+            path = root / self.names[number]
+            if path.is_file() and path.stat().st_size != int(self.bytes[number]):
+                changed.append(self.names[number])
+        if changed:
+            raise DataError(
+                f"the files under {root} have changed since they were packed",
+                got=f"other sizes: {first_few(changed)}",
+                expected=f"the files that {self.path} was made from",
+                remedy=f"rm '{self.path}', then mmfe data pack",
+            )
+        more: list[str] = []
+        for name, count in self.about["folders"].items():
+            folder = root / name
+            now = len(list_images(folder).images) if folder.is_dir() else 0
+            if now > count:
+                more.append(f"{name}: {now} images, {count} when it was packed")
+        if not more:
+            return ()
+        lacking = f"the pack {self.path} lacks newer files ({first_few(more)})"
+        return (f"{lacking}: rm it, then mmfe data pack",)
 
     def _raw(self, first: int, count: int) -> NDArray[np.uint8]:
         start = self._offset + first * TILE_BYTES
@@ -271,23 +304,19 @@ class PackedSource:
         return open_pack(self.path).crop(self.number, top, left, height, width)
 
 
+@lru_cache(maxsize=16)
 def open_pack(path: Path) -> PackReader:
     """Open a pack, once per process: one that is replaced meanwhile is read as it was.
 
     Raises:
         DataError: see `PackReader`.
     """
-    return _open(path)
-
-
-@lru_cache(maxsize=16)
-def _open(path: Path) -> PackReader:
     return PackReader(path)
 
 
 def forget_packs() -> None:
     """Close the packs of this process; one that was written anew is then read anew."""
-    _open.cache_clear()
+    open_pack.cache_clear()
 
 
 def _is_plain(file: h5py.File, name: str) -> bool:
