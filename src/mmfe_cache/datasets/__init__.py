@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from .registry import (
         DATASETS,
         SPLITS,
-        DatasetInfo,
         data_root,
         dataset_info,
         find_packs,
@@ -19,17 +18,15 @@ if TYPE_CHECKING:
         splits_of,
     )
     from .sources import DerivedSource, NoisySource, SyntheticSource, WindowSource, add_noise
-    from .synth import SynthReport, write_synth
+    from .synth import write_synth
 
 __all__ = [
     "DATASETS",
     "SPLITS",
     "CheckReport",
-    "DatasetInfo",
     "DerivedSource",
     "NoisySource",
     "PartCheck",
-    "SynthReport",
     "SyntheticSource",
     "WindowSource",
     "add_noise",
@@ -49,7 +46,6 @@ __getattr__, __dir__ = lazy_names(
         "registry": [
             "DATASETS",
             "SPLITS",
-            "DatasetInfo",
             "data_root",
             "dataset_info",
             "find_packs",
@@ -58,6 +54,6 @@ __getattr__, __dir__ = lazy_names(
         ],
         "check": ["CheckReport", "PartCheck", "check_dataset"],
         "sources": ["DerivedSource", "NoisySource", "SyntheticSource", "WindowSource", "add_noise"],
-        "synth": ["SynthReport", "write_synth"],
+        "synth": ["write_synth"],
     },
 )

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
         partial_classes,
         split_class,
     )
-    from .maps import PROCEDURAL, DegradationConfig, FloatImage
-    from .model import Degraded, degrade, drawn_severities
+    from .maps import PROCEDURAL, DegradationConfig
+    from .model import degrade, drawn_severities
 
 __all__ = [
     "CLEAR",
@@ -28,8 +28,6 @@ __all__ = [
     "KIND_NAMES",
     "PROCEDURAL",
     "DegradationConfig",
-    "Degraded",
-    "FloatImage",
     "check_kinds",
     "degrade",
     "drawn_severities",
@@ -54,7 +52,7 @@ __getattr__, __dir__ = lazy_names(
             "partial_classes",
             "split_class",
         ],
-        "maps": ["PROCEDURAL", "DegradationConfig", "FloatImage"],
-        "model": ["Degraded", "degrade", "drawn_severities"],
+        "maps": ["PROCEDURAL", "DegradationConfig"],
+        "model": ["degrade", "drawn_severities"],
     },
 )

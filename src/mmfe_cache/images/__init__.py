@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from mmfe_cache.images.encoding import encode_photograph, encode_png, write_png
-from mmfe_cache.images.opening import IMAGE_SUFFIXES, MAX_PIXELS
+from mmfe_cache.images.encoding import encode_photograph, write_png
+from mmfe_cache.images.opening import IMAGE_SUFFIXES
 from mmfe_cache.images.reading import (
     FileSource,
-    Photograph,
     check_crop,
     crop,
     pixel_digest,
@@ -18,13 +17,10 @@ from mmfe_cache.images.reading import (
 
 __all__ = [
     "IMAGE_SUFFIXES",
-    "MAX_PIXELS",
     "FileSource",
-    "Photograph",
     "check_crop",
     "crop",
     "encode_photograph",
-    "encode_png",
     "pixel_digest",
     "read_photograph",
     "read_rgb8",

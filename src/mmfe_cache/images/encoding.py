@@ -6,7 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
 from mmfe_cache.errors import DataError
-from mmfe_cache.images.captions import IPTC_TAG, Captions, photoshop_block, png_texts
+from mmfe_cache.images.captions import IPTC_TAG, photoshop_block, png_texts
 from mmfe_cache.images.opening import HEIC_SUFFIXES, RAW_SUFFIXES, has_heic
 from mmfe_cache.images.profiles import Pixels, Profile, profile_of, srgb_profile
 from mmfe_cache.images.reading import Photograph
@@ -79,15 +79,11 @@ def format_of(suffix: str) -> str | None:
 class _Sheet:
     """What is about to be written."""
 
+    original: Photograph
     values: Pixels  # (H, W, 1 or 3)
     alpha: Pixels | None
     profile: bytes | None
-    exif: bytes | None
-    xmp: bytes | None
-    dpi: tuple[float, float] | None
-    captions: Captions
-    lossless: bool
-    notes: list[str] = field(default_factory=list[str])
+    notes: list[str]
 
     @property
     def samples(self) -> Pixels:
@@ -151,17 +147,7 @@ def _sheet(original: Photograph, restored: Pixels, name: str) -> _Sheet:
         notes.append(f"{name.upper()} holds no EXIF and no XMP")
     if lost := original.captions.lost_in(name):
         notes.append(f"{name.upper()} does not hold its {', '.join(lost)}")
-    return _Sheet(
-        values,
-        stored.alpha,
-        embedded,
-        original.exif,
-        original.xmp,
-        original.dpi,
-        original.captions,
-        original.lossless,
-        notes,
-    )
+    return _Sheet(original, values, stored.alpha, embedded, notes)
 
 
 def _own_colours(
@@ -200,32 +186,32 @@ def _lay_on_white(sheet: _Sheet) -> None:
 
 
 def _through_pillow(sheet: _Sheet, name: str) -> bytes:
-    picture, options = sheet.picture(), dict[str, Any]()
+    picture, kept, options = sheet.picture(), sheet.original, dict[str, Any]()
     if name in _WITH_METADATA and sheet.profile:
         options["icc_profile"] = sheet.profile
-    if sheet.dpi and name in ("png", "jpeg", "bmp"):
-        options["dpi"] = sheet.dpi
+    if kept.dpi and name in ("png", "jpeg", "bmp"):
+        options["dpi"] = kept.dpi
     if name == "png":
         options |= {
             "compress_level": 3,
-            "exif": sheet.exif,
-            "pnginfo": png_texts(sheet.captions, sheet.xmp),
+            "exif": kept.exif,
+            "pnginfo": png_texts(kept.captions, kept.xmp),
         }
     elif name == "jpeg":
         options |= {"quality": QUALITY, "subsampling": 0, **_jpeg_blocks(sheet)}
     elif name == "webp":
-        loss: dict[str, Any] = {"lossless": True} if sheet.lossless else {"quality": QUALITY}
-        options |= {"exact": True, "exif": sheet.exif, "xmp": sheet.xmp, **loss}
+        loss: dict[str, Any] = {"lossless": True} if kept.lossless else {"quality": QUALITY}
+        options |= {"exact": True, "exif": kept.exif, "xmp": kept.xmp, **loss}
         if picture.mode in ("L", "LA"):
             picture = picture.convert("RGB" if picture.mode == "L" else "RGBA")
     elif name == "avif":
         _need(".avif", "AVIF needs a newer Pillow: pip install -U Pillow")
         options |= {"quality": QUALITY, "subsampling": "4:4:4"}
-        options |= {"exif": sheet.exif, "xmp": sheet.xmp}
+        options |= {"exif": kept.exif, "xmp": kept.xmp}
     elif name == "heif":
         if not has_heic():
             raise DataError("HEIC cannot be written", remedy="pip install pillow-heif")
-        options |= {"quality": QUALITY, "chroma": 444, "exif": sheet.exif, "xmp": sheet.xmp}
+        options |= {"quality": QUALITY, "chroma": 444, "exif": kept.exif, "xmp": kept.xmp}
     given = {key: value for key, value in options.items() if value is not None}
     return _saved(picture, name, given, sheet.notes)
 
@@ -258,18 +244,19 @@ def _need(suffix: str, remedy: str) -> None:
 
 
 def _jpeg_blocks(sheet: _Sheet) -> dict[str, Any]:
-    blocks: dict[str, Any] = {"comment": sheet.captions.comment}
+    kept = sheet.original
+    blocks: dict[str, Any] = {"comment": kept.captions.comment}
     extra = b""
-    if sheet.exif and len(sheet.exif) <= _JPEG_SEGMENT:
-        blocks["exif"] = sheet.exif
-    elif sheet.exif:
+    if kept.exif and len(kept.exif) <= _JPEG_SEGMENT:
+        blocks["exif"] = kept.exif
+    elif kept.exif:
         sheet.notes.append("its EXIF is longer than JPEG's 64 KiB and was left out")
-    if sheet.xmp and len(sheet.xmp) + len(_XMP_HEADER) <= _JPEG_SEGMENT:
-        extra += _segment(0xE1, _XMP_HEADER + sheet.xmp)
-    elif sheet.xmp:
+    if kept.xmp and len(kept.xmp) + len(_XMP_HEADER) <= _JPEG_SEGMENT:
+        extra += _segment(0xE1, _XMP_HEADER + kept.xmp)
+    elif kept.xmp:
         sheet.notes.append("its XMP is longer than JPEG's 64 KiB and was left out")
-    if sheet.captions.iptc:
-        block = photoshop_block(sheet.captions.iptc)
+    if kept.captions.iptc:
+        block = photoshop_block(kept.captions.iptc)
         if len(block) <= _JPEG_SEGMENT:
             extra += _segment(0xED, block)
         else:
@@ -283,18 +270,18 @@ def _segment(marker: int, payload: bytes) -> bytes:
 
 def _png_16(sheet: _Sheet) -> bytes:
     """16 bits a channel, which Pillow writes for grey only (PNG, third edition)."""
-    samples = sheet.samples
+    samples, kept = sheet.samples, sheet.original
     height, width, channels = samples.shape
     head = struct.pack(">IIBBBBB", width, height, 16, _PNG_COLOUR_TYPES[channels], 0, 0, 0)
     chunks = [(b"IHDR", head)]
     if sheet.profile:
         chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(sheet.profile)))
-    if sheet.dpi:
-        across, down = (round(number / 0.0254) for number in sheet.dpi)
+    if kept.dpi:
+        across, down = (round(number / 0.0254) for number in kept.dpi)
         chunks.append((b"pHYs", struct.pack(">IIB", across, down, 1)))
-    if sheet.exif:
-        chunks.append((b"eXIf", sheet.exif.removeprefix(b"Exif\0\0")))
-    if (texts := png_texts(sheet.captions, sheet.xmp)) is not None:
+    if kept.exif:
+        chunks.append((b"eXIf", kept.exif.removeprefix(b"Exif\0\0")))
+    if (texts := png_texts(kept.captions, kept.xmp)) is not None:
         chunks += [(name, content) for name, content, *_ in texts.chunks]
     rows = samples.astype(">u2").reshape(height, -1).view(np.uint8)
     up = rows.copy()
@@ -310,18 +297,18 @@ def _png_16(sheet: _Sheet) -> bytes:
 
 def _tiff_tags(sheet: _Sheet) -> TiffImagePlugin.ImageFileDirectory_v2:
     """What is kept of EXIF and XMP, as a TIFF's own tags."""
-    tags = TiffImagePlugin.ImageFileDirectory_v2()
-    if sheet.xmp:
-        tags[700] = sheet.xmp
+    tags, kept = TiffImagePlugin.ImageFileDirectory_v2(), sheet.original
+    if kept.xmp:
+        tags[700] = kept.xmp
         tags.tagtype[700] = 1  # BYTE, as XMP's specification asks
-    if sheet.captions.iptc:
-        tags[IPTC_TAG] = sheet.captions.iptc
+    if kept.captions.iptc:
+        tags[IPTC_TAG] = kept.captions.iptc
         tags.tagtype[IPTC_TAG] = 7  # UNDEFINED
-    if not sheet.exif:
+    if not kept.exif:
         return tags
     try:
         exif = Image.Exif()
-        exif.load(sheet.exif)
+        exif.load(kept.exif)
         for tag in (270, 271, 272, 305, 306, 315, 33432):
             if isinstance(value := exif.get(tag), str):
                 tags[tag] = value
@@ -339,7 +326,7 @@ def _tiff(sheet: _Sheet) -> bytes:
 
     Pillow writes 8-bit colours only, and loses the Exif IFD where it compresses them.
     """
-    samples = sheet.samples
+    samples, kept = sheet.samples, sheet.original
     height, width, channels = samples.shape
     difference = samples.copy()
     difference[:, 1:] -= samples[:, :-1]
@@ -351,8 +338,8 @@ def _tiff(sheet: _Sheet) -> bytes:
     single |= {273: 0, 279: len(packed)}
     if sheet.alpha is not None:
         single[338] = (2,)
-    if sheet.dpi:
-        single |= {282: sheet.dpi[0], 283: sheet.dpi[1], 296: 2}
+    if kept.dpi:
+        single |= {282: kept.dpi[0], 283: kept.dpi[1], 296: 2}
     if sheet.profile:
         single[34675] = sheet.profile
     for tag, value in single.items():

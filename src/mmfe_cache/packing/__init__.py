@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from .reader import PackedSource, PackReader, forget_packs, open_pack, pack_path, pack_places
+from .reader import PackedSource, PackReader, forget_packs, open_pack, pack_path
 from .samples import unpacked_cost
-from .writer import PackReport, pack
+from .writer import pack
 
 __all__ = [
     "PackReader",
-    "PackReport",
     "PackedSource",
     "forget_packs",
     "open_pack",
     "pack",
     "pack_path",
-    "pack_places",
     "unpacked_cost",
 ]

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING
 from mmfe_cache.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from mmfe_cache.precompute.build import BuildReport, build_cache
-    from mmfe_cache.precompute.distributed import Ranks
+    from mmfe_cache.precompute.build import build_cache
 
-__all__ = ["BuildReport", "Ranks", "build_cache"]
+__all__ = ["build_cache"]
 
 # Imported when asked for: a wrong path is said before torch is imported.
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "build": ["BuildReport", "build_cache"],
-        "distributed": ["Ranks"],
+        "build": ["build_cache"],
     },
 )

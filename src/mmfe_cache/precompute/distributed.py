@@ -10,7 +10,7 @@ from mmfe_cache.machine import Processes, has_gpu
 
 
 class Ranks(Protocol):
-    """A group of equal processes; `launcher.launch` makes one of many, `Alone` is one of one.
+    """A group of equal processes; `launch` makes one of many, `Alone` is one of one.
 
     Attributes:
         rank: this process's number, from 0.

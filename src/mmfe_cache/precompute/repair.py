@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mmfe_cache.embeddings import ARRAY_NAMES
 from mmfe_cache.errors import CacheError, DataError
@@ -44,7 +44,8 @@ from mmfe_cache.store.sample_table import (
     pixels_digest,
     table_documents,
 )
-from mmfe_cache.store.shards import ShardIndex, decode_index
+from mmfe_cache.store.shards import ShardIndex, read_index
+from mmfe_cache.store.storage import LocalStorage
 from mmfe_cache.store.verify import Damage, VerifyReport, verify
 from mmfe_cache.store.writer import CacheWriter, aside_folder
 from mmfe_cache.views import group_name
@@ -280,10 +281,9 @@ class _Repair:
     def _digests(self, number: int) -> None:
         """Decide by the images themselves who is wrong: the table or a shard."""
         indices = dict(self._indices(number))
-        absent = np.zeros(self._store.count(number), bool)
-        for index in indices.values():
-            absent = ~index.present
-            break
+        any_index = next(iter(indices.values()), None)
+        count = self._store.count(number)
+        absent = np.zeros(count, bool) if any_index is None else ~any_index.present
         first = number * self._store.shard_samples
         members = self._samples.samples[first : first + len(absent)]
         rows = np.zeros((len(absent), DIGEST_BYTES), np.uint8)
@@ -311,17 +311,13 @@ class _Repair:
 
     def _indices(self, number: int) -> Iterator[tuple[str, ShardIndex]]:
         """The readable indices of every view's and array's shard ``number``."""
+        storage = LocalStorage(self._path)
         for group, view in self._views.items():
             for name in ARRAY_NAMES:
-                place = self._store.place(view.view, name, number)
-                shape = self._store.shape(name)
-                file = f"{group}/{name}/{place.file}"
-                try:
-                    data: NDArray[np.uint8] = np.fromfile(self._file(file), np.uint8)
-                    tail = data[-shape.tail_bytes :]
-                    yield file, decode_index(shape, place, tail, len(data), file)
-                except (CacheError, OSError):
-                    continue
+                place, shape = self._store.place(view.view, name, number), self._store.shape(name)
+                folder = f"{group}/{name}"
+                with contextlib.suppress(CacheError, OSError):
+                    yield f"{folder}/{place.file}", read_index(storage, shape, place, folder)
 
     def _view(self, group: str) -> ViewMetadata:
         """A view as its own metadata or that of any of its arrays tells it."""
