@@ -17,8 +17,8 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
+from mmfe_cache.images.metadata import orientation_of, orientation_of_tiff
 from mmfe_cache.images.profiles import Pixels, Space, lab_to_srgb
-from mmfe_cache.images.tags import orientation_of, orientation_of_tiff
 
 FLOAT_LIMIT = 2.0
 """Floats are in [0, 1]. A little more is overshoot and clipped; from here on it is another scale,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
 from mmfe_cache.errors import DataError
-from mmfe_cache.images.captions import IPTC_TAG, photoshop_block, png_texts
+from mmfe_cache.images.metadata import IPTC_TAG, photoshop_block, png_texts
 from mmfe_cache.images.opening import HEIC_SUFFIXES, RAW_SUFFIXES, has_heic
 from mmfe_cache.images.profiles import Pixels, Profile, profile_of, srgb_profile
 from mmfe_cache.images.reading import Photograph

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmfe_cache.errors import DataError
-from mmfe_cache.images.captions import Captions, captions_of
+from mmfe_cache.images.colour_tags import HighDynamicRange, coded_bits, colour_profile
 from mmfe_cache.images.decoding import Stored, UnknownRange, decode, prepare
+from mmfe_cache.images.metadata import Captions, captions_of, exif_of, upright, upright_xmp
 from mmfe_cache.images.opening import (
     RAW_SUFFIXES,
     decoding,
@@ -26,14 +27,6 @@ from mmfe_cache.images.opening import (
     without_metadata,
 )
 from mmfe_cache.images.profiles import Pixels, profile_of
-from mmfe_cache.images.tags import (
-    HighDynamicRange,
-    coded_bits,
-    colour_profile,
-    exif_of,
-    upright,
-    upright_xmp,
-)
 from mmfe_cache.samples import ImageArray
 
 _Result = TypeVar("_Result")

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from mmfe_cache.images import pixel_digest, read_photograph, read_rgb8
+from mmfe_cache.images.colour_tags import make_profile
 from mmfe_cache.images.profiles import (
     MatrixProfile,
     decode_srgb,
@@ -19,7 +20,6 @@ from mmfe_cache.images.profiles import (
     profile_of,
     srgb_profile,
 )
-from mmfe_cache.images.tags import make_profile
 
 D65 = (0.3127, 0.3290)
 SRGB = (*D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)

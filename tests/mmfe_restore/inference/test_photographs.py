@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmfe_cache.images import encode_photograph, read_photograph, read_rgb8
-from mmfe_cache.images.captions import Captions
+from mmfe_cache.images.colour_tags import coded_bits, make_profile
 from mmfe_cache.images.decoding import Stored
+from mmfe_cache.images.metadata import Captions
 from mmfe_cache.images.reading import Photograph
-from mmfe_cache.images.tags import coded_bits, make_profile
 from mmfe_restore import Restorer
 from mmfe_restore.inference import RestoreReport, restore_files, restore_image
 from mmfe_restore.inference.transparency import fill_transparent

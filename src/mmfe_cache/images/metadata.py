@@ -1,0 +1,240 @@
+"""What a file holds beside its pixels: EXIF, XMP, IPTC, a JPEG's comment, a PNG's texts.
+
+EXIF and XMP blocks are read and patched byte by byte. Re-writing one with a library would move what
+camera makers' notes point to, and one broken entry would cost all the others. Captions, authors and
+rights lie in IPTC records (IIM 4.2) in a JPEG's Photoshop block and in a TIFF; programs that make
+pictures write what they did into a PNG's text chunks. Nothing here fails: what cannot be read is
+not there.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import IO, Any, NamedTuple
+
+from PIL import Image, PngImagePlugin
+
+_ORIENTATION = 0x0112
+_EXIF_IFD = 0x8769
+_WIDTH, _HEIGHT = 0xA002, 0xA003
+"""PixelXDimension and PixelYDimension, in the Exif IFD."""
+
+_SHORT, _LONG = 3, 4
+
+_PREFIX = b"Exif\0\0"
+
+# Exif 2.32 wants one SHORT; LONG is written by many and read by all but the browsers.
+_FORMATS = {_SHORT: "H", _LONG: "I"}
+
+_XMP_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[2-8](?=\s*[\"'<])")
+
+
+class _Entry(NamedTuple):
+    tag: int
+    type: int
+    number: int
+    at: int  # offset of the four bytes that hold the value, or point to it
+
+
+_TIFF_EXIF = {270, 271, 272, 305, 306, 315, 33432, 0x8769, 0x8825}
+"""What a TIFF file's own tags tell beyond its pixels: description, camera, software, date, author,
+copyright, and the IFDs of Exif and of the place."""
+
+
+def exif_of(image: Image.Image) -> bytes | None:
+    """The EXIF block as it lies there; of a TIFF, made of the tags that tell of the photograph."""
+    if image.format != "TIFF":
+        block = image.info.get("exif")
+        return block if isinstance(block, bytes) else None
+    try:
+        found = image.getexif()
+        for inner in (0x8769, 0x8825):
+            found.get_ifd(inner)
+        for tag in [tag for tag in found if tag not in _TIFF_EXIF]:
+            del found[tag]
+        return found.tobytes() if len(found) else None
+    except Exception:  # whatever is wrong with it, it is no reason to fail
+        return None
+
+
+def orientation_of(exif: bytes | None) -> int:
+    """The orientation, 1 to 8; 1 (upright) where the block does not say it in a valid way.
+
+    Args:
+        exif: an EXIF block, with or without its ``Exif`` header; None for none.
+    """
+    if not exif:
+        return 1
+    block = exif.removeprefix(_PREFIX)
+    order = _byte_order(block)
+    for entry in _entries(block, order, _first_ifd(block, order)):
+        if entry.tag == _ORIENTATION:
+            value = _number(block, order, entry)
+            return value if value is not None and 1 <= value <= 8 else 1
+    return 1
+
+
+def orientation_of_tiff(file: IO[bytes]) -> int:
+    """The orientation of an open TIFF file's first picture, by the same rules.
+
+    Pillow takes the first of several values and any type of number; viewers do not.
+    """
+    before = file.tell()
+    try:
+        file.seek(0)
+        head = file.read(8)
+        order = _byte_order(head)
+        file.seek(_first_ifd(head, order))
+        count = file.read(2)
+        entries = file.read(12 * struct.unpack(f"{order}H", count)[0]) if len(count) == 2 else b""
+    finally:
+        file.seek(before)
+    # The first directory alone, as a block of its own: an orientation lies in its entry.
+    return orientation_of(head[:4] + struct.pack(f"{order or '<'}I", 8) + count + entries)
+
+
+def upright(exif: bytes | None, turned: bool) -> bytes | None:
+    """The block of a picture whose pixels have been turned upright; all else stays as it is.
+
+    The thumbnail is unlinked: it shows the picture as it was.
+
+    Args:
+        exif: the block as it lay in the file.
+        turned: width and height were exchanged.
+    """
+    if not exif:
+        return None
+    block = bytearray(exif.removeprefix(_PREFIX))
+    order = _byte_order(block)
+    first = _first_ifd(block, order)
+    sides: dict[int, _Entry] = {}
+    for entry in _entries(block, order, first):
+        if entry.tag == _ORIENTATION and entry.number >= 1:
+            # As one SHORT, whatever was there: 1 is then read by everyone.
+            struct.pack_into(f"{order}HIHH", block, entry.at - 6, _SHORT, 1, 1, 0)
+        elif entry.tag == _EXIF_IFD and turned:
+            inner = struct.unpack_from(f"{order}I", block, entry.at)[0]
+            sides = {e.tag: e for e in _entries(block, order, inner) if e.tag in (_WIDTH, _HEIGHT)}
+    if len(sides) == 2 and sides[_WIDTH].type == sides[_HEIGHT].type:
+        a, b = sides[_WIDTH].at, sides[_HEIGHT].at
+        block[a : a + 4], block[b : b + 4] = block[b : b + 4], block[a : a + 4]
+    if order and first + 2 <= len(block):
+        after = first + 2 + 12 * struct.unpack_from(f"{order}H", block, first)[0]
+        if after + 4 <= len(block):
+            block[after : after + 4] = bytes(4)
+    return _PREFIX + bytes(block)
+
+
+def upright_xmp(xmp: bytes | None) -> bytes | None:
+    """The XMP packet of a picture whose pixels have been turned upright."""
+    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp) if xmp else None
+
+
+def _byte_order(block: bytes | bytearray) -> str:
+    """The struct module's sign for the block's byte order; empty where it is no TIFF header."""
+    return {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(block[:4]), "")
+
+
+def _first_ifd(block: bytes | bytearray, order: str) -> int:
+    return struct.unpack_from(f"{order}I", block, 4)[0] if order and len(block) >= 8 else 0
+
+
+def _entries(block: bytes | bytearray, order: str, at: int) -> Iterator[_Entry]:
+    if not order or at < 8 or at + 2 > len(block):
+        return
+    count = struct.unpack_from(f"{order}H", block, at)[0]
+    for start in range(at + 2, at + 2 + 12 * count, 12):
+        if start + 12 > len(block):
+            return
+        tag, kind, number = struct.unpack_from(f"{order}HHI", block, start)
+        yield _Entry(tag, kind, number, start + 8)
+
+
+def _number(block: bytes | bytearray, order: str, entry: _Entry) -> int | None:
+    form = _FORMATS.get(entry.type)
+    if form is None or entry.number != 1:
+        return None
+    return struct.unpack_from(f"{order}{form}", block, entry.at)[0]
+
+
+IPTC_TAG = 33723
+"""Of a TIFF."""
+
+_IPTC_RESOURCE = 0x0404
+_PHOTOSHOP = b"Photoshop 3.0\0"
+_PROFILES = "Raw profile type "  # EXIF, XMP and ICC profiles as ImageMagick writes them into a PNG
+_XMP = "XML:com.adobe.xmp"
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Of one picture.
+
+    Attributes:
+        iptc: the IPTC records as they lie there.
+        comment: of a JPEG.
+        texts: keyword and text of each text chunk of a PNG, but for XMP.
+    """
+
+    iptc: bytes | None = None
+    comment: bytes | None = None
+    texts: tuple[tuple[str, str], ...] = ()
+
+    def lost_in(self, name: str) -> tuple[str, ...]:
+        """What of them a format cannot hold, in words; ``name`` as in `encoding.SUFFIXES`."""
+        words = {
+            "iptc": ("IPTC", ("jpeg", "tiff")),
+            "comment": ("comment", ("jpeg",)),
+            "texts": ("texts", ("png",)),
+        }
+        here = [words[field.name] for field in fields(self) if getattr(self, field.name)]
+        return tuple(word for word, formats in here if name not in formats)
+
+
+def captions_of(image: Image.Image) -> Captions:
+    """Of an open picture whose pixels were read: a PNG's texts may follow them."""
+    try:
+        if image.format in ("JPEG", "MPO"):
+            blocks: Any = image.info.get("photoshop")
+            iptc = blocks.get(_IPTC_RESOURCE) if isinstance(blocks, dict) else None
+            comment = image.info.get("comment")
+            return Captions(_bytes(iptc), _bytes(comment))
+        if image.format == "TIFF":
+            return Captions(_bytes(getattr(image, "tag_v2", {}).get(IPTC_TAG)))
+        if image.format == "PNG":
+            found: dict[str, str] = getattr(image, "text", {})
+            return Captions(
+                texts=tuple(
+                    (word, str(text))
+                    for word, text in found.items()
+                    if word != _XMP and not word.startswith(_PROFILES)
+                )
+            )
+    except Exception:  # whatever is wrong with them, it is no reason to fail
+        pass
+    return Captions()
+
+
+def _bytes(value: object) -> bytes | None:
+    return value if isinstance(value, bytes) and value else None
+
+
+def photoshop_block(iptc: bytes) -> bytes:
+    """IPTC records as the payload of a JPEG's APP13 segment."""
+    padded = iptc + b"\0" * (len(iptc) % 2)
+    return _PHOTOSHOP + b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(iptc)) + padded
+
+
+def png_texts(captions: Captions, xmp: bytes | None) -> PngImagePlugin.PngInfo | None:
+    """Texts and XMP as the chunks of a PNG; None where there are none."""
+    if not captions.texts and not xmp:
+        return None
+    info = PngImagePlugin.PngInfo()
+    if xmp:
+        info.add_itxt(_XMP, xmp.decode("utf-8", "replace"))
+    for word, text in captions.texts:
+        info.add_text(word, text)  # an iTXt chunk where Latin-1 cannot hold it
+    return info
