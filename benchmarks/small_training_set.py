@@ -20,7 +20,7 @@ from typing import Any
 
 from PIL import Image
 
-from mmfe_cache.datasets.photographs import find_photos
+from mmfe_cache.datasets.photographs import photograph_files
 from mmfe_cache.errors import UsageError
 from mmfe_cache.io import counted, write_file
 
@@ -30,7 +30,7 @@ MOST = 2.25
 
 def enlarge(photos: Path, out: Path, count: int, long_side: int, seed: int) -> int:
     """Write ``count`` photographs as big-NAME.png; returns how many there are."""
-    found = find_photos(photos)
+    found = photograph_files(photos)
     out.mkdir(parents=True, exist_ok=True)
     for path in sorted(random.Random(seed).sample(found, min(count, len(found)))):
         with Image.open(path) as opened:

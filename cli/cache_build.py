@@ -217,7 +217,7 @@ def command(
 
 def _outline(guide: str, prompt: str | None) -> GuideOutline | None:
     """What the configuration tells of a guide whose weights are not here; None where they are."""
-    from mmfe_cache.guides.hf_files import is_local
+    from mmfe_cache.guides.checkpoint_files import is_local
     from mmfe_cache.guides.registry import find_guide
 
     if is_local(find_guide(guide), guide):

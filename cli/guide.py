@@ -26,7 +26,7 @@ def list_(
 ) -> None:
     """List the guides: what each is, its D, its licence, and how to get its weights."""
     from mmfe_cache.guides import FAMILIES, GUIDES
-    from mmfe_cache.guides.hf_files import is_local
+    from mmfe_cache.guides.checkpoint_files import is_local
 
     rows = [
         {
@@ -101,14 +101,14 @@ def train(
 
     Example: mmfe guide train photos/ --out my-scene.safetensors
     """
-    from mmfe_cache.datasets.photographs import find_photos
+    from mmfe_cache.datasets.photographs import photograph_files
     from mmfe_cache.io import check_writable
     from mmfe_cache.machine import check_device, pick_device
 
     # What is missing or misspelt is said before torch is imported, which takes seconds.
     guide_student.check_out(out)
     check_device(device)
-    find_photos(photos)
+    photograph_files(photos)
     config = options.degradation_config(
         rain_masks, snow_masks, depth, light_maps, dark_photos, mask_share, varied_share
     )
@@ -241,7 +241,7 @@ def evaluate(
     if teacher is not None:
         guide_student.evaluate(str(photos), teacher, root, device, as_json)
         return
-    from mmfe_cache.datasets.photographs import find_photos
+    from mmfe_cache.datasets.photographs import photograph_files
     from mmfe_cache.degradations import KINDS
     from mmfe_cache.errors import UsageError
     from mmfe_cache.guides import check_guide, load_guide
@@ -252,7 +252,7 @@ def evaluate(
     View.parse(view)
     check_device(device)
     check_guide(guide, weights)
-    found = find_photos(photos)
+    found = photograph_files(photos)
     config = options.degradation_config(
         rain_masks, snow_masks, depth, light_maps, dark_photos, mask_share, varied_share
     )

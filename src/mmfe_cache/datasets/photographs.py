@@ -335,7 +335,7 @@ def split_photographs(
     }
 
 
-def find_photos(folder: Path) -> list[Path]:
+def photograph_files(folder: Path) -> list[Path]:
     """All images below ``folder``, sorted by path; hidden files and folders are left out.
 
     Raises:

@@ -54,7 +54,7 @@ def check_guide(name_or_dir: str | Path, weights: str | Path | None = None) -> G
     if info.kind != "timm" and (
         info.repository is not None or (info.local and Path(name_or_dir).is_dir())
     ):
-        from mmfe_cache.guides.hf_files import find_checkpoint
+        from mmfe_cache.guides.checkpoint_files import find_checkpoint
 
         find_checkpoint(info, name_or_dir)
     return info

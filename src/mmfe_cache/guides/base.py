@@ -308,6 +308,11 @@ class PixelGuide(ABC):
         self._count(len(prepared))
         return copy
 
+    def _about(self, kind: str, licence: str, weights: object, **more: Any) -> dict[str, Any]:
+        """What `describe` says of every guide, with ``more`` of this one; JSON values."""
+        about = {"name": self.name, "kind": kind, "dim": self.dim, "licence": licence}
+        return {**about, "weights": str(weights), **more, "device": str(self.device)}
+
     def _to_device(self, images: Sequence[ImageArray]) -> Tensor:
         """(B, H, W, 3) uint8 on the device; see `to_device`."""
         return to_device(torch.from_numpy(np.stack(images)), self.device)

@@ -22,7 +22,7 @@ from mmfe_cache.embeddings import DEFAULT_PROMPT, Embeddings, JointTokens
 from mmfe_cache.errors import GuideError, UsageError
 from mmfe_cache.guides.base import PixelGuide, Precision, pick_dtype
 from mmfe_cache.guides.checkpoint import conversation, load_network, load_processor
-from mmfe_cache.guides.hf_files import checkpoint_digest, find_checkpoint
+from mmfe_cache.guides.checkpoint_files import checkpoint_digest, find_checkpoint
 from mmfe_cache.guides.pooling import pool_grid, pool_sequence
 from mmfe_cache.guides.registry import GuideInfo
 from mmfe_cache.machine import pick_device
@@ -149,16 +149,8 @@ class PromptedGuide(PixelGuide):
 
     def describe(self) -> Mapping[str, Any]:
         """What a user wants to know of it."""
-        return {
-            "name": self.name,
-            "kind": self._info.kind,
-            "dim": self.dim,
-            "licence": self._info.licence,
-            "weights": str(self._directory),
-            "prompt": self.prompt,
-            "dtype": self.precision,
-            "device": str(self.device),
-        }
+        more = {"prompt": self.prompt, "dtype": self.precision}
+        return self._about(self._info.kind, self._info.licence, self._directory, **more)
 
     @cached_property
     def _digest(self) -> str:

@@ -13,7 +13,7 @@ from mmfe_cache.embeddings import DEFAULT_PROMPT, Embeddings
 from mmfe_cache.errors import GuideError
 from mmfe_cache.guides.base import PixelGuide, check_image
 from mmfe_cache.guides.checkpoint import conversation, load_processor
-from mmfe_cache.guides.hf_files import checkpoint_folder, missing_download
+from mmfe_cache.guides.checkpoint_files import checkpoint_folder, missing_download
 from mmfe_cache.guides.mllm import MllmGuide
 from mmfe_cache.guides.registry import GuideInfo, find_guide, read_config
 from mmfe_cache.samples import ImageArray

@@ -119,16 +119,8 @@ class PromptGuide(ScenePictures):
 
     def describe(self) -> Mapping[str, Any]:
         """What a user wants to know of it."""
-        return {
-            "name": self.name,
-            "kind": "prompt",
-            "dim": self.dim,
-            "licence": "Apache-2.0",
-            "weights": str(self._weights or "in the package"),
-            "sha256": self._digest,
-            "classes": list(CLASSES),
-            "device": str(self.device),
-        }
+        more = {"sha256": self._digest, "classes": list(CLASSES)}
+        return self._about("prompt", "Apache-2.0", self._weights or "in the package", **more)
 
     def _encode_batch(self, prepared: Sequence[ImageArray]) -> Embeddings:
         answers = [self._network(pictures).answer for pictures in self._batches(prepared)]

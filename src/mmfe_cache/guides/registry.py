@@ -319,9 +319,10 @@ def _from_timm(name: TimmName) -> GuideInfo:
 
 def _from_directory(path: Path) -> GuideInfo:
     config = read_config(path)
-    model = str(config.get("model_type"))
-    kind = MODEL_TYPES.get(model, _IMAGE_TEXT)
-    if kind is _IMAGE_TEXT and not _takes_images(config):
+    kind = MODEL_TYPES.get(str(config.get("model_type")), _IMAGE_TEXT)
+    # A configuration that does not speak of pictures is a language model's.
+    pictures = any(key.startswith(("vision", "image_token", "visual", "img")) for key in config)
+    if kind is _IMAGE_TEXT and not pictures:
         raise GuideError(
             "this checkpoint's model takes no images, so it is no guide",
             got=f"model_type {config.get('model_type')!r} in {path / 'config.json'}",
@@ -344,11 +345,6 @@ def _from_directory(path: Path) -> GuideInfo:
     return GuideInfo(
         path.resolve().name, *kind, width, f"a local checkpoint: {path}", "its own", local=True
     )
-
-
-def _takes_images(config: Mapping[str, Any]) -> bool:
-    """Whether a configuration speaks of pictures; what does not is a language model."""
-    return any(key.startswith(("vision", "image_token", "visual", "img")) for key in config)
 
 
 def _from_file(path: Path) -> GuideInfo:

@@ -137,16 +137,8 @@ class TimmGuide(PixelGuide):
 
     def describe(self) -> Mapping[str, Any]:
         """What a user wants to know of it."""
-        return {
-            "name": self.name,
-            "kind": "timm",
-            "dim": self.dim,
-            "licence": self._encoder.licence,
-            "weights": self._weights,
-            "model": self._encoder.model,
-            "dtype": self.precision,
-            "device": str(self.device),
-        }
+        more = {"model": self._encoder.model, "dtype": self.precision}
+        return self._about("timm", self._encoder.licence, self._weights, **more)
 
     def _shape(self, prepared: ImageArray) -> Hashable:
         return prepared.shape

@@ -17,6 +17,7 @@ from typing import Any
 from mmfe_cache.datasets.photographs import first_few
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import FileSource, pixel_digest
+from mmfe_cache.io import format_bytes
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import PixelSource, SampleSet
 
@@ -91,14 +92,15 @@ def pack(
     names = [_name_in(samples.root, source) for source in sources]
     sizes = _sizes(sources, progress)
     _check_pairs(samples, pictures, sizes)
-    source_bytes = [_file_bytes(source) for source in sources]
+    files = [s.path.stat() if isinstance(s, FileSource) else None for s in sources]
+    source_bytes = [0 if file is None else file.st_size for file in files]
     plan = {
         "version": VERSION,
         "compress": compress,
         "names": names,
         "sizes": sizes,
         "bytes": source_bytes,
-        "changed": [_changed(source) for source in sources],
+        "changed": [0 if file is None else file.st_mtime_ns for file in files],
         "description": zlib.crc32(description + about),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,8 +164,6 @@ def _check_room(path: Path, sizes: Sequence[tuple[int, int]], todo: Sequence[int
     needed = sum(tiles) + sum(tiles[number] for number in todo)
     free = shutil.disk_usage(path.parent).free
     if needed > free:
-        from mmfe_cache.io import format_bytes
-
         raise DataError(
             f"there is no room for the pack {path}",
             got=f"{format_bytes(free)} free",
@@ -249,11 +249,3 @@ def _check_pairs(
 def _name_in(root: Path, source: PixelSource) -> str:
     path = Path(source.name)
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else source.name
-
-
-def _changed(source: PixelSource) -> int:
-    return source.path.stat().st_mtime_ns if isinstance(source, FileSource) else 0
-
-
-def _file_bytes(source: PixelSource) -> int:
-    return source.path.stat().st_size if isinstance(source, FileSource) else 0

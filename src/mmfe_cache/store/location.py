@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmfe_cache.embeddings import DEFAULT_PROMPT, JointTokens
@@ -134,13 +134,11 @@ def origins(path: Path) -> Iterator[Origin]:
         if place.parent.name in ("train", "test"):
             named = (place.parent.parent.name, place.parent.name, place.stem)
             if not text.known:
-                yield Origin(
-                    text.dataset or named[0],
-                    text.split or named[1],
-                    text.guide or named[2],
-                    text.prompt,
-                    text.joint,
-                    text.dtype,
+                yield replace(
+                    text,
+                    dataset=text.dataset or named[0],
+                    split=text.split or named[1],
+                    guide=text.guide or named[2],
                 )
             yield Origin(*named)
         return

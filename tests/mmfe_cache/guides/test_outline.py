@@ -10,7 +10,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from mmfe_cache.errors import GuideError
 from mmfe_cache.guides import GUIDES, load_guide
-from mmfe_cache.guides.hf_files import is_local
+from mmfe_cache.guides.checkpoint_files import is_local
 from mmfe_cache.guides.outline import outline_guide
 from mmfe_cache.guides.registry import find_guide
 from mmfe_cache.guides.toy import QWEN_3B, qwen_config

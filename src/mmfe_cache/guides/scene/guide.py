@@ -184,16 +184,8 @@ class SceneGuide(ScenePictures):
 
     def describe(self) -> Mapping[str, Any]:
         """What a user wants to know of it."""
-        return {
-            "name": self.name,
-            "kind": "scene",
-            "dim": self.dim,
-            "licence": "Apache-2.0",
-            "weights": str(self.weights or "in the package"),
-            "sha256": self.digest,
-            "predicts": list(KINDS),
-            "device": str(self.device),
-        }
+        more = {"sha256": self.digest, "predicts": list(KINDS)}
+        return self._about("scene", "Apache-2.0", self.weights or "in the package", **more)
 
     def _encode_batch(self, prepared: Sequence[ImageArray]) -> Embeddings:
         parts: list[tuple[Tensor, Tensor, Tensor]] = []

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmfe_cache.datasets.photographs import find_photos
+from mmfe_cache.datasets.photographs import photograph_files
 from mmfe_cache.degradations import PROCEDURAL, DegradationConfig
 from mmfe_cache.errors import DataError
 from mmfe_cache.guides.pooling import pool_grid
@@ -76,7 +76,7 @@ def split_photos(folder: Path, hold_out: int) -> tuple[list[Path], list[Path]]:
     Raises:
         DataError: nothing would be left to train on.
     """
-    photos = find_photos(folder)
+    photos = photograph_files(folder)
     if len(photos) <= hold_out:
         raise DataError(
             "too few photographs to hold some out",

@@ -86,19 +86,16 @@ class StudentGuide(ScenePictures):
 
     def describe(self) -> Mapping[str, Any]:
         """What a user wants to know of it."""
-        return {
-            "name": self.name,
-            "kind": "student",
-            "dim": self.dim,
-            "licence": "its own",
-            "weights": str(self._weights),
-            "sha256": self._digest,
-            "teacher": self.teacher,
-            "views": list(self.views),
-            "parameters": self.parameter_count,
-            "facts": dict(self.facts),
-            "device": str(self.device),
-        }
+        return self._about(
+            "student",
+            "its own",
+            self._weights,
+            sha256=self._digest,
+            teacher=self.teacher,
+            views=list(self.views),
+            parameters=self.parameter_count,
+            facts=dict(self.facts),
+        )
 
     def _encode_batch(self, prepared: Sequence[ImageArray]) -> Embeddings:
         parts = [self._network(pictures) for pictures in self._batches(prepared)]

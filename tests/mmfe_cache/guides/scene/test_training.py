@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmfe_cache.datasets.photographs import find_photos
+from mmfe_cache.datasets.photographs import photograph_files
 from mmfe_cache.degradations import COMPOSITIONS, KINDS
 from mmfe_cache.degradations.light import NOISE
 from mmfe_cache.errors import DataError
@@ -48,7 +48,7 @@ def folder(tmp_path_factory):
 
 def test_photographs_are_found_in_subfolders_and_split_once_and_for_all(folder):
     (folder / "folder.png").mkdir()
-    assert len(find_photos(folder)) == 6
+    assert len(photograph_files(folder)) == 6
     first, aside = split_photos(folder, 2)
     assert len(first) == 4
     assert len(aside) == 2
@@ -58,9 +58,9 @@ def test_photographs_are_found_in_subfolders_and_split_once_and_for_all(folder):
 
 def test_a_folder_without_photographs_is_a_data_error(tmp_path, folder):
     with pytest.raises(DataError, match="no such folder"):
-        find_photos(tmp_path / "gone")
+        photograph_files(tmp_path / "gone")
     with pytest.raises(DataError, match="no photographs"):
-        find_photos(tmp_path)
+        photograph_files(tmp_path)
     with pytest.raises(DataError, match="too few"):
         split_photos(folder, 6)
 
@@ -87,7 +87,7 @@ def test_uniform_severities_cover_weak_ones(folder):
 
 
 def test_pictures_depend_on_their_number_alone(folder):
-    photos = find_photos(folder)
+    photos = photograph_files(folder)
     first, again = render(photos[0], 0, 5), render(photos[0], 0, 5)
     np.testing.assert_array_equal(first.degraded, again.degraded)
     alone, helped = stream(photos, 3, 0), stream(photos, 3, 1)
@@ -100,7 +100,7 @@ def test_pictures_depend_on_their_number_alone(folder):
 
 
 def test_batches_hold_one_size_and_true_statistics(folder):
-    for batch in training_batches(find_photos(folder), 0, 3, 0):
+    for batch in training_batches(photograph_files(folder), 0, 3, 0):
         count, _, side, _ = batch.degraded.shape
         assert batch.clean.shape == (count, 6, side // 16, side // 16)
         assert batch.severities.shape == batch.present.shape == (count, 4)
@@ -123,7 +123,7 @@ def test_clean_statistics_are_mean_and_spread():
 
 def test_perfect_answers_cost_less_than_wrong_ones(folder):
     network = SceneNetwork().eval()
-    batch = next(training_batches(find_photos(folder), 1, 1, 0))
+    batch = next(training_batches(photograph_files(folder), 1, 1, 0))
     with torch.no_grad():
         output = network(batch.degraded)
     right = {
@@ -169,7 +169,7 @@ def test_training_learns_and_is_the_same_twice(folder):
 def test_settling_scales_pooled_tokens_and_keeps_the_heads(folder, monkeypatch):
     torch.manual_seed(0)
     network = SceneNetwork()
-    batches = training_batches(find_photos(folder), 0, 6, 0, part=0)
+    batches = training_batches(photograph_files(folder), 0, 6, 0, part=0)
     pictures = [batch.degraded for batch in batches]
     same, plain = deepcopy(network), deepcopy(network)
     recompute_norm_statistics(network, pictures)

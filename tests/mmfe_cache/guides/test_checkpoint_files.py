@@ -8,7 +8,7 @@ import pytest
 
 from mmfe_cache.errors import GuideError
 from mmfe_cache.guides import GUIDES, load_guide
-from mmfe_cache.guides.hf_files import checkpoint_digest, find_checkpoint, is_local
+from mmfe_cache.guides.checkpoint_files import checkpoint_digest, find_checkpoint, is_local
 
 NAME = "qwen2.5-vl-3b"
 

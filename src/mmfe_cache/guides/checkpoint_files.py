@@ -61,12 +61,7 @@ def find_checkpoint(info: GuideInfo, name_or_dir: str | Path) -> Path:
 
 
 def is_local(info: GuideInfo, name_or_dir: str | Path | None = None) -> bool:
-    """Whether a guide's weights are on this machine, all of them.
-
-    Args:
-        info: what the registry says of it.
-        name_or_dir: what the user named; None for a guide of the registry.
-    """
+    """Whether all of a guide's weights are on this machine; None: it is named in the registry."""
     name_or_dir = info.name if name_or_dir is None else name_or_dir
     if info.repository is None and not (info.local and Path(name_or_dir).is_dir()):
         return True  # it comes with mmfe, or is one file
@@ -85,12 +80,7 @@ def is_local(info: GuideInfo, name_or_dir: str | Path | None = None) -> bool:
 
 
 def checkpoint_folder(info: GuideInfo, name_or_dir: str | Path) -> Path | None:
-    """The directory of a guide's checkpoint as far as it is here, whole or not; None without one.
-
-    Args:
-        info: what the registry says of it.
-        name_or_dir: what the user named.
-    """
+    """The directory of a guide's checkpoint, whole or not; None where nothing of it is here."""
     if info.repository is None:
         return Path(name_or_dir)
     try:
@@ -103,10 +93,6 @@ def checkpoint_folder(info: GuideInfo, name_or_dir: str | Path) -> Path | None:
 
 def missing_download(info: GuideInfo, directory: Path | None) -> int | None:
     """Bytes of weights that are still to be fetched; None where nothing says how many.
-
-    Args:
-        info: what the registry says of the guide.
-        directory: its checkpoint as far as it is here.
 
     Raises:
         GuideError: the index of the weights cannot be read.
