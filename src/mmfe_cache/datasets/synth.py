@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def write_synth(
     if not 0 <= partial_share <= 1:
         raise UsageError("partial_share is out of range", got=partial_share, expected="0 to 1")
     chosen = _choose(photos, test_photos, test_share, seed)
-    partial = _choose_partial(chosen, classes, partial_share, seed)
+    targets = _choose_partial(chosen, classes, partial_share, seed)
     for where in (photos, *([] if test_photos is None else [test_photos])):
         for line in not_photographs(where):
             progress.warn(line)
@@ -146,15 +147,13 @@ def write_synth(
     if config != PROCEDURAL:
         spec["degradations"] = config.spec()
     if partial_share > 0:
-        spec["partial"] = partial
-    resumed = _claim(out, spec)
-    written, reused = _write_all(
-        out, chosen, classes, partial, seed, max_side, config, workers, resumed, progress
-    )
+        spec["partial"] = targets
+    plan = _Plan(out, chosen, classes, targets, seed, max_side, config, _claim(out, spec))
+    written, reused = plan.write_all(workers, progress)
     if (out / UNFINISHED_FILE).exists():
         (out / UNFINISHED_FILE).replace(out / SPEC_FILE)
     counts = {split: len(photographs) for split, photographs in chosen.items()}
-    extra = {split: sum(map(len, found.values())) for split, found in partial.items()}
+    extra = {split: sum(map(len, found.values())) for split, found in targets.items()}
     return SynthReport(
         out,
         counts,
@@ -277,90 +276,76 @@ def _claim(out: Path, spec: Mapping[str, Any]) -> bool:
     return False
 
 
-def _write_all(
-    out: Path,
-    chosen: Mapping[Split, tuple[Photograph, ...]],
-    classes: tuple[str, ...],
-    partial: Partial,
-    seed: int,
-    max_side: int | None,
-    config: DegradationConfig,
-    workers: int,
-    resumed: bool,
-    progress: Progress,
-) -> tuple[int, int]:
-    written = files = 0
-    each = len({*classes, CLEAR})
-    total = sum(map(len, chosen.values())) * each
-    total += sum(len(names) for found in partial.values() for names in found.values())
-    with (
-        progress.task("writing pictures", total, "pictures") as task,
-        ThreadPoolExecutor(max(1, workers)) as pool,
-    ):
-        for split, photographs in chosen.items():
-            if not photographs:
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be written; as for `write_synth`, and whether an earlier run wrote some of it."""
+
+    out: Path
+    chosen: Mapping[Split, tuple[Photograph, ...]]
+    classes: tuple[str, ...]
+    targets: Partial
+    seed: int
+    max_side: int | None
+    config: DegradationConfig
+    resumed: bool
+
+    def write_all(self, workers: int, progress: Progress) -> tuple[int, int]:
+        """Write every picture and each split's severities; files written now, and found."""
+        written = files = 0
+        each = len({*self.classes, CLEAR})
+        total = sum(map(len, self.chosen.values())) * each
+        total += sum(len(names) for found in self.targets.values() for names in found.values())
+        with (
+            progress.task("writing pictures", total, "pictures") as task,
+            ThreadPoolExecutor(max(1, workers)) as pool,
+        ):
+            for split, photographs in self.chosen.items():
+                if not photographs:
+                    continue
+                records: dict[str, Any] = {}
+                scenes = pool.map(partial(self._write_scene, split), photographs)
+                for photograph, (count, entries) in zip(photographs, scenes, strict=True):
+                    written += count
+                    made = len({f"{CLEAR}/{photograph.name}", *entries})
+                    files += made
+                    records.update(entries)
+                    task.advance(made)
+                text = json.dumps({"format": FORMAT, "samples": records}, indent=1, sort_keys=True)
+                write_file(self.out / split / SEVERITIES_FILE, text)
+        return written, files - written
+
+    def _write_scene(self, split: Split, photograph: Photograph) -> tuple[int, dict[str, Any]]:
+        """One photograph in all its classes; how many files were written, and its entries."""
+        folder, own = self.out / split, self.targets[split].items()
+        clean = prepare(read_rgb8(photograph.path), self.max_side)
+        written = self._write_missing(folder / CLEAR / f"{photograph.name}.png", clean)
+        entries: dict[str, Any] = {}
+        for composition in (*self.classes, *(c for c, names in own if photograph.name in names)):
+            name = f"{composition}/{photograph.name}"
+            if composition == CLEAR:
+                entries[name] = {"severities": {}, "parameters": {}}
                 continue
+            whole, wanted = split_class(composition)
+            drawn: dict[str, Any] = {
+                "seed_parts": seed_parts(f"{whole}/{photograph.name}", split, self.seed),
+                "config": self.config,
+                "photograph": photograph.name,
+            }
+            keep = None if wanted is None else [k for k in kinds_of(whole) if k not in wanted]
+            done = degrade(clean, whole, keep=keep, **drawn)
+            written += self._write_missing(folder / f"{name}.png", done.image)
+            severities = done.severities
+            if wanted is not None:  # what is to be taken away, as a guide that reads them must ask
+                everything = drawn_severities(whole, **drawn)
+                severities = {kind: everything[kind] for kind in wanted}
+            entries[name] = {"severities": severities, "parameters": done.parameters}
+            if done.files:
+                entries[name]["files"] = {kind: path.name for kind, path in done.files.items()}
+        return written, entries
 
-            def write(photograph: Photograph, split: Split = split) -> tuple[int, dict[str, Any]]:
-                own = [name for name, names in partial[split].items() if photograph.name in names]
-                return _write_scene(
-                    out, split, photograph, (*classes, *own), seed, max_side, config, resumed
-                )
-
-            records: dict[str, Any] = {}
-            for photograph, (count, entries) in zip(
-                photographs, pool.map(write, photographs), strict=True
-            ):
-                written += count
-                made = len({f"{CLEAR}/{photograph.name}", *entries})
-                files += made
-                records.update(entries)
-                task.advance(made)
-            text = json.dumps({"format": FORMAT, "samples": records}, indent=1, sort_keys=True)
-            write_file(out / split / SEVERITIES_FILE, text)
-    return written, files - written
-
-
-def _write_scene(
-    out: Path,
-    split: Split,
-    photograph: Photograph,
-    classes: tuple[str, ...],
-    seed: int,
-    max_side: int | None,
-    config: DegradationConfig,
-    resumed: bool,
-) -> tuple[int, dict[str, Any]]:
-    clean = prepare(read_rgb8(photograph.path), max_side)
-    written = _write_missing(out / split / CLEAR / f"{photograph.name}.png", clean, resumed)
-    entries: dict[str, Any] = {}
-    for composition in classes:
-        name = f"{composition}/{photograph.name}"
-        if composition == CLEAR:
-            entries[name] = {"severities": {}, "parameters": {}}
-            continue
-        whole, wanted = split_class(composition)
-        drawn: dict[str, Any] = {
-            "seed_parts": seed_parts(f"{whole}/{photograph.name}", split, seed),
-            "config": config,
-            "photograph": photograph.name,
-        }
-        keep = None if wanted is None else [kind for kind in kinds_of(whole) if kind not in wanted]
-        done = degrade(clean, whole, keep=keep, **drawn)
-        written += _write_missing(out / split / f"{name}.png", done.image, resumed)
-        severities = done.severities
-        if wanted is not None:  # what is to be taken away, as a guide that reads them must ask
-            everything = drawn_severities(whole, **drawn)
-            severities = {kind: everything[kind] for kind in wanted}
-        entries[name] = {"severities": severities, "parameters": done.parameters}
-        if done.files:
-            entries[name]["files"] = {kind: path.name for kind, path in done.files.items()}
-    return written, entries
-
-
-def _write_missing(path: Path, image: ImageArray, resumed: bool) -> int:
-    # Files appear by rename, so one that is there is whole.
-    if resumed and path.exists():
-        return 0
-    write_png(path, image)
-    return 1
+    def _write_missing(self, path: Path, image: ImageArray) -> int:
+        # Files appear by rename, so one that is there is whole.
+        if self.resumed and path.exists():
+            return 0
+        write_png(path, image)
+        return 1

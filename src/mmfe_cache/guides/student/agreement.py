@@ -31,7 +31,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class KindAgreement:
     """One kind of embedding at one view.
 
     Attributes:
@@ -59,7 +59,7 @@ class Agreement:
     """
 
     samples: int
-    views: Mapping[str, Mapping[str, Kind]]
+    views: Mapping[str, Mapping[str, KindAgreement]]
     similarities: Mapping[str, float]
     average: Mapping[str, Any]
 
@@ -106,7 +106,7 @@ def measure_agreement(
     order = np.sort(generator("agreement", len(samples)).permutation(len(samples))[:most])
     chosen = [samples[int(place)] for place in order]
     places = cache.index_of([sample.id for sample in chosen])
-    found: dict[str, dict[str, Kind]] = {}
+    found: dict[str, dict[str, KindAgreement]] = {}
     ranks: dict[str, float] = {}
     report = progress or SilentProgress()
     title = f"comparing {guide.name} with {cache.guide}"
@@ -119,7 +119,7 @@ def measure_agreement(
                 parts.append(guide.encode([view.render(one.degraded.read()) for one in batch]))
                 task.advance(len(batch))
             theirs = cache.gather(places, name, tokens="all")
-            kinds: dict[str, Kind] = {}
+            kinds: dict[str, KindAgreement] = {}
             for kind in ARRAY_NAMES:
                 mine = torch.cat([getattr(part, kind) for part in parts]).double().numpy()
                 truth = getattr(theirs, kind).double().numpy()
@@ -172,12 +172,12 @@ def measure_student(
     return measure_agreement(student, cache, chosen, views, progress=progress), learnt_here
 
 
-def compare(mine: Array, truth: Array) -> Kind:
+def compare(mine: Array, truth: Array) -> KindAgreement:
     """N samples' vectors, (N, D) or (N, T, D), beside the teacher's."""
     mean = truth.mean(axis=0)
     spread = float(((truth - mean) ** 2).sum())
     missed = float(((truth - mine) ** 2).sum())
-    return Kind(
+    return KindAgreement(
         1 - missed / spread if spread > 0 else float("nan"),
         _cosine(mine, truth),
         _cosine(mine - mean, truth - mean),
@@ -200,7 +200,9 @@ def _cosine(mine: Array, truth: Array) -> float:
     return float(((mine * truth).sum(axis=-1) / lengths.clip(1e-12)).mean())
 
 
-def _average(found: Mapping[str, Mapping[str, Kind]], ranks: Mapping[str, float]) -> dict[str, Any]:
+def _average(
+    found: Mapping[str, Mapping[str, KindAgreement]], ranks: Mapping[str, float]
+) -> dict[str, Any]:
     means = {
         kind: {
             figure: float(np.mean([getattr(kinds[kind], figure) for kinds in found.values()]))
