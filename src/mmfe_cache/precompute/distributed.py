@@ -17,15 +17,8 @@ class Ranks(Protocol):
         size: how many there are.
     """
 
-    @property
-    def rank(self) -> int:
-        """This process's number, from 0."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """How many processes there are."""
-        ...
+    rank: int
+    size: int
 
     def barrier(self) -> None:
         """Wait until every process has come here."""
