@@ -234,7 +234,7 @@ def _is_scene(name: str) -> bool:
 
 
 def _scene_inside(restorer: Restorer) -> SceneInside:
-    from mmfe_cache.guides.scene import SceneGuide
+    from mmfe_cache.guides.scene.guide import SceneGuide
     from mmfe_restore.inference.image import guide_for
 
     looking = guide_for(restorer, device="cpu")
