@@ -66,9 +66,9 @@ class EagerNchw:
         q = attn.query_dwconv(attn.query(x))
         return x + attn.project_out(_attend(q, k, v, attn.temperature))
 
-    def down(self, down: Downsample, x: Tensor) -> Tensor:
+    def down(self, down: Downsample, x: Tensor) -> tuple[Tensor, Tensor]:
         """To the next level of the encoder."""
-        return down.body(x)
+        return down.body(x), x
 
     def up(self, up: Upsample, x: Tensor, skip: Tensor, reduce: nn.Conv2d | None) -> Tensor:
         """To the next level of the decoder."""

@@ -148,7 +148,7 @@ class GraphRunner:
             mixed = graph.add("Resize", mixed, "", scales, mode="linear")
         return graph.plus(x, self._cross_mdta(mofe.attn, mofe.project, x, mixed))
 
-    def down(self, down: Downsample, x: Value) -> Value:
+    def down(self, down: Downsample, x: Value) -> tuple[Value, Value]:
         """To the next level of the encoder.
 
         Pixel-unshuffle after a 3×3 convolution is one 4×4 convolution in steps of two pixels, whose
@@ -160,7 +160,7 @@ class GraphRunner:
         for i in range(2):
             for j in range(2):
                 kernel[:, i, j, :, i : i + 3, j : j + 3] = weight
-        return self._graph.conv(x, kernel.reshape(-1, inputs, 4, 4), stride=2, padding=1)
+        return self._graph.conv(x, kernel.reshape(-1, inputs, 4, 4), stride=2, padding=1), x
 
     def up(self, up: Upsample, x: Value, skip: Value, reduce: nn.Conv2d | None) -> Value:
         """To the next level of the decoder."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mmfe_restore.model.checks import check_config
 from mmfe_restore.model.mgfb import MGFB
 from mmfe_restore.model.mofe import MoFE, bands_at, num_bands
+from mmfe_restore.model.pages import give_back_free
 from mmfe_restore.model.parts import unit
 from mmfe_restore.model.restormer import (
     Downsample,
@@ -30,7 +31,7 @@ from mmfe_restore.model.runners import (
     WholeMaps,
     compile_parts,
 )
-from mmfe_restore.model.streaming import StreamedLevel1, channels_passed
+from mmfe_restore.model.streaming import StreamedLevel1, bands_within, channels_passed
 from mmfe_restore.model.strips import Strips
 from mmfe_restore.recipes.schema import ModelConfig
 
@@ -211,27 +212,24 @@ class Network(nn.Module):
         guidance = (e_image, e_joint, e_answer)
         run = self._runner(image)
         if watch is not None and isinstance(run, Strips):
-            run.meter = Meter(self._work(image, bands, guidance), watch)
+            run.meter = Meter(self._work(run, image, bands, guidance), watch)
         if isinstance(run, Strips) and self._streams(image):
-            return self._restore_streamed(run, image, bands, guidance)
+            # Here and not in a method of its own, whose caller would hold the bands to the end.
+            streamed = StreamedLevel1(run)
+            mgfb, tokens = self._fusion("encoder1", guidance)
+            (block,) = _blocks(self.encoder_level1)
+            level1 = streamed.encode(image, self.patch_embed.proj, mgfb, tokens, block)
+            give_back_free()
+            x = self._run_below(run, level1, bands, guidance)
+            del bands  # as large as the image
+            give_back_free()
+            mgfb, tokens = self._fusion("decoder1", guidance)
+            (block,) = _blocks(self.decoder_level1)
+            return streamed.decode(x, level1, self.up2_1, block, mgfb, tokens, self.output, image)
         image = unit(image, self.output.weight.dtype if image.dtype == torch.uint8 else image.dtype)
         x = convolve(to_nhwc(image), self.patch_embed.proj).contiguous()
         x = self.run_levels(run, x, bands, guidance)
         return to_nchw(convolve(x, self.output)) + image
-
-    def _restore_streamed(
-        self, run: Strips, image: Tensor, bands: tuple[Tensor, ...], guidance: Guidance[Tensor]
-    ) -> Tensor:
-        """`restore_padded` without any map of level 1 but the one that is kept."""
-        streamed = StreamedLevel1(run)
-        mgfb, tokens = self._fusion("encoder1", guidance)
-        (block,) = _blocks(self.encoder_level1)
-        level1 = streamed.encode(image, self.patch_embed.proj, mgfb, tokens, block)
-        x = self._run_below(run, level1, bands, guidance)
-        mgfb, tokens = self._fusion("decoder1", guidance)
-        (block,) = _blocks(self.decoder_level1)
-        del bands  # as large as the image
-        return streamed.decode(x, level1, self.up2_1, block, mgfb, tokens, self.output, image)
 
     def run_levels(
         self, run: Runner[Map], x: Map, bands: tuple[Map, ...], guidance: Guidance[Map]
@@ -269,18 +267,19 @@ class Network(nn.Module):
                 return x
             return run.mix(self._mofe(site), x, bands[MOFE_SITES[site] - 1], answer)
 
-        x = mix("encoder2", run.down(self.down1_2, level1))
-        level2 = _run_blocks(run, self.encoder_level2, fuse("encoder2", x))
-        x = mix("encoder3", run.down(self.down2_3, level2))
-        level3 = _run_blocks(run, self.encoder_level3, fuse("encoder3", x))
-        x = mix("latent_in", run.down(self.down3_4, level3))
-        x = _run_blocks(run, self.latent, fuse("latent_in", x))
+        x, _ = run.down(self.down1_2, level1)
+        level2 = _run_blocks(run, self.encoder_level2, fuse("encoder2", mix("encoder2", x)))
+        x, level2 = run.down(self.down2_3, level2)
+        level3 = _run_blocks(run, self.encoder_level3, fuse("encoder3", mix("encoder3", x)))
+        x, level3 = run.down(self.down3_4, level3)
+        x = _run_blocks(run, self.latent, fuse("latent_in", mix("latent_in", x)))
         x = mix("latent_out", fuse("latent_out", x))
 
         x = run.up(self.up4_3, x, level3, self.reduce_chan_level3)
+        del level3  # used up, or the decoder's map took its place
         x = fuse("decoder3", _run_blocks(run, self.decoder_level3, x))
         x = run.up(self.up3_2, mix("decoder3", x), level2, self.reduce_chan_level2)
-        del level3  # the decoder's map took its place: nobody needs either again
+        del level2  # likewise
         x = fuse("decoder2", _run_blocks(run, self.decoder_level2, x))
         return mix("decoder2", x)
 
@@ -301,8 +300,10 @@ class Network(nn.Module):
         one_block = self.config.num_blocks[0] == 1 and self.config.num_refinement_blocks == 0
         return batch == 1 and one_block and widest > self.stream_bytes
 
-    def _work(self, image: Tensor, bands: tuple[Tensor, ...], guidance: Guidance[Tensor]) -> int:
-        """What strips will count while they restore ``image``."""
+    def _work(
+        self, run: Strips, image: Tensor, bands: tuple[Tensor, ...], guidance: Guidance[Tensor]
+    ) -> int:
+        """What ``run`` will count while it restores ``image``."""
         batch, _, height, width = image.shape
         counted = CountedWork()
         maps = torch.empty((batch, height, width, self.config.width), device="meta")
@@ -314,7 +315,9 @@ class Network(nn.Module):
             (block,) = _blocks(stage)
             mgfb, _ = self._fusion(site, guidance)
             passed = channels_passed(block, mgfb, encoder=site == "encoder1")
-            counted.meter.add(height, width, passed)
+            columns = bands_within(run.budget, width, block)
+            seen = sum(band.right - band.left for band in columns)
+            counted.meter.add(height, seen, passed)
         return counted.meter.done
 
     def compile_core(self, activation_memory: float = 1.0, **options: Any) -> None:
@@ -347,7 +350,8 @@ class Network(nn.Module):
         whole = self.whole_bytes if self.whole_bytes is not None else 0 if on_cpu else WHOLE_MAPS
         if self._whole_map_bytes(image) <= whole:
             return WholeMaps()
-        return Strips(self.strip_bytes or (CPU_STRIP if on_cpu else GPU_STRIP))
+        budget = self.strip_bytes or (CPU_STRIP if on_cpu else GPU_STRIP)
+        return Strips(budget, puts_away=on_cpu and self._streams(image))
 
     def _whole_map_bytes(self, image: Tensor) -> int:
         """What whole maps of ``image`` need at once, about: level 1 of the decoder is the widest.

@@ -300,6 +300,17 @@ def convolve_slice(
     return out[:, :, first - above : last - above]
 
 
+def doubled_rows(x: Tensor, first: int, last: int) -> Tensor:
+    """Rows first..last of (H, W, K) enlarged bilinearly to twice its sides, (last - first, 2W, K).
+
+    Autocast gives float32.
+    """
+    above, below = max((first - 1) // 2, 0), min(last // 2 + 1, len(x))
+    # As `convolve_slice`: what the cut spoils lies outside first..last.
+    doubled = F.interpolate(to_nchw(x[above:below][None]), scale_factor=2, mode="bilinear")
+    return to_nhwc(doubled)[0, first - 2 * above : last - 2 * above].contiguous()
+
+
 def unit(pixels: Tensor, dtype: torch.dtype) -> Tensor:
     """``pixels`` in ``dtype``; bytes, 0 to 255, become 0 to 1."""
     return pixels.to(dtype).div_(255) if pixels.dtype == torch.uint8 else pixels.to(dtype)

@@ -127,9 +127,16 @@ class Restorer(Network):
     def _restore(self, image: Tensor, guidance: Embeddings, watch: Watch | None) -> Tensor:
         height, width = image.shape[-2:]
         padded = pad_to_multiple(image, self.size_multiple)
-        seen = (guidance.image, guidance.joint, guidance.answer)
         exact = self.dtype if image.dtype == torch.uint8 else image.dtype
-        restored = self.restore_padded(padded, self.bands(unit(padded, exact)), *seen, watch)
+        restored = self.restore_padded(
+            padded,
+            # Not by a name or a starred argument, either of which would hold them to the end.
+            self.bands(unit(padded, exact)),
+            guidance.image,
+            guidance.joint,
+            guidance.answer,
+            watch,
+        )
         return restored[..., :height, :width]
 
     def _guidance(

@@ -48,8 +48,13 @@ class Runner(Protocol[Map]):
         """One MoFE."""
         ...
 
-    def down(self, down: Downsample, x: Map) -> Map:
-        """To the next level of the encoder; ``x`` is kept as it is, for the skip."""
+    def down(self, down: Downsample, x: Map) -> tuple[Map, Map]:
+        """To the next level of the encoder.
+
+        Returns:
+            The next level's map, and what `up` is to be given as ``skip``: ``x``, or what takes
+            its place. ``x`` itself may be used up.
+        """
         ...
 
     def up(self, up: Upsample, x: Map, skip: Map, reduce: nn.Conv2d | None) -> Map:
@@ -84,9 +89,9 @@ class WholeMaps:
         """One MoFE."""
         return self._call(mofe, x, bands, answer)
 
-    def down(self, down: Downsample, x: Tensor) -> Tensor:
+    def down(self, down: Downsample, x: Tensor) -> tuple[Tensor, Tensor]:
         """To the next level of the encoder."""
-        return down(x)
+        return down(x), x
 
     def up(self, up: Upsample, x: Tensor, skip: Tensor, reduce: nn.Conv2d | None) -> Tensor:
         """To the next level of the decoder."""
@@ -154,11 +159,11 @@ class CountedWork:
         self._pass(x, 3 * x.shape[-1])
         return x
 
-    def down(self, down: Downsample, x: Tensor) -> Tensor:
+    def down(self, down: Downsample, x: Tensor) -> tuple[Tensor, Tensor]:
         """To the next level of the encoder."""
         batch, height, width, channels = x.shape
         self._pass(x, channels)
-        return x.new_empty((batch, height // 2, width // 2, 2 * channels))
+        return x.new_empty((batch, height // 2, width // 2, 2 * channels)), x
 
     def up(self, up: Upsample, x: Tensor, skip: Tensor, reduce: nn.Conv2d | None) -> Tensor:
         """To the next level of the decoder."""

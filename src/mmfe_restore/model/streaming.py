@@ -4,13 +4,16 @@ The maps of level 1 take nearly all the memory that a restoration needs: the dec
 encoder's channels at full size. Where each side of level 1 has one Transformer block, only one sum
 over all pixels stands between its input and its output (MDTA's, see `strips`). So the rows are made
 twice: once for the sums, and once to be used. The encoder's map, which the decoder needs again, is
-kept in half precision, and what is restored takes the place of its rows that were used. An image
-of 8 bits is turned into floating point strip by strip.
+kept in half precision, and what is restored takes the place of its pixels that were used. An image
+of 8 bits is turned into floating point strip by strip. A wide image is done in bands of columns,
+one after the other, so that what a strip holds does not grow with its width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -39,11 +42,69 @@ from mmfe_restore.model.strips import Strips
 LEAST_ROWS = 8
 """Of a strip, whatever the budget. Each strip takes some twenty calls, and a photograph of 4,000
 columns would be done two rows at a time: 6 megapixels on two cores took 17.0 s with 2 rows, 14.9
-with 4, 12.9 with 16, 17.7 with 32. At 4,000 columns strips of 16 rows hold 0.32 GB, of 8 0.16;
-on one thread of a busy machine both took the same processor time."""
+with 4, 12.9 with 16, 17.7 with 32. On one thread of a busy machine 8 and 16 took the same
+processor time, and 8 hold half as much."""
+
+LEAST_COLUMNS = 2048
+"""Of a band, whatever the budget: some 0.1 GiB for the decoder's strips of `LEAST_ROWS`. Each band
+also computes its margins and begins anew: 4,000 columns by 96 rows took 1.03 times the processor
+time in bands of 1,024 columns and 1.07 in bands of 512 (one thread, busy machine)."""
+
+MARGIN = 8
+"""Columns that a band sees on either side of its own. At its border each 3×3 convolution spoils one
+more: six at most, of which the one at level 2 counts double."""
 
 Rows = Iterator[Tensor]
 """An image's rows from the first to the last, in strips (n, W, C) of any height."""
+
+
+class Columns(NamedTuple):
+    """A band: its own columns ``first`` to ``last``, and what it sees, ``left`` to ``right``."""
+
+    left: int
+    first: int
+    last: int
+    right: int
+
+    @property
+    def seen(self) -> slice:
+        """What it sees, of the image."""
+        return slice(self.left, self.right)
+
+    @property
+    def own(self) -> slice:
+        """Its own columns, of the image."""
+        return slice(self.first, self.last)
+
+    @property
+    def inner(self) -> slice:
+        """Its own columns, of what it sees."""
+        return slice(self.first - self.left, self.last - self.left)
+
+
+def bands_of(width: int, columns: int) -> list[Columns]:
+    """Divide ``width``, which is even, into equal bands of ``columns`` or fewer.
+
+    Not so few that a margin would reach beyond the band beside it.
+    """
+    count = -(-width // columns)
+    edges = [width // 2 * index // count * 2 for index in range(count + 1)]
+    return [
+        Columns(max(first - MARGIN, 0), first, last, min(last + MARGIN, width))
+        for first, last in pairwise(edges)
+    ]
+
+
+def bands_within(budget: int, width: int, block: TransformerBlock) -> list[Columns]:
+    """The bands whose strips of `LEAST_ROWS` fit the budget; at least `LEAST_COLUMNS` wide.
+
+    Args:
+        budget: bytes of a strip's widest buffer, at four a number.
+        width: of the image.
+        block: its feed-forward network has the widest map.
+    """
+    column = LEAST_ROWS * len(block.ffn.dwconv.weight) * 4
+    return bands_of(width, max(LEAST_COLUMNS, budget // column))
 
 
 class StreamedLevel1:
@@ -78,19 +139,30 @@ class StreamedLevel1:
         """
         pixels, weight = to_nhwc(image)[0], embed.weight
         height, width, _ = pixels.shape
-        step = self._height(width, block, pixels)
+        step = 0
 
-        def start() -> Rows:
+        def embedded(band: Columns) -> Rows:
+            columns = pixels[:, band.seen]
             for first in range(0, height, step):
                 last = min(first + step, height)
-                yield to_nhwc(convolve_slice(pixels, weight, first, last))[0].contiguous()
+                yield to_nhwc(convolve_slice(columns, weight, first, last))[0].contiguous()
 
-        like = next(start())
+        like = to_nhwc(convolve_slice(pixels[:1, :1], weight, 0, 1))
+        bands = bands_within(self._strips.budget, width, block)
+        step = self._height(bands, block, like)
         before = () if mgfb is None or tokens is None else fusion_parts(mgfb, tokens[0], like)
-        rows = self._attend(lambda: self._run(start(), before, step), block, like, step)
+
+        def start(band: Columns) -> Rows:
+            return self._run(embedded(band), before, step)
+
+        parts = self._attend(start, bands, block, like, step)
         kept = torch.float16 if like.dtype == torch.float32 else like.dtype
         level1 = like.new_empty((1, height, width, like.shape[-1]), dtype=kept)
-        _write(rows, level1[0])
+        for band in bands:
+            first = 0
+            for strip in self._run(start(band), parts, step):
+                level1[0, first : first + len(strip), band.own] = strip[:, band.inner]
+                first += len(strip)
         return level1
 
     def decode(
@@ -121,50 +193,77 @@ class StreamedLevel1:
         """
         small, kept = x[0], skip[0]
         weight = cast(conv_of(up.body).weight, x)
-        step = self._height(kept.shape[1], block, x)
+        bands = bands_within(self._strips.budget, kept.shape[1], block)
+        step = self._height(bands, block, x)
+        half = max(1, step // 2)
+        # Of a band's left margin, whose place the band before it has written over.
+        saved = kept[:, :0]
 
-        def start() -> Rows:
-            for first in range(0, len(small), max(1, step // 2)):
-                last = min(first + max(1, step // 2), len(small))
-                doubled = convolve_slice(small, weight, first, last)
+        def start(band: Columns) -> Rows:
+            columns = small[:, band.left // 2 : band.right // 2]
+            for first in range(0, len(small), half):
+                last = min(first + half, len(small))
+                doubled = convolve_slice(columns, weight, first, last)
+                rows = slice(2 * first, 2 * last)
+                there = kept[rows, band.left + saved.shape[1] : band.right]
+                if saved.shape[1]:
+                    there = torch.cat([saved[rows], there], dim=1)
                 enlarged = to_nhwc(F.pixel_shuffle(doubled, 2))[0]
-                yield torch.cat([enlarged, cast(kept[2 * first : 2 * last], x)], dim=-1)
+                yield torch.cat([enlarged, cast(there, x)], dim=-1)
 
         after = () if mgfb is None or tokens is None else fusion_parts(mgfb, tokens[0], x)
-        rows = self._run(self._attend(start, block, x, step), after, step)
+        parts = (*self._attend(start, bands, block, x, step), *after)
         last = cast(output.weight, x)
         pixels = to_nhwc(image)[0]
         # Not the type of the maps: under autocast they have fewer digits than the image.
         exact = output.weight.dtype if image.dtype == torch.uint8 else image.dtype
         restored = _in_place_of(kept, exact)
-        first = 0
-        for _, buffer in self._with_neighbours(rows, last.shape[1], _as_they_are, step):
-            added = convolve_rows(buffer, last)
-            window = slice(first, first + len(added))
-            torch.add(unit(pixels[window], exact), added, out=restored[window])
-            first = window.stop
+        for band in bands:
+            coming = kept[:, max(band.last - MARGIN, band.first) : band.last].clone()
+            rows = self._run(start(band), parts, step)
+            first = 0
+            for _, buffer in self._with_neighbours(rows, last.shape[1], _as_they_are, step):
+                added = convolve_rows(buffer, last)[:, band.inner]
+                window = slice(first, first + len(added)), band.own
+                torch.add(unit(pixels[window], exact), added, out=restored[window])
+                first = window[0].stop
+            saved = coming
         return to_nchw(restored[None])
 
-    def _height(self, width: int, block: TransformerBlock, like: Tensor) -> int:
+    def _height(self, bands: Sequence[Columns], block: TransformerBlock, like: Tensor) -> int:
         """An even number of rows whose widest map, the feed-forward network's, fits the budget.
 
         At least `LEAST_ROWS`.
         """
         widest = len(block.ffn.dwconv.weight)
+        width = max(band.right - band.left for band in bands)
         rows = rows_within(self._strips.budget, width, widest, like) // 2 * 2
         return max(rows, LEAST_ROWS)
 
     def _attend(
-        self, start: Callable[[], Rows], block: TransformerBlock, like: Tensor, step: int
-    ) -> Rows:
-        """A Transformer block; ``start`` begins its input's rows anew."""
+        self,
+        start: Callable[[Columns], Rows],
+        bands: Sequence[Columns],
+        block: TransformerBlock,
+        like: Tensor,
+        step: int,
+    ) -> tuple[Part, Part]:
+        """A Transformer block's two parts, once its attention is known.
+
+        ``start`` begins a band of its input anew.
+        """
         project, kernel = query_key_projection(block.attn, block.norm1, like)
         sums = AttentionSums(block.attn, len(kernel) // 2, like.device)
-        for _, buffer in self._with_neighbours(start(), len(kernel), project, step):
-            sums.add(convolve_rows(buffer, kernel))
+        for band in bands:
+            for _, buffer in self._with_neighbours(start(band), len(kernel), project, step):
+                both = convolve_rows(buffer, kernel)
+                # Another band adds these; zeros add nothing, and nothing is copied.
+                both[:, : band.inner.start] = 0
+                both[:, band.inner.stop :] = 0
+                sums.add(both)
         folded = sums.folded().to(like.device, like.dtype)
         answer = value_part(block.attn, block.norm1, folded, like)
-        return self._run(start(), (answer, gdfn_part(block.ffn, block.norm2, like)), step)
+        return answer, gdfn_part(block.ffn, block.norm2, like)
 
     def _run(self, rows: Rows, parts: Sequence[Part], step: int) -> Rows:
         """One part after the other."""
@@ -218,6 +317,8 @@ class StreamedLevel1:
 def channels_passed(block: TransformerBlock, mgfb: MGFB | None, *, encoder: bool) -> int:
     """The channels of all passes over a side of level 1: what `Strips.meter` counts per pixel.
 
+    Pixels of a band's margins are counted too.
+
     Args:
         block: the side's only one.
         mgfb: before it in the encoder, after it in the decoder; None where there is none.
@@ -231,24 +332,16 @@ def channels_passed(block: TransformerBlock, mgfb: MGFB | None, *, encoder: bool
 
 
 def _in_place_of(kept: Tensor, dtype: torch.dtype) -> Tensor:
-    """(H, W, 3) of ``dtype`` in the memory of ``kept`` (H, W, C), if it fits row by row.
+    """(H, W, 3) of ``dtype`` in the memory of ``kept`` (H, W, C), pixel by pixel, if it fits.
 
-    Whoever writes rows from the top must have read row r of ``kept`` before writing row r.
+    Whoever writes a pixel must have read it of ``kept`` before.
     """
     height, width, channels = kept.shape
-    if 3 * dtype.itemsize > channels * kept.element_size():
+    pixel = channels * kept.element_size()
+    if 3 * dtype.itemsize > pixel or pixel % dtype.itemsize:
         return kept.new_empty((height, width, 3), dtype=dtype)
-    size = height * width * 3
-    return kept.view(-1).view(dtype)[:size].view(height, width, 3)
+    return kept.view(dtype)[..., :3]
 
 
 def _as_they_are(rows: Tensor, out: Tensor) -> None:
     out.copy_(rows)
-
-
-def _write(rows: Rows, out: Tensor) -> None:
-    """Fill ``out``, (H, W, C), from the top."""
-    first = 0
-    for strip in rows:
-        out[first : first + len(strip)] = strip
-        first += len(strip)

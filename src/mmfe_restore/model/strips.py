@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mmfe_restore.model.mgfb import MGFB
 from mmfe_restore.model.mofe import Experts, MoFE
+from mmfe_restore.model.pages import give_back
 from mmfe_restore.model.parts import (
     AttentionSums,
     Fill,
@@ -26,6 +27,7 @@ from mmfe_restore.model.parts import (
     conv_of,
     convolve_rows,
     convolve_slice,
+    doubled_rows,
     fusion_parts,
     gdfn_part,
     is_kept,
@@ -44,7 +46,6 @@ from mmfe_restore.model.restormer import (
     LayerNorm,
     TransformerBlock,
     Upsample,
-    to_nchw,
     to_nhwc,
 )
 from mmfe_restore.model.runners import Meter
@@ -55,14 +56,17 @@ class Strips:
 
     Args:
         budget: bytes of a strip's widest buffer.
+        puts_away: whether `down` uses its input up and returns it in half precision, where it is
+            in full precision: for photographs of many megapixels.
 
     Attributes:
         meter: is told what is done.
     """
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, puts_away: bool = False) -> None:
         self.budget = budget
         self.meter = Meter()
+        self._puts_away = puts_away
 
     def block(self, block: TransformerBlock, x: Tensor) -> Tensor:
         """One Transformer block."""
@@ -82,30 +86,29 @@ class Strips:
         """One MoFE."""
         weights = mofe.router(answer)  # Eq. 4
         for one, seen, scale in zip(x, cast(bands, x), weights, strict=True):
-            mixed = self._experts(mofe.experts, seen, scale)
-            if mixed.shape[:2] != one.shape[:2]:
-                size = [one.shape[0], one.shape[1]]
-                larger = F.interpolate(to_nchw(mixed[None]), size=size, mode="bilinear")
-                # Autocast interpolates in float32, and no product takes both types.
-                mixed = cast(to_nhwc(larger)[0], x).contiguous()
-            self._cross_mdta(mofe, one, mixed)
+            self._cross_mdta(mofe, one, self._experts(mofe.experts, seen, scale))
         return x
 
-    def down(self, down: Downsample, x: Tensor) -> Tensor:
+    def down(self, down: Downsample, x: Tensor) -> tuple[Tensor, Tensor]:
         """To the next level of the encoder."""
         batch, height, width, channels = x.shape
         weight = conv_of(down.body).weight
         if not is_kept(x, weight):
             weight = cast(weight, x)
         out = weight.new_empty((batch, height // 2, width // 2, 2 * channels))
+        halves = self._puts_away and x.dtype == torch.float32
+        kept = x.new_empty(x.shape, dtype=torch.float16) if halves else x
         rows = rows_within(self.budget, width, channels, x) // 2 * 2
-        for one, result in zip(x, out, strict=True):
+        for one, put, result in zip(x, kept, out, strict=True):
             for first in range(0, height, rows):
                 last = min(first + rows, height)
                 halved = convolve_slice(one, weight, first, last)
                 result[first // 2 : last // 2] = to_nhwc(F.pixel_unshuffle(halved, 2))[0]
+                if halves:
+                    put[first:last] = one[first:last]
+                    give_back(one[max(first - 1, 0) : last - 1])  # the next strip sees one row more
                 self.meter.add(last - first, width, channels)
-        return out
+        return out, kept
 
     def up(self, up: Upsample, x: Tensor, skip: Tensor, reduce: nn.Conv2d | None) -> Tensor:
         """To the next level of the decoder."""
@@ -113,12 +116,14 @@ class Strips:
         half = channels // 2
         weight = cast(conv_of(up.body).weight, x)
         # Reducing the joined channels is a sum of two products: nothing needs to be joined, and the
-        # result takes the place of the skip.
+        # result takes the place of the skip, if that was not put away.
         reduced: tuple[Tensor, ...] = ()
         out = skip
+        put_away = self._puts_away and skip.dtype != x.dtype
         if reduce is not None:
             matrix = cast(reduce.weight.flatten(1), x)
             reduced = matrix[:, :half].contiguous(), matrix[:, half:].contiguous()
+            out = x.new_empty(skip.shape) if put_away else skip
         else:
             out = skip.new_empty((batch, 2 * height, 2 * width, channels))
         rows = rows_within(self.budget, width, 2 * channels, x)
@@ -133,8 +138,11 @@ class Strips:
                     result[window, :, half:] = kept[window]
                 else:
                     both = product(enlarged.contiguous(), reduced[0])
-                    add_product(both, kept[window], reduced[1])
+                    add_product(both, cast(kept[window], x), reduced[1])
                     result[window] = both
+                if put_away:
+                    give_back(kept[window])
+                    give_back(one[max(first - 1, 0) : last - 1])  # the next strip sees one row more
                 self.meter.add(last - first, width, 2 * channels)
         return out
 
@@ -145,20 +153,28 @@ class Strips:
         self._in_place(value_part(attn, norm, folded, x), x)
 
     def _cross_mdta(self, mofe: MoFE, x: Tensor, mixed: Tensor) -> None:
-        """Eqs. 5 and 6 for one image (H, W, C)."""
+        """Eqs. 5 and 6 for one image (H, W, C) and ``mixed`` (H, W, K) or (H/2, W/2, K)."""
         attn, channels = mofe.attn, x.shape[-1]
         to_key, to_value = attn.key_value_matrix(mofe.project).chunk(2)
         key_kernel, value_kernel = cast(attn.key_value_dwconv.weight, x).chunk(2)
         ask = projection(None, attn.query.weight.flatten(1), x)
         answer = projection(None, to_key, x)
 
+        def seen(first: int, last: int) -> Tensor:
+            whole = mixed.shape[:2] == x.shape[:2]
+            return mixed[first:last] if whole else cast(doubled_rows(mixed, first, last), x)
+
         def fill(first: int, last: int, out: Tensor) -> None:
             ask(x[first:last], out[..., :channels])
-            answer(mixed[first:last], out[..., channels:])
+            answer(seen(first, last), out[..., channels:])
 
         kernel = torch.cat([cast(attn.query_dwconv.weight, x), key_kernel])
         folded = self._attention(x, fill, kernel, attn)
-        value = rows_of(mixed, projection(None, to_value, x))
+        project = projection(None, to_value, x)
+
+        def value(first: int, last: int, out: Tensor) -> None:
+            project(seen(first, last), out)
+
         for window, buffer in self._roll((x.shape[0], x.shape[1]), channels, value, x):
             add_product(x[window], convolve_rows(buffer, value_kernel), folded)
 

@@ -17,6 +17,7 @@ from mmfe_restore.model import parts, streaming
 from mmfe_restore.model.parts import rolling_rows
 from mmfe_restore.model.restormer import LayerNorm, TransformerBlock
 from mmfe_restore.model.runners import WholeMaps
+from mmfe_restore.model.streaming import bands_within
 from mmfe_restore.model.strips import Strips
 from mmfe_restore.recipes import load_recipe
 
@@ -79,12 +80,13 @@ def test_whole_maps_where_they_fit_the_budget_and_strips_where_not(
         assert isinstance(restorer._runner(image.float()), Strips)
 
 
-@pytest.mark.parametrize("rows", [2, 4, 1000])
+@pytest.mark.parametrize(("rows", "columns"), [(2, 32), (4, 48), (4, 80), (1000, 80)])
 @pytest.mark.parametrize("reads", ["both", "none"])
 def test_streamed_level_1_is_the_same_network(
-    rows: int, reads: str, monkeypatch: pytest.MonkeyPatch
+    rows: int, columns: int, reads: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming, "LEAST_ROWS", 2)
+    monkeypatch.setattr(streaming, "LEAST_ROWS", rows)
+    monkeypatch.setattr(streaming, "LEAST_COLUMNS", 2 * streaming.MARGIN)
     overrides = ["guide=oracle", "model.width=8", "model.guidance_dim=64"]
     if reads == "none":
         overrides += ["model.encoder_guidance=none", "model.decoder_guidance=none"]
@@ -96,7 +98,9 @@ def test_streamed_level_1_is_the_same_network(
     image = torch.rand(1, 3, 49, 70).double()  # 64 x 80 when padded
     tokens = torch.randn(1, 5, 64).double()
     embeddings = Embeddings(tokens, tokens.flip(1), tokens[:, 0])
-    restorer.strip_bytes = rows * 80 * len(_block(restorer.decoder_level1).ffn.dwconv.weight) * 8
+    block = _block(restorer.decoder_level1)
+    restorer.strip_bytes = rows * columns * len(block.ffn.dwconv.weight) * 4
+    assert len(bands_within(restorer.strip_bytes, 80, block)) == -(-80 // columns)
     told: list[float] = []
     with torch.no_grad():
         expected = restorer(image, embeddings)
@@ -141,11 +145,13 @@ def test_what_is_restored_takes_the_place_of_the_map_that_was_kept(
     restored = streaming._in_place_of(kept, torch.float32)
     assert restored.shape == (16, 24, 3)
     assert (restored.data_ptr() == kept.data_ptr()) is shared
-    # Writing row r may touch the rows of what was kept up to r, and no later one.
+    # Writing a pixel may touch that pixel of what was kept, and no other.
     if shared:
         kept.zero_()
-        restored[5] = 1
-        assert not kept[6:].any()
+        restored[5, 7] = 1
+        assert kept[5, 7].any()
+        kept[5, 7] = 0
+        assert not kept.any()
 
 
 def test_a_strip_is_never_larger_than_its_image() -> None:
@@ -205,3 +211,15 @@ def test_a_device_without_float64_is_asked_for_none(
         assert torch.equal(restorer(image, seen), expected)
         with pytest.raises(AssertionError):
             image.double()
+
+
+@pytest.mark.parametrize(("width", "columns"), [(4000, 1024), (80, 32), (16, 16), (4016, 1000)])
+def test_bands_cover_an_image_once_and_see_their_margins(width: int, columns: int) -> None:
+    bands = streaming.bands_of(width, columns)
+    assert [at for band in bands for at in range(width)[band.own]] == list(range(width))
+    for band in bands:
+        assert 0 < band.last - band.first <= columns
+        assert not any(edge % 2 for edge in band)
+        assert band.left == max(0, band.first - streaming.MARGIN)
+        assert band.right == min(width, band.last + streaming.MARGIN)
+        assert range(width)[band.seen][band.inner] == range(width)[band.own]
