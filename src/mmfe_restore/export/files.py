@@ -191,7 +191,7 @@ def gather_parts(restorer: Restorer, inside: Inside = "auto") -> Parts:
         ModelError: nobody says which recipe trained the network.
         GuideError: the guide is in another state than in training.
     """
-    from mmfe_restore.inference.image import guide_for
+    from mmfe_restore.inference.guide import guide_for
 
     restorer = restorer.float().cpu().eval()
     reads = restorer.config.reads
@@ -235,7 +235,7 @@ def _is_scene(name: str) -> bool:
 
 def _scene_inside(restorer: Restorer) -> SceneInside:
     from mmfe_cache.guides.scene.guide import SceneGuide
-    from mmfe_restore.inference.image import guide_for
+    from mmfe_restore.inference.guide import guide_for
 
     looking = guide_for(restorer, device="cpu")
     assert looking is not None and isinstance(looking.guide, SceneGuide)

@@ -8,7 +8,8 @@ from mmfe_cache.lazy import lazy_names
 
 if TYPE_CHECKING:
     from mmfe_restore.inference.files import Restored, RestoreReport, restore_files
-    from mmfe_restore.inference.image import PhotographGuide, guide_for, restore_image
+    from mmfe_restore.inference.guide import PhotographGuide, guide_for
+    from mmfe_restore.inference.image import restore_image
 
 __all__ = [
     "PhotographGuide",
@@ -24,6 +25,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "files": ["RestoreReport", "Restored", "restore_files"],
-        "image": ["PhotographGuide", "guide_for", "restore_image"],
+        "guide": ["PhotographGuide", "guide_for"],
+        "image": ["restore_image"],
     },
 )

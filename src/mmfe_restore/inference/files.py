@@ -26,7 +26,8 @@ from mmfe_restore.inference.transparency import fill_transparent
 if TYPE_CHECKING:
     import torch
 
-    from mmfe_restore.inference.image import PhotographGuide, Tile
+    from mmfe_restore.inference.guide import PhotographGuide
+    from mmfe_restore.inference.image import Tile
     from mmfe_restore.model import Restorer
     from mmfe_restore.model.runners import Watch
 

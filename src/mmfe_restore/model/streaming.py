@@ -139,18 +139,16 @@ class StreamedLevel1:
         """
         pixels, weight = to_nhwc(image)[0], embed.weight
         height, width, _ = pixels.shape
-        step = 0
+        like = to_nhwc(convolve_slice(pixels[:1, :1], weight, 0, 1))  # for its type alone
+        bands = bands_within(self._strips.budget, width, block)
+        step = self._height(bands, block, like)
+        before = () if mgfb is None or tokens is None else fusion_parts(mgfb, tokens[0], like)
 
         def embedded(band: Columns) -> Rows:
             columns = pixels[:, band.seen]
             for first in range(0, height, step):
                 last = min(first + step, height)
                 yield to_nhwc(convolve_slice(columns, weight, first, last))[0].contiguous()
-
-        like = to_nhwc(convolve_slice(pixels[:1, :1], weight, 0, 1))
-        bands = bands_within(self._strips.budget, width, block)
-        step = self._height(bands, block, like)
-        before = () if mgfb is None or tokens is None else fusion_parts(mgfb, tokens[0], like)
 
         def start(band: Columns) -> Rows:
             return self._run(embedded(band), before, step)

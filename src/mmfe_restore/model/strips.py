@@ -96,7 +96,7 @@ class Strips:
         if not is_kept(x, weight):
             weight = cast(weight, x)
         out = weight.new_empty((batch, height // 2, width // 2, 2 * channels))
-        halves = self._puts_away and x.dtype == torch.float32
+        halves = self._puts_away and x.dtype == torch.float32 and _fits_half(x)
         kept = x.new_empty(x.shape, dtype=torch.float16) if halves else x
         rows = rows_within(self.budget, width, channels, x) // 2 * 2
         for one, put, result in zip(x, kept, out, strict=True):
@@ -226,3 +226,9 @@ class Strips:
         for window, buffer in rolling_rows(size, channels, fill, rows=rows, like=like):
             yield window, buffer
             self.meter.add(window.stop - window.start, width, channels)
+
+
+def _fits_half(x: Tensor) -> bool:
+    """Whether half precision holds every number of a map: beyond 65,504 it has only infinity."""
+    least, most = torch.aminmax(x)  # unlike abs(), without a copy
+    return max(-float(least), float(most)) <= torch.finfo(torch.float16).max

@@ -5,19 +5,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.cache_support import tree
 from mmfe_cache.datasets import load_dataset, splits_of, write_synth
-from mmfe_cache.degradations import COMPOSITIONS, DegradationConfig, split_class
-from mmfe_cache.errors import DataError, MmfeError, UsageError
+from mmfe_cache.degradations import COMPOSITIONS, split_class
+from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.images import read_rgb8, write_png
 from mmfe_cache.progress import SilentProgress
-
-
-def content(root):
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in sorted(root.rglob("*"))
-        if path.is_file()
-    }
 
 
 def test_the_layout_is_cdd11s_and_loads_as_cdd11(photos, tmp_path):
@@ -58,8 +51,8 @@ def test_bytes_depend_on_seed_and_names_only(photos, tmp_path):
     write_synth(photos, first, compositions=classes, workers=1)
     write_synth(sorted(photos.iterdir(), reverse=True), again, compositions=classes, workers=4)
     write_synth(photos, other, compositions=classes, seed=1)
-    assert content(first) == content(again)
-    assert content(first) != content(other)
+    assert tree(first) == tree(again)
+    assert tree(first) != tree(other)
 
 
 def test_on_the_fly_pictures_equal_the_written_ones(photos, tmp_path):
@@ -147,23 +140,23 @@ def test_a_stopped_run_is_refused_and_goes_on(photos, tmp_path):
     report = write_synth(photos, out, compositions=["low", "snow"])
     assert report.reused > 0
     assert report.written + report.reused == 18
-    assert content(out) == content(whole)
+    assert tree(out) == tree(whole)
 
 
 def test_a_finished_set_is_left_alone_and_repaired(photos, tmp_path):
     out = tmp_path / "out"
     write_synth(photos, out, compositions=["low"])
-    before = content(out)
+    before = tree(out)
     assert write_synth(photos, out, compositions=["low"]).written == 0
     next((out / "train" / "low").iterdir()).unlink()
     assert write_synth(photos, out, compositions=["low"]).written == 1
-    assert content(out) == before
+    assert tree(out) == before
 
 
 def test_other_settings_never_mix(photos, tmp_path):
     out = tmp_path / "out"
     write_synth(photos, out, compositions=["low"])
-    before = content(out)
+    before = tree(out)
     for settings in ({"seed": 1}, {"max_side": 32}, {"compositions": ["haze"]}):
         with pytest.raises(DataError, match="other photographs or settings"):
             write_synth(photos, out, **{"compositions": ["low"], **settings})
@@ -172,8 +165,8 @@ def test_other_settings_never_mix(photos, tmp_path):
     (full / "precious.txt").write_text("mine")
     with pytest.raises(DataError, match="something else"):
         write_synth(photos, full)
-    assert content(out) == before
-    assert content(full) == {"precious.txt": b"mine"}
+    assert tree(out) == before
+    assert tree(full) == {"precious.txt": b"mine"}
 
 
 def test_max_side_shrinks_and_never_enlarges(photos, tmp_path, make):
@@ -323,106 +316,3 @@ def test_records_of_another_schema_are_named(photos, tmp_path, name, text):
         path.write_text(text)
     with pytest.raises(DataError, match=f"{name} cannot be read"):
         load_dataset("cdd11", "train", out)
-
-
-@pytest.fixture
-def maps(photos, tmp_path):
-    """Two rain masks, and depth maps of every photograph."""
-    for name, column in (("a", 3), ("b", 9)):
-        mask = np.zeros((20, 20), np.uint8)
-        mask[:, column] = 200
-        (tmp_path / "maps" / "rain").mkdir(parents=True, exist_ok=True)
-        Image.fromarray(mask).save(tmp_path / "maps" / "rain" / f"{name}.png")
-    (tmp_path / "maps" / "depth").mkdir()
-    for photo in photos.glob("*.png"):
-        Image.fromarray(np.full((8, 8), 100, np.uint8)).save(
-            tmp_path / "maps" / "depth" / photo.name
-        )
-    return tmp_path / "maps"
-
-
-def test_masks_and_maps_are_recorded_and_resumed_with(photos, maps, tmp_path):
-    config = DegradationConfig.from_folders(rain_masks=maps / "rain", depth=maps / "depth")
-    classes = ("haze", "rain", "clear")
-    out = tmp_path / "out"
-    report = write_synth(photos, out, compositions=classes, config=config, test_share=0.5)
-    assert report.pairs["train"] == 3 * report.scenes["train"]
-    recorded = json.loads((out / "train" / "severities.json").read_text())["samples"]
-    for name, entry in recorded.items():
-        label, scene = name.split("/")
-        used = entry.get("files", {})
-        assert set(used) == ({label} if label != "clear" else set())
-        if label == "rain":
-            assert used["rain"] in ("a.png", "b.png")
-        if label == "haze":
-            assert used["haze"] == f"{scene}.png"
-        if label == "clear":
-            assert entry["severities"] == {}
-    samples = load_dataset("cdd11", "train", out)
-    assert set(samples.labels) == set(classes)
-    for sample in samples:
-        same = np.array_equal(sample.degraded.read(), sample.clean.read())
-        assert same == (sample.label == "clear")
-    before = content(out)
-    again = write_synth(photos, out, compositions=classes, config=config, test_share=0.5)
-    assert again.written == 0
-    assert content(out) == before
-    Image.fromarray(np.full((20, 20), 77, np.uint8)).save(maps / "rain" / "a.png")
-    changed = DegradationConfig.from_folders(rain_masks=maps / "rain", depth=maps / "depth")
-    with pytest.raises(DataError, match="other photographs or settings"):
-        write_synth(photos, out, compositions=classes, config=changed, test_share=0.5)
-
-
-def test_the_data_set_synth_reads_its_settings_beside_the_photographs(photos, maps, tmp_path):
-    root = tmp_path / "root"
-    shutil.copytree(photos, root / "photos")
-    shutil.copytree(maps, root / "maps")
-    (root / "degradations.yaml").write_text(
-        "rain_masks: maps/rain\ndepth: maps/depth\nclear: true\nmask_share: 0.5\n"
-    )
-    config = DegradationConfig.from_folders(
-        rain_masks=maps / "rain", depth=maps / "depth", mask_share=0.5
-    )
-    write_synth(photos, tmp_path / "out", compositions=(*COMPOSITIONS, "clear"), config=config)
-    for split in ("train", "test"):
-        made = load_dataset("cdd11", split, tmp_path / "out")
-        live = load_dataset("synth", split, root)
-        assert list(made.ids) == list(live.ids)
-        for first, second in zip(made, live, strict=True):
-            assert first.severities == second.severities
-            assert np.array_equal(first.degraded.read(), second.degraded.read())
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("rain_mask: maps/rain", "unknown key"),
-        ("mask_share: often", "wrong type"),
-        ("clear: 1", "wrong type"),
-        ("rain_masks: nowhere", "does not exist"),
-        ("[", "cannot be read"),
-        ("3", "no settings"),
-    ],
-)
-def test_bad_settings_are_named(photos, tmp_path, text, words):
-    shutil.copytree(photos, tmp_path / "root")
-    (tmp_path / "root" / "degradations.yaml").write_text(text)
-    with pytest.raises(DataError, match=words):
-        load_dataset("synth", "train", tmp_path / "root")
-
-
-def test_a_setting_that_stands_twice_is_refused_with_its_lines(photos, tmp_path):
-    shutil.copytree(photos, tmp_path / "root")
-    settings = "mask_share: 0.5\nclear: true\nmask_share: 1.0\n"
-    (tmp_path / "root" / "degradations.yaml").write_text(settings)
-    with pytest.raises(MmfeError, match="line 1 and in line 3") as problem:
-        load_dataset("synth", "train", tmp_path / "root")
-    assert problem.value.exit_code == 2
-
-
-def test_a_photograph_without_its_map_is_named_before_anything_is_written(photos, maps, tmp_path):
-    next((maps / "depth").glob("*.png")).unlink()
-    config = DegradationConfig.from_folders(depth=maps / "depth")
-    with pytest.raises(DataError, match="have no depth map"):
-        write_synth(photos, tmp_path / "out", config=config)
-    assert not (tmp_path / "out").exists()

@@ -121,6 +121,16 @@ def test_where_nothing_is_put_away_nothing_is_given_back(monkeypatch: pytest.Mon
     assert given.bytes == 0
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("most", [65_504.0, -65_505.0])
+def test_a_map_beyond_half_precision_is_kept_as_it_is(most: float) -> None:
+    x = torch.randn(1, 8, 8, CHANNELS)
+    x[0, 3, 4, 5] = most
+    before = x.clone()
+    _, kept = Strips(1 << 20, puts_away=True).down(Downsample(CHANNELS), x)
+    assert torch.equal(kept, before.half() if most > 0 else before)
+
+
 @pytest.mark.parametrize("kind", ["bytes", "numbers"])
 def test_at_most_level_1_in_half_and_level_2_are_held_beside_the_picture(
     kind: str, monkeypatch: pytest.MonkeyPatch

@@ -1,0 +1,116 @@
+"""Masks, maps and settings of synthetic sets: recorded, resumed with, read and refused by name."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.cache_support import tree
+from mmfe_cache.datasets import load_dataset, write_synth
+from mmfe_cache.degradations import COMPOSITIONS, DegradationConfig
+from mmfe_cache.errors import DataError, MmfeError
+
+
+@pytest.fixture
+def maps(photos, tmp_path):
+    """Two rain masks, and depth maps of every photograph."""
+    for name, column in (("a", 3), ("b", 9)):
+        mask = np.zeros((20, 20), np.uint8)
+        mask[:, column] = 200
+        (tmp_path / "maps" / "rain").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(tmp_path / "maps" / "rain" / f"{name}.png")
+    (tmp_path / "maps" / "depth").mkdir()
+    for photo in photos.glob("*.png"):
+        Image.fromarray(np.full((8, 8), 100, np.uint8)).save(
+            tmp_path / "maps" / "depth" / photo.name
+        )
+    return tmp_path / "maps"
+
+
+def test_masks_and_maps_are_recorded_and_resumed_with(photos, maps, tmp_path):
+    config = DegradationConfig.from_folders(rain_masks=maps / "rain", depth=maps / "depth")
+    classes = ("haze", "rain", "clear")
+    out = tmp_path / "out"
+    report = write_synth(photos, out, compositions=classes, config=config, test_share=0.5)
+    assert report.pairs["train"] == 3 * report.scenes["train"]
+    recorded = json.loads((out / "train" / "severities.json").read_text())["samples"]
+    for name, entry in recorded.items():
+        label, scene = name.split("/")
+        used = entry.get("files", {})
+        assert set(used) == ({label} if label != "clear" else set())
+        if label == "rain":
+            assert used["rain"] in ("a.png", "b.png")
+        if label == "haze":
+            assert used["haze"] == f"{scene}.png"
+        if label == "clear":
+            assert entry["severities"] == {}
+    samples = load_dataset("cdd11", "train", out)
+    assert set(samples.labels) == set(classes)
+    for sample in samples:
+        same = np.array_equal(sample.degraded.read(), sample.clean.read())
+        assert same == (sample.label == "clear")
+    before = tree(out)
+    again = write_synth(photos, out, compositions=classes, config=config, test_share=0.5)
+    assert again.written == 0
+    assert tree(out) == before
+    Image.fromarray(np.full((20, 20), 77, np.uint8)).save(maps / "rain" / "a.png")
+    changed = DegradationConfig.from_folders(rain_masks=maps / "rain", depth=maps / "depth")
+    with pytest.raises(DataError, match="other photographs or settings"):
+        write_synth(photos, out, compositions=classes, config=changed, test_share=0.5)
+
+
+def test_the_data_set_synth_reads_its_settings_beside_the_photographs(photos, maps, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(photos, root / "photos")
+    shutil.copytree(maps, root / "maps")
+    (root / "degradations.yaml").write_text(
+        "rain_masks: maps/rain\ndepth: maps/depth\nclear: true\nmask_share: 0.5\n"
+    )
+    config = DegradationConfig.from_folders(
+        rain_masks=maps / "rain", depth=maps / "depth", mask_share=0.5
+    )
+    write_synth(photos, tmp_path / "out", compositions=(*COMPOSITIONS, "clear"), config=config)
+    for split in ("train", "test"):
+        made = load_dataset("cdd11", split, tmp_path / "out")
+        live = load_dataset("synth", split, root)
+        assert list(made.ids) == list(live.ids)
+        for first, second in zip(made, live, strict=True):
+            assert first.severities == second.severities
+            assert np.array_equal(first.degraded.read(), second.degraded.read())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("rain_mask: maps/rain", "unknown key"),
+        ("mask_share: often", "wrong type"),
+        ("clear: 1", "wrong type"),
+        ("rain_masks: nowhere", "does not exist"),
+        ("[", "cannot be read"),
+        ("3", "no settings"),
+    ],
+)
+def test_bad_settings_are_named(photos, tmp_path, text, words):
+    shutil.copytree(photos, tmp_path / "root")
+    (tmp_path / "root" / "degradations.yaml").write_text(text)
+    with pytest.raises(DataError, match=words):
+        load_dataset("synth", "train", tmp_path / "root")
+
+
+def test_a_setting_that_stands_twice_is_refused_with_its_lines(photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "root")
+    settings = "mask_share: 0.5\nclear: true\nmask_share: 1.0\n"
+    (tmp_path / "root" / "degradations.yaml").write_text(settings)
+    with pytest.raises(MmfeError, match="line 1 and in line 3") as problem:
+        load_dataset("synth", "train", tmp_path / "root")
+    assert problem.value.exit_code == 2
+
+
+def test_a_photograph_without_its_map_is_named_before_anything_is_written(photos, maps, tmp_path):
+    next((maps / "depth").glob("*.png")).unlink()
+    config = DegradationConfig.from_folders(depth=maps / "depth")
+    with pytest.raises(DataError, match="have no depth map"):
+        write_synth(photos, tmp_path / "out", config=config)
+    assert not (tmp_path / "out").exists()
