@@ -1,6 +1,7 @@
 """Values that an option chooses among: help and completion show them, another one exits with 2.
 
-Where what defines them imports torch they stand here once more; a test holds both equal.
+Most are defined elsewhere and stand here once more: what defines them may import torch, and a type
+checker needs them spelt out. A test (`tests/cli/test_alike.py`) holds both equal.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The metrics that an evaluation can measure: a new one is a file here and a row in `METRICS`."""
+"""The metrics that an evaluation can measure, a row of `METRICS` each.
+
+The command line names them once more: CONTRIBUTING.md, "Add a metric".
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ if TYPE_CHECKING:
     from mmfe_restore.metrics.psnr_ssim import Covariance
 
 PerImage = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
-"""Takes restored and clean images, (B, C, H, W) in [0, 1]; gives (B,) values."""
+"""Takes restored and clean images, (B, C, H, W) in [0, 1]; gives (B,) values.
+
+C is 3, or 1 where the protocol judges in Y and the metric's ``colour`` is ``"protocol"``.
+"""
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,8 @@ class MetricInfo:
         smallest: pixels that the shorter side must have; smaller images have no value, nan.
         undefined: why an image below ``smallest`` has no value.
         infinite: why its value is infinite; empty for a metric that never is.
-        colour: ``"protocol"`` is judged in the protocol's colour space, ``"rgb"`` always in RGB.
+        colour: ``"protocol"`` is judged in the protocol's colour space, RGB or Y alone; ``"rgb"``
+            always in RGB, for what needs three channels.
         optional: measured only when asked for by name.
     """
 
