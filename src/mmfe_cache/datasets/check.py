@@ -168,7 +168,7 @@ def check_dataset(
             samples[split] += loaded.samples
             pairs = find_folder_pairs(split, where) if name == "folder" else None
             parts.append(
-                _check_loaded(loaded, split, reader)
+                _check_loaded(loaded, split, info.pairs, reader)
                 if pairs is None
                 else _check_part(where, split, pairs.part, pairs, reader)
             )
@@ -311,7 +311,9 @@ def _histogram(
     return dict(count.most_common())
 
 
-def _check_loaded(samples: SampleSet, split: Split, reader: _Reader) -> PartCheck:
+def _check_loaded(
+    samples: SampleSet, split: Split, published: Mapping[str, int] | None, reader: _Reader
+) -> PartCheck:
     pairs: list[FilePair] = []
     for sample in samples:
         degraded = sample.degraded.path if isinstance(sample.degraded, FileSource) else None
@@ -325,7 +327,7 @@ def _check_loaded(samples: SampleSet, split: Split, reader: _Reader) -> PartChec
         samples.layout,
         samples.root,
         len(pairs),
-        None,
+        None if published is None else published.get(split),
         len(samples),
         samples.labels,
         unreadable=tuple(dict.fromkeys(s for s in sizes.values() if isinstance(s, str))),

@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmfe_cache.datasets import check_dataset, load_dataset, write_synth
+from mmfe_cache.datasets import DATASETS, check_dataset, load_dataset, write_synth
+from mmfe_cache.datasets.folder import load_folder
 from mmfe_cache.datasets.leaks import find_leaks, fingerprints
+from mmfe_cache.datasets.registry import DatasetInfo
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import FileSource, read_rgb8, write_png
 from mmfe_cache.packing import pack, pack_path
@@ -47,6 +49,17 @@ def test_damage_is_named(lol, make):
     assert train.missing == (f"clean partner of {lol / 'our485/low/3.png'}",)
     assert train.extra == (str(lol / "our485/high/Thumbs.db"),)
     assert not train.ok
+
+
+def test_a_set_that_a_function_loads_is_held_to_its_published_counts(tmp_path, make, monkeypatch):
+    info = DatasetInfo("mine", "mine", {"train": 1, "test": 2}, load=load_folder)
+    monkeypatch.setitem(DATASETS, "mine", info)
+    for split in ("train", "test"):
+        for side in ("input", "target"):
+            make(tmp_path / split / side / f"{split}.png")
+    report = check_dataset("mine", tmp_path)
+    assert [(p.found, p.published, p.ok) for p in report.parts] == [(1, 1, True), (1, 2, False)]
+    assert not report.ok
 
 
 def test_a_made_set_is_whole(photos, tmp_path):
