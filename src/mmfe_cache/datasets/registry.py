@@ -231,7 +231,12 @@ def dataset_info(name: str) -> DatasetInfo:
         UsageError: there is none of that name.
     """
     if name not in DATASETS:
-        raise UsageError(f"unknown data set {name!r}", got=name, expected=", ".join(DATASETS))
+        raise UsageError(
+            f"unknown data set {name!r}",
+            got=name,
+            expected=", ".join(DATASETS),
+            remedy="mmfe data list says what each is; the folder it lies in is --root",
+        )
     return DATASETS[name]
 
 
