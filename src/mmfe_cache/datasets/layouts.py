@@ -18,8 +18,10 @@ from .photographs import Listing, first_few, left_out, list_images, similar_fold
 from .sources import NoisySource, WindowSource
 
 Maker = Literal["files", "noise", "windows"]
-Counted = Literal["published", "recorded"]
 """How samples come from pairs: as they lie, with Gaussian noise, or cut into windows."""
+
+Counted = Literal["published", "recorded"]
+"""Who says how many files there are: the publication, or the record of `write_synth`."""
 
 
 @dataclass(frozen=True, slots=True)

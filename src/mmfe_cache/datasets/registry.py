@@ -39,7 +39,8 @@ class DatasetInfo:
         pairs: published number of samples of each split, all noise levels counted; None where it
             depends on the user's files.
         parts: the parts of a split under a root; None for sets that are not a list of parts.
-        load: loads sets that are not a list of parts.
+        load: loads sets that are not a list of parts. `check_dataset` compares the number of their
+            samples only; what is missing stands in the set's warnings.
         synthetic: whether `data synth` writes sets of this layout, with their severities and a
             note of the splits that were made.
         whole_images: no published protocol crops its test images, and all its classes are judged
