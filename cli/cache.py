@@ -139,6 +139,8 @@ def repair(
     if guide is not None:
         check_guide(guide)
     found = tuple(origins(path))
+    if device == "auto":
+        output.note_driver()
 
     from mmfe_cache.precompute.repair import RepairReport, repair_cache
 

@@ -137,6 +137,10 @@ def _torch(problems: list[str]) -> dict[str, Any] | None:
     except Exception as problem:  # a library that is not there, a driver, a half installation
         problems.append(f"torch cannot be imported: {type(problem).__name__}: {problem}")
         return None
+    from mmfe_cache.machine import driver_problem
+
+    if found := driver_problem():
+        problems.append(f"no GPU can be used: {'; '.join(found)}")
     cudnn = torch.backends.cudnn.version() if torch.version.cuda else None
     return {"version": torch.__version__, "cuda": torch.version.cuda, "cudnn": cudnn}
 

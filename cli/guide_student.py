@@ -68,7 +68,7 @@ def distill(
         samples,
         out,
         Settings(steps, seed, hold_out, variance, max_rank, init),
-        device=pick_device(device),
+        device=pick_device(device, for_training=True),
         workers=workers,
         progress=output.console_progress(),
     )

@@ -24,6 +24,40 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
+def driver_problem() -> tuple[str, str] | None:
+    """What keeps PyTorch from a GPU that is there, and what to do: NVIDIA's driver is too old.
+
+    ``auto`` then means the CPU. None where there is no GPU, or one that can be used.
+    """
+    import torch
+
+    if torch.version.cuda is None or has_gpu():
+        return None
+    try:
+        torch.cuda.init()
+    except RuntimeError as problem:
+        said = _first_sentence(problem)
+        return (said, _new_driver()) if _is_old_driver(said) else None
+    return None
+
+
+def _first_sentence(problem: BaseException) -> str:
+    return re.split(r"\. |\n", str(problem).strip(), maxsplit=1)[0]
+
+
+def _is_old_driver(problem: str) -> bool:
+    return "driver" in problem and "old" in problem
+
+
+def _new_driver() -> str:
+    import torch
+
+    return (
+        f"update NVIDIA's driver to one for CUDA {torch.version.cuda}, or install PyTorch for an "
+        "older CUDA (make install TORCH_INDEX=...); --device cpu works meanwhile"
+    )
+
+
 def check_device(name: str) -> None:
     """Refuse a word that is no device's name, without torch; `pick_device` tells what is there.
 
@@ -67,7 +101,7 @@ def pick_device(name: str | torch.device = "auto", *, for_training: bool = False
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as problem:
         # An index that is not there, a driver that is too old, a build of torch without CUDA.
-        raise _no_device(name, str(problem).strip().split("\n", 1)[0]) from problem
+        raise _no_device(name, _first_sentence(problem)) from problem
     return chosen
 
 
@@ -77,11 +111,8 @@ def _no_device(name: str | torch.device, problem: str) -> UsageError:
     there = [f"cuda:{n}" for n in range(torch.cuda.device_count())]
     there += ["mps"] if torch.backends.mps.is_available() else []
     remedy = "--device auto takes the GPU where there is one, and the CPU where there is none"
-    if "driver" in problem and "old" in problem:
-        remedy = (
-            f"update NVIDIA's driver to one for CUDA {torch.version.cuda}, or install PyTorch for "
-            "an older CUDA (make install TORCH_INDEX=...); --device cpu works meanwhile"
-        )
+    if _is_old_driver(problem):
+        remedy = _new_driver()
     return UsageError(
         "this device cannot be used here",
         got=f"{str(name)!r} ({problem})",

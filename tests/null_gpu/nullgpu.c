@@ -168,10 +168,14 @@ API cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *n, c
 }
 
 // The cards.
-API cudaError_t cudaGetDeviceCount(int *n) { *n = number("NULLGPU_COUNT", 1); OK; }
+API cudaError_t cudaGetDeviceCount(int *n) {
+  if (number("NULLGPU_OLD", 0)) return *n = 0, cudaErrorInsufficientDriver;
+  *n = number("NULLGPU_COUNT", 1);
+  OK;
+}
 API cudaError_t cudaGetDevice(int *device) { *device = current; OK; }
 API cudaError_t cudaSetDevice(int device) { current = device; OK; }
-API cudaError_t cudaDriverGetVersion(int *version) { *version = 13020; OK; }
+API cudaError_t cudaDriverGetVersion(int *version) { *version = number("NULLGPU_OLD", 0) ? 11040 : 13020; OK; }
 API cudaError_t cudaRuntimeGetVersion(int *version) { *version = 13020; OK; }
 API cudaError_t cudaGetLastError(void) { OK; }
 API cudaError_t cudaPeekAtLastError(void) { OK; }

@@ -189,9 +189,34 @@ LABELS = ("name", "description", "published_parameters")
 """What a recipe says for people: two recipes that differ in nothing else train the same model."""
 
 
+MEANS = tuple(
+    f"train.{key}"
+    for key in (
+        "accumulate",
+        "activation_checkpointing",
+        "activation_memory",
+        "compile",
+        "kernels",
+        "num_workers",
+        "checkpoint_every",
+        "log_every",
+    )
+)
+"""How a step is computed, saved and told, but not what it computes: a run that does not fit a GPU,
+or does not compile there, goes on with others. The model is the same but for rounding."""
+
+
+def telling(overrides: Sequence[str]) -> list[str]:
+    """The ``KEY=VALUE`` that set none of `MEANS`: they give a run a folder of its own."""
+    return [one for one in overrides if one.partition("=")[0].strip() not in MEANS]
+
+
 def recipe_settings(recipe: Recipe) -> dict[str, Any]:
-    """`recipe_to_dict` without the `LABELS`: equal for recipes that train the same model."""
-    return {key: value for key, value in recipe_to_dict(recipe).items() if key not in LABELS}
+    """`recipe_to_dict` but for `LABELS` and `MEANS`: equal where the same model is trained."""
+    found = {key: value for key, value in recipe_to_dict(recipe).items() if key not in LABELS}
+    for part, _, key in (name.partition(".") for name in MEANS):
+        del found[part][key]
+    return found
 
 
 @cache

@@ -7,7 +7,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -68,6 +68,19 @@ class SaveByClock(Checkpoint):
                 signal.signal(number, self._on_signal)
             self._taken = True
         self._saved_at = time.monotonic()
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Count micro-batches as this run makes them: `train.accumulate` may have changed.
+
+        Lightning would end the first optimiser steps after too few of them.
+        """
+        fit = cast("dict[str, Any]", checkpoint["loops"]["fit_loop"])
+        done = int(checkpoint["global_step"]) * trainer.accumulate_grad_batches
+        for counts in fit["epoch_loop.batch_progress"].values():
+            if isinstance(counts, dict):
+                counts.update(dict.fromkeys(cast("dict[str, int]", counts), done))
 
     def _on_signal(self, number: int, frame: object) -> None:
         if self._signal is not None:

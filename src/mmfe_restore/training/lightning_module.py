@@ -106,12 +106,15 @@ class RestorationTask(LightningModule):
 
     def _diverged(self, problem: str) -> ModelError:
         train = self.recipe.train
+        # Seen with torch 2.14: what Inductor makes of some shapes in bfloat16 has gradients of NaN.
+        on_cpu = self.device.type == "cpu"
+        compiled = "--set train.compile=off, or " if on_cpu and train.compile == "on" else ""
         return ModelError(
             f"training has diverged: {problem}",
             got=f"train.learning_rate={train.learning_rate:g}, train.precision={train.precision}, "
             f"train.gradient_clip={train.gradient_clip}",
             expected="finite losses and weights",
-            remedy="begin another --out with --set train.gradient_clip=1 or a lower "
+            remedy=f"begin another --out with {compiled}--set train.gradient_clip=1 or a lower "
             "train.learning_rate; --resume CHECKPOINT goes on there from one of this run's "
             "checkpoints, which are finite",
         )

@@ -145,15 +145,17 @@ class Machine:
 
 @contextmanager
 def memory_explained(recipe: Recipe, machine: Machine, task: RestorationTask) -> Generator[None]:
-    """Turn an error of memory or of the compiler inside the block into one that says what to do.
+    """Turn an error of memory or of a compiler inside the block into one that says what to do.
 
     Raises:
-        MmfeError: the device or the machine had no memory left, or the network's blocks could not
-            be compiled.
+        MmfeError: the device or the machine had no memory left, the network's blocks could not be
+            compiled, or a kernel needs more of a card than it has.
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as problem:
+    except Exception as problem:
+        if type(problem).__name__ == "OutOfResources":  # of Triton, which may not be installed
+            raise _kernel_too_large(problem) from problem
         if is_out_of_memory(problem):  # while compiling, too: the compiler's error quotes it
             raise _explain(recipe, machine, task) from None
         from torch._dynamo.exc import TorchDynamoException  # takes a second; here all is over
@@ -161,6 +163,16 @@ def memory_explained(recipe: Recipe, machine: Machine, task: RestorationTask) ->
         if isinstance(problem, TorchDynamoException):
             raise _not_compiled(problem) from problem
         raise
+
+
+def _kernel_too_large(problem: Exception) -> MmfeError:
+    return MmfeError(
+        "a Triton kernel needs more of this GPU than it has",
+        got=str(problem).split(". ", 1)[0],
+        expected="shared memory as an H100's, 227 KiB a block, for all widths in float32",
+        remedy="--set train.kernels=torch --set train.compile=off trains by PyTorch's own kernels, "
+        "with the same result; the same command then goes on from the last checkpoint",
+    )
 
 
 def _not_compiled(problem: RuntimeError) -> MmfeError:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +24,7 @@ from mmfe_cache.places import RUNS
 from mmfe_restore.model.folders import GUIDE_FINGERPRINT
 from mmfe_restore.recipes import recipe_from_dict, recipe_settings, recipe_to_dict
 from mmfe_restore.recipes.checks import UnknownKeyError
+from mmfe_restore.recipes.loading import LABELS, telling
 from mmfe_restore.recipes.schema import Recipe
 
 if TYPE_CHECKING:
@@ -37,11 +38,22 @@ MODEL = "model"
 BEST = "best"
 LOCK = "train.lock"
 
+Settings = Callable[[Recipe], dict[str, Any]]
+
 _PACKAGES = ("mmfe", "torch", "lightning", "numpy", "zarr", "pytorch-wavelets", "torchmetrics")
 
 
 def default_folder(name: str, overrides: Sequence[str]) -> Path:
-    """The recipe's name among the runs, with a short hash where there are overrides."""
+    """The recipe's name among the runs, with a short hash where there are overrides.
+
+    `MEANS` do not count, so that a run goes on with others. Where they once did, and a run lies
+    there, that is the folder.
+    """
+    earlier = _hashed(name, overrides)
+    return earlier if (earlier / RECIPE).exists() else _hashed(name, telling(overrides))
+
+
+def _hashed(name: str, overrides: Sequence[str]) -> Path:
     folder = name.replace("/", "-").removesuffix(".yaml")
     if overrides:
         digest = hashlib.blake2b("\n".join(sorted(overrides)).encode(), digest_size=4)
@@ -58,8 +70,11 @@ def locked_run(out: Path) -> AbstractContextManager[str | None]:
     return locked(out, file=out / LOCK, work="training", error=UsageError)
 
 
-def claim(out: Path, recipe: Recipe) -> None:
+def claim(out: Path, recipe: Recipe) -> str:
     """Make ``out`` the folder of a run of ``recipe``; a folder of the same run is taken up.
+
+    Returns:
+        which `MEANS` the run goes on with instead of those before; empty where they are the same.
 
     Raises:
         UsageError: the folder holds another recipe's run, or a folder of somebody else's that
@@ -84,10 +99,13 @@ def claim(out: Path, recipe: Recipe) -> None:
         if there is None or recipe_settings(there) != recipe_settings(recipe):
             raise UsageError(
                 f"{out} holds a run of another recipe",
-                got=_difference(there, recipe),
+                got=_difference(there, recipe, only=recipe_settings),
                 remedy="choose another --out, or remove the folder",
             )
-        return
+        changed = _difference(there, recipe)
+        if changed:
+            _write_recipe(file, recipe)
+        return changed
     strange = [name for name in (MODEL, BEST) if (out / name).exists()]
     if strange:
         raise UsageError(
@@ -97,6 +115,11 @@ def claim(out: Path, recipe: Recipe) -> None:
             remedy="choose another --out",
         )
     (out / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    _write_recipe(file, recipe)
+    return ""
+
+
+def _write_recipe(file: Path, recipe: Recipe) -> None:
     text = yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False, allow_unicode=True)
     write_file(file, text)
 
@@ -108,11 +131,11 @@ def _written_by(out: Path) -> str:
         return "another version"
 
 
-def _difference(there: Recipe | None, recipe: Recipe) -> str:
+def _difference(there: Recipe | None, recipe: Recipe, only: Settings = recipe_to_dict) -> str:
     if there is None:
         return f"an unreadable {RECIPE}"
-    theirs, ours = flatten(recipe_settings(there)), flatten(recipe_settings(recipe))
-    keys = [key for key in ours if theirs.get(key) != ours[key]]
+    theirs, ours = flatten(only(there)), flatten(only(recipe))
+    keys = [key for key in ours if theirs.get(key) != ours[key] and key not in LABELS]
     return ", ".join(f"{key}={theirs.get(key)!r} (now {ours[key]!r})" for key in keys[:5])
 
 

@@ -98,7 +98,8 @@ def train(
         if machine.rank == 0:
             if resume is None:
                 run_dir.clear(out)
-            run_dir.claim(out, recipe)
+            if changed := run_dir.claim(out, recipe):
+                progress.message(f"going on with other settings of how it is computed: {changed}")
         checkpoint, start = find_start(out, recipe, resume, progress)
         if start:
             _take_recorded_threads(out, progress)

@@ -99,6 +99,21 @@ def test_it_is_a_guide_that_names_its_teacher(student, cache):
     assert not state_path(out).exists()
 
 
+def test_it_learns_in_true_float32(cache, samples, tmp_path, monkeypatch):
+    seen, numbers = [], StudentNetwork.numbers
+    allowed = torch.backends.cuda.matmul, torch.backends.cudnn
+
+    def watched(self, *arguments):
+        seen.append([one.allow_tf32 for one in allowed])
+        return numbers(self, *arguments)
+
+    monkeypatch.setattr(StudentNetwork, "numbers", watched)
+    distill(cache, samples, tmp_path / "s.safetensors", Settings(steps=1, hold_out=0))
+    # Of the step, and of the norms' averages, which float32 convolutions make.
+    assert len(seen) > 1
+    assert all(one == [False, False] for one in seen)
+
+
 def test_a_few_steps_come_nearer_to_the_teacher_than_its_mean(cache, samples, tmp_path):
     # With the teacher's own eyes to begin with, this is what the heads learn.
     done = distill(cache, samples, tmp_path / "s.safetensors", Settings(steps=30, hold_out=0.2))

@@ -134,6 +134,20 @@ def test_a_compiler_that_fails_is_told_with_the_way_around_it(task):
     assert "--set train.compile=off" in str(caught.value)
 
 
+def test_a_kernel_that_a_card_has_no_room_for_is_told_with_the_way_around_it(task):
+    # As Triton's, which is no RuntimeError.
+    kind = type("OutOfResources", (Exception,), {})
+
+    told = "out of resource: shared memory, Required: 135168, Hardware limit: 101376. Reducing"
+    with (
+        pytest.raises(MmfeError, match="more of this GPU than it has") as caught,
+        memory_explained(load_recipe("cdd11"), machine(accelerator="cuda"), task),
+    ):
+        raise kind(told)
+    assert "Required: 135168, Hardware limit: 101376" in str(caught.value)
+    assert "--set train.kernels=torch" in str(caught.value)
+
+
 def test_other_errors_stay_what_they_are(task):
     with (
         pytest.raises(RuntimeError, match=r"^shapes differ$"),

@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.progress import SilentProgress
 from mmfe_restore import Restorer
-from mmfe_restore.recipes import recipe_to_dict
+from mmfe_restore.recipes import load_recipe, recipe_to_dict
 from mmfe_restore.training import train
 from mmfe_restore.training.checkpoints import list_checkpoints, read_checkpoint
+from mmfe_restore.training.run_dir import default_folder
 
 WORKER = Path(__file__).with_name("worker.py")
 STEPS = 13
@@ -43,6 +44,13 @@ def assert_same_run(one, two):
     ours, theirs = weights(one), weights(two)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+class Messages(SilentProgress):
+    text = ""
+
+    def message(self, text):
+        self.text += f"{text}\n"
 
 
 class Warnings(SilentProgress):
@@ -236,6 +244,50 @@ def test_another_recipe_in_the_same_folder_is_refused(world, whole):
     with pytest.raises(UsageError, match="another recipe") as caught:
         train(world.recipe("train.learning_rate=1e-4"), **world.sources, out=whole)
     assert "train.learning_rate=0.001 (now 0.0001)" in str(caught.value)
+
+
+def test_a_run_that_does_not_fit_goes_on_in_smaller_parts(world, whole, tmp_path):
+    """What `out of memory in training` advises: other settings of how, and the same model."""
+    progress, halves = Messages(), "train.accumulate=2"
+    train(world.recipe(), **world.sources, out=tmp_path, stop_after=5)
+    going = {**world.sources, "out": tmp_path, "progress": progress}
+    report = train(world.recipe(halves), **going, stop_after=8)
+    assert (report.resumed_from, report.steps) == (5, 8)
+    assert "train.accumulate=1 (now 2)" in progress.text
+    assert load_recipe(str(tmp_path / "recipe.yaml")).train.accumulate == 2
+    again = "train.activation_checkpointing=true"
+    report = train(world.recipe(again), **going)
+    assert (report.resumed_from, report.steps, report.completed) == (8, STEPS, True)
+    assert [row["step"] for row in rows(tmp_path)] == [row["step"] for row in rows(whole)]
+    for ours, theirs in zip(rows(tmp_path), rows(whole), strict=True):
+        assert float(ours["loss"]) == pytest.approx(float(theirs["loss"]), rel=1e-3)
+    ours, theirs = weights(tmp_path), weights(whole)
+    # Adam makes much of little where a gradient is all rounding: so not each weight by itself.
+    apart = sum(float((ours[n] - theirs[n]).square().sum()) for n in ours)
+    assert apart < 1e-4 * sum(float(theirs[n].square().sum()) for n in ours)
+
+
+def test_from_parts_of_a_batch_back_to_the_whole(world, whole, tmp_path):
+    train(world.recipe("train.accumulate=2"), **world.sources, out=tmp_path, stop_after=5)
+    train(world.recipe(), **world.sources, out=tmp_path)
+    for ours, theirs in zip(rows(tmp_path), rows(whole), strict=True):
+        assert float(ours["loss"]) == pytest.approx(float(theirs["loss"]), rel=1e-3)
+
+
+def test_how_a_run_is_computed_gives_it_no_other_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMFE_RUNS", str(tmp_path))
+    plain = default_folder("cdd11", [])
+    assert default_folder("cdd11", ["train.accumulate=4", "train.compile=off"]) == plain
+    rate = ["train.learning_rate=1e-4"]
+    other = default_folder("cdd11", rate)
+    assert other != plain
+    assert default_folder("cdd11", [*rate, "train.accumulate=4"]) == other
+    # A run that was begun when they still counted is found where it lies.
+    digest = hashlib.blake2b(b"train.accumulate=4", digest_size=4).hexdigest()
+    before = tmp_path / f"cdd11-{digest}"
+    before.mkdir()
+    (before / "recipe.yaml").touch()
+    assert default_folder("cdd11", ["train.accumulate=4"]) == before
 
 
 def test_without_resume_a_run_starts_anew(world, whole, tmp_path):

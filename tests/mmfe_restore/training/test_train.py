@@ -306,6 +306,20 @@ def test_the_controls_train(world, tmp_path, control):
     assert train(recipe, **world.sources, out=tmp_path).completed
 
 
+@pytest.mark.parametrize("precision", ["32", "tf32"])
+def test_products_are_in_true_float32_unless_the_recipe_says_tf32(world, tmp_path, precision):
+    seen = []
+
+    class Look(Callback):
+        def on_before_backward(self, trainer, pl_module, loss):
+            allowed = torch.backends.cuda.matmul, torch.backends.cudnn
+            seen.append([one.allow_tf32 for one in allowed])
+
+    recipe = world.recipe(f"train.precision={precision}", "train.max_steps=1")
+    train(recipe, **world.sources, out=tmp_path, callbacks=[Look()])
+    assert seen == [[precision == "tf32"] * 2]
+
+
 def test_a_diverged_loss_ends_the_run_and_the_checkpoints_stay_finite(world, tmp_path):
     class Diverge(Callback):
         def on_after_backward(self, trainer, pl_module):

@@ -22,6 +22,7 @@ from mmfe_cache.errors import DataError
 from mmfe_cache.guides.pooling import pool_grid
 from mmfe_cache.guides.scene.data import SceneBatch, training_batches
 from mmfe_cache.guides.scene.network import SceneNetwork, SceneOutput
+from mmfe_cache.machine import float32_products, require_bf16
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.seeds import generator
 
@@ -91,6 +92,7 @@ def split_photos(folder: Path, hold_out: int) -> tuple[list[Path], list[Path]]:
     )
 
 
+@float32_products()
 def train_scene(
     folder: Path,
     *,
@@ -115,7 +117,11 @@ def train_scene(
         device: where to train.
         config: masks and maps to use instead of procedural ones.
         progress: where to report.
+
+    Raises:
+        UsageError: a GPU without bfloat16.
     """
+    require_bf16(device, "--device cpu")
     report = progress or SilentProgress()
     photos, held_out = split_photos(folder, hold_out)
     torch.manual_seed(seed)

@@ -32,6 +32,7 @@ from mmfe_cache.guides.student.data import TeacherData, split_scenes
 from mmfe_cache.guides.student.guide import Student, StudentGuide, save_student
 from mmfe_cache.guides.student.network import MAX_PARAMETERS, StudentNetwork, relations
 from mmfe_cache.io import counted, write_file
+from mmfe_cache.machine import float32_products, require_bf16
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray, SampleSet
 from mmfe_cache.store import CacheReader
@@ -91,6 +92,7 @@ def state_path(out: Path) -> Path:
     return out.with_name(f"{out.name}.state")
 
 
+@float32_products()
 def distill(
     cache: CacheReader,
     samples: SampleSet,
@@ -118,8 +120,9 @@ def distill(
         CacheError: the cache has no finished view, or was built from other samples or pixels.
         DataError: there are too few photographs to set some aside.
         GuideError: the teacher sees no pictures, or is a student.
-        UsageError: the state of another run lies beside ``out``.
+        UsageError: the state of another run lies beside ``out``, or a GPU without bfloat16.
     """
+    require_bf16(device or "cpu", "--device cpu")
     chosen, report = settings or Settings(), progress or SilentProgress()
     started = time.perf_counter()
     run = _Run(cache, samples, chosen, device or torch.device("cpu"), report)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn.modules.module import register_module_forward_hook
 
 from mmfe_cache.datasets.photographs import photograph_files
 from mmfe_cache.degradations import COMPOSITIONS, KINDS
@@ -146,13 +147,17 @@ def test_perfect_answers_cost_less_than_wrong_ones(folder):
 
 def test_training_learns_and_is_the_same_twice(folder):
     settings = {"steps": 4, "seed": 4, "hold_out": 1, "workers": 0}
-    threads = torch.get_num_threads()
+    threads, seen = torch.get_num_threads(), set()
     torch.set_num_threads(1)
+    allowed = torch.backends.cuda.matmul, torch.backends.cudnn
+    hook = register_module_forward_hook(lambda *_: seen.update(b.allow_tf32 for b in allowed))
     try:
         first = train_scene(folder, **settings)
         again = train_scene(folder, **settings)
     finally:
         torch.set_num_threads(threads)
+        hook.remove()
+    assert seen == {False}
     ours, theirs = first.network.state_dict(), again.network.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert first.pictures > 4 * 12
