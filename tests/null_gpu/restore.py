@@ -1,4 +1,7 @@
-"""Restores in every way and precision and prints what was refused: as CUDA's autocast has it."""
+"""Restores in every way and precision and prints what was refused: as CUDA's autocast has it.
+
+Besides: over how many channels each way convolves.
+"""
 
 import json
 from contextlib import nullcontext
@@ -6,6 +9,7 @@ from itertools import product
 
 import nullgpu  # noqa: F401
 import torch
+from torch.overrides import TorchFunctionMode
 
 from mmfe_cache.embeddings import Embeddings
 from mmfe_restore import Restorer
@@ -20,7 +24,24 @@ CONFIG = ModelConfig(
 WAYS = {"whole maps": {}, "strips": {"whole_bytes": 0}}
 WAYS["streamed"] = WAYS["strips"] | {"stream_bytes": 0}
 
+
+class Widths(TorchFunctionMode):
+    """Collects how many channels depthwise convolutions have."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is torch.conv2d:
+            groups = args[6] if len(args) > 6 else kwargs.get("groups", 1)
+            self.seen |= {groups} if groups == len(args[1]) else set()
+        return func(*args, **kwargs)
+
+
 found = {}
+widths = {way: set() for way in WAYS}
 for (way, settings), precision, kind in product(
     WAYS.items(), ("float32", "bfloat16", "float16"), ("bytes", "floats")
 ):
@@ -31,14 +52,16 @@ for (way, settings), precision, kind in product(
     half = precision != "float32"
     autocast = torch.autocast("cuda", getattr(torch, precision)) if half else nullcontext()
     try:
-        with torch.inference_mode(), autocast:
+        with torch.inference_mode(), autocast, Widths() as convolved:
             embeddings = Embeddings(tokens, tokens, tokens[:, 0])
             if kind == "bytes":
                 restorer.restore_bytes(image, embeddings)
             else:
                 restorer(image / 255, embeddings)
         outcome = "ran"
+        widths[way] |= convolved.seen
     except RuntimeError as problem:
         outcome = f"{type(problem).__name__}: {problem}"
     found[f"{way}, {precision}, {kind}"] = outcome
-print(json.dumps(found))
+widths = {way: sorted(seen) for way, seen in widths.items()}
+print(json.dumps({"outcomes": found, "widths": widths}))

@@ -73,7 +73,21 @@ def test_from_the_second_batch_on_encoding_waits_for_its_results_alone(on_null_g
             assert batch["done"] == {"pageable": 0, "waits": 1, "unsettled": 0}, guide
 
 
-def test_every_way_and_precision_of_restoring_runs_under_cudas_autocast(on_null_gpu):
-    found = on_null_gpu("restore.py")
-    assert len(found) == 18
-    assert found == dict.fromkeys(found, "ran")
+@pytest.fixture(scope="module")
+def restored(on_null_gpu):
+    return on_null_gpu("restore.py")
+
+
+def test_every_way_and_precision_of_restoring_runs_under_cudas_autocast(restored):
+    outcomes = restored["outcomes"]
+    assert len(outcomes) == 18
+    assert outcomes == dict.fromkeys(outcomes, "ran")
+
+
+def test_feed_forward_networks_convolve_multiples_of_16_channels_on_cuda(restored):
+    assert set(restored["widths"]) == {"whole maps", "strips", "streamed"}
+    for way, widths in restored["widths"].items():
+        for channels in (8, 16, 32, 64):
+            half = int(2.66 * channels)
+            assert 2 * half not in widths, way
+            assert 2 * (half + -half % 16) in widths, way
