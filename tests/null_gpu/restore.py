@@ -1,6 +1,6 @@
 """Restores in every way and precision and prints what was refused: as CUDA's autocast has it.
 
-Besides: over how many channels each way convolves.
+Besides: over how many channels each way convolves, and how which size is run by default.
 """
 
 import json
@@ -12,7 +12,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from mmfe_cache.embeddings import Embeddings
-from mmfe_restore import Restorer
+from mmfe_restore import Restorer, load_recipe
 from mmfe_restore.recipes.schema import ModelConfig
 
 # Values are read back as 0, which is not what a check of them wants to see.
@@ -23,6 +23,7 @@ CONFIG = ModelConfig(
 )
 WAYS = {"whole maps": {}, "strips": {"whole_bytes": 0}}
 WAYS["streamed"] = WAYS["strips"] | {"stream_bytes": 0}
+SIZES = ((256, 256), (3840, 2160))
 
 
 class Widths(TorchFunctionMode):
@@ -63,5 +64,13 @@ for (way, settings), precision, kind in product(
     except RuntimeError as problem:
         outcome = f"{type(problem).__name__}: {problem}"
     found[f"{way}, {precision}, {kind}"] = outcome
+
+with torch.device("meta"):  # the image alone decides: the full network's weights are not needed
+    restorer = Restorer(load_recipe("cdd11").model).eval()
+runners = {}
+for (width, height), precision in product(SIZES, ("float32", "bfloat16")):
+    image = torch.empty(1, 3, height, width, device="cuda")
+    with torch.no_grad(), torch.autocast("cuda", torch.bfloat16, enabled=precision != "float32"):
+        runners[f"{width}x{height}, {precision}"] = type(restorer._runner(image)).__name__
 widths = {way: sorted(seen) for way, seen in widths.items()}
-print(json.dumps({"outcomes": found, "widths": widths}))
+print(json.dumps({"outcomes": found, "widths": widths, "runners": runners}))

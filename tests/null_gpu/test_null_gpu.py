@@ -91,3 +91,10 @@ def test_feed_forward_networks_convolve_multiples_of_16_channels_on_cuda(restore
             half = int(2.66 * channels)
             assert 2 * half not in widths, way
             assert 2 * (half + -half % 16) in widths, way
+
+
+def test_by_default_whole_maps_are_used_at_256_and_strips_at_3840x2160(restored):
+    wanted = {"256x256": "WholeMaps", "3840x2160": "Strips"}
+    assert len(restored["runners"]) == 4  # in float32 and bfloat16
+    for size, runner in restored["runners"].items():
+        assert runner == wanted[size.split(",")[0]], size
