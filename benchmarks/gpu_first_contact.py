@@ -79,16 +79,18 @@ def run_apart(name: str, out: Path) -> bool:
     """The same in a process of its own, which is ended when its time is over."""
     command = [sys.executable, "-m", "benchmarks.gpu_first_contact", "--out", str(out)]
     limit = PARTS[name][1]
+    error = out / f"{name}.error.txt"
+    error.unlink(missing_ok=True)  # of the run before: it would hide that this process died
     try:
         done = subprocess.run(
             [*command, "--only", name, "--here"], timeout=limit, stderr=subprocess.PIPE, text=True
         )
     except subprocess.TimeoutExpired:
-        (out / f"{name}.error.txt").write_text(f"not done after {limit} s\n", encoding="utf-8")
+        error.write_text(f"not done after {limit} s\n", encoding="utf-8")
         return False
-    if not (out / f"{name}.json").exists() and not (out / f"{name}.error.txt").exists():
+    if not (out / f"{name}.json").exists() and not error.exists():
         text = f"the process ended with {done.returncode}\n{done.stderr}"
-        (out / f"{name}.error.txt").write_text(text, encoding="utf-8")
+        error.write_text(text, encoding="utf-8")
     return (out / f"{name}.json").exists()
 
 

@@ -1,11 +1,30 @@
 """The first minutes on a GPU, rehearsed: every part runs, is kept, and finds its way into docs."""
 
+import re
+import subprocess
+
 import pytest
 
 from benchmarks import gpu_first_contact
-from benchmarks.gpu_first_contact import BEGIN, END, NOT_MEASURED, PARTS, ROWS, table, too_far
+from benchmarks.gpu_first_contact import (
+    BEGIN,
+    END,
+    NOT_MEASURED,
+    PARTS,
+    ROWS,
+    run_apart,
+    table,
+    too_far,
+)
+from benchmarks.gpu_sizes import Sizes
+from mmfe_restore.recipes.schema import ModelConfig
 
 pytestmark = pytest.mark.timeout(900)  # a busy machine decides nothing
+
+
+def without_sizes(key):
+    """The same name for the table's sizes and the rehearsal's."""
+    return re.sub(r"\d+(\.\d+)?", "N", key)
 
 
 def test_every_part_runs_on_a_device_that_computes_nothing(on_null_gpu, tmp_path):
@@ -13,10 +32,22 @@ def test_every_part_runs_on_a_device_that_computes_nothing(on_null_gpu, tmp_path
     assert done["errors"] == {}
     assert set(done["found"]) == set(PARTS)
     assert done["code"] == 1  # the numbers are none
-    # The names that the table looks for, where they do not depend on sizes.
+    # The names that the table looks for.
     for row in ROWS:
-        if not any(letter.isdigit() for letter in row.key):
-            assert row.key in done["found"][row.part], row
+        assert without_sizes(row.key) in map(without_sizes, done["found"][row.part]), row
+
+
+def test_the_table_looks_for_the_sizes_that_are_measured():
+    sizes = Sizes("cuda", ModelConfig())
+    measured = {
+        "step": [f"batch_{batch}_" for batch in sizes.batches],
+        "encode": [f"batch_{batch}_" for batch in sizes.encoded],
+        "restore": [f"{width}x{height}_" for width, height in sizes.photographs],
+        "blocks": [f"{2 * sizes.model.width}ch_{sizes.crop}px_"],
+        "kernels": [f"{2 * sizes.model.width}ch_{sizes.crop}px_"],
+    }
+    for row in ROWS:
+        assert row.key.startswith(tuple(measured.get(row.part, [""]))), row
 
 
 def test_all_parts_together_take_ten_minutes_at_most():
@@ -66,6 +97,54 @@ def test_a_part_that_fails_leaves_the_others_and_only_it_is_run_again(
     assert parts[4:] == []
     with pytest.raises(SystemExit, match="2"):
         run(monkeypatch, "--out", tmp_path, "--only", "banana")
+
+
+@pytest.fixture
+def ended(monkeypatch, tmp_path):
+    """Runs a part whose process only does what it is told to; (whether it is done, its error)."""
+
+    def run(process):
+        def started(command, *, timeout, stderr, text):
+            assert command[-3:] == ["--only", "ceilings", "--here"] and str(tmp_path) in command
+            assert timeout == PARTS["ceilings"][1]
+            return process(command, timeout)
+
+        monkeypatch.setattr(subprocess, "run", started)
+        done, error = run_apart("ceilings", tmp_path), tmp_path / "ceilings.error.txt"
+        return done, error.read_text(encoding="utf-8") if error.exists() else None
+
+    return run
+
+
+def timeout(command, limit):
+    raise subprocess.TimeoutExpired(command, limit)
+
+
+def crash(command, limit):
+    return subprocess.CompletedProcess(
+        command, -11, stderr="Fatal Python error: Segmentation fault"
+    )
+
+
+def test_a_process_that_takes_too_long_or_dies_leaves_a_word(ended, tmp_path):
+    assert ended(timeout) == (False, "not done after 15 s\n")
+    done, error = ended(crash)
+    assert not done
+    # Not the word of the run before.
+    assert error == "the process ended with -11\nFatal Python error: Segmentation fault"
+
+
+def test_what_a_process_wrote_itself_stays(ended, tmp_path):
+    def fail(command, limit):
+        (tmp_path / "ceilings.error.txt").write_text("Traceback", encoding="utf-8")
+        return subprocess.CompletedProcess(command, 1, stderr="a warning")
+
+    def succeed(command, limit):
+        (tmp_path / "ceilings.json").write_text("{}", encoding="utf-8")
+        return subprocess.CompletedProcess(command, 0, stderr="")
+
+    assert ended(fail) == (False, "Traceback")
+    assert ended(succeed) == (True, None)
 
 
 def test_a_number_that_is_too_far_or_none_fails_the_command():
