@@ -14,18 +14,19 @@ to run it:
   blocks alone, the rest as compiled.
 
 Caches are not modelled: a map that still lies in the GPU's L2 is counted all the same.
-`--write` puts the table into docs/performance.md.
+`--write` puts the table, and what has the largest shares of it, into docs/performance.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from functorch.compile import make_boxed_func
@@ -40,6 +41,7 @@ from benchmarks.traffic import (
     HEIGHT,
     WIDTH,
     Bytes,
+    convolved_bytes,
     graph_bytes,
     kept_bytes,
     without_storage,
@@ -162,12 +164,34 @@ def blocks(config: ModelConfig) -> dict[type[nn.Module], float]:
     return found
 
 
+class FeedForward(TransformerBlock):
+    """A Transformer block's second half."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) to (B, H, W, C)."""
+        return x + self.ffn(self.norm2(x))
+
+
+class Maps(NamedTuple):
+    """Bytes of a block over those of one bf16 map of its channels.
+
+    Attributes:
+        moved: read and written by all kernels, forward and backward.
+        kept: by the forward pass for the backward pass.
+        convolved: of what is moved, by convolutions; in a Transformer block they are depthwise.
+    """
+
+    moved: float
+    kept: float
+    convolved: float
+
+
 def make_block(kind: type[nn.Module], config: ModelConfig) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """A block of `TRACED` channels and what it is called with, for one image."""
     heads, wide = max(1, TRACED // 48), config.guidance_dim
     x = torch.zeros(1, HEIGHT, WIDTH, TRACED, dtype=torch.bfloat16, requires_grad=True)
-    if kind is TransformerBlock:
-        return TransformerBlock(TRACED, heads, config.expansion), (x,)
+    if kind in (TransformerBlock, FeedForward):
+        return kind(TRACED, heads, config.expansion), (x,)
     if kind is MGFB:
         return MGFB(TRACED, heads, config.expansion, wide), (x, torch.zeros(1, 16, wide))
     mofe = MoFE(TRACED, heads, wide, config.num_experts, 9)
@@ -175,20 +199,18 @@ def make_block(kind: type[nn.Module], config: ModelConfig) -> tuple[nn.Module, t
 
 
 @cache
-def compiled_block(
-    kind: type[nn.Module], config: ModelConfig, budget: float
-) -> tuple[float, float]:
-    """How often a compiled block's own map is moved and kept: bytes over those of one bf16 map.
+def compiled_block(kind: type[nn.Module], config: ModelConfig, budget: float) -> Maps:
+    """How often a compiled block's own map is moved and kept.
 
     Args:
         kind: the block's class.
         config: the network.
         budget: the share of activations that the forward pass keeps.
     """
-    moved: list[int] = []
+    graphs: list[torch.fx.Graph] = []
 
     def watch(graph: torch.fx.GraphModule, inputs: Any) -> Any:
-        moved.append(graph_bytes(graph.graph))
+        graphs.append(graph.graph)
         return make_boxed_func(graph.forward)
 
     backend = aot_autograd(
@@ -206,7 +228,11 @@ def compiled_block(
         out.float().sum().backward()
     torch._dynamo.reset()
     one = 2 * HEIGHT * WIDTH * TRACED
-    return sum(moved) / one, sum(n for n in kept.values() if n % (2 * CELL) == 0) / one
+    return Maps(
+        moved=sum(map(graph_bytes, graphs)) / one,
+        kept=sum(n for n in kept.values() if n % (2 * CELL) == 0) / one,
+        convolved=sum(map(convolved_bytes, graphs)) / one,
+    )
 
 
 def compiled(
@@ -226,7 +252,7 @@ def compiled(
     for kind, values in blocks(config).items():
         one = 2 * values * batch * size**2
         maps = compiled_block(kind, config, budget)
-        moved, kept = moved + one * maps[0], kept + one * maps[1]
+        moved, kept = moved + one * maps.moved, kept + one * maps.kept
     return Step(name, rest.flop, moved, kept, {})
 
 
@@ -249,8 +275,8 @@ def fused(config: ModelConfig, size: int, batch: int, rest: Step) -> Step:
     step = compiled("blocks fused", config, size, batch, 1.0, rest)
     one = 2 * blocks(config)[TransformerBlock] * batch * size**2
     maps = compiled_block(TransformerBlock, config, 1.0)
-    moved = step.moved + one * (fused_maps(hidden) - maps[0])
-    return replace(step, moved=moved, kept=step.kept + one * (5 + 2 * hidden - maps[1]))
+    moved = step.moved + one * (fused_maps(hidden) - maps.moved)
+    return replace(step, moved=moved, kept=step.kept + one * (5 + 2 * hidden - maps.kept))
 
 
 def hidden_width(config: ModelConfig) -> float:
@@ -305,19 +331,43 @@ def table(steps: list[Step], size: int, batch: int) -> str:
     return "\n".join(lines)
 
 
+def shares(config: ModelConfig, size: int, batch: int, half: Step) -> str:
+    """What moves most in a step of compiled blocks, as a sentence.
+
+    Args:
+        config: the network.
+        size: side of the crops.
+        batch: B.
+        half: the step, at memory 0.5.
+    """
+    widest, count = 2 * config.width, config.num_blocks[0] + config.num_refinement_blocks
+    block = compiled_block(TransformerBlock, config, 0.5)
+    fed = compiled_block(FeedForward, config, 0.5)
+    moved = 2 * widest * count * batch * size**2 * block.moved
+    return (
+        f"Of what the default moves, the {count} blocks of {widest} channels at {size}² are "
+        f"{moved / half.moved:.0%}; of what such a block moves, its feed-forward network (GDFN) "
+        f"is {fed.moved / block.moved:.0%}, and the depthwise convolutions of both its halves "
+        f"are {block.convolved / block.moved:.0%}."
+    ).replace("%", " %")
+
+
 def main() -> None:
     """Count and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--write", action="store_true", help=f"put the table into {DOCS.name}")
+    parser.add_argument("--write", action="store_true", help=f"put both into {DOCS.name}")
     arguments = parser.parse_args()
-    steps = count(load_recipe("cdd11").model, arguments.size, arguments.batch)
+    config = load_recipe("cdd11").model
+    steps = count(config, arguments.size, arguments.batch)
     if arguments.json:
         print(json.dumps([vars(step) for step in steps], indent=2))
         return
-    text = table(steps, arguments.size, arguments.batch)
+    largest = shares(config, arguments.size, arguments.batch, steps[-2])
+    largest = textwrap.fill(largest, 110, break_on_hyphens=False)
+    text = f"{table(steps, arguments.size, arguments.batch)}\n\n{largest}"
     print(text)
     if arguments.write:
         before, rest = DOCS.read_text(encoding="utf-8").split(BEGIN)

@@ -114,6 +114,12 @@ def _node_bytes(node: torch.fx.Node) -> int:
     return size_of(t for t in tensors if t.numel() % CELL == 0)
 
 
+def convolved_bytes(graph: torch.fx.Graph) -> int:
+    """What of `graph_bytes` the convolutions of a ``graph`` read and write."""
+    found = [node for node in graph.nodes if _name(node).startswith("convolution")]
+    return sum(_node_bytes(one) for node in found for one in (node, *node.all_input_nodes))
+
+
 def _origin(node: torch.fx.Node) -> torch.fx.Node:
     """What ``node`` is a view of."""
     while node.op == "call_function" and _name(node) in _VIEWS:
