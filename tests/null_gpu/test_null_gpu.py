@@ -66,7 +66,7 @@ def test_restoring_needs_less_memory_than_the_reference_and_12_gib_at_3840x2160(
 
 def test_from_the_second_batch_on_encoding_waits_for_its_results_alone(on_null_gpu, tmp_path):
     found = on_null_gpu("encode.py", tmp_path, cards=2)
-    assert set(found) == {"scene", "timm", "qwen2.5-vl", "fastvlm"}
+    assert set(found) == {"scene", "prompt", "student", "timm", "qwen2.5-vl", "fastvlm"}
     for guide, batches in found.items():
         for batch in batches[1:]:
             assert batch["started"]["waits"] == batch["started"]["pageable"] == 0, guide
