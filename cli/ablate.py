@@ -92,7 +92,7 @@ def command(
     from mmfe_restore.evaluation.ablation import run_plan
 
     if not dry_run:
-        output.take_threads()
+        output.take_threads(device)
     found: dict[str, Any]
     if dry_run:
         found = {**plan.to_json(), "problems": [str(problem) for problem in problems]}
@@ -116,10 +116,11 @@ def _default_place(overrides: Sequence[str]) -> Path:
 
     As those of `mmfe train`: how a step is computed does not count, unless runs lie there already.
     """
-    from mmfe_restore.recipes.loading import effective_overrides, telling
+    from mmfe_restore.recipes.loading import defining_overrides, effective_overrides
 
-    earlier = _set_place(effective_overrides(overrides))
-    return earlier if earlier.exists() else _set_place(telling(effective_overrides(overrides)))
+    effective = effective_overrides(overrides)
+    earlier = _set_place(effective)
+    return earlier if earlier.exists() else _set_place(defining_overrides(effective))
 
 
 def _set_place(overrides: Sequence[str]) -> Path:

@@ -139,8 +139,7 @@ def repair(
     if guide is not None:
         check_guide(guide)
     found = tuple(origins(path))
-    if device == "auto":
-        output.note_driver()
+    output.note_driver(device)
 
     from mmfe_cache.precompute.repair import RepairReport, repair_cache
 

@@ -145,8 +145,8 @@ def command(
         check_guide(named)
     chosen = ranks.device if ranks is not None and device == "auto" else device
     outline = _outline(named, questions[0]) if dry_run else None
-    if first and device == "auto" and outline is None:
-        output.note_driver()
+    if first and outline is None:
+        output.note_driver(device)
     loaded = outline or load_guide(
         named, device=chosen, precision=long_name(precision), prompt=questions[0], joint=pooled
     )

@@ -144,7 +144,7 @@ def command(
     from mmfe_restore.evaluation.evaluate import evaluate, rank_and_size
 
     pick_device(device)
-    output.take_threads()
+    output.take_threads(device)
     if set(extra) & set(SCORES):
         output.remark(LICENCE)
     progress = output.console_progress()

@@ -116,7 +116,7 @@ def train(
     from mmfe_cache.guides.scene.guide import save_scene
     from mmfe_cache.guides.scene.training import train_scene
 
-    output.take_threads()
+    output.take_threads(device)
     if kind == "prompt":
         _train_prompt(photos, out, seed, hold_out, device, config, as_json)
         return
@@ -260,6 +260,7 @@ def evaluate(
 
     from mmfe_cache.guides.scene.evaluation import evaluate_guide
 
+    output.note_driver(device)
     loaded = load_guide(guide, device=device, weights=weights)
     if loaded.reads != "pixels":
         raise UsageError(f"the guide {loaded.name} sees no pictures", expected="another guide")

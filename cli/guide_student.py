@@ -62,7 +62,7 @@ def distill(
     from mmfe_cache.guides.student.training import Settings
     from mmfe_cache.guides.student.training import distill as train_student
 
-    output.take_threads()
+    output.take_threads(device)
     done = train_student(
         reader,
         samples,
@@ -116,6 +116,7 @@ def evaluate(guide: str, teacher: Path, root: Path | None, device: str, as_json:
     from mmfe_cache.guides.student.agreement import measure_student
     from mmfe_cache.guides.student.guide import StudentGuide
 
+    output.note_driver(device)
     loaded = load_guide(guide, device=device)
     if not isinstance(loaded, StudentGuide):
         raise UsageError(

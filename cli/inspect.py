@@ -51,6 +51,7 @@ def command(
 
     from mmfe_cache.guides.scene.guide import SceneGuide
 
+    output.note_driver(device)
     loaded = load_guide(guide, device=device)
     if not isinstance(loaded, SceneGuide):
         raise UsageError(

@@ -108,18 +108,21 @@ def error(text: str) -> None:
     sys.stderr.write(f"mmfe: {text}\n")
 
 
-def note_driver() -> None:
-    """Say where a GPU is left out because NVIDIA's driver is too old for PyTorch."""
+def note_driver(device: str = "auto") -> None:
+    """Say where ``auto`` leaves a GPU out because NVIDIA's driver is too old for PyTorch."""
     from mmfe_cache.machine import driver_problem
 
-    if found := driver_problem():
+    if device == "auto" and (found := driver_problem()):
         problem, remedy = found
         note("\n".join(wrapped(f"warning: no GPU is used: {problem}", screen(sys.stderr))))
         note("\n".join(wrapped(f"  to do: {remedy}", screen(sys.stderr))))
 
 
-def take_threads() -> None:
-    """Choose how many threads this process computes on, once, and say so on stderr."""
+def take_threads(device: str = "auto") -> None:
+    """Choose how many threads this process computes on, once, and say so on stderr.
+
+    Before that, say where ``device`` is ``auto`` and a GPU is left out: `note_driver`.
+    """
     global _threads_taken
     import torch
 
@@ -127,7 +130,7 @@ def take_threads() -> None:
 
     if _threads_taken or has_gpu():  # on a GPU the CPU's threads hardly count
         return
-    note_driver()
+    note_driver(device)
     _threads_taken = True
     chosen = choose_threads()
     torch.set_num_threads(chosen.count)

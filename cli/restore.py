@@ -161,7 +161,7 @@ def command(
     from mmfe_restore.inference import guide_for, restore_files
 
     used = pick_device(device)
-    output.take_threads()
+    output.take_threads(device)
     restorer = Restorer.from_pretrained(source).to(used)
     looking = guide_for(restorer, name=guide, device=device)
     if looking is not None and looking.teacher is not None:

@@ -55,7 +55,7 @@ def command(
 
     require_gradio()
     pick_device(device)
-    output.take_threads()
+    output.take_threads(device)
     if host not in (LOOPBACK, "localhost"):
         output.remark(f"--host {host}: whoever reaches this machine can use the page")
     with serving(

@@ -235,6 +235,9 @@ def test_seeds_in_a_dry_run(tmp_path, capsys, monkeypatch):
 
     # Of a key that is given twice the last value counts, for the folder as for the training.
     assert place(1, 5) == place(5) == row["out"] != place(5, 1) == place(1)
+    # How a step is computed gives no folder of its own: rows go on with it, as out of memory says.
+    assert run(["ablate", "tableS1", "--set", "train.accumulate=4", "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"][1]["out"] == "runs/tableS1/with-ll"
     assert run(command) == 0
     assert "missing: 5, 6, 7" in capsys.readouterr().out
     assert run(["ablate", "tableS1", "--seeds", "0", "--dry-run"]) == 2

@@ -12,6 +12,8 @@ FOUND = {}
 for name, arguments in {
     "doctor": ["doctor"],
     "restore": ["restore", photograph, "-o", f"{folder}/one.png"],
+    "inspect": ["inspect", photograph],
+    "cpu": ["restore", photograph, "-o", f"{folder}/three.png", "--device", "cpu"],
     "cuda": ["restore", photograph, "-o", f"{folder}/two.png", "--device", "cuda"],
 }.items():
     told = io.StringIO()

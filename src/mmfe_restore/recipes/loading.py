@@ -189,7 +189,7 @@ LABELS = ("name", "description", "published_parameters")
 """What a recipe says for people: two recipes that differ in nothing else train the same model."""
 
 
-MEANS = tuple(
+EXECUTION_KEYS = tuple(
     f"train.{key}"
     for key in (
         "accumulate",
@@ -206,15 +206,15 @@ MEANS = tuple(
 or does not compile there, goes on with others. The model is the same but for rounding."""
 
 
-def telling(overrides: Sequence[str]) -> list[str]:
-    """The ``KEY=VALUE`` that set none of `MEANS`: they give a run a folder of its own."""
-    return [one for one in overrides if one.partition("=")[0].strip() not in MEANS]
+def defining_overrides(overrides: Sequence[str]) -> list[str]:
+    """The ``KEY=VALUE`` that set none of `EXECUTION_KEYS`: they define which model is trained."""
+    return [one for one in overrides if one.partition("=")[0].strip() not in EXECUTION_KEYS]
 
 
 def recipe_settings(recipe: Recipe) -> dict[str, Any]:
-    """`recipe_to_dict` but for `LABELS` and `MEANS`: equal where the same model is trained."""
+    """`recipe_to_dict` without `LABELS` and `EXECUTION_KEYS`: equal where one model is trained."""
     found = {key: value for key, value in recipe_to_dict(recipe).items() if key not in LABELS}
-    for part, _, key in (name.partition(".") for name in MEANS):
+    for part, _, key in (name.partition(".") for name in EXECUTION_KEYS):
         del found[part][key]
     return found
 

@@ -153,15 +153,17 @@ def memory_explained(recipe: Recipe, machine: Machine, task: RestorationTask) ->
     """
     try:
         yield
-    except Exception as problem:
-        if type(problem).__name__ == "OutOfResources":  # of Triton, which may not be installed
-            raise _kernel_too_large(problem) from problem
+    except (MemoryError, RuntimeError) as problem:
         if is_out_of_memory(problem):  # while compiling, too: the compiler's error quotes it
             raise _explain(recipe, machine, task) from None
         from torch._dynamo.exc import TorchDynamoException  # takes a second; here all is over
 
         if isinstance(problem, TorchDynamoException):
             raise _not_compiled(problem) from problem
+        raise
+    except Exception as problem:
+        if type(problem).__name__ == "OutOfResources":  # of Triton, which may not be installed
+            raise _kernel_too_large(problem) from problem
         raise
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
@@ -24,7 +24,7 @@ from mmfe_cache.places import RUNS
 from mmfe_restore.model.folders import GUIDE_FINGERPRINT
 from mmfe_restore.recipes import recipe_from_dict, recipe_settings, recipe_to_dict
 from mmfe_restore.recipes.checks import UnknownKeyError
-from mmfe_restore.recipes.loading import LABELS, telling
+from mmfe_restore.recipes.loading import LABELS, defining_overrides
 from mmfe_restore.recipes.schema import Recipe
 
 if TYPE_CHECKING:
@@ -38,19 +38,17 @@ MODEL = "model"
 BEST = "best"
 LOCK = "train.lock"
 
-Settings = Callable[[Recipe], dict[str, Any]]
-
 _PACKAGES = ("mmfe", "torch", "lightning", "numpy", "zarr", "pytorch-wavelets", "torchmetrics")
 
 
 def default_folder(name: str, overrides: Sequence[str]) -> Path:
     """The recipe's name among the runs, with a short hash where there are overrides.
 
-    `MEANS` do not count, so that a run goes on with others. Where they once did, and a run lies
-    there, that is the folder.
+    `EXECUTION_KEYS` do not count, so that a run goes on with others. Where they once did, and a run
+    lies there, that is the folder.
     """
     earlier = _hashed(name, overrides)
-    return earlier if (earlier / RECIPE).exists() else _hashed(name, telling(overrides))
+    return earlier if (earlier / RECIPE).exists() else _hashed(name, defining_overrides(overrides))
 
 
 def _hashed(name: str, overrides: Sequence[str]) -> Path:
@@ -74,7 +72,8 @@ def claim(out: Path, recipe: Recipe) -> str:
     """Make ``out`` the folder of a run of ``recipe``; a folder of the same run is taken up.
 
     Returns:
-        which `MEANS` the run goes on with instead of those before; empty where they are the same.
+        which `EXECUTION_KEYS` an unfinished run goes on with instead of those before; empty where
+        they are the same.
 
     Raises:
         UsageError: the folder holds another recipe's run, or a folder of somebody else's that
@@ -99,10 +98,14 @@ def claim(out: Path, recipe: Recipe) -> str:
         if there is None or recipe_settings(there) != recipe_settings(recipe):
             raise UsageError(
                 f"{out} holds a run of another recipe",
-                got=_difference(there, recipe, only=recipe_settings),
+                got=f"an unreadable {RECIPE}"
+                if there is None
+                else _difference(recipe_settings(there), recipe_settings(recipe)),
                 remedy="choose another --out, or remove the folder",
             )
-        changed = _difference(there, recipe)
+        if (out / MODEL).exists():
+            return ""  # trained already, with what the file says
+        changed = _difference(recipe_to_dict(there), recipe_to_dict(recipe))
         if changed:
             _write_recipe(file, recipe)
         return changed
@@ -131,10 +134,8 @@ def _written_by(out: Path) -> str:
         return "another version"
 
 
-def _difference(there: Recipe | None, recipe: Recipe, only: Settings = recipe_to_dict) -> str:
-    if there is None:
-        return f"an unreadable {RECIPE}"
-    theirs, ours = flatten(only(there)), flatten(only(recipe))
+def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    theirs, ours = flatten(there), flatten(here)
     keys = [key for key in ours if theirs.get(key) != ours[key] and key not in LABELS]
     return ", ".join(f"{key}={theirs.get(key)!r} (now {ours[key]!r})" for key in keys[:5])
 

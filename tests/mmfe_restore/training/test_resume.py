@@ -234,9 +234,12 @@ def test_a_run_of_random_weights_refuses_others_later(world, whole):
 
 def test_a_complete_run_is_left_alone(world, whole):
     before = {path: path.stat().st_mtime_ns for path in (whole / "model").iterdir()}
-    report = train(world.recipe(), **world.sources, out=whole)
-    assert report.completed
-    assert report.images == 0
+    recipe = (whole / "recipe.yaml").read_bytes()
+    for further in ((), ("train.accumulate=2",)):
+        report = train(world.recipe(*further), **world.sources, out=whole)
+        assert report.completed
+        assert report.images == 0
+    assert (whole / "recipe.yaml").read_bytes() == recipe  # with what it was trained
     assert before == {path: path.stat().st_mtime_ns for path in (whole / "model").iterdir()}
 
 
