@@ -1,8 +1,8 @@
 """Triton kernels for the network's Transformer blocks, which move each map as seldom as can be.
 
-`block` has a block's equations and the kernel for each; every other file is one kernel. They need
-a CUDA GPU and Triton, which PyTorch's CUDA builds for Linux bring along; nothing here is imported
-before `block` is.
+`block` has a block's equations and the kernel for each, `tiles` what kernels share; every other
+file is one operation, forward and backward. They need a CUDA GPU and Triton, which PyTorch's CUDA
+builds for Linux bring along; nothing here is imported before `block` is.
 """
 
 from __future__ import annotations

@@ -28,15 +28,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mmfe_restore.kernels.attention_output import attention_output
-from mmfe_restore.kernels.attention_output_backward import attention_output_backward
-from mmfe_restore.kernels.attention_sums import attention_sums
-from mmfe_restore.kernels.attention_sums_backward import attention_sums_backward
-from mmfe_restore.kernels.gated_product import gated_product
-from mmfe_restore.kernels.gated_product_backward import gated_product_backward
-from mmfe_restore.kernels.norm_product import norm_product
-from mmfe_restore.kernels.norm_product_data import norm_product_data
-from mmfe_restore.kernels.norm_product_weight import norm_product_weight
+from mmfe_restore.kernels.attention_output import attention_output, attention_output_backward
+from mmfe_restore.kernels.attention_sums import attention_sums, attention_sums_backward
+from mmfe_restore.kernels.gated_product import gated_product, gated_product_backward
+from mmfe_restore.kernels.norm_product import (
+    norm_product,
+    norm_product_data,
+    norm_product_weight,
+)
 from mmfe_restore.kernels.tiles import sums_in
 from mmfe_restore.model.restormer import (
     TransformerBlock,
