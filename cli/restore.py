@@ -63,8 +63,8 @@ def command(
         str,
         typer.Option(
             "--tile",
-            help="auto or off: the whole image, exactly, in strips where it is large; a number: "
-            "overlapping tiles of that side, which are not exact.",
+            help="auto: as the network is judged, mmfe-small in tiles; off: the whole image, in "
+            "strips where it is large; a number: overlapping tiles of at most that side.",
             autocompletion=completion.tilings,
         ),
     ] = "auto",

@@ -65,8 +65,8 @@ def _architecture() -> Architecture[GuidedRestorer]:
         """A restorer that brings its guide along: image in, image out.
 
         Any size is taken: the network pads by itself, and the guide must not see such padding.
-        Large images are restored exactly, in strips, so they are not to be cut into tiles:
-        attention and the guide need the whole image.
+        Large images are not to be cut into tiles by the program: the guide needs the whole image.
+        They are restored exactly, in strips, or in the tiles that the network is judged in.
         """
 
         def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""`evaluate`: restore every test image, whole, and compare it with the ground truth."""
+"""`evaluate`: restore every test image and compare it with the ground truth."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ from mmfe_restore.evaluation.statistics import (
 )
 from mmfe_restore.metrics.registry import PerImage, Settings, chosen_metrics
 from mmfe_restore.model import count_parameters
+from mmfe_restore.model.tiles import restore_within
 from mmfe_restore.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def evaluate(
 ) -> EvalReport:
     """Judge ``restorer`` on ``samples``; reads embeddings from a cache and never loads a guide.
 
-    Images are restored whole, clamped to [0, 1], and compared in float64. Inside a
+    Images are restored whole, or in tiles where the recipe has an ``eval.tile``, clamped to
+    [0, 1], and compared in float64. Inside a
     torch.distributed process group every process takes a disjoint share, all return the same
     report, and the first one writes it.
 
@@ -135,6 +137,7 @@ def evaluate(
         dataset=samples.dataset,
         protocol=measured,
         crop=measured.crop_for(samples.dataset, recipe.eval.crop_multiple),
+        tile=recipe.eval.tile,
         shown=pictures.choose(samples) if with_pictures else frozenset(),
         guide_sees=_guide_sees(recipe),
         metrics={metric.name: metric.load(settings) for metric in chosen},
@@ -185,6 +188,7 @@ class _Run:
     dataset: str
     protocol: Protocol
     crop: int
+    tile: int | None
     shown: frozenset[int]
     guide_sees: bool
     metrics: Mapping[str, PerImage]
@@ -235,7 +239,7 @@ class _Run:
         if self.guidance is not None:
             embeddings = self.guidance.read(positions, self.view).to(degraded.device)
         with torch.inference_mode():
-            restored = self.restorer(degraded, embeddings).float()
+            restored = restore_within(self.restorer, degraded, embeddings, self.tile)
         if not bool(restored.isfinite().all()):
             raise ModelError(
                 "the network gave values that are not finite",
@@ -299,6 +303,8 @@ def _notes(
             f"the recipe's eval.crop_multiple of {recipe.eval.crop_multiple} has no effect: the "
             f"protocol and the data set ask for {'whole images' if crop == 1 else crop}"
         )
+    if recipe.eval.tile is not None:
+        notes.append(f"images with a side above {recipe.eval.tile} pixels restored in tiles")
     if recipe.model.reads and guidance is None:
         notes.append("run on the null guidance: no embeddings were read")
     if recipe.guide.control != "none" and guidance is not None:

@@ -30,6 +30,7 @@ from mmfe_restore.figures.canvas import (
     save,
     spelled_out,
 )
+from mmfe_restore.model.tiles import restore_within
 
 # Inches: the classes at the left, between two pictures, the PSNR below a pair of rows.
 _MARGIN, _GAP, _LABEL = 0.16, 0.02, 0.2
@@ -87,7 +88,8 @@ def _run(name: str, path: Path, samples: SampleSet, cache: Path | None) -> Metho
     def restore(sample: Sample) -> ImageArray:
         embeddings = None if guidance is None else guidance.read([place[sample.id]], view)
         with torch.inference_mode():
-            image = opened.restorer(to_tensor(sample.degraded.read()), embeddings)
+            degraded = to_tensor(sample.degraded.read())
+            image = restore_within(opened.restorer, degraded, embeddings, opened.recipe.eval.tile)
         return to_uint8(image[0].clamp(0, 1))
 
     return Method(name, restore)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import product
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mmfe_cache.errors import DataError, ModelError, UsageError
 from mmfe_cache.machine import Precision, float32_products, require_bf16, short_name
 from mmfe_restore.model.parts import unit
 from mmfe_restore.model.restorer import pad_to_multiple
+from mmfe_restore.model.tiles import OVERLAP, restore_tiles
 
 if TYPE_CHECKING:
     from mmfe_cache.embeddings import Embeddings
@@ -22,7 +21,8 @@ if TYPE_CHECKING:
 
 
 Tile = Literal["auto", "off"] | int
-"""``auto`` and ``off`` restore the whole image at once; a number is the side of a tile."""
+"""``auto`` does as the network's recipe says (``eval.tile``), ``off`` restores the whole image at
+once; a number is the longest side of a tile."""
 
 _Kind = TypeVar("_Kind", np.uint8, np.uint16, np.float32)
 
@@ -36,7 +36,7 @@ def restore_image(
     embeddings: Embeddings | None = None,
     *,
     tile: Tile = "auto",
-    overlap: int = 64,
+    overlap: int = OVERLAP,
     precision: Precision = "32",
     strength: float = 1.0,
     watch: Watch | None = None,
@@ -47,10 +47,10 @@ def restore_image(
         restorer: in evaluation mode, on any device.
         image: (H, W, 3) RGB in sRGB, H and W at least 1: uint8, uint16, or float32 in [0, 1].
         embeddings: of this one image (B = 1); None takes the null guidance.
-        tile: ``auto`` and ``off`` restore the whole image; its strips are exact, so tiles are
-            needed only where even those do not fit. A number restores overlapping tiles of that
-            side, which is not exact: attention then sees each tile by itself.
-        overlap: of neighbouring tiles, in pixels; blended linearly.
+        tile: ``auto`` restores as the network is judged: in tiles where its recipe has an
+            ``eval.tile``, else whole. ``off`` restores the whole image; its strips are exact. A
+            number restores overlapping tiles of at most that side, each seen by itself.
+        overlap: of neighbouring tiles, in pixels, at least; blended linearly.
         precision: of the arithmetic; less than 32 bits runs under autocast. ``auto`` is bf16 on a
             GPU and 32 on a CPU.
         strength: how much of the restoration is taken, from 0 (the image as it is) to 1.
@@ -81,7 +81,11 @@ def restore_image(
     copied: NDArray[Any] = image.copy() if image.dtype == "uint8" else image.astype("float32")
     pixels = torch.from_numpy(copied).to(device).permute(2, 0, 1)[None]
     height, width = image.shape[:2]
-    if not isinstance(tile, int):
+    side = tile if isinstance(tile, int) else None
+    if tile == "auto" and restorer.recipe is not None:
+        side = restorer.recipe.eval.tile
+    if side is None or max(height, width) <= side:
+        side = None
         # Padded as it is: a second copy in floating point is much of a large photograph's memory.
         pixels = pad_to_multiple(pixels, restorer.size_multiple)
     # Bytes stay bytes: the network turns them into floating point as it needs them.
@@ -98,10 +102,9 @@ def restore_image(
         float32_products(tf32=bits == "tf32"),
         torch.autocast(device.type, dtype=halved, enabled=halved is not None),
     ):
-        if isinstance(tile, int):
-            source = unit(source, restorer.dtype)
+        if side is not None:
             restored = restore_tiles(
-                restorer, source, embeddings, tile=tile, overlap=overlap, watch=watch
+                restorer, source, embeddings, tile=side, overlap=overlap, watch=watch
             )
         elif source.dtype == torch.uint8:
             restored = restorer.restore_bytes(source, embeddings, watch=watch)
@@ -122,62 +125,3 @@ def restore_image(
             return scaled.mul_(255).round_().to(torch.uint8).contiguous().cpu().numpy()
         deep = scaled.contiguous().cpu().numpy()
     return (np.rint(deep * np.float32(white)) if white > 1 else deep).astype(image.dtype)
-
-
-def restore_tiles(
-    restorer: Restorer,
-    image: Tensor,
-    embeddings: Embeddings | None,
-    *,
-    tile: int,
-    overlap: int,
-    watch: Watch | None = None,
-) -> Tensor:
-    """Restore ``image`` tile by tile with linear blending where tiles overlap.
-
-    Args:
-        restorer: the network.
-        image: (1, 3, H, W) in [0, 1].
-        embeddings: of the whole image; every tile uses them.
-        tile: side of a tile in pixels.
-        overlap: of neighbouring tiles in pixels; at most half a tile is used.
-        watch: is told the share of the tiles that are done, from 0 to 1.
-
-    Returns:
-        (1, 3, H, W) float32.
-    """
-    height, width = image.shape[-2:]
-    overlap = min(overlap, tile // 2)
-    total = image.new_zeros((1, 3, height, width), dtype=torch.float32)
-    weight = image.new_zeros((1, 1, height, width), dtype=torch.float32)
-    corners = list(product(starts(height, tile, overlap), starts(width, tile, overlap)))
-    for index, (top, left) in enumerate(corners):
-        rows, columns = slice(top, top + tile), slice(left, left + tile)
-        restored = restorer(image[..., rows, columns], embeddings).float()
-        ramp = _ramp(restored.shape[-2], top, height, overlap, image.device)[:, None] * _ramp(
-            restored.shape[-1], left, width, overlap, image.device
-        )
-        total[..., rows, columns] += restored * ramp
-        weight[..., rows, columns] += ramp
-        if watch is not None:
-            watch((index + 1) / len(corners))
-    return total / weight
-
-
-def starts(length: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles start along one side, so that they cover it and the last one ends with it."""
-    if length <= tile:
-        return [0]
-    step = tile - overlap
-    return [*range(0, length - tile, step), length - tile]
-
-
-def _ramp(size: int, start: int, length: int, overlap: int, device: torch.device) -> Tensor:
-    """Weights of one tile along one side: linear over the overlap, 1 elsewhere and at borders."""
-    ramp = torch.ones(size, device=device)
-    slope = torch.arange(1, overlap + 1, device=device) / (overlap + 1)
-    if start > 0:
-        ramp[:overlap] = slope
-    if start + size < length:
-        ramp[size - overlap :] = torch.minimum(ramp[size - overlap :], slope.flip(0))
-    return ramp

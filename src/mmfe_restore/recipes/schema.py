@@ -53,6 +53,7 @@ class OutOfRangeError(ValueError):
 
 Count = Annotated[int, Range("0 or more", lambda n: n >= 0)]
 Positive = Annotated[int, Range("1 or more", lambda n: n >= 1)]
+Side = Annotated[int, Range("64 or more", lambda n: n >= 64)]
 Weight = Annotated[float, Range("0 or more, finite", lambda x: 0 <= x < inf)]
 PositiveFloat = Annotated[float, Range("above 0, finite", lambda x: 0 < x < inf)]
 Fraction = Annotated[float, Range("[0, 1)", lambda x: 0 <= x < 1)]
@@ -264,11 +265,14 @@ class EvalConfig(_Part):
         view: the view that evaluation reads.
         protocol: crop, range, rounding and windows by the peer's name.
         crop_multiple: centre-crop test images to a multiple of this; 1 keeps them whole.
+        tile: restore images with a longer side in overlapping tiles of at most this side, so that
+            attention sees as much at once as in training; null restores them whole (the paper).
     """
 
     view: str = "whole@224"
     protocol: Literal["mmfe", "promptir", "moce-ir", "onerestore", "restormer"] = "mmfe"
     crop_multiple: Positive = 1
+    tile: Side | None = None
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from mmfe_restore.evaluation import EvalReport, evaluate
 from mmfe_restore.evaluation.inputs import centre_crop
 from mmfe_restore.evaluation.published import protocol_named
 from mmfe_restore.evaluation.statistics import to_tensor
+from mmfe_restore.model.tiles import restore_tiles
 
-from .conftest import ArraySource, make_samples, small_recipe, small_restorer
+from .conftest import ArraySource, make_samples, photograph, small_recipe, small_restorer
 
 
 def figures(report: EvalReport) -> list[dict[str, float]]:
@@ -189,6 +190,27 @@ def test_a_crop_without_effect_is_said_to_have_none(unguided):
     report = evaluate(restorer, cropping, mine, None, device="cpu", protocol="promptir")
     assert report.crop_multiple == 16
     assert any("crop_multiple of 8 has no effect" in note for note in report.notes)
+
+
+def test_a_recipe_with_tiles_is_judged_in_tiles(unguided):
+    restorer, recipe = unguided
+    tiled = replace(recipe, eval=replace(recipe.eval, tile=64))
+    (sample,) = make_samples(1, {"low": {"low": 0.5}})
+    clean, degraded = photograph(1, 60, 90), photograph(2, 60, 90)
+    large = replace(
+        sample, clean=ArraySource("c.png", clean), degraded=ArraySource("d.png", degraded)
+    )
+    mine = replace(make_samples(1), samples=(large,))
+    whole = evaluate(restorer, recipe, mine, None, device="cpu")
+    report = evaluate(restorer, tiled, mine, None, device="cpu")
+    assert not [note for note in whole.notes if "tiles" in note]
+    assert "images with a side above 64 pixels restored in tiles" in report.notes
+    with torch.no_grad():
+        restored = restore_tiles(restorer, to_tensor(degraded), None, tile=64)[0].clamp(0, 1)
+    ours = restored.permute(1, 2, 0).numpy()
+    expected = peak_signal_noise_ratio(clean / 255, ours, data_range=1.0)
+    assert report.scores[0].values["psnr"] == pytest.approx(expected, abs=1e-4)
+    assert whole.scores[0].values["psnr"] != pytest.approx(expected, abs=1e-4)
 
 
 def test_identical_images_are_noted_and_left_out(unguided, samples):

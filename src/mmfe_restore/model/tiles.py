@@ -1,0 +1,123 @@
+"""Restoring an image in overlapping tiles, so that attention sees as much of it as in training.
+
+MDTA's matrix is made of sums over all pixels (Eq. 6). A network that was trained on crops meets
+other sums on a photograph of many times their size: one matrix for a sky and a forest at once.
+What that costs, and how the side of a tile was chosen: docs/restore.md.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mmfe_restore.model.parts import unit
+
+if TYPE_CHECKING:
+    from mmfe_cache.embeddings import Embeddings
+    from mmfe_restore.model.restorer import Restorer
+    from mmfe_restore.model.runners import Watch
+
+OVERLAP = 32
+"""Pixels that neighbouring tiles share at least. What the convolutions see beyond a tile's edge
+lies within; over them one tile's tones pass into the next one's."""
+
+
+def restore_within(
+    restorer: Restorer, image: Tensor, embeddings: Embeddings | None, tile: int | None
+) -> Tensor:
+    """Restore images whole, or in tiles where a side is longer than ``tile``.
+
+    Args:
+        restorer: the network.
+        image: (B, 3, H, W) in [0, 1].
+        embeddings: of the whole images.
+        tile: a recipe's ``eval.tile``; None restores them whole.
+
+    Returns:
+        (B, 3, H, W) float32, not clamped.
+    """
+    if tile is None or max(image.shape[-2:]) <= tile:
+        return restorer(image, embeddings).float()
+    return restore_tiles(restorer, image, embeddings, tile=tile)
+
+
+def restore_tiles(
+    restorer: Restorer,
+    image: Tensor,
+    embeddings: Embeddings | None,
+    *,
+    tile: int,
+    overlap: int = OVERLAP,
+    watch: Watch | None = None,
+) -> Tensor:
+    """Restore images tile by tile, with linear blending where tiles overlap.
+
+    Args:
+        restorer: the network.
+        image: (B, 3, H, W), of a floating type in [0, 1] or uint8.
+        embeddings: of the whole images; every tile uses them.
+        tile: the longest side of a tile in pixels.
+        overlap: of neighbouring tiles in pixels, at least; at most half a tile is used.
+        watch: is told the share of the tiles that are done, from 0 to 1.
+
+    Returns:
+        (B, 3, H, W) float32, not clamped.
+    """
+    height, width = image.shape[-2:]
+    multiple = restorer.size_multiple
+    rows = tile_starts(height, tile, overlap, multiple)
+    columns = tile_starts(width, tile, overlap, multiple)
+    total = torch.zeros(image.shape, dtype=torch.float32, device=image.device)
+    weight = total.new_zeros((1, 1, height, width))
+    spots = list(product(_slopes(rows), _slopes(columns)))
+    for index, ((y, down), (x, across)) in enumerate(spots):
+        part = image[..., y, x]
+        seen = unit(part, restorer.dtype) if part.dtype == torch.uint8 else part
+        share = (down[:, None] * across).to(image.device)
+        total[..., y, x] += restorer(seen, embeddings).float() * share
+        weight[..., y, x] += share
+        if watch is not None:
+            watch((index + 1) / len(spots))
+    return total.div_(weight)
+
+
+def tile_starts(length: int, tile: int, overlap: int, multiple: int = 1) -> tuple[list[int], int]:
+    """Where tiles of one length begin along a side, evenly, as few as will do.
+
+    Args:
+        length: of the side.
+        tile: the longest that a tile may be.
+        overlap: of neighbours, at least; at most half a tile is used.
+        multiple: of a tile's length, where that is shorter than ``tile``.
+
+    Returns:
+        The starts, from 0, and the tiles' length; the last tile ends with the side.
+    """
+    if length <= tile:
+        return [0], length
+    overlap = min(overlap, tile // 2)
+    count = -(-(length - overlap) // (tile - overlap))
+    even = -(-(length + (count - 1) * overlap) // count)
+    side = min(tile, -(-even // multiple) * multiple)
+    return [index * (length - side) // (count - 1) for index in range(count)], side
+
+
+def _slopes(tiles: tuple[list[int], int]) -> list[tuple[slice, Tensor]]:
+    """Each tile's place along its side, and its weights there.
+
+    1, but falling linearly towards a neighbour over what both share.
+    """
+    starts, side = tiles
+    found: list[tuple[slice, Tensor]] = []
+    for index, start in enumerate(starts):
+        weights = torch.ones(side)
+        before = starts[index - 1] + side - start if index > 0 else 0
+        after = start + side - starts[index + 1] if index + 1 < len(starts) else 0
+        weights[:before] = torch.arange(1, before + 1) / (before + 1)
+        falling = torch.arange(after, 0, -1) / (after + 1)
+        weights[side - after :] = torch.minimum(weights[side - after :], falling)
+        found.append((slice(start, start + side), weights))
+    return found

@@ -1,0 +1,113 @@
+"""Restoring in tiles: where they lie, how they are blended, and who is restored so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from mmfe_restore.inference import restore_image
+from mmfe_restore.model import Restorer
+from mmfe_restore.model.tiles import restore_tiles, restore_within, tile_starts
+from mmfe_restore.recipes import load_recipe
+from mmfe_restore.recipes.schema import ModelConfig
+
+
+@pytest.fixture
+def restorer() -> Restorer:
+    """An unguided network whose output depends on what lies far away, through its attention."""
+    off = {"encoder_guidance": "none", "decoder_guidance": "none", "experts": "none"}
+    torch.manual_seed(0)
+    network = Restorer(ModelConfig(width=8, num_blocks=(1, 1, 1, 1), **off)).eval()
+    torch.nn.init.normal_(network.output.weight, std=0.05)
+    return network
+
+
+def picture(height: int, width: int, batch: int = 1) -> torch.Tensor:
+    return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(height))
+
+
+@pytest.mark.parametrize("overlap", [0, 16, 32])
+@pytest.mark.parametrize("tile", [64, 96, 200])
+def test_tiles_cover_a_side_evenly(tile: int, overlap: int) -> None:
+    for length in range(1, 700):
+        starts, side = tile_starts(length, tile, overlap, 16)
+        assert starts[0] == 0 and starts[-1] + side == length and side <= tile
+        shared = [a + side - b for a, b in pairwise(starts)]
+        assert min(shared, default=overlap) >= overlap
+        assert max(shared, default=0) - min(shared, default=0) <= 1
+        # One fewer would not reach.
+        assert len(starts) == 1 or (len(starts) - 1) * (tile - overlap) + overlap < length
+
+
+def test_an_overlap_is_at_most_half_a_tile() -> None:
+    assert tile_starts(200, 64, 500) == tile_starts(200, 64, 32)
+
+
+def test_tiles_are_blended_as_a_slow_reading_blends_them(restorer: Restorer) -> None:
+    image = picture(100, 150)
+    with torch.no_grad():
+        found = restore_tiles(restorer, image, None, tile=64, overlap=16)
+    rows, tall = tile_starts(100, 64, 16, restorer.size_multiple)
+    columns, wide = tile_starts(150, 64, 16, restorer.size_multiple)
+    assert len(rows) == 2 and len(columns) == 3
+    total, weight = np.zeros((3, 100, 150)), np.zeros((100, 150))
+
+    def share(position: int, number: int, starts: list[int], side: int) -> float:
+        """Of a tile's pixel: how far inside it lies, in steps of the overlap, at most 1."""
+        least = 1.0
+        if number > 0:
+            shared = starts[number - 1] + side - starts[number]
+            least = min(least, (position + 1) / (shared + 1))
+        if number + 1 < len(starts):
+            shared = starts[number] + side - starts[number + 1]
+            least = min(least, (side - position) / (shared + 1))
+        return least
+
+    for i, top in enumerate(rows):
+        for j, left in enumerate(columns):
+            with torch.no_grad():
+                part = restorer(image[..., top : top + tall, left : left + wide])[0].numpy()
+            for y in range(tall):
+                for x in range(wide):
+                    much = share(y, i, rows, tall) * share(x, j, columns, wide)
+                    total[:, top + y, left + x] += much * part[:, y, x]
+                    weight[top + y, left + x] += much
+    assert np.abs(found[0].numpy() - total / weight).max() < 1e-5
+    with torch.no_grad():
+        whole = restorer(image)
+    assert (found - whole).abs().max() > 1e-3  # else the comparison would say nothing
+
+
+def test_a_batch_is_restored_as_its_images_are(restorer: Restorer) -> None:
+    images = picture(70, 90, batch=2)
+    with torch.no_grad():
+        both = restore_within(restorer, images, None, 64)
+        each = [restore_within(restorer, image[None], None, 64) for image in images]
+    assert torch.allclose(both, torch.cat(each), atol=1e-6)
+
+
+def test_images_that_fit_are_restored_whole(restorer: Restorer) -> None:
+    image = picture(64, 80)
+    with torch.no_grad():
+        whole = restorer(image)
+        assert torch.equal(restore_within(restorer, image, None, 80), whole)
+        assert torch.equal(restore_within(restorer, image, None, None), whole)
+        assert not torch.equal(restore_within(restorer, image, None, 79), whole)
+
+
+def test_a_photograph_is_restored_as_the_recipe_says(restorer: Restorer) -> None:
+    image = (picture(80, 100)[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+    whole = restore_image(restorer, image, tile="off")
+    assert np.array_equal(restore_image(restorer, image), whole)  # no recipe, no tiles
+    recipe = load_recipe("table4a/baseline")
+    restorer.recipe = replace(recipe, eval=replace(recipe.eval, tile=64))
+    tiled = restore_image(restorer, image)
+    assert np.array_equal(tiled, restore_image(restorer, image, tile=64))
+    assert np.array_equal(restore_image(restorer, image, tile="off"), whole)
+    assert not np.array_equal(tiled, whole)
+    deep = restore_image(restorer, image.astype(np.uint16) * 257)
+    assert np.abs(deep / 257 - tiled).max() <= 0.51  # bytes and deep pixels alike
