@@ -1,7 +1,7 @@
 """How well a network restores photographs that took no part in its training: docs/restore.md.
 
     python -m benchmarks.restore_quality FOLDER [--checkpoint mmfe-small] [--only cbsd68 ...]
-        [--limit N] [--sheets DIR] [--json]
+        [--limit N] [--tile auto|off|SIDE] [--sheets DIR] [--json]
 
 FOLDER holds any of these; a part whose folders are missing is left out:
 
@@ -48,6 +48,7 @@ from mmfe_cache.images import FileSource, read_rgb8
 from mmfe_cache.samples import ImageArray
 from mmfe_restore import Restorer
 from mmfe_restore.inference import guide_for, restore_image
+from mmfe_restore.inference.image import Tile
 from mmfe_restore.metrics.base import luma as to_luma
 from mmfe_restore.metrics.psnr_ssim import psnr_per_image
 from mmfe_restore.model.folders import model_folder
@@ -184,16 +185,21 @@ def psnr(image: ImageArray, clean: ImageArray, *, luma: bool = False) -> float:
 class Judge:
     """Restores trials with one network and its guide, and draws what is asked for."""
 
-    def __init__(self, checkpoint: str, sheets: Path | None, precision: str) -> None:
+    def __init__(
+        self, checkpoint: str, sheets: Path | None, precision: str, tile: Tile = "auto"
+    ) -> None:
         self.restorer = Restorer.from_pretrained(model_folder(checkpoint))
         self.guide = guide_for(self.restorer)
         self.sheets = sheets
         self.precision: Any = precision
+        self.tile: Tile = tile
 
     def restore(self, image: ImageArray, only: tuple[str, ...] | None = None) -> ImageArray:
         """One picture, as `mmfe restore` restores it."""
         embeddings = None if self.guide is None else self.guide.look(image, only)
-        return restore_image(self.restorer, image, embeddings, precision=self.precision)
+        return restore_image(
+            self.restorer, image, embeddings, tile=self.tile, precision=self.precision
+        )
 
     def score(self, trials: Iterator[Trial], part: str, columns: int = 4) -> dict[str, Any]:
         """Score a part: for every label the input, the result and the gain; the worst picture."""
@@ -256,12 +262,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=[*PARTS, "real"])
     parser.add_argument("--limit", type=int, help="photographs of each part")
     parser.add_argument("--precision", default="32", choices=("32", "bf16"))
+    parser.add_argument("--tile", default="auto", help="as of mmfe restore")
     parser.add_argument(
         "--sheets", type=Path, help="folder of before, after and truth side by side"
     )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    judge = Judge(options.checkpoint, options.sheets, options.precision)
+    tile: Any = int(options.tile) if options.tile.isdigit() else options.tile
+    judge = Judge(options.checkpoint, options.sheets, options.precision, tile)
     results: dict[str, Any] = {}
     for name, (make, needs) in PARTS.items():
         missing = [need for need in needs if not (options.folder / need).is_dir()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -69,6 +70,25 @@ def test_spandrel_reads_the_file(small_file, expected):
     found = model(image)[0].permute(1, 2, 0).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert "MMFE" in registry()
+
+
+@pytest.mark.parametrize("tile", [None, 64])
+def test_the_file_restores_in_the_tiles_that_its_network_is_judged_in(
+    small, tile, tmp_path, monkeypatch
+):
+    assert small.recipe is not None
+    judged = replace(small.recipe, eval=replace(small.recipe.eval, tile=tile))
+    monkeypatch.setattr(small, "recipe", judged)
+    export_model(small, tmp_path / "tiled.safetensors", source="mmfe-small")
+    image = picture(70, 100)
+    seen = guide_for(small).look(image)
+    wanted = restore_image(small, image / np.float32(255), seen)
+    with torch.no_grad():
+        model = read_guided(load_file(tmp_path / "tiled.safetensors"))
+        found = model(torch.from_numpy(image).permute(2, 0, 1)[None] / 255).clamp(0, 1)
+    np.testing.assert_allclose(found[0].permute(1, 2, 0).numpy(), wanted, atol=1e-6)
+    other = restore_image(small, image / np.float32(255), seen, tile="off" if tile else 64)
+    assert np.abs(other - wanted).max() > 1e-3
 
 
 def test_without_spandrel_the_line_that_installs_it_is_said(monkeypatch):

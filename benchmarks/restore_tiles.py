@@ -1,0 +1,95 @@
+"""What restoring in tiles gains or costs, for choosing a recipe's ``eval.tile``: docs/restore.md.
+
+    python -m benchmarks.restore_tiles PHOTOS [--checkpoint mmfe-small] [--tiles 256 384 512]
+        [--overlap 32] [--limit 8] [--each 4] [--threads 1] [--json]
+
+PHOTOS are clean photographs that take no part in tests, such as those of the training. Each is
+degraded by ``--each`` of CDD11's eleven compositions, which take turns, and restored whole and in
+tiles, the guide looking at the whole picture each time. PSNR in dB; seconds are of the processor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.restore_quality import Judge, images, psnr
+from mmfe_cache.degradations import COMPOSITIONS, degrade
+from mmfe_cache.images import read_rgb8
+from mmfe_restore.inference import restore_image
+from mmfe_restore.model.tiles import OVERLAP
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Restore everything whole and in every size of tiles."""
+    judge = Judge(options.checkpoint, None, "32")
+    sides: list[Any] = ["off", *options.tiles]
+    found: dict[str, list[list[float]]] = {}
+    seconds = np.zeros(len(sides))
+    turns = 0
+    for path in images(options.photos, options.limit):
+        clean = read_rgb8(path)
+        for _ in range(options.each):
+            label = COMPOSITIONS[turns % len(COMPOSITIONS)]
+            turns += 1
+            degraded = degrade(clean, label, seed_parts=("restore-tiles", path.stem)).image
+            embeddings = None if judge.guide is None else judge.guide.look(degraded)
+            scores = [psnr(degraded, clean)]
+            for index, side in enumerate(sides):
+                started = time.process_time()
+                restored = restore_image(
+                    judge.restorer, degraded, embeddings, tile=side, overlap=options.overlap
+                )
+                seconds[index] += time.process_time() - started
+                scores.append(psnr(restored, clean))
+            found.setdefault(label, []).append(scores)
+        print(f"{path.name}: {clean.shape[1]}x{clean.shape[0]}", file=sys.stderr)
+    flat = [scores for label in found for scores in found[label]]
+    names = ["input", "whole", *(str(side) for side in options.tiles)]
+    return {
+        "overlap": options.overlap,
+        "pictures": len(flat),
+        "labels": {
+            label: dict(zip(names, np.mean(found[label], axis=0).tolist(), strict=True))
+            for label in COMPOSITIONS
+            if label in found
+        },
+        "average": dict(zip(names, np.mean(flat, axis=0).tolist(), strict=True)),
+        "time": dict(zip(names[1:], (seconds / seconds[0]).tolist(), strict=True)),
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print a line for each class, or JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("--checkpoint", default="mmfe-small")
+    parser.add_argument("--tiles", nargs="+", type=int, default=[256, 384, 512])
+    parser.add_argument("--overlap", type=int, default=OVERLAP)
+    parser.add_argument("--limit", type=int, default=8, help="photographs, evenly spread")
+    parser.add_argument("--each", type=int, default=4, help="compositions of each photograph")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    result = measure(options)
+    if options.json:
+        print(json.dumps(result, indent=2))
+        return 0
+    names = list(result["average"])
+    print(f"{'':16}" + "".join(f"{name:>8}" for name in names))
+    for label, row in [*result["labels"].items(), ("average", result["average"])]:
+        print(f"{label:16}" + "".join(f"{row[name]:8.2f}" for name in names))
+    print(f"{'time':16}{'':8}" + "".join(f"{result['time'][n]:8.2f}" for n in names[1:]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
