@@ -1,7 +1,8 @@
 """Values that an option chooses among: help and completion show them, another one exits with 2.
 
 Most are defined elsewhere and stand here once more: what defines them may import torch, and a type
-checker needs them spelt out. A test (`tests/cli/test_alike.py`) holds both equal.
+checker needs them spelt out. A test (`tests/cli/test_alike.py`) holds both equal. Metrics are taken
+from their table, which imports no torch.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Literal
 
 from mmfe_cache.guides.registry import ToyKind as ToyKind
 from mmfe_cache.machine import Precision as Precision
+from mmfe_restore.metrics.no_reference import SCORES
+from mmfe_restore.metrics.registry import FIGURES, METRICS
 
 MAX_SEED = 2**32 - 1
 """The largest seed that every generator takes."""
@@ -20,26 +23,6 @@ Table = Literal["table4a", "table4b", "table5a", "table5b", "table5c", "tableS1"
 Protocol = Literal["mmfe", "promptir", "moce-ir", "onerestore", "restormer"]
 TableFormat = Literal["text", "markdown", "latex"]
 Site = Literal["encoder2", "encoder3", "latent_in", "latent_out", "decoder3", "decoder2"]
-Figure = Literal[
-    "psnr",
-    "ssim",
-    "ssim_uniform",
-    "ssim_gaussian",
-    "lpips",
-    "niqe",
-    "brisque",
-    "musiq",
-    "clipiqa",
-    "input_psnr",
-    "input_ssim_uniform",
-    "input_ssim_gaussian",
-    "input_lpips",
-    "input_niqe",
-    "input_brisque",
-    "input_musiq",
-    "input_clipiqa",
-]
-"""``ssim`` is the one whose window the protocol publishes."""
 
 
 class Composition(Enum):
@@ -61,23 +44,32 @@ class Composition(Enum):
 class Score(Enum):
     """Without a ground truth, by pyiqa."""
 
-    niqe = "niqe"
-    brisque = "brisque"
-    musiq = "musiq"
-    clipiqa = "clipiqa"
+    _ignore_ = "members score"
+    members = vars()
+    for score in SCORES:
+        members[score] = score
 
 
 class Metric(Enum):
     """What an evaluation can measure."""
 
-    psnr = "psnr"
-    ssim_uniform = "ssim_uniform"
-    ssim_gaussian = "ssim_gaussian"
-    lpips = "lpips"
-    niqe = "niqe"
-    brisque = "brisque"
-    musiq = "musiq"
-    clipiqa = "clipiqa"
+    _ignore_ = "members metric"
+    members = vars()
+    for metric in METRICS:
+        members[metric] = metric
+
+
+class Figure(Enum):
+    """What two reports can be compared by; ``ssim`` is the one that the protocol publishes."""
+
+    _ignore_ = "members figure"
+    members = vars()
+    for figure in dict.fromkeys(("psnr", "ssim", *METRICS, *FIGURES)):
+        members[figure] = figure
+
+
+OPTIONAL_METRICS = tuple(name for name, metric in METRICS.items() if metric.optional)
+"""Those that are measured where they are asked for."""
 
 
 def without_guide(guide: str | None) -> Literal["none"]:

@@ -29,7 +29,7 @@ def command(
     figure: Annotated[
         choices.Figure,
         typer.Option("--figure", help="ssim is the one whose window is published."),
-    ] = "psnr",
+    ] = choices.Figure("psnr"),
     most: Annotated[
         int, typer.Option("--most", min=1, help="How many best and worst images to name.")
     ] = 5,
@@ -38,12 +38,11 @@ def command(
     """Compare two evaluations of the same images: mean difference, interval, wins, extremes."""
     from mmfe_cache.errors import UsageError
     from mmfe_restore.evaluation.compare import compare, read_report
-    from mmfe_restore.evaluation.statistics import FIGURES
-    from mmfe_restore.metrics.registry import METRICS, metric_of
+    from mmfe_restore.metrics.registry import FIGURES, METRICS, metric_of
 
     a, b = read_report(run_a), read_report(run_b)
     known = [f for f in FIGURES if f in a.scores[0].values and f in b.scores[0].values]
-    wanted: str = figure
+    wanted: str = figure.value
     if wanted == "ssim":  # both windows are measured: the one that this protocol publishes
         window = a.about.get("protocol_details", {}).get("ssim_window", "gaussian")
         wanted = f"ssim_{window}"

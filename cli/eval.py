@@ -84,8 +84,8 @@ def command(
         list[choices.Metric] | None,
         typer.Option(
             "--metric",
-            help="Measure this one too: lpips; without a ground truth, by pyiqa: niqe, brisque, "
-            "musiq, clipiqa. May be repeated.",
+            help=f"Measure this one too: {', '.join(choices.OPTIONAL_METRICS)}; all but lpips "
+            "by pyiqa, without a ground truth. May be repeated.",
         ),
     ] = None,
     beside: Annotated[

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from mmfe_restore.evaluation.inputs import Checkpoint, load_checkpoint, open_eval_cache
     from mmfe_restore.evaluation.published import PROTOCOLS, Protocol
     from mmfe_restore.evaluation.report import EvalReport
-    from mmfe_restore.evaluation.statistics import FIGURES, ImageScore
+    from mmfe_restore.evaluation.statistics import ImageScore
+    from mmfe_restore.metrics.registry import FIGURES
 
 __all__ = [
     "FIGURES",

@@ -15,20 +15,12 @@ from mmfe_cache.io import counted
 from mmfe_cache.samples import ImageArray
 from mmfe_cache.seeds import generator
 from mmfe_restore.evaluation.published import Protocol
-from mmfe_restore.metrics.registry import METRICS, PerImage, metric_of
+from mmfe_restore.metrics.registry import FIGURES, METRICS, Figure, PerImage, metric_of
 
 if TYPE_CHECKING:
     import torch
 
     from mmfe_restore.metrics.base import Channel
-
-Figure = str
-"""A reported value of an image: a metric's name, or ``input_`` and its name for the input."""
-
-FIGURES: tuple[Figure, ...] = tuple(
-    figure for name in METRICS for figure in (f"input_{name}", name)
-)
-"""Every figure an image can have, in the order reports show them."""
 
 NAN = float("nan")
 

@@ -1,6 +1,7 @@
 """The metrics that an evaluation can measure, a row of `METRICS` each.
 
-The command line names them once more: CONTRIBUTING.md, "Add a metric".
+The command line, which chooses among them, imports this file, and this file no torch: a metric is
+loaded when it is measured. CONTRIBUTING.md, "Add a metric".
 """
 
 from __future__ import annotations
@@ -199,7 +200,16 @@ METRICS: Mapping[str, MetricInfo] = MappingProxyType(
 """Every metric by its name, in the order of reports."""
 
 
-def metric_of(figure: str) -> MetricInfo:
+Figure = str
+"""A reported value of an image: a metric's name, or ``input_`` and its name for the input."""
+
+FIGURES: tuple[Figure, ...] = tuple(
+    figure for name in METRICS for figure in (f"input_{name}", name)
+)
+"""Every figure an image can have, in the order reports show them."""
+
+
+def metric_of(figure: Figure) -> MetricInfo:
     """The metric behind a reported figure: ``input_psnr`` and ``psnr`` are both PSNR."""
     return METRICS[figure.removeprefix("input_")]
 
