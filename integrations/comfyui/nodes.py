@@ -1,4 +1,4 @@
-"""The node's class. ComfyUI's stock node cuts images into tiles of 512, which is not exact."""
+"""The node's class. ComfyUI's stock node would cut images up before the guide sees them."""
 
 from __future__ import annotations
 
