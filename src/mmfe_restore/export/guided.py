@@ -26,7 +26,7 @@ from mmfe_cache.parsing import parse_json
 from mmfe_cache.views import View
 from mmfe_restore.model.checkpoints import check_fit
 from mmfe_restore.model.restorer import Restorer
-from mmfe_restore.model.tiles import restore_within
+from mmfe_restore.model.tiles import restore_within, tile_of
 from mmfe_restore.recipes import recipe_from_dict
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def write_guided(path: Path, parts: Parts, facts: Mapping[str, str]) -> None:
         "format": FORMAT,
         "facts": dict(facts),
         "model": asdict(parts.restorer.config),
-        "tile": None if parts.restorer.recipe is None else parts.restorer.recipe.eval.tile,
+        "tile": tile_of(parts.restorer),
         "guide": None,
     }
     if parts.guide is not None:

@@ -12,7 +12,7 @@ from mmfe_cache.errors import DataError, ModelError, UsageError
 from mmfe_cache.machine import Precision, float32_products, require_bf16, short_name
 from mmfe_restore.model.parts import unit
 from mmfe_restore.model.restorer import pad_to_multiple
-from mmfe_restore.model.tiles import OVERLAP, restore_tiles
+from mmfe_restore.model.tiles import OVERLAP, restore_tiles, tile_of
 
 if TYPE_CHECKING:
     from mmfe_cache.embeddings import Embeddings
@@ -81,9 +81,7 @@ def restore_image(
     copied: NDArray[Any] = image.copy() if image.dtype == "uint8" else image.astype("float32")
     pixels = torch.from_numpy(copied).to(device).permute(2, 0, 1)[None]
     height, width = image.shape[:2]
-    side = tile if isinstance(tile, int) else None
-    if tile == "auto" and restorer.recipe is not None:
-        side = restorer.recipe.eval.tile
+    side = tile_of(restorer) if tile == "auto" else None if tile == "off" else tile
     if side is None or max(height, width) <= side:
         side = None
         # Padded as it is: a second copy in floating point is much of a large photograph's memory.

@@ -25,6 +25,11 @@ OVERLAP = 32
 lies within; over them one tile's tones pass into the next one's."""
 
 
+def tile_of(restorer: Restorer) -> int | None:
+    """``eval.tile`` of the recipe that made ``restorer``; None where it restores images whole."""
+    return None if restorer.recipe is None else restorer.recipe.eval.tile
+
+
 def restore_within(
     restorer: Restorer, image: Tensor, embeddings: Embeddings | None, tile: int | None
 ) -> Tensor:
