@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -111,3 +113,52 @@ def test_a_photograph_is_restored_as_the_recipe_says(restorer: Restorer) -> None
     assert not np.array_equal(tiled, whole)
     deep = restore_image(restorer, image.astype(np.uint16) * 257)
     assert np.abs(deep / 257 - tiled).max() <= 0.51  # bytes and deep pixels alike
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("halved", [False, True])
+def test_tiles_on_several_threads_are_those_of_one(
+    restorer: Restorer, halved: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, told = picture(150, 200), []
+    seen: set[tuple[int, int, bool, bool]] = set()
+
+    def note(*_: object) -> None:
+        modes = torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
+        seen.add((threading.get_ident(), torch.get_num_threads(), *modes))
+
+    restorer.register_forward_pre_hook(note)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=halved):
+        found = restore_tiles(restorer, image, None, tile=64, watch=told.append)
+        workers, seen = seen.copy(), set()
+        monkeypatch.setattr("mmfe_restore.model.tiles.MOST_WORKERS", 1)
+        alone = restore_tiles(restorer, image, None, tile=64)
+    assert torch.get_num_threads() == 3
+    assert len(workers) == 3 and threading.get_ident() not in {one[0] for one in workers}
+    assert {one[1:] for one in workers} == {(1, True, halved)}
+    assert {one[0] for one in seen} == {threading.get_ident()}
+    assert (found - alone).abs().max() < (1e-2 if halved else 1e-5)
+    assert told == pytest.approx(np.arange(1, len(told) + 1) / len(told))
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_a_failing_tile_ends_the_image(restorer: Restorer) -> None:
+    calls: list[int] = []
+
+    def fail(*_: object) -> None:
+        calls.append(1)
+        if len(calls) == 5:
+            raise MemoryError("no more")
+
+    restorer.register_forward_pre_hook(fail)
+    with torch.inference_mode(), pytest.raises(MemoryError, match="no more"):
+        restore_tiles(restorer, picture(64, 3000), None, tile=64)
+    assert len(calls) < 80  # of 94: those that had begun end, the others do not begin
