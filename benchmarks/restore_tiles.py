@@ -5,8 +5,8 @@
 
 PHOTOS are clean photographs that take no part in tests, such as those of the training. Each is
 degraded by ``--each`` of CDD11's eleven compositions, which take turns, and restored whole and in
-tiles, the guide looking at the whole picture each time. PSNR in dB; time is that of restoring beside
-that of the whole picture, by the clock, so nothing else should be running.
+tiles, the guide looking at the whole picture each time. PSNR in dB; time is that of restoring,
+beside that of the whole picture, by the clock, so nothing else should be running.
 """
 
 from __future__ import annotations

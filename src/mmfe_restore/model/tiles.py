@@ -7,7 +7,7 @@ What that costs, and how the side of a tile was chosen: docs/restore.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import product
@@ -109,7 +109,7 @@ Each = Callable[[Callable[[Spot], Tensor], Iterable[Spot]], Iterable[Tensor]]
 
 
 @contextmanager
-def _side_by_side(count: int, device: torch.device) -> Iterator[Each[Any]]:
+def _side_by_side(count: int, device: torch.device) -> Generator[Each[Any]]:
     """Run ``count`` tiles on a CPU's threads, one each, which wastes less than sharing each tile.
 
     `benchmarks/restore_tiles.py --threads 2` beside ``--threads 1`` shows it.
