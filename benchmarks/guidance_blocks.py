@@ -158,7 +158,8 @@ def pairs_of(
 
 def compared(pairs: Sequence[Pair]) -> dict[str, Any]:
     """The mean difference of pairs, in dB, and what makes it uncertain."""
-    scenes = np.mean([np.subtract(*by_name(one.scenes, two.scenes)) for _, one, two in pairs], 0)
+    values = by_name(*(result.scenes for _, one, two in pairs for result in (one, two)))
+    scenes = np.mean(np.subtract(values[::2], values[1::2]), axis=0)
     each = [one.psnr - two.psnr for _, one, two in pairs]
     over_pairs = t_interval(each)
     return {

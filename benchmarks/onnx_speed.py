@@ -1,4 +1,4 @@
-"""The ONNX file beside `mmfe restore`, on the same threads: whole commands, and arithmetic alone.
+"""The ONNX file beside `mmfe restore --tile off`, on the same threads: whole commands, and arithmetic alone.
 
 python -m benchmarks.onnx_speed --json
 """
@@ -77,7 +77,15 @@ def main() -> None:
         Image.fromarray(image).save(photo)
         restorer = Restorer.from_pretrained("mmfe-small")
         export_model(restorer, file, source="mmfe-small")
-        own = [str(Path(sys.executable).with_name("mmfe")), "restore", str(photo), "-o", str(out)]
+        own = [
+            str(Path(sys.executable).with_name("mmfe")),
+            "restore",
+            str(photo),
+            "-o",
+            str(out),
+            "--tile",
+            "off",
+        ]
         example = [sys.executable, str(ROOT / "examples" / "restore_onnx.py"), str(file)]
         other = [*example, str(photo), str(out), "--threads", str(given.threads)]
         commands = least(
@@ -93,7 +101,7 @@ def main() -> None:
         floats = (image / np.float32(255)).transpose(2, 0, 1)[None].copy()
         arithmetic = least(
             given.rounds,
-            lambda: timed(lambda: restore_image(restorer, image, guide.look(image))),
+            lambda: timed(lambda: restore_image(restorer, image, guide.look(image), tile="off")),
             lambda: timed(lambda: session.run(None, {"image": floats})),
         )
     found = {

@@ -46,12 +46,13 @@ from mmfe_cache.degradations import (
 )
 from mmfe_cache.images import FileSource, read_rgb8
 from mmfe_cache.samples import ImageArray
+from mmfe_cli.choices import tile_of
 from mmfe_restore import Restorer
 from mmfe_restore.inference import guide_for, restore_image
-from mmfe_restore.inference.image import Tile
 from mmfe_restore.metrics.base import luma as to_luma
 from mmfe_restore.metrics.psnr_ssim import psnr_per_image
 from mmfe_restore.model.folders import model_folder
+from mmfe_restore.model.tiles import Tile
 
 UNSEEN_MASKS = 30
 """Of the streak renderings, those at the end by name were never trained on."""
@@ -268,7 +269,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    tile: Any = int(options.tile) if options.tile.isdigit() else options.tile
+    tile = tile_of(options.tile)
     judge = Judge(options.checkpoint, options.sheets, options.precision, tile)
     results: dict[str, Any] = {}
     for name, (make, needs) in PARTS.items():
@@ -288,7 +289,9 @@ def main(arguments: list[str] | None = None) -> int:
                 options.sheets / f"{folder.name}.png",
             )
     if options.json:
-        print(json.dumps({"checkpoint": options.checkpoint, "parts": results}, indent=2))
+        print(
+            json.dumps({"checkpoint": options.checkpoint, "tile": tile, "parts": results}, indent=2)
+        )
     return 0
 
 

@@ -1,12 +1,12 @@
 """Put a trained network into the package: float16 weights, their hash, a card of measured values.
 
     python -m benchmarks.restore_quality FOLDER --checkpoint RUN --tile SIDE --json > quality.json
-    python -m benchmarks.ship_model RUN --quality quality.json [--tile SIDE] [--name mmfe-small]
+    python -m benchmarks.ship_model RUN --quality quality.json [--name mmfe-small]
 
 RUN is a run's folder or its model/. `benchmarks.restore_tiles` finds the side of the tiles that
-suits it; without --tile its recipe's own is kept. Every float16 is exact in float32, so what is
-shipped is what is computed with; the quality is measured once more with ``--checkpoint NAME``
-afterwards.
+suits it, and what quality.json was measured with is what it will restore in. Every float16 is exact
+in float32, so what is shipped is what is computed with; the quality is measured once more with
+``--checkpoint NAME`` afterwards.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from safetensors.torch import save as to_bytes
 
 from mmfe_cache.io import counted, write_file
 from mmfe_restore.model.folders import model_folder
+from mmfe_restore.recipes import recipe_from_dict
 
 WEIGHTS = Path(__file__).parents[1] / "src" / "mmfe_restore" / "weights"
 MOST_BYTES = 8 * 2**20
@@ -59,7 +60,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--quality", type=Path, required=True)
-    parser.add_argument("--tile", type=int, help="longest side of the tiles it restores in")
     parser.add_argument("--name", default="mmfe-small", choices=list(ABOUT))
     options = parser.parse_args(arguments)
     source = model_folder(options.run)
@@ -73,8 +73,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     quality = json.loads(options.quality.read_text("utf-8"))
     config = json.loads((source / "config.json").read_text("utf-8"))
-    if options.tile is not None:
-        config["recipe"]["eval"]["tile"] = options.tile
+    if quality["tile"] != "auto":
+        config["recipe"]["eval"]["tile"] = None if quality["tile"] == "off" else quality["tile"]
+    recipe_from_dict(config["recipe"])
     # What a run's folder says of its machine does not belong into a package.
     folder = WEIGHTS / options.name
     write_file(folder / "model.safetensors", content)

@@ -72,6 +72,21 @@ OPTIONAL_METRICS = tuple(name for name, metric in METRICS.items() if metric.opti
 """Those that are measured where they are asked for."""
 
 
+def tile_of(text: str) -> Literal["auto", "off"] | int:
+    """What ``--tile`` says.
+
+    Raises:
+        UsageError: nothing that there is.
+    """
+    from mmfe_cache.errors import UsageError
+
+    if text == "auto" or text == "off":
+        return text
+    if text.isdecimal() and int(text) >= 64:
+        return int(text)
+    raise UsageError("unknown tile", got=f"--tile {text}", expected="auto, off, or at least 64")
+
+
 def without_guide(guide: str | None) -> Literal["none"]:
     """What ``--no-guide`` makes of ``--guide``.
 

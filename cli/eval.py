@@ -77,6 +77,15 @@ def command(
         int, typer.Option("--batch-size", min=1, help="Images of one size at a time.")
     ] = 1,
     device: Device = "auto",
+    tile: Annotated[
+        str,
+        typer.Option(
+            "--tile",
+            help="auto: as the checkpoint's recipe says (eval.tile); off: whole images; a number: "
+            "overlapping tiles of at most that side.",
+            autocompletion=completion.tilings,
+        ),
+    ] = "auto",
     lpips: Annotated[
         bool, typer.Option("--lpips", help="Also LPIPS; its backbone weights must be here.")
     ] = False,
@@ -127,6 +136,7 @@ def command(
     if view is not None:
         View.parse(view)  # a misspelt view is no view that a cache lacks
     check_device(device)
+    side = choices.tile_of(tile)
     extra = tuple(one.value for one in metric or ())
     others = [read_report(path) for path in beside or ()]
     trained_by = None if recipe is None else load_recipe(recipe)
@@ -166,6 +176,7 @@ def command(
             batch_size=batch_size,
             lpips=lpips,
             metrics=extra,
+            tile=side,
             beside=others,
             force=force,
         )
@@ -225,7 +236,9 @@ def show(report: EvalReport) -> None:
         ],
         [*rows, average],
         caption="average: mean of the class means; gain: mean of the images' own gains; "
-        + "; ".join(f"{name}: {measured[name]}" for name in ("crop", "range", "rounding")),
+        + "; ".join(
+            f"{name}: {measured[name]}" for name in ("crop", "restored", "range", "rounding")
+        ),
     )
     for note in (*report.notes, *summary.notes):
         output.remark(note)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -133,7 +133,7 @@ def command(
     from mmfe_restore.inference.files import check_only, nothing_left
     from mmfe_restore.inference.jobs import plan
 
-    sides = _tile(tile)
+    sides = choices.tile_of(tile)
     judges = tuple(one.value for one in score or ())
     wanted = None if only is None else _kinds(only)
     if no_guide:
@@ -264,13 +264,3 @@ def _kinds(text: str) -> tuple[str, ...]:
     from mmfe_cache.degradations import check_kinds
 
     return check_kinds([kind.strip() for kind in text.split(",") if kind.strip()])
-
-
-def _tile(text: str) -> Literal["auto", "off"] | int:
-    from mmfe_cache.errors import UsageError
-
-    if text == "auto" or text == "off":
-        return text
-    if text.isdecimal() and int(text) >= 64:
-        return int(text)
-    raise UsageError("unknown tile", got=f"--tile {text}", expected="auto, off, or at least 64")

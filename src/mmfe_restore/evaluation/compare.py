@@ -197,6 +197,10 @@ def compare(a: SavedReport, b: SavedReport, figure: Figure = "psnr", most: int =
         f"{figure} in {_lacking(label, pairs, figure)}"
         for label, count in left_out.items()
     ]
+    tiles = [report.about.get("tile") for report in (a, b)]  # earlier reports: whole images
+    if tiles[0] != tiles[1]:
+        said = ["whole" if one is None else f"in tiles of at most {one}" for one in tiles]
+        notes.append(f"A restored images {said[0]}, B {said[1]}")
     if not used:
         raise DataError(f"no image has a finite {figure} in both reports")
     differences = [_difference(x, y, figure) for x, y in used]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -53,7 +53,7 @@ from mmfe_restore.evaluation.statistics import (
 )
 from mmfe_restore.metrics.registry import PerImage, Settings, chosen_metrics
 from mmfe_restore.model import count_parameters
-from mmfe_restore.model.tiles import restore_within
+from mmfe_restore.model.tiles import Tile, in_tiles, judged_side, restore_within
 from mmfe_restore.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def evaluate(
     with_pictures: bool = True,
     lpips: bool = False,
     metrics: Sequence[str] = (),
+    tile: Tile = "auto",
     beside: Sequence[SavedReport] = (),
     force: bool = False,
 ) -> EvalReport:
@@ -104,6 +105,7 @@ def evaluate(
         with_pictures: collect the pictures of the report's page.
         lpips: also measure LPIPS, whose backbone weights must be on this machine.
         metrics: optional metrics to measure too, by their names in `METRICS`.
+        tile: ``auto`` is the recipe's ``eval.tile``; as for `restore_image`.
         beside: reports of other trainings on the same test set, for the page.
         force: write over a report in ``out``.
 
@@ -137,7 +139,7 @@ def evaluate(
         dataset=samples.dataset,
         protocol=measured,
         crop=measured.crop_for(samples.dataset, recipe.eval.crop_multiple),
-        tile=recipe.eval.tile,
+        tile=recipe.eval.tile if tile == "auto" else judged_side(restorer, tile),
         shown=pictures.choose(samples) if with_pictures else frozenset(),
         guide_sees=_guide_sees(recipe),
         metrics={metric.name: metric.load(settings) for metric in chosen},
@@ -156,6 +158,7 @@ def evaluate(
         checkpoint=None if checkpoint is None else str(checkpoint),
         protocol=measured,
         crop_multiple=run.crop,
+        tile=run.tile,
         view=None if guidance is None else used_view,
         guide=None if guidance is None else recipe.guide.name,
         tokens=None if guidance is None else recipe.guide.tokens,
@@ -169,6 +172,7 @@ def evaluate(
         published_test_set=_is_published(samples),
         notes=(
             *_notes(recipe, samples, guidance, run.crop),
+            *_tile_notes(run.tile, scores.values()),
             *_guide_notes(trained, cache, checkpoint),
         ),
     )
@@ -303,13 +307,17 @@ def _notes(
             f"the recipe's eval.crop_multiple of {recipe.eval.crop_multiple} has no effect: the "
             f"protocol and the data set ask for {'whole images' if crop == 1 else crop}"
         )
-    if recipe.eval.tile is not None:
-        notes.append(f"images with a side above {recipe.eval.tile} pixels restored in tiles")
     if recipe.model.reads and guidance is None:
         notes.append("run on the null guidance: no embeddings were read")
     if recipe.guide.control != "none" and guidance is not None:
         notes.append(f"control: embeddings are {recipe.guide.control}")
     return tuple(notes)
+
+
+def _tile_notes(tile: int | None, scores: Iterable[ImageScore]) -> tuple[str, ...]:
+    sizes = [(score.height, score.width) for score in scores]
+    count = sum(in_tiles(tile, *size) for size in sizes)
+    return (f"{count} of {len(sizes)} images restored in tiles of at most {tile}",) * (count > 0)
 
 
 def _guide_notes(

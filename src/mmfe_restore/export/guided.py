@@ -78,7 +78,8 @@ class GuidedRestorer(nn.Module):
         Returns:
             (B, 3, H, W), not clamped.
         """
-        return restore_within(self.restorer, image, self.look(image), self.tile)
+        restored = restore_within(self.restorer, image, self.look(image), self.tile)
+        return restored.to(image.dtype)
 
     def look(self, image: Tensor) -> Embeddings | None:
         """What the guide sees in each of B pictures, on 8 bits as in training."""

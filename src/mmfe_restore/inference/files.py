@@ -343,7 +343,7 @@ def _named(job: Job, problem: Exception) -> MmfeError:
     if isinstance(problem, OSError) and problem.strerror:
         text = f"{problem.filename or job.target}: {problem.strerror}"
     elif isinstance(problem, MemoryError) or "out of memory" in text:
-        remedy = "restore it in tiles, such as --tile 512"
+        remedy = "restore it in tiles, or in smaller ones, such as --tile 256"
     error = DataError(f"{job.source} could not be restored", got=text, remedy=remedy)
     error.__cause__ = problem
     return error

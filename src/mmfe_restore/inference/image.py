@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,17 +12,13 @@ from mmfe_cache.errors import DataError, ModelError, UsageError
 from mmfe_cache.machine import Precision, float32_products, require_bf16, short_name
 from mmfe_restore.model.parts import unit
 from mmfe_restore.model.restorer import pad_to_multiple
-from mmfe_restore.model.tiles import OVERLAP, restore_tiles, tile_of
+from mmfe_restore.model.tiles import OVERLAP, Tile, in_tiles, judged_side, restore_tiles
 
 if TYPE_CHECKING:
     from mmfe_cache.embeddings import Embeddings
     from mmfe_restore.model import Restorer
     from mmfe_restore.model.runners import Watch
 
-
-Tile = Literal["auto", "off"] | int
-"""``auto`` does as the network's recipe says (``eval.tile``), ``off`` restores the whole image at
-once; a number is the longest side of a tile."""
 
 _Kind = TypeVar("_Kind", np.uint8, np.uint16, np.float32)
 
@@ -73,17 +69,17 @@ def restore_image(
         )
     if not 0 <= strength <= 1:
         raise UsageError("the strength is out of range", got=strength, expected="0 to 1")
-    if isinstance(tile, int) and tile < 64:
-        raise UsageError("a tile is too small", got=tile, expected="at least 64 pixels")
+    side = judged_side(restorer, tile)
+    if overlap < 0:
+        raise UsageError("the overlap is out of range", got=overlap, expected="0 or more pixels")
     device = restorer.device
     # A copy: the array may be read-only or flipped, and torch takes neither. Deep integers go as
     # floats, since torch can do next to nothing with unsigned 16 bits.
     copied: NDArray[Any] = image.copy() if image.dtype == "uint8" else image.astype("float32")
     pixels = torch.from_numpy(copied).to(device).permute(2, 0, 1)[None]
     height, width = image.shape[:2]
-    side = tile_of(restorer) if tile == "auto" else None if tile == "off" else tile
-    if side is None or max(height, width) <= side:
-        side = None
+    tiled = in_tiles(side, height, width)
+    if not tiled:
         # Padded as it is: a second copy in floating point is much of a large photograph's memory.
         pixels = pad_to_multiple(pixels, restorer.size_multiple)
     # Bytes stay bytes: the network turns them into floating point as it needs them.
@@ -100,7 +96,8 @@ def restore_image(
         float32_products(tf32=bits == "tf32"),
         torch.autocast(device.type, dtype=halved, enabled=halved is not None),
     ):
-        if side is not None:
+        if tiled:
+            assert side is not None
             restored = restore_tiles(
                 restorer, source, embeddings, tile=side, overlap=overlap, watch=watch
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,9 +21,13 @@ if TYPE_CHECKING:
     from mmfe_restore.recipes.schema import ModelConfig
 
 
+_one_at_a_time = Lock()
+"""Tiles are restored by several threads, and filters of warnings belong to all of them."""
+
+
 @cache
 def _transform(device: str, dtype: torch.dtype) -> Any:
-    with warnings.catch_warnings():
+    with _one_at_a_time, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pkg_resources and torch.jit, which we cannot change
         from pytorch_wavelets import DWTForward
 
@@ -31,7 +36,7 @@ def _transform(device: str, dtype: torch.dtype) -> Any:
 
 @cache
 def _inverse(device: str, dtype: torch.dtype) -> Any:
-    with warnings.catch_warnings():
+    with _one_at_a_time, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as above
         from pytorch_wavelets import DWTInverse
 

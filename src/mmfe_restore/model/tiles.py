@@ -11,11 +11,12 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import product
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
+from mmfe_cache.errors import UsageError
 from mmfe_restore.model.parts import unit
 
 if TYPE_CHECKING:
@@ -24,16 +25,45 @@ if TYPE_CHECKING:
     from mmfe_restore.model.runners import Watch
 
 OVERLAP = 32
-"""Pixels that neighbouring tiles share at least. What the convolutions see beyond a tile's edge
-lies within; over them one tile's tones pass into the next one's."""
+"""Pixels that neighbouring tiles share at least, over which one tile's tones pass into the next
+one's. The smallest maps see further than that beyond an edge; 64 pixels gained nothing."""
 
-MOST_WORKERS = 8
-"""Tiles that are restored at a time on a CPU, some 50 MB each of a network like mmfe-small."""
+TOGETHER = 1 << 30
+"""Bytes of the maps of all tiles that a CPU's threads restore at a time."""
+
+_MAPS = 8
+"""What a tile needs, in float32 maps of the network's width: 67 MB were seen for 0.14 megapixels
+of a width of 16."""
+
+
+Tile = Literal["auto", "off"] | int
+"""``auto`` does as the network's recipe says (``eval.tile``), ``off`` restores the whole image at
+once; a number is the longest side of a tile."""
+
+
+def judged_side(restorer: Restorer, tile: Tile) -> int | None:
+    """The longest side of a tile, or None for whole images.
+
+    Raises:
+        UsageError: no such choice.
+    """
+    if tile == "auto":
+        return tile_of(restorer)
+    if tile == "off":
+        return None
+    if isinstance(tile, str) or tile < 64:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UsageError("unknown tile", got=tile, expected="auto, off, or at least 64 pixels")
+    return tile
 
 
 def tile_of(restorer: Restorer) -> int | None:
     """``eval.tile`` of the recipe that made ``restorer``; None where it restores images whole."""
     return None if restorer.recipe is None else restorer.recipe.eval.tile
+
+
+def in_tiles(tile: int | None, height: int, width: int) -> bool:
+    """Whether an image of this size is restored in tiles."""
+    return tile is not None and max(height, width) > tile
 
 
 def restore_within(
@@ -50,8 +80,9 @@ def restore_within(
     Returns:
         (B, 3, H, W) float32, not clamped.
     """
-    if tile is None or max(image.shape[-2:]) <= tile:
+    if not in_tiles(tile, *image.shape[-2:]):
         return restorer(image, embeddings).float()
+    assert tile is not None
     return restore_tiles(restorer, image, embeddings, tile=tile)
 
 
@@ -91,7 +122,10 @@ def restore_tiles(
         seen = unit(part, restorer.dtype) if part.dtype == torch.uint8 else part
         return restorer(seen, embeddings).float()
 
-    with _side_by_side(len(spots), image.device) as each:
+    # Tiles of a batch, and what they need.
+    bytes_each = len(image) * rows[1] * columns[1] * restorer.config.width * 4 * _MAPS
+    at_once = min(len(spots), max(1, TOGETHER // bytes_each))
+    with _side_by_side(at_once, image.device) as each:
         for index, (spot, restored) in enumerate(zip(spots, each(restore, spots), strict=True)):
             (y, down), (x, across) = spot
             share = (down[:, None] * across).to(image.device)
@@ -109,13 +143,13 @@ Each = Callable[[Callable[[Spot], Tensor], Iterable[Spot]], Iterable[Tensor]]
 
 
 @contextmanager
-def _side_by_side(count: int, device: torch.device) -> Generator[Each[Any]]:
-    """Run ``count`` tiles on a CPU's threads, one each, which wastes less than sharing each tile.
+def _side_by_side(at_once: int, device: torch.device) -> Generator[Each[Any]]:
+    """Give a CPU's threads a tile each, ``at_once`` at most: that wastes less than sharing each.
 
     `benchmarks/restore_tiles.py --threads 2` beside ``--threads 1`` shows it.
     """
     threads = torch.get_num_threads()
-    workers = min(threads, count, MOST_WORKERS)
+    workers = min(threads, at_once)
     if device.type != "cpu" or workers < 2 or torch.is_grad_enabled():
         yield map
         return
@@ -134,7 +168,6 @@ def _side_by_side(count: int, device: torch.device) -> Generator[Each[Any]]:
 
         return pool.map(run, spots)
 
-    # Here the number of threads is a thread's own, too.
     pool = ThreadPoolExecutor(
         workers, initializer=torch.set_num_threads, initargs=(threads // workers,)
     )
@@ -142,6 +175,8 @@ def _side_by_side(count: int, device: torch.device) -> Generator[Each[Any]]:
         yield each
     finally:
         pool.shutdown(cancel_futures=True)
+        # A thread keeps the number that it sets, but threads to come take the last one set.
+        torch.set_num_threads(threads)
 
 
 def tile_starts(length: int, tile: int, overlap: int, multiple: int = 1) -> tuple[list[int], int]:

@@ -189,21 +189,20 @@ LABELS = ("name", "description", "published_parameters")
 """What a recipe says for people: two recipes that differ in nothing else train the same model."""
 
 
-EXECUTION_KEYS = tuple(
-    f"train.{key}"
-    for key in (
-        "accumulate",
-        "activation_checkpointing",
-        "activation_memory",
-        "compile",
-        "kernels",
-        "num_workers",
-        "checkpoint_every",
-        "log_every",
-    )
+EXECUTION_KEYS = (
+    "train.accumulate",
+    "train.activation_checkpointing",
+    "train.activation_memory",
+    "train.compile",
+    "train.kernels",
+    "train.num_workers",
+    "train.checkpoint_every",
+    "train.log_every",
+    "eval.tile",
 )
 """How a step is computed, saved and told, but not what it computes: a run that does not fit a GPU,
-or does not compile there, goes on with others. The model is the same but for rounding."""
+or does not compile there, goes on with others. The model is the same but for rounding; in what
+tiles it will restore is no part of it either."""
 
 
 def defining_overrides(overrides: Sequence[str]) -> list[str]:

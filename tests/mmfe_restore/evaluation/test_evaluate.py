@@ -204,7 +204,14 @@ def test_a_recipe_with_tiles_is_judged_in_tiles(unguided):
     whole = evaluate(restorer, recipe, mine, None, device="cpu")
     report = evaluate(restorer, tiled, mine, None, device="cpu")
     assert not [note for note in whole.notes if "tiles" in note]
-    assert "images with a side above 64 pixels restored in tiles" in report.notes
+    assert "1 of 1 images restored in tiles of at most 64" in report.notes
+    assert (whole.to_json()["tile"], report.to_json()["tile"]) == (None, 64)
+    asked = evaluate(restorer, recipe, mine, None, device="cpu", tile=64)
+    assert figures(asked) == figures(report)
+    untiled = evaluate(restorer, tiled, mine, None, device="cpu", tile="off")
+    assert figures(untiled) == figures(whole)
+    fitting = evaluate(restorer, tiled, make_samples(1), None, device="cpu")
+    assert not [note for note in fitting.notes if "tiles" in note]
     with torch.no_grad():
         restored = restore_tiles(restorer, to_tensor(degraded), None, tile=64)[0].clamp(0, 1)
     ours = restored.permute(1, 2, 0).numpy()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 import threading
+import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,8 +16,10 @@ import numpy as np
 import pytest
 import torch
 
+from mmfe_cache.embeddings import Embeddings
+from mmfe_cache.errors import UsageError
 from mmfe_restore.inference import restore_image
-from mmfe_restore.model import Restorer
+from mmfe_restore.model import Restorer, mofe
 from mmfe_restore.model.tiles import restore_tiles, restore_within, tile_starts
 from mmfe_restore.recipes import load_recipe
 from mmfe_restore.recipes.schema import ModelConfig
@@ -123,6 +130,12 @@ def three_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def threads_elsewhere() -> int:
+    """What a thread that first asks torch now is given."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(torch.get_num_threads).result()
+
+
 @pytest.mark.usefixtures("three_threads")
 @pytest.mark.parametrize("halved", [False, True])
 def test_tiles_on_several_threads_are_those_of_one(
@@ -130,35 +143,113 @@ def test_tiles_on_several_threads_are_those_of_one(
 ) -> None:
     image, told = picture(150, 200), []
     seen: set[tuple[int, int, bool, bool]] = set()
+    all_there = threading.Barrier(3, timeout=60)
 
     def note(*_: object) -> None:
         modes = torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
-        seen.add((threading.get_ident(), torch.get_num_threads(), *modes))
+        one = (threading.get_ident(), torch.get_num_threads(), *modes)
+        if one not in seen and one[1] == 1:  # each worker's first tile waits for the others'
+            seen.add(one)
+            all_there.wait()
+        seen.add(one)
 
     restorer.register_forward_pre_hook(note)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=halved):
         found = restore_tiles(restorer, image, None, tile=64, watch=told.append)
-        workers, seen = seen.copy(), set()
-        monkeypatch.setattr("mmfe_restore.model.tiles.MOST_WORKERS", 1)
+        workers = seen.copy()
+        seen.clear()
+        monkeypatch.setattr("mmfe_restore.model.tiles.TOGETHER", 1)
         alone = restore_tiles(restorer, image, None, tile=64)
-    assert torch.get_num_threads() == 3
+    assert torch.get_num_threads() == threads_elsewhere() == 3
     assert len(workers) == 3 and threading.get_ident() not in {one[0] for one in workers}
     assert {one[1:] for one in workers} == {(1, True, halved)}
-    assert {one[0] for one in seen} == {threading.get_ident()}
+    assert {one[:2] for one in seen} == {(threading.get_ident(), 3)}
     assert (found - alone).abs().max() < (1e-2 if halved else 1e-5)
     assert told == pytest.approx(np.arange(1, len(told) + 1) / len(told))
 
 
 @pytest.mark.usefixtures("three_threads")
-def test_a_failing_tile_ends_the_image(restorer: Restorer) -> None:
-    calls: list[int] = []
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+def test_what_stops_a_tile_stops_the_image(restorer: Restorer, error: type[BaseException]) -> None:
+    calls = itertools.count(1)
 
     def fail(*_: object) -> None:
-        calls.append(1)
-        if len(calls) == 5:
-            raise MemoryError("no more")
+        if next(calls) == 5:
+            raise error("enough")
 
     restorer.register_forward_pre_hook(fail)
-    with torch.inference_mode(), pytest.raises(MemoryError, match="no more"):
-        restore_tiles(restorer, picture(64, 3000), None, tile=64)
-    assert len(calls) < 80  # of 94: those that had begun end, the others do not begin
+    with torch.inference_mode(), pytest.raises(error, match="enough"):
+        restore_tiles(restorer, picture(64, 9000), None, tile=64)
+    assert next(calls) < 200  # of 280: those that had begun end, the others do not begin
+    assert torch.get_num_threads() == threads_elsewhere() == 3
+
+
+def test_few_large_tiles_at_a_time(restorer: Restorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    @contextmanager
+    def count(at_once: int, _: torch.device) -> Iterator[object]:
+        asked.append(at_once)
+        yield map
+
+    monkeypatch.setattr("mmfe_restore.model.tiles._side_by_side", count)
+    monkeypatch.setattr("mmfe_restore.model.tiles.TOGETHER", 3 * 64 * 64 * 8 * 4 * 8)
+    with torch.inference_mode():
+        restore_tiles(restorer, picture(64, 1000), None, tile=64)
+        restore_tiles(restorer, picture(64, 300, batch=2), None, tile=64)
+        restore_tiles(restorer, picture(64, 300), None, tile=256)
+    assert asked == [3, 1, 1]
+
+
+def test_bytes_and_gradients(restorer: Restorer) -> None:
+    image = (picture(70, 90) * 255).byte()
+    with torch.no_grad():
+        bytes_ = restore_tiles(restorer, image, None, tile=64)
+        assert torch.allclose(bytes_, restore_tiles(restorer, image / 255, None, tile=64))
+    restore_tiles(restorer, image / 255, None, tile=64).sum().backward()
+    assert restorer.output.weight.grad is not None
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_a_guided_network_on_several_threads() -> None:
+    torch.manual_seed(0)
+    network = Restorer.from_pretrained("mmfe-small").eval()
+    tokens = torch.randn(1, 16, 128)
+    embeddings = Embeddings(tokens, tokens, tokens[:, 0])
+    image = picture(96, 200)
+    with torch.inference_mode():
+        found = restore_tiles(network, image, embeddings, tile=64)
+        part = network(image[..., :64, :64], embeddings)[..., :32, :16]
+    assert (found[..., :32, :16] - part).abs().max() < 1e-5  # where no other tile reaches
+
+
+def test_threads_that_make_a_transform_leave_the_filters_of_warnings_alone() -> None:
+    before, interval = list(warnings.filters), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    start = threading.Barrier(4, timeout=60)
+
+    def make(kind: torch.dtype) -> None:
+        start.wait()
+        mofe._transform("cpu", kind)
+        mofe._inverse("cpu", kind)
+
+    try:
+        for _ in range(30):
+            mofe._transform.cache_clear()
+            mofe._inverse.cache_clear()
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(make, [torch.float32, torch.float64] * 2))
+    finally:
+        sys.setswitchinterval(interval)
+    found = list(warnings.filters)
+    warnings.filters[:] = before  # for the tests that follow
+    assert found == before
+
+
+@pytest.mark.parametrize("tile", ["Off", 7, "64", -3])
+def test_an_unknown_tile_is_refused(restorer: Restorer, tile: object) -> None:
+    image = np.zeros((70, 70, 3), np.uint8)
+    with pytest.raises(UsageError, match="unknown tile"):
+        restore_image(restorer, image, tile=tile)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UsageError, match="overlap"):
+        restore_image(restorer, image, tile=64, overlap=-1)

@@ -60,6 +60,7 @@ class EvalReport:
     checkpoint: str | None
     protocol: Protocol
     crop_multiple: int
+    tile: int | None
     view: str | None
     guide: str | None
     tokens: str | None
@@ -106,6 +107,11 @@ class EvalReport:
         return f"centre crop to a multiple of {self.crop_multiple}"
 
     @property
+    def restored(self) -> str:
+        """How images were restored, for people."""
+        return "whole" if self.tile is None else f"in tiles of at most {self.tile} pixels"
+
+    @property
     def rounding(self) -> str:
         """``"none"``, or ``"uint8"`` where the restored image is rounded to 8 bits first."""
         return "uint8" if self.protocol.rounded else "none"
@@ -125,6 +131,7 @@ class EvalReport:
             "protocol": self.protocol.name,
             "protocol_details": self.protocol.to_json(),
             "crop": self.crop,
+            "tile": self.tile,
             "range": 1.0,
             "rounding": self.rounding,
             "view": self.view,
