@@ -1,4 +1,6 @@
-"""The ONNX file beside `mmfe restore --tile off`, on the same threads: whole commands, and arithmetic alone.
+"""The ONNX file beside `mmfe restore`: whole commands, and arithmetic alone, on the same threads.
+
+The photograph is restored whole by both.
 
 python -m benchmarks.onnx_speed --json
 """

@@ -125,6 +125,19 @@ def test_the_node_takes_and_gives_images_as_comfyui_does(expected):
     assert torch.equal(with_alpha[..., 3:], image[..., :1])
 
 
+def test_the_node_restores_large_images_in_tiles_as_the_command_does(small):
+    assert small.recipe is not None and small.recipe.eval.tile is not None
+    image = picture(40, small.recipe.eval.tile + 30)
+    seen = guide_for(small).look(image)
+    expected = restore_image(small, image / np.float32(255), seen)
+    node = load_node()
+    restore = getattr(node(), node.FUNCTION)
+    (found,) = restore(image=torch.from_numpy(image)[None] / 255, model="mmfe-small", strength=1.0)
+    np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-5)
+    whole = restore_image(small, image / np.float32(255), seen, tile="off")
+    assert np.abs(whole - expected).max() > 1e-3
+
+
 def test_the_node_finds_exported_files_and_names_what_is_missing(
     small_file, expected, tmp_path, monkeypatch
 ):
