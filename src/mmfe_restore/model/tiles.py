@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mmfe_cache.errors import UsageError
+from mmfe_restore.model.pages import give_back_free
 from mmfe_restore.model.parts import unit
 
 if TYPE_CHECKING:
@@ -177,6 +178,7 @@ def _side_by_side(at_once: int, device: torch.device) -> Generator[Each[Any]]:
         pool.shutdown(cancel_futures=True)
         # A thread keeps the number that it sets, but threads to come take the last one set.
         torch.set_num_threads(threads)
+        give_back_free()  # the threads' own heaps would keep what they once held
 
 
 def tile_starts(length: int, tile: int, overlap: int, multiple: int = 1) -> tuple[list[int], int]:
