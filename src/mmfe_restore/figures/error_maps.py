@@ -30,7 +30,6 @@ from mmfe_restore.figures.canvas import (
     save,
     spelled_out,
 )
-from mmfe_restore.model.tiles import restore_within
 
 # Inches: the classes at the left, between two pictures, the PSNR below a pair of rows.
 _MARGIN, _GAP, _LABEL = 0.16, 0.02, 0.2
@@ -76,6 +75,8 @@ def method_of(text: str, samples: SampleSet, cache: Path | None) -> Method:
 
 def _run(name: str, path: Path, samples: SampleSet, cache: Path | None) -> Method:
     import torch
+
+    from mmfe_restore.model.tiles import restore_within
 
     opened = load_checkpoint(path)
     view = opened.recipe.eval.view
