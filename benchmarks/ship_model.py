@@ -40,8 +40,8 @@ ABOUT = {
         "history": "began with 9,152 steps at 64² to 128² on pictures of up to 600 pixels and "
         "3,900 at 96² to 160², larger pictures too, guided by earlier weights of `scene`; then "
         "1,500 at 128² and 160², guided by the present ones; 250 at 96², half of the mixtures with "
-        "a partial target too; then on 9,100 pictures drawn anew, a third of the mixtures with one, "
-        "twice: 1,550 steps at 96² and 128², 3,232 at 96² and 192²",
+        "a partial target too; then twice on 9,100 pictures drawn anew, a third of the mixtures "
+        "with one: 1,550 steps at 96² and 128², 3,232 at 96² and 192²",
     }
 }
 """What `mmfe model list` says."""
