@@ -63,8 +63,9 @@ def command(
         str,
         typer.Option(
             "--tile",
-            help="auto: as the network is judged, mmfe-small in tiles; off: the whole image, in "
-            "strips where it is large; a number: overlapping tiles of at most that side.",
+            help="auto: as the network's recipe says (eval.tile), mmfe-small whole; off: the whole "
+            "image, in strips where it is large; a number: overlapping tiles of at most that side, "
+            "whose tones may differ.",
             autocompletion=completion.tilings,
         ),
     ] = "auto",

@@ -125,16 +125,19 @@ def test_the_node_takes_and_gives_images_as_comfyui_does(expected):
     assert torch.equal(with_alpha[..., 3:], image[..., :1])
 
 
-def test_the_node_restores_large_images_in_tiles_as_the_command_does(small):
-    assert small.recipe is not None and small.recipe.eval.tile is not None
-    image = picture(40, small.recipe.eval.tile + 30)
-    seen = guide_for(small).look(image)
-    expected = restore_image(small, image / np.float32(255), seen)
+def test_the_node_restores_in_the_tiles_of_its_network(small, monkeypatch):
     node = load_node()
+    monkeypatch.setattr("mmfe_restore.model.tiles.tile_of", lambda _: 64)
+    sys.modules[node.__module__].load.cache_clear()
+    image = picture(40, 100)
+    seen = guide_for(small).look(image)
     restore = getattr(node(), node.FUNCTION)
     (found,) = restore(image=torch.from_numpy(image)[None] / 255, model="mmfe-small", strength=1.0)
+    sys.modules[node.__module__].load.cache_clear()
+    expected, whole = (
+        restore_image(small, image / np.float32(255), seen, tile=tile) for tile in (64, "off")
+    )
     np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-5)
-    whole = restore_image(small, image / np.float32(255), seen, tile="off")
     assert np.abs(whole - expected).max() > 1e-3
 
 
