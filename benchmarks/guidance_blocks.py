@@ -5,7 +5,7 @@
 
 `collect` copies what benchmarks/guidance_study.py found in a folder to benchmarks/results/guidance,
 a file a block: one machine, one version of the code. Another machine's arithmetic moves a training
-by as much as another seed does, so rows are compared within a block and a seed alone: `show` takes
+too, so rows are compared within a block and a seed alone: `show` takes
 the difference of every such pair, and then their mean. Over scenes and over pairs it gives the
 95 % intervals and sign-flip tests of benchmarks/guidance_contrasts.py; with K pairs the latter
 cannot go below 2 / 2^K.
@@ -90,7 +90,10 @@ def collect(study: Path, name: str, note: str) -> Path:
     """Write a block of every finished run in ``study``; returns its file."""
     runs = sorted(path.parent for path in (study / "runs").glob("*/result.json"))
     if not runs:
-        raise SystemExit(f"{study / 'runs'} holds no finished run")
+        raise SystemExit(
+            f"{study / 'runs'} holds no finished run: benchmarks.guidance_study --out {study} "
+            "makes them"
+        )
     block = {
         "machine": f"{torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}",
         "note": note,

@@ -46,7 +46,7 @@ from mmfe_cache.degradations import (
 )
 from mmfe_cache.images import FileSource, read_rgb8
 from mmfe_cache.samples import ImageArray
-from mmfe_cli.choices import tile_of
+from mmfe_cli.choices import tile_from
 from mmfe_restore import Restorer
 from mmfe_restore.inference import guide_for, restore_image
 from mmfe_restore.metrics.base import luma as to_luma
@@ -269,7 +269,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    tile = tile_of(options.tile)
+    tile = tile_from(options.tile)
     judge = Judge(options.checkpoint, options.sheets, options.precision, tile)
     results: dict[str, Any] = {}
     for name, (make, needs) in PARTS.items():

@@ -72,7 +72,7 @@ OPTIONAL_METRICS = tuple(name for name, metric in METRICS.items() if metric.opti
 """Those that are measured where they are asked for."""
 
 
-def tile_of(text: str) -> Literal["auto", "off"] | int:
+def tile_from(text: str) -> Literal["auto", "off"] | int:
     """What ``--tile`` says.
 
     Raises:

@@ -136,7 +136,7 @@ def command(
     if view is not None:
         View.parse(view)  # a misspelt view is no view that a cache lacks
     check_device(device)
-    side = choices.tile_of(tile)
+    side = choices.tile_from(tile)
     extra = tuple(one.value for one in metric or ())
     others = [read_report(path) for path in beside or ()]
     trained_by = None if recipe is None else load_recipe(recipe)

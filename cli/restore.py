@@ -134,7 +134,7 @@ def command(
     from mmfe_restore.inference.files import check_only, nothing_left
     from mmfe_restore.inference.jobs import plan
 
-    sides = choices.tile_of(tile)
+    sides = choices.tile_from(tile)
     judges = tuple(one.value for one in score or ())
     wanted = None if only is None else _kinds(only)
     if no_guide:

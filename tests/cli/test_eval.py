@@ -76,7 +76,8 @@ def test_json_table_and_files(place, tmp_path, capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert "average" in shown
     assert "MoCE-IR" in shown
-    assert "crop: whole image; restored: whole; range: 0 to 1" in shown
+    told = "crop: whole image; restored: whole; range: 0 to 1, restored images clamped"
+    assert f"{told}; rounding: none" in shown
     assert "Ours: protocol mmfe, whole image, range 0 to 1, rounding none, no guide" in shown
     # The same test again differs in nothing but the time it took.
     first, second = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in "ab")

@@ -53,7 +53,7 @@ from mmfe_restore.evaluation.statistics import (
 )
 from mmfe_restore.metrics.registry import PerImage, Settings, chosen_metrics
 from mmfe_restore.model import count_parameters
-from mmfe_restore.model.tiles import Tile, in_tiles, judged_side, restore_within
+from mmfe_restore.model.tiles import Tile, judged_side, needed_tile, restore_within
 from mmfe_restore.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -316,7 +316,7 @@ def _notes(
 
 def _tile_notes(tile: int | None, scores: Iterable[ImageScore]) -> tuple[str, ...]:
     sizes = [(score.height, score.width) for score in scores]
-    count = sum(in_tiles(tile, *size) for size in sizes)
+    count = sum(needed_tile(tile, *size) is not None for size in sizes)
     return (f"{count} of {len(sizes)} images restored in tiles of at most {tile}",) * (count > 0)
 
 

@@ -12,7 +12,7 @@ from mmfe_cache.errors import DataError, ModelError, UsageError
 from mmfe_cache.machine import Precision, float32_products, require_bf16, short_name
 from mmfe_restore.model.parts import unit
 from mmfe_restore.model.restorer import pad_to_multiple
-from mmfe_restore.model.tiles import OVERLAP, Tile, in_tiles, judged_side, restore_tiles
+from mmfe_restore.model.tiles import OVERLAP, Tile, judged_side, needed_tile, restore_tiles
 
 if TYPE_CHECKING:
     from mmfe_cache.embeddings import Embeddings
@@ -78,8 +78,8 @@ def restore_image(
     copied: NDArray[Any] = image.copy() if image.dtype == "uint8" else image.astype("float32")
     pixels = torch.from_numpy(copied).to(device).permute(2, 0, 1)[None]
     height, width = image.shape[:2]
-    tiled = in_tiles(side, height, width)
-    if not tiled:
+    side = needed_tile(side, height, width)
+    if side is None:
         # Padded as it is: a second copy in floating point is much of a large photograph's memory.
         pixels = pad_to_multiple(pixels, restorer.size_multiple)
     # Bytes stay bytes: the network turns them into floating point as it needs them.
@@ -96,8 +96,7 @@ def restore_image(
         float32_products(tf32=bits == "tf32"),
         torch.autocast(device.type, dtype=halved, enabled=halved is not None),
     ):
-        if tiled:
-            assert side is not None
+        if side is not None:
             restored = restore_tiles(
                 restorer, source, embeddings, tile=side, overlap=overlap, watch=watch
             )

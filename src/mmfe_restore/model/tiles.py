@@ -2,7 +2,7 @@
 
 MDTA's matrix is made of sums over all pixels (Eq. 6). A network that was trained on crops meets
 other sums on a photograph of many times their size: one matrix for a sky and a forest at once.
-What that costs, and how the side of a tile was chosen: docs/restore.md.
+What tiles gain by that, and where neighbours show bands, is in docs/restore.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 OVERLAP = 32
 """Pixels that neighbouring tiles share at least, over which one tile's tones pass into the next
-one's. The smallest maps see further than that beyond an edge; 64 pixels gained nothing."""
+one's. The smallest maps see further beyond an edge; 64 pixels gained little (docs/restore.md)."""
 
 TOGETHER = 1 << 30
 """Bytes of the maps of all tiles that a CPU's threads restore at a time."""
@@ -62,9 +62,9 @@ def tile_of(restorer: Restorer) -> int | None:
     return None if restorer.recipe is None else restorer.recipe.eval.tile
 
 
-def in_tiles(tile: int | None, height: int, width: int) -> bool:
-    """Whether an image of this size is restored in tiles."""
-    return tile is not None and max(height, width) > tile
+def needed_tile(tile: int | None, height: int, width: int) -> int | None:
+    """``tile`` where an image of this size is larger; None where it is restored whole."""
+    return tile if tile is not None and max(height, width) > tile else None
 
 
 def restore_within(
@@ -81,10 +81,10 @@ def restore_within(
     Returns:
         (B, 3, H, W) float32, not clamped.
     """
-    if not in_tiles(tile, *image.shape[-2:]):
+    side = needed_tile(tile, *image.shape[-2:])
+    if side is None:
         return restorer(image, embeddings).float()
-    assert tile is not None
-    return restore_tiles(restorer, image, embeddings, tile=tile)
+    return restore_tiles(restorer, image, embeddings, tile=side)
 
 
 def restore_tiles(

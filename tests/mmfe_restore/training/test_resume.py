@@ -280,7 +280,8 @@ def test_from_parts_of_a_batch_back_to_the_whole(world, whole, tmp_path):
 def test_how_a_run_is_computed_gives_it_no_other_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("MMFE_RUNS", str(tmp_path))
     plain = default_folder("cdd11", [])
-    assert default_folder("cdd11", ["train.accumulate=4", "eval.tile=128"]) == plain
+    others = ["train.accumulate=4", "train.compile=off", "eval.tile=128"]
+    assert default_folder("cdd11", others) == plain
     rate = ["train.learning_rate=1e-4"]
     other = default_folder("cdd11", rate)
     assert other != plain
