@@ -1,7 +1,7 @@
 """How well a network restores photographs that took no part in its training: docs/restore.md.
 
     python -m benchmarks.restore_quality FOLDER [--checkpoint mmfe-small] [--only cbsd68 ...]
-        [--limit N] [--tile auto|off|SIDE] [--sheets DIR] [--json]
+        [--limit N] [--window auto|off|SIDE] [--sheets DIR] [--json]
 
 FOLDER holds any of these; a part whose folders are missing is left out:
 
@@ -46,13 +46,12 @@ from mmfe_cache.degradations import (
 )
 from mmfe_cache.images import FileSource, read_rgb8
 from mmfe_cache.samples import ImageArray
-from mmfe_cli.choices import tile_from
+from mmfe_cli.choices import window_from
 from mmfe_restore import Restorer
 from mmfe_restore.inference import guide_for, restore_image
 from mmfe_restore.metrics.base import luma as to_luma
 from mmfe_restore.metrics.psnr_ssim import psnr_per_image
 from mmfe_restore.model.folders import model_folder
-from mmfe_restore.model.tiles import Tile
 
 UNSEEN_MASKS = 30
 """Of the streak renderings, those at the end by name were never trained on."""
@@ -187,20 +186,20 @@ class Judge:
     """Restores trials with one network and its guide, and draws what is asked for."""
 
     def __init__(
-        self, checkpoint: str, sheets: Path | None, precision: str, tile: Tile = "auto"
+        self, checkpoint: str, sheets: Path | None, precision: str, window: str = "auto"
     ) -> None:
         self.restorer = Restorer.from_pretrained(model_folder(checkpoint))
+        attended = window_from(window)
+        if attended != "auto":
+            self.restorer.attend_within(attended)
         self.guide = guide_for(self.restorer)
         self.sheets = sheets
         self.precision: Any = precision
-        self.tile: Tile = tile
 
     def restore(self, image: ImageArray, only: tuple[str, ...] | None = None) -> ImageArray:
         """One picture, as `mmfe restore` restores it."""
         embeddings = None if self.guide is None else self.guide.look(image, only)
-        return restore_image(
-            self.restorer, image, embeddings, tile=self.tile, precision=self.precision
-        )
+        return restore_image(self.restorer, image, embeddings, precision=self.precision)
 
     def score(self, trials: Iterator[Trial], part: str, columns: int = 4) -> dict[str, Any]:
         """Score a part: for every label the input, the result and the gain; the worst picture."""
@@ -263,14 +262,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=[*PARTS, "real"])
     parser.add_argument("--limit", type=int, help="photographs of each part")
     parser.add_argument("--precision", default="32", choices=("32", "bf16"))
-    parser.add_argument("--tile", default="auto", help="as of mmfe restore")
+    parser.add_argument("--window", default="auto", help="as of mmfe restore")
     parser.add_argument(
         "--sheets", type=Path, help="folder of before, after and truth side by side"
     )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    tile = tile_from(options.tile)
-    judge = Judge(options.checkpoint, options.sheets, options.precision, tile)
+    judge = Judge(options.checkpoint, options.sheets, options.precision, options.window)
     results: dict[str, Any] = {}
     for name, (make, needs) in PARTS.items():
         missing = [need for need in needs if not (options.folder / need).is_dir()]
@@ -289,9 +287,9 @@ def main(arguments: list[str] | None = None) -> int:
                 options.sheets / f"{folder.name}.png",
             )
     if options.json:
-        print(
-            json.dumps({"checkpoint": options.checkpoint, "tile": tile, "parts": results}, indent=2)
-        )
+        window = judge.restorer.config.attention_window
+        found = {"checkpoint": options.checkpoint, "attention_window": window, "parts": results}
+        print(json.dumps(found, indent=2))
     return 0
 
 

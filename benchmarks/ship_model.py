@@ -1,12 +1,12 @@
 """Put a trained network into the package: float16 weights, their hash, a card of measured values.
 
-    python -m benchmarks.restore_quality FOLDER --checkpoint RUN --tile SIDE --json > quality.json
+    python -m benchmarks.restore_quality FOLDER --checkpoint RUN --window SIDE --json > quality.json
     python -m benchmarks.ship_model RUN --quality quality.json [--name mmfe-small]
 
-RUN is a run's folder or its model/. `benchmarks.restore_tiles` finds the side of the tiles that
-suits it, and what quality.json was measured with is what it will restore in. Every float16 is exact
-in float32, so what is shipped is what is computed with; the quality is measured once more with
-``--checkpoint NAME`` afterwards.
+RUN is a run's folder or its model/. `benchmarks.restore_windows` finds the windows that suit its
+attention, and what quality.json was measured with is what it will restore with. Every float16 is
+exact in float32, so what is shipped is what is computed with; the quality is measured once more
+with ``--checkpoint NAME`` afterwards.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     quality = json.loads(options.quality.read_text("utf-8"))
     config = json.loads((source / "config.json").read_text("utf-8"))
-    if quality["tile"] != "auto":
-        config["recipe"]["eval"]["tile"] = None if quality["tile"] == "off" else quality["tile"]
+    for model in (config["model"], config["recipe"]["model"]):
+        model["attention_window"] = quality["attention_window"]
     recipe_from_dict(config["recipe"])
     # What a run's folder says of its machine does not belong into a package.
     folder = WEIGHTS / options.name

@@ -87,6 +87,25 @@ def tile_from(text: str) -> Literal["auto", "off"] | int:
     raise UsageError("unknown tile", got=f"--tile {text}", expected="auto, off, or at least 64")
 
 
+def window_from(text: str) -> Literal["auto"] | int | None:
+    """What ``--window`` says; None for whole images.
+
+    Raises:
+        UsageError: nothing that there is.
+    """
+    from mmfe_cache.errors import UsageError
+    from mmfe_restore.recipes.schema import WINDOW_UNIT
+
+    if text == "auto":
+        return text
+    if text == "off":
+        return None
+    if text.isdecimal() and int(text) and int(text) % WINDOW_UNIT == 0:
+        return int(text)
+    expected = f"auto, off, or a multiple of {WINDOW_UNIT}"
+    raise UsageError("unknown window", got=f"--window {text}", expected=expected)
+
+
 def without_guide(guide: str | None) -> Literal["none"]:
     """What ``--no-guide`` makes of ``--guide``.
 

@@ -110,6 +110,6 @@ def resumptions(incomplete: str) -> list[str]:
     return _beginning(("auto", "none"), incomplete)
 
 
-def tilings(incomplete: str) -> list[str]:
-    """How a photograph is cut, beside a number of pixels."""
+def wholes(incomplete: str) -> list[str]:
+    """What ``--tile`` and ``--window`` take beside a number of pixels."""
     return _beginning(("auto", "off"), incomplete)

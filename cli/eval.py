@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from . import choices, completion, output
-from .options import Device
+from .options import Device, Window
 
 if TYPE_CHECKING:
     from mmfe_restore.evaluation import EvalReport
@@ -77,15 +77,7 @@ def command(
         int, typer.Option("--batch-size", min=1, help="Images of one size at a time.")
     ] = 1,
     device: Device = "auto",
-    tile: Annotated[
-        str,
-        typer.Option(
-            "--tile",
-            help="auto: as the checkpoint's recipe says (eval.tile); off: whole images; a number: "
-            "overlapping tiles of at most that side.",
-            autocompletion=completion.tilings,
-        ),
-    ] = "auto",
+    window: Window = "auto",
     lpips: Annotated[
         bool, typer.Option("--lpips", help="Also LPIPS; its backbone weights must be here.")
     ] = False,
@@ -136,7 +128,7 @@ def command(
     if view is not None:
         View.parse(view)  # a misspelt view is no view that a cache lacks
     check_device(device)
-    side = choices.tile_from(tile)
+    attended = choices.window_from(window)
     extra = tuple(one.value for one in metric or ())
     others = [read_report(path) for path in beside or ()]
     trained_by = None if recipe is None else load_recipe(recipe)
@@ -161,6 +153,8 @@ def command(
     for warning in samples.warnings:
         progress.warn(warning)
     opened = load_checkpoint(network, trained_by)
+    if attended != "auto":
+        opened.restorer.attend_within(attended)
     with _process_group():
         outcome = evaluate(
             opened.restorer,
@@ -176,7 +170,6 @@ def command(
             batch_size=batch_size,
             lpips=lpips,
             metrics=extra,
-            tile=side,
             beside=others,
             force=force,
         )
@@ -237,7 +230,7 @@ def show(report: EvalReport) -> None:
         [*rows, average],
         caption="average: mean of the class means; gain: mean of the images' own gains; "
         + "; ".join(
-            f"{name}: {measured[name]}" for name in ("crop", "restored", "range", "rounding")
+            f"{name}: {measured[name]}" for name in ("crop", "attention", "range", "rounding")
         ),
     )
     for note in (*report.notes, *summary.notes):

@@ -41,6 +41,17 @@ Device = Annotated[
 ]
 """Of a command that restores."""
 
+Window = Annotated[
+    str,
+    typer.Option(
+        "--window",
+        help="Side in pixels of the windows that attention sums over, such as 336: about that of "
+        "the training's crops. off: the whole image. auto: model.attention_window of the network.",
+        autocompletion=completion.wholes,
+    ),
+]
+"""Of a command that restores."""
+
 GuideDevice = Annotated[
     str,
     typer.Option(

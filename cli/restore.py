@@ -10,7 +10,7 @@ import typer
 
 from . import choices, completion, output
 from .choices import without_guide
-from .options import Device
+from .options import Device, Window
 
 if TYPE_CHECKING:
     from mmfe_restore.inference import PhotographGuide, RestoreReport
@@ -63,12 +63,12 @@ def command(
         str,
         typer.Option(
             "--tile",
-            help="auto: as the network's recipe says (eval.tile), mmfe-small whole; off: the whole "
-            "image, in strips where it is large; a number: overlapping tiles of at most that side, "
-            "whose tones may differ.",
-            autocompletion=completion.tilings,
+            help="auto and off: the whole image, in strips where it is large; a number: "
+            "overlapping tiles of at most that side, whose tones may differ.",
+            autocompletion=completion.wholes,
         ),
     ] = "auto",
+    window: Window = "auto",
     precision: Annotated[
         choices.Precision,
         typer.Option(
@@ -135,6 +135,7 @@ def command(
     from mmfe_restore.inference.jobs import plan
 
     sides = choices.tile_from(tile)
+    attended = choices.window_from(window)
     judges = tuple(one.value for one in score or ())
     wanted = None if only is None else _kinds(only)
     if no_guide:
@@ -164,6 +165,8 @@ def command(
     used = pick_device(device)
     output.take_threads(device)
     restorer = Restorer.from_pretrained(source).to(used)
+    if attended != "auto":
+        restorer.attend_within(attended)
     looking = guide_for(restorer, name=guide, device=device)
     if looking is not None and looking.teacher is not None:
         output.note(f"guided by {looking.guide.name}, a student of {looking.teacher}")

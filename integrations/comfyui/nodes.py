@@ -42,14 +42,13 @@ def load(name: str, changed: float) -> Any:
     from mmfe_restore.model.checkpoints import read_weights
     from mmfe_restore.model.folders import shipped_models
     from mmfe_restore.model.restorer import Restorer
-    from mmfe_restore.model.tiles import tile_of
 
     if name in shipped_models():
         parts = gather_parts(Restorer.from_pretrained(name))
-        guide, tile = parts.guide, tile_of(parts.restorer)
+        guide = parts.guide
         if guide is None:
-            return GuidedRestorer(parts.restorer, None, tile=tile).eval()
-        return GuidedRestorer(parts.restorer, guide.network, guide.view, guide.tokens, tile).eval()
+            return GuidedRestorer(parts.restorer, None).eval()
+        return GuidedRestorer(parts.restorer, guide.network, guide.view, guide.tokens).eval()
     return read_guided(read_weights(own_files()[name]))
 
 

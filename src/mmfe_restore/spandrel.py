@@ -66,7 +66,7 @@ def _architecture() -> Architecture[GuidedRestorer]:
 
         Any size is taken: the network pads by itself, and the guide must not see such padding.
         Large images are not to be cut into tiles by the program: the guide needs the whole image.
-        They are restored exactly, in strips, or in the tiles that the network is judged in.
+        They are restored exactly, in strips.
         """
 
         def __init__(self) -> None:

@@ -76,7 +76,7 @@ def test_json_table_and_files(place, tmp_path, capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert "average" in shown
     assert "MoCE-IR" in shown
-    told = "crop: whole image; restored: whole; range: 0 to 1, restored images clamped"
+    told = "crop: whole image; attention: whole images; range: 0 to 1, restored images clamped"
     assert f"{told}; rounding: none" in shown
     assert "Ours: protocol mmfe, whole image, range 0 to 1, rounding none, no guide" in shown
     # The same test again differs in nothing but the time it took.
@@ -165,6 +165,8 @@ def test_an_empty_class_is_an_error(place, tmp_path, capsys):
         (["--format", "word"], 2, "latex"),
         (["--dataset", "cdd12"], 2, "cdd11"),
         (["--view", "foo"], 2, "whole@r"),
+        (["--window", "336.5"], 2, "a multiple of 48"),
+        (["--window", "0"], 2, "a multiple of 48"),
     ],
 )
 def test_wrong_options(place, tmp_path, capsys, more, code, said):

@@ -33,6 +33,7 @@ def test_a_photograph_with_its_guide_and_without(
     [
         (["--guide", "qwen2.5-vl-3b"], 2, "width"),
         (["--tile", "7"], 2, "--tile"),
+        (["--window", "100"], 2, "a multiple of 48"),
         (["--checkpoint", "/nowhere"], 2, "no checkpoint"),
         (["missing.png"], 1, "missing.png"),
     ],

@@ -221,7 +221,7 @@ def _check_judged(folder: Path, evaluation: Evaluation, recipe: Recipe) -> None:
         "protocol": recipe.eval.protocol,
         "guide": recipe.guide.name if guided else None,
         "view": evaluation.view if guided else None,
-        "tile": recipe.eval.tile,
+        "attention_window": recipe.model.attention_window,
     }
     found = {name: about.get(name) for name in expected}
     if found != expected:

@@ -197,10 +197,11 @@ def compare(a: SavedReport, b: SavedReport, figure: Figure = "psnr", most: int =
         f"{figure} in {_lacking(label, pairs, figure)}"
         for label, count in left_out.items()
     ]
-    tiles = [report.about.get("tile") for report in (a, b)]  # earlier reports: whole images
-    if tiles[0] != tiles[1]:
-        said = ["whole" if one is None else f"in tiles of at most {one}" for one in tiles]
-        notes.append(f"A restored images {said[0]}, B {said[1]}")
+    # Earlier reports name none: whole images.
+    windows = [report.about.get("attention_window") for report in (a, b)]
+    if windows[0] != windows[1]:
+        said = ["whole images" if one is None else f"windows of {one} pixels" for one in windows]
+        notes.append(f"A's attention sums over {said[0]}, B's over {said[1]}")
     if not used:
         raise DataError(f"no image has a finite {figure} in both reports")
     differences = [_difference(x, y, figure) for x, y in used]

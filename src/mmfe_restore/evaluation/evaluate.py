@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -53,7 +53,6 @@ from mmfe_restore.evaluation.statistics import (
 )
 from mmfe_restore.metrics.registry import PerImage, Settings, chosen_metrics
 from mmfe_restore.model import count_parameters
-from mmfe_restore.model.tiles import Tile, judged_side, needed_tile, restore_within
 from mmfe_restore.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -78,14 +77,12 @@ def evaluate(
     with_pictures: bool = True,
     lpips: bool = False,
     metrics: Sequence[str] = (),
-    tile: Tile = "auto",
     beside: Sequence[SavedReport] = (),
     force: bool = False,
 ) -> EvalReport:
     """Judge ``restorer`` on ``samples``; reads embeddings from a cache and never loads a guide.
 
-    Images are restored whole, or in tiles where the recipe has an ``eval.tile``, clamped to
-    [0, 1], and compared in float64. Inside a
+    Whole images are restored, clamped to [0, 1], and compared in float64. Inside a
     torch.distributed process group every process takes a disjoint share, all return the same
     report, and the first one writes it.
 
@@ -105,7 +102,6 @@ def evaluate(
         with_pictures: collect the pictures of the report's page.
         lpips: also measure LPIPS, whose backbone weights must be on this machine.
         metrics: optional metrics to measure too, by their names in `METRICS`.
-        tile: ``auto`` is the recipe's ``eval.tile``; as for `restore_image`.
         beside: reports of other trainings on the same test set, for the page.
         force: write over a report in ``out``.
 
@@ -139,7 +135,6 @@ def evaluate(
         dataset=samples.dataset,
         protocol=measured,
         crop=measured.crop_for(samples.dataset, recipe.eval.crop_multiple),
-        tile=recipe.eval.tile if tile == "auto" else judged_side(restorer, tile),
         shown=pictures.choose(samples) if with_pictures else frozenset(),
         guide_sees=_guide_sees(recipe),
         metrics={metric.name: metric.load(settings) for metric in chosen},
@@ -158,7 +153,7 @@ def evaluate(
         checkpoint=None if checkpoint is None else str(checkpoint),
         protocol=measured,
         crop_multiple=run.crop,
-        tile=run.tile,
+        window=restorer.config.attention_window,
         view=None if guidance is None else used_view,
         guide=None if guidance is None else recipe.guide.name,
         tokens=None if guidance is None else recipe.guide.tokens,
@@ -172,7 +167,6 @@ def evaluate(
         published_test_set=_is_published(samples),
         notes=(
             *_notes(recipe, samples, guidance, run.crop),
-            *_tile_notes(run.tile, scores.values()),
             *_guide_notes(trained, cache, checkpoint),
         ),
     )
@@ -192,7 +186,6 @@ class _Run:
     dataset: str
     protocol: Protocol
     crop: int
-    tile: int | None
     shown: frozenset[int]
     guide_sees: bool
     metrics: Mapping[str, PerImage]
@@ -243,7 +236,7 @@ class _Run:
         if self.guidance is not None:
             embeddings = self.guidance.read(positions, self.view).to(degraded.device)
         with torch.inference_mode():
-            restored = restore_within(self.restorer, degraded, embeddings, self.tile)
+            restored = self.restorer(degraded, embeddings).float()
         if not bool(restored.isfinite().all()):
             raise ModelError(
                 "the network gave values that are not finite",
@@ -312,12 +305,6 @@ def _notes(
     if recipe.guide.control != "none" and guidance is not None:
         notes.append(f"control: embeddings are {recipe.guide.control}")
     return tuple(notes)
-
-
-def _tile_notes(tile: int | None, scores: Iterable[ImageScore]) -> tuple[str, ...]:
-    sizes = [(score.height, score.width) for score in scores]
-    count = sum(needed_tile(tile, *size) is not None for size in sizes)
-    return (f"{count} of {len(sizes)} images restored in tiles of at most {tile}",) * (count > 0)
 
 
 def _guide_notes(

@@ -26,7 +26,6 @@ from mmfe_cache.parsing import parse_json
 from mmfe_cache.views import View
 from mmfe_restore.model.checkpoints import check_fit
 from mmfe_restore.model.restorer import Restorer
-from mmfe_restore.model.tiles import restore_within, tile_of
 from mmfe_restore.recipes import recipe_from_dict
 
 if TYPE_CHECKING:
@@ -51,7 +50,6 @@ class GuidedRestorer(nn.Module):
             for one that reads no embedding.
         view: what the guide sees of a picture.
         tokens: which of its tokens the restorer reads.
-        tile: larger pictures are restored in tiles of at most this side; None restores them whole.
     """
 
     def __init__(
@@ -60,14 +58,12 @@ class GuidedRestorer(nn.Module):
         scene: SceneNetwork | None,
         view: View | None = None,
         tokens: Tokens = "grid",
-        tile: int | None = None,
     ) -> None:
         super().__init__()
         self.restorer = restorer
         self.scene = scene
         self.view = view or View("native")
         self.tokens: Tokens = tokens
-        self.tile = tile
 
     def forward(self, image: Tensor) -> Tensor:
         """Restore B pictures.
@@ -78,8 +74,7 @@ class GuidedRestorer(nn.Module):
         Returns:
             (B, 3, H, W), not clamped.
         """
-        restored = restore_within(self.restorer, image, self.look(image), self.tile)
-        return restored.to(image.dtype)
+        return self.restorer(image, self.look(image))
 
     def look(self, image: Tensor) -> Embeddings | None:
         """What the guide sees in each of B pictures, on 8 bits as in training."""
@@ -116,7 +111,6 @@ def write_guided(path: Path, parts: Parts, facts: Mapping[str, str]) -> None:
         "format": FORMAT,
         "facts": dict(facts),
         "model": asdict(parts.restorer.config),
-        "tile": tile_of(parts.restorer),
         "guide": None,
     }
     if parts.guide is not None:
@@ -152,9 +146,7 @@ def read_guided(state: Mapping[str, Tensor]) -> GuidedRestorer:
     """
     config = _configuration(state)
     try:
-        judged = {"tile": config.get("tile")}  # files of earlier versions name none
-        recipe = recipe_from_dict({"model": config["model"], "eval": judged})
-        restorer = Restorer(recipe.model)
+        restorer = Restorer(recipe_from_dict({"model": config["model"]}).model)
         guide = config["guide"]
         view = View.parse(guide["view"]) if guide else None
         tokens = str(guide["tokens"]) if guide else "grid"
@@ -174,7 +166,7 @@ def read_guided(state: Mapping[str, Tensor]) -> GuidedRestorer:
     seen = {n.removeprefix(_SCENE): t for n, t in state.items() if n.startswith(_SCENE)}
     scene = scene_from(seen, CONFIG) if guide else None
     sees = cast("Tokens", tokens)
-    return GuidedRestorer(restorer, scene, view, sees, recipe.eval.tile).eval()
+    return GuidedRestorer(restorer, scene, view, sees).eval()
 
 
 def _configuration(state: Mapping[str, Tensor]) -> dict[str, Any]:

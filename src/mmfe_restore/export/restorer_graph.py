@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mmfe_restore.export.graph import Graph, Value
+from mmfe_restore.model.local_attention import SPAN
 from mmfe_restore.model.network import MOFE_SITES
 
 if TYPE_CHECKING:
@@ -244,26 +245,118 @@ class GraphRunner:
 
     def _attend(self, attn: MDTA | CrossMDTA, q: Value, k: Value, v: Value) -> Value:
         """`mmfe_restore.model.restormer.transposed_attention` of (B, C, H, W)."""
+        if attn.cell is not None:
+            return self._attend_locally(attn, attn.cell, q, k, v)
         graph = self._graph
         heads, channels = attn.temperature.shape[0], attn.project_out.weight.shape[0]
-        d = channels // heads
-        q, k = (graph.reshape(one, 0, heads, d, -1) for one in (q, k))
+        q, k = (graph.reshape(one, 0, heads, channels // heads, -1) for one in (q, k))
         product = graph.add("MatMul", q, graph.add("Transpose", k, perm=[0, 1, 3, 2]))
-        q_norm, k_norm = (
-            graph.add("Max", graph.add("ReduceL2", one, graph.integers(3)),
-                      graph.constant(_NORM_EPS))
-            for one in (q, k)
-        )  # fmt: skip
-        cosine = graph.add("Div", product, q_norm)
-        cosine = graph.add("Div", cosine, graph.add("Transpose", k_norm, perm=[0, 1, 3, 2]))
-        warm = graph.times(cosine, graph.constant(weights_of(attn.temperature)))
-        attention = graph.add("Softmax", warm, axis=-1)  # (B, h, d, d)
-        out = weights_of(attn.project_out.weight.flatten(1)).reshape(channels, heads, d)
-        folded = graph.add("MatMul", graph.constant(out.transpose(1, 0, 2)), attention)
-        matrix = graph.add("Transpose", folded, perm=[0, 2, 1, 3])  # (B, C, h, d)
-        matrix = graph.reshape(matrix, 0, channels, channels)
+        norms = (graph.add("ReduceL2", one, graph.integers(3)) for one in (q, k))
+        q_norm, k_norm = norms
+        matrix = self._matrices(attn, product, q_norm, k_norm)
         flat = graph.reshape(v, 0, channels, -1)
         return graph.reshape_like(graph.add("MatMul", matrix, flat), v)
+
+    def _matrices(
+        self, attn: MDTA | CrossMDTA, product: Value, q_norm: Value, k_norm: Value, grid: int = 0
+    ) -> Value:
+        """`attention_matrix` and `fold_output`.
+
+        Args:
+            attn: the attention.
+            product: (B, …, h, d, d), with ``grid`` axes after the first.
+            q_norm: (B, …, h, d, 1).
+            k_norm: likewise.
+            grid: how many.
+
+        Returns:
+            (B, …, C, C).
+        """
+        graph = self._graph
+        heads, channels = attn.temperature.shape[0], attn.project_out.weight.shape[0]
+        axes = list(range(1 + grid))
+        least = graph.constant(_NORM_EPS)
+        q_norm, k_norm = (graph.add("Max", one, least) for one in (q_norm, k_norm))
+        cosine = graph.add("Div", product, q_norm)
+        h, row, column = (1 + grid + axis for axis in range(3))
+        across = graph.add("Transpose", k_norm, perm=[*axes, h, column, row])
+        cosine = graph.add("Div", cosine, across)
+        warm = graph.times(cosine, graph.constant(weights_of(attn.temperature)))
+        attention = graph.add("Softmax", warm, axis=-1)  # (B, …, h, d, d)
+        out = weights_of(attn.project_out.weight.flatten(1)).reshape(channels, heads, -1)
+        folded = graph.add("MatMul", graph.constant(out.transpose(1, 0, 2)), attention)
+        matrix = graph.add("Transpose", folded, perm=[*axes, row, h, column])  # (B, …, C, h, d)
+        return graph.reshape(matrix, *([0] * len(axes)), channels, channels)
+
+    def _attend_locally(
+        self, attn: MDTA | CrossMDTA, cell: int, q: Value, k: Value, v: Value
+    ) -> Value:
+        """The same by windows: `mmfe_restore.model.local_attention`, with its letters."""
+        graph = self._graph
+        heads, channels = attn.temperature.shape[0], attn.project_out.weight.shape[0]
+        q, k = (
+            graph.reshape(self._in_cells(x, cell), 0, 0, 0, heads, channels // heads, cell * cell)
+            for x in (q, k)
+        )
+        product = graph.add("MatMul", q, graph.add("Transpose", k, perm=[0, 1, 2, 3, 5, 4]))
+        squares = (graph.add("ReduceSumSquare", x, graph.integers(5)) for x in (q, k))
+        product, *both = (self._over_windows(sums) for sums in (product, *squares))
+        norms = (graph.add("Sqrt", sums) for sums in both)
+        q_norm, k_norm = norms
+        matrices = self._matrices(attn, product, q_norm, k_norm, grid=2)  # (B, m, m', C, C)
+        # Two more of the nearest on every side: each block of pixels lies between four.
+        margin = graph.integers(0, 2, 2, 0, 0, 0, 2, 2, 0, 0)
+        matrices = graph.add("Pad", matrices, margin, mode="edge")
+        blocks = self._in_cells(v, cell, before=cell // 2)  # (B, n + 1, n' + 1, C, cell²)
+        after = (np.arange(cell) + 0.5) / cell
+        parts: list[Value] = []
+        for down in range(2):
+            for across in range(2):
+                shares = (1 - after, after)
+                share = np.outer(shares[down], shares[across]).reshape(-1)
+                corner = graph.slice(matrices, 1, down, down - 1 or 2**62)
+                corner = graph.slice(corner, 2, across, across - 1 or 2**62)
+                shared = graph.times(blocks, graph.constant(share))
+                parts.append(graph.add("MatMul", corner, shared))
+        whole = graph.add("Sum", *parts)
+        whole = graph.reshape(whole, 0, 0, 0, 0, cell, cell)
+        whole = graph.add("Transpose", whole, perm=[0, 3, 1, 4, 2, 5])
+        rows, columns = (graph.whole(graph.size(whole, axis), "Mul", cell) for axis in (2, 4))
+        shape = graph.join(graph.integers(0, channels), graph.vector(rows, columns), axis=0)
+        whole = graph.add("Reshape", whole, shape)
+        starts = graph.integers(cell // 2, cell // 2)
+        size = graph.vector(graph.size(v, 2), graph.size(v, 3))
+        return graph.add("Slice", whole, starts, graph.plus(starts, size), graph.integers(2, 3))
+
+    def _in_cells(self, x: Value, cell: int, before: int = 0) -> Value:
+        """(B, C, H, W), after ``before`` rows and columns of zeros, to (B, n, n', C, cell²)."""
+        graph = self._graph
+        missing: list[Value] = []
+        for axis in (2, 3):
+            side = graph.size(x, axis)
+            count = graph.whole(graph.whole(side, "Add", cell - 1), "Div", cell)
+            count = graph.whole(graph.whole(count, "Max", SPAN), "Add", int(before > 0))
+            filled = graph.whole(side, "Add", before)
+            missing.append(graph.whole(graph.whole(count, "Mul", cell), "Sub", filled))
+        front = graph.integers(0, 0, before, before, 0, 0)
+        x = graph.add("Pad", x, graph.join(front, graph.vector(*missing), axis=0))
+        counts = (graph.whole(graph.size(x, axis), "Div", cell) for axis in (2, 3))
+        rows, columns = (graph.add("Unsqueeze", one, graph.integers(0)) for one in counts)
+        side = graph.integers(cell)
+        x = graph.add(
+            "Reshape", x, graph.join(graph.integers(0, 0), rows, side, columns, side, axis=0)
+        )
+        x = graph.add("Transpose", x, perm=[0, 2, 4, 1, 3, 5])
+        return graph.reshape(x, 0, 0, 0, 0, cell * cell)
+
+    def _over_windows(self, sums: Value) -> Value:
+        """(B, n, n', …) to (B, m, m', …)."""
+        graph = self._graph
+        for axis in (1, 2):
+            ends = (first - SPAN + 1 or 2**62 for first in range(SPAN))
+            parts = [graph.slice(sums, axis, first, end) for first, end in enumerate(ends)]
+            sums = graph.add("Sum", *parts)
+        return sums
 
     def _standardise(self, x: Value) -> Value:
         """LayerNorm over the channels without scale and shift."""

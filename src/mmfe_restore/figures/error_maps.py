@@ -76,8 +76,6 @@ def method_of(text: str, samples: SampleSet, cache: Path | None) -> Method:
 def _run(name: str, path: Path, samples: SampleSet, cache: Path | None) -> Method:
     import torch
 
-    from mmfe_restore.model.tiles import restore_within
-
     opened = load_checkpoint(path)
     view = opened.recipe.eval.view
     store = open_eval_cache(opened.recipe, samples, view, cache)
@@ -89,8 +87,7 @@ def _run(name: str, path: Path, samples: SampleSet, cache: Path | None) -> Metho
     def restore(sample: Sample) -> ImageArray:
         embeddings = None if guidance is None else guidance.read([place[sample.id]], view)
         with torch.inference_mode():
-            degraded = to_tensor(sample.degraded.read())
-            image = restore_within(opened.restorer, degraded, embeddings, opened.recipe.eval.tile)
+            image = opened.restorer(to_tensor(sample.degraded.read()), embeddings)
         return to_uint8(image[0].clamp(0, 1))
 
     return Method(name, restore)

@@ -12,7 +12,7 @@ from mmfe_cache.errors import DataError, ModelError, UsageError
 from mmfe_cache.machine import Precision, float32_products, require_bf16, short_name
 from mmfe_restore.model.parts import unit
 from mmfe_restore.model.restorer import pad_to_multiple
-from mmfe_restore.model.tiles import OVERLAP, Tile, judged_side, needed_tile, restore_tiles
+from mmfe_restore.model.tiles import OVERLAP, Tile, needed_tile, restore_tiles
 
 if TYPE_CHECKING:
     from mmfe_cache.embeddings import Embeddings
@@ -43,9 +43,9 @@ def restore_image(
         restorer: in evaluation mode, on any device.
         image: (H, W, 3) RGB in sRGB, H and W at least 1: uint8, uint16, or float32 in [0, 1].
         embeddings: of this one image (B = 1); None takes the null guidance.
-        tile: ``auto`` restores as the network is judged: in tiles where its recipe has an
-            ``eval.tile``, else whole. ``off`` restores the whole image; its strips are exact. A
-            number restores overlapping tiles of at most that side, each seen by itself.
+        tile: ``auto`` and ``off`` restore the whole image; its strips are exact, so tiles are
+            needed only where even those do not fit. A number restores overlapping tiles of at most
+            that side, each seen by itself.
         overlap: of neighbouring tiles, in pixels, at least; blended linearly.
         precision: of the arithmetic; less than 32 bits runs under autocast. ``auto`` is bf16 on a
             GPU and 32 on a CPU.
@@ -69,7 +69,6 @@ def restore_image(
         )
     if not 0 <= strength <= 1:
         raise UsageError("the strength is out of range", got=strength, expected="0 to 1")
-    side = judged_side(restorer, tile)
     if overlap < 0:
         raise UsageError("the overlap is out of range", got=overlap, expected="0 or more pixels")
     device = restorer.device
@@ -78,7 +77,7 @@ def restore_image(
     copied: NDArray[Any] = image.copy() if image.dtype == "uint8" else image.astype("float32")
     pixels = torch.from_numpy(copied).to(device).permute(2, 0, 1)[None]
     height, width = image.shape[:2]
-    side = needed_tile(side, height, width)
+    side = needed_tile(tile, height, width)
     if side is None:
         # Padded as it is: a second copy in floating point is much of a large photograph's memory.
         pixels = pad_to_multiple(pixels, restorer.size_multiple)

@@ -37,6 +37,7 @@ from mmfe_restore.kernels.norm_product import (
     norm_product_weight,
 )
 from mmfe_restore.kernels.tiles import sums_in
+from mmfe_restore.model.local_attention import is_local
 from mmfe_restore.model.restormer import (
     TransformerBlock,
     attention_matrix,
@@ -58,6 +59,8 @@ def run_block(block: TransformerBlock, x: Tensor) -> Tensor:
     Returns:
         (B, H, W, C).
     """
+    if is_local(block.attn.cell, *x.shape[1:3]):
+        return block(x)  # the kernels sum over whole maps
     if not x.is_meta and torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
     kind, precise = x.dtype, sums_in(x.dtype)

@@ -76,21 +76,8 @@ def _card_text(restorer: Restorer, recipe: Recipe | None, parameters: int) -> st
         "",
         "or `mmfe restore PHOTO -o OUT --checkpoint PATH`.",
         "",
-        *_tiled(recipe),
     ]
     return "\n".join(lines)
-
-
-def _tiled(recipe: Recipe | None) -> list[str]:
-    if recipe is None or recipe.eval.tile is None:
-        return []
-    side = recipe.eval.tile
-    return [
-        f"The command, and `mmfe_restore.inference.restore_image`, take images with a side above "
-        f"{side} pixels in tiles, as the network is judged; `restorer(image, embeddings)` takes "
-        "them whole.",
-        "",
-    ]
 
 
 def _unguided(restorer: Restorer) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mmfe_cache.errors import ModelError
+from mmfe_restore.recipes.schema import WINDOW_UNIT
 
 if TYPE_CHECKING:
     from mmfe_cache.embeddings import Embeddings
@@ -15,16 +16,24 @@ if TYPE_CHECKING:
 
 
 def check_config(config: ModelConfig) -> None:
-    """Refuse widths and heads that no network can have.
+    """Refuse widths, heads and windows that no network can have.
 
     Raises:
-        ModelError: an odd width, or heads that do not divide their level's channels.
+        ModelError: an odd width, heads that do not divide their level's channels, or windows whose
+            cells have no middle on every level.
     """
     if config.width < 2 or config.width % 2:
         raise ModelError(
             "model.width cannot be halved before the pixels are regrouped",
             got=config.width,
             expected="an even number",
+        )
+    window = config.attention_window
+    if window is not None and (window < 1 or window % WINDOW_UNIT):
+        raise ModelError(
+            "model.attention_window cannot be divided into cells on every level",
+            got=window,
+            expected=f"a multiple of {WINDOW_UNIT}, or null",
         )
     for level, heads in enumerate(config.num_heads):
         channels = config.width * 2**level

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmfe_restore.model.checks import check_config
+from mmfe_restore.model.local_attention import cell_at
 from mmfe_restore.model.mgfb import MGFB
 from mmfe_restore.model.mofe import MoFE, bands_at, num_bands
 from mmfe_restore.model.pages import give_back_free
@@ -149,10 +150,27 @@ class Network(nn.Module):
                     config.num_experts,
                     num_bands(config),
                 )
+        self._set_cells()
 
     def _guidance_at(self, site: str) -> str:
         encoder = site.startswith("encoder") or site == "latent_in"
         return self.config.encoder_guidance if encoder else self.config.decoder_guidance
+
+    def _set_cells(self) -> None:
+        """Tell every MDTA the cells of the configuration's windows; no weight depends on them."""
+        window = self.config.attention_window
+        stages = (
+            (self.encoder_level1, self.decoder_level1, self.refinement),
+            (self.encoder_level2, self.decoder_level2),
+            (self.encoder_level3, self.decoder_level3),
+            (self.latent,),
+        )
+        for level, alike in enumerate(stages):
+            for stage in alike:
+                for block in _blocks(stage):
+                    block.attn.cell = cell_at(window, level)
+        for site in self.mofe:
+            self._mofe(site).attn.cell = cell_at(window, MOFE_SITES[site])
 
     @property
     def size_multiple(self) -> int:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmfe_cache.machine import to_float64
+from mmfe_restore.model.local_attention import cells, is_local, over_windows, segments
 from mmfe_restore.model.mgfb import MGFB
 from mmfe_restore.model.restormer import (
     GDFN,
@@ -131,6 +132,13 @@ Projection = Callable[[Tensor, Tensor], None]
 """``project(rows, out)`` writes a 1×1 convolution of rows (n, W, C) to ``out`` (n, W, K)."""
 
 
+class Place(NamedTuple):
+    """Where rows lie on a map: their first row, and their first column."""
+
+    row: int
+    column: int = 0
+
+
 class Part(NamedTuple):
     """A part of the network that sees one row above and below, and adds to its input.
 
@@ -138,13 +146,13 @@ class Part(NamedTuple):
         channels: K, of the map that is convolved.
         project: makes that map's rows of the input's.
         kernel: of the 3×3 convolution.
-        use: adds what was convolved, (n, W, K'), to rows (n, W, C), in place.
+        use: adds what was convolved, (n, W, K'), to rows (n, W, C), in place, at their place.
     """
 
     channels: int
     project: Projection
     kernel: Tensor
-    use: Callable[[Tensor, Tensor], None]
+    use: Callable[[Tensor, Tensor, Place], None]
 
 
 def gdfn_part(ffn: GDFN, norm: LayerNorm, like: Tensor) -> Part:
@@ -158,7 +166,7 @@ def gdfn_part(ffn: GDFN, norm: LayerNorm, like: Tensor) -> Part:
     matrix, kernel, output = ffn.aligned()
     kernel, output = cast(kernel, like), cast(output, like)
 
-    def use(rows: Tensor, convolved: Tensor) -> None:
+    def use(rows: Tensor, convolved: Tensor, _: Place) -> None:
         gate, value = convolved.chunk(2, dim=-1)
         add_product(rows, F.gelu(gate).mul_(value), output)
 
@@ -179,7 +187,7 @@ def fusion_parts(mgfb: MGFB, tokens: Tensor, like: Tensor) -> tuple[Part, Part]:
     ask, answer = cast(torch.block_diag(*keys[0]).t(), like), cast(values[0].t(), like)
     ask, answer = ask.contiguous(), answer.contiguous()
 
-    def use(rows: Tensor, convolved: Tensor) -> None:
+    def use(rows: Tensor, convolved: Tensor, _: Place) -> None:
         logits = product(convolved, ask)  # (n, W, h * T)
         weights = logits.unflatten(-1, (attn.heads, -1)).softmax(dim=-1).flatten(-2)
         add_product(rows, cast(weights, like), answer)
@@ -196,53 +204,119 @@ def query_key_projection(attn: MDTA, norm: LayerNorm, like: Tensor) -> tuple[Pro
     return projection(norm, matrix, like), cast(kernel, like)
 
 
-def value_part(attn: MDTA, norm: LayerNorm, folded: Tensor, like: Tensor) -> Part:
-    """For the second pass of x += MDTA(norm(x)): V times W_O · blockdiag(attention), (C, C)."""
+def value_part(attn: MDTA, norm: LayerNorm, matrices: Tensor, like: Tensor) -> Part:
+    """For the second pass of x += MDTA(norm(x)): V times the windows' matrices (m, m', C, C)."""
     asked = 2 * len(attn.project_out.weight)
     matrix, kernel = attn.qkv.weight.flatten(1)[asked:], attn.qkv_dwconv.weight[asked:]
 
-    def use(rows: Tensor, convolved: Tensor) -> None:
-        add_product(rows, convolved, folded)
+    def use(rows: Tensor, convolved: Tensor, place: Place) -> None:
+        add_attended(rows, convolved, matrices, attn.cell, place)
 
     return Part(len(kernel), projection(norm, matrix, like), cast(kernel, like), use)
 
 
+def add_attended(
+    rows: Tensor, values: Tensor, matrices: Tensor, cell: int | None, place: Place
+) -> None:
+    """Add V times W_O · blockdiag(attention) to rows of a map.
+
+    Args:
+        rows: (n, W, C), written to.
+        values: (n, W, C).
+        matrices: (m, m', C, C) of the windows, as `AttentionSums.folded` gives them.
+        cell: of `local_attention`; None where there is one window.
+        place: of the rows.
+    """
+    if cell is None or matrices.shape[:2] == (1, 1):
+        add_product(rows, values, matrices[0, 0])
+        return
+    height, width, channels = values.shape
+    columns = segments(matrices.shape[1], cell, place.column, width)
+    for down in segments(matrices.shape[0], cell, place.row, height, axis=-3):
+        seen = matrices[down.windows]
+        # A row's matrices are fewer numbers than its pixels' products, while channels are few.
+        by_rows = down.after is not None and channels <= cell
+        if down.after is not None and by_rows:
+            seen = torch.lerp(seen[0], seen[1], down.after[..., None].to(seen))  # (n, m', C, C)
+        for across in columns:
+            corners = seen[:, across.windows].flatten(1, 2)
+            block = values[down.pixels, across.pixels]
+            if by_rows:
+                added = torch.bmm(block, corners.transpose(1, 2))
+            else:
+                added = product(block.contiguous(), corners.flatten(0, 1))
+                added = _between(added, down.after)
+            rows[down.pixels, across.pixels] += _between(added, across.after)
+
+
+def _between(products: Tensor, after: Tensor | None) -> Tensor:
+    """Of one window's products and the next one's, side by side, what lies between; or the one."""
+    if after is None:
+        return products
+    before, behind = products.chunk(2, dim=-1)
+    return torch.lerp(before, behind, after.to(products))
+
+
 class AttentionSums:
-    """QᵀK and the norms of Q and K, added up in float64 over an image's pixels.
+    """QᵀK and the norms of Q and K, added up in float64 over the pixels of an image's cells.
 
     On the CPU where the device knows no float64 (MPS): strips are large there, so few sums travel.
 
     Args:
-        attn: the attention.
-        channels: C.
+        attn: the attention; a map of one window is one cell.
+        size: (H, W) of the map.
         device: where.
     """
 
-    def __init__(self, attn: MDTA | CrossMDTA, channels: int, device: torch.device) -> None:
+    def __init__(self, attn: MDTA | CrossMDTA, size: tuple[int, int], device: torch.device) -> None:
         self._attn = attn
-        heads = attn.temperature.shape[0]
+        heads, channels = attn.temperature.shape[0], len(attn.project_out.weight)
         self._shape = (heads, channels // heads)
-        products = (*self._shape, self._shape[1])
+        self._cell = attn.cell if is_local(attn.cell, *size) else None
+        count = (1, 1) if self._cell is None else tuple(cells(one, self._cell) for one in size)
+        products = (*count, *self._shape, self._shape[1])
         self._products = to_float64(torch.zeros(products, device=device))
-        self._squares = to_float64(torch.zeros(2 * channels, device=device))
+        self._squares = to_float64(torch.zeros((*count, 2 * channels), device=device))
 
-    def add(self, rows: Tensor) -> None:
+    def add(self, rows: Tensor, place: Place) -> None:
         """Count rows of Q and K side by side, (n, W, 2C)."""
+        if self._cell is None:
+            self._add(rows, 0, 0)
+            return
+        height, width = rows.shape[:2]
+        for i, down in _cut(place.row, height, self._cell):
+            for j, across in _cut(place.column, width, self._cell):
+                self._add(rows[down, across], i, j)
+
+    def _add(self, rows: Tensor, i: int, j: int) -> None:
         both = rows.flatten(0, 1)
         if both.dtype == torch.float16:  # sums over pixels overflow float16
             both = both.float()
         q, k = both.unflatten(-1, (2, *self._shape)).unbind(1)  # (P, h, d)
         with without_autocast(rows):  # which would cast the float32 back
-            self._products += to_float64(torch.bmm(q.permute(1, 2, 0), k.transpose(0, 1)))
-        self._squares += to_float64(_squares(both))
+            self._products[i, j] += to_float64(torch.bmm(q.permute(1, 2, 0), k.transpose(0, 1)))
+        self._squares[i, j] += to_float64(_squares(both))
 
     def folded(self) -> Tensor:
-        """W_O · blockdiag(attention), (C, C) float64."""
-        norms = self._squares.sqrt().view(2, 1, *self._shape)
+        """W_O · blockdiag(attention) of the windows, (m, m', C, C) float64."""
+        products, squares = self._products.flatten(2), self._squares
+        if self._cell is not None:
+            products, squares = over_windows(products), over_windows(squares)
+        windows = products.shape[:2]
+        norms = squares.sqrt().flatten(0, 1).unflatten(-1, (2, *self._shape)).transpose(0, 1)
+        products = products.flatten(0, 1).unflatten(-1, self._products.shape[2:])
         temperature = to_float64(self._attn.temperature)
-        attention = attention_matrix(self._products[None], norms[0], norms[1], temperature)
+        attention = attention_matrix(products, norms[0], norms[1], temperature)
         weight = to_float64(self._attn.project_out.weight.flatten(1))
-        return fold_output(attention, weight)[0]
+        return fold_output(attention, weight).unflatten(0, windows)
+
+
+def _cut(first: int, length: int, cell: int) -> Iterator[tuple[int, slice]]:
+    """Divide ``length`` pixels from ``first`` at the borders of the cells, each with its number."""
+    last = first + length
+    for index in range(first // cell, -(-last // cell)):
+        start, stop = max(index * cell, first), min((index + 1) * cell, last)
+        yield index, slice(start - first, stop - first)
 
 
 def projection(norm: LayerNorm | None, matrix: Tensor, like: Tensor) -> Projection:

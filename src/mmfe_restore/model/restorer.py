@@ -14,6 +14,7 @@ from mmfe_cache.errors import ModelError
 from mmfe_restore.model import checkpoints
 from mmfe_restore.model.checks import (
     check_bytes,
+    check_config,
     check_embeddings,
     check_image,
     check_keep,
@@ -102,6 +103,25 @@ class Restorer(Network):
         tracing = torch.compiler.is_compiling()
         check_image(image, self.dtype, values=not self.training and not tracing)
         return self._restore(image, self._guidance(image, embeddings, keep, tracing), watch)
+
+    def attend_within(self, window: int | None) -> None:
+        """Let MDTA sum over other windows: ``model.attention_window`` of its configuration.
+
+        No weight depends on it. Windows about as large as the crops of the training show the
+        network what it was trained on; a photograph is many times their size.
+
+        Args:
+            window: in pixels of the image, a multiple of 48; None sums over whole images.
+
+        Raises:
+            ModelError: another number.
+        """
+        config = replace(self.config, attention_window=window)
+        check_config(config)
+        self.config = config
+        self._set_cells()
+        if self.recipe is not None:  # which is saved with the weights
+            self.recipe = replace(self.recipe, model=config)
 
     @torch.no_grad()
     def restore_bytes(

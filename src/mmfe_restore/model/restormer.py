@@ -22,6 +22,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmfe_restore.model.local_attention import (
+    attend_locally,
+    is_local,
+    over_windows,
+    sums_of_cells,
+)
+
 ALIGNED = 16
 """A GPU multiplies, and loads, channels in groups: hidden widths become multiples of this."""
 
@@ -154,20 +161,30 @@ def fold_output(attention: Tensor, output: Tensor) -> Tensor:
 
 
 def transposed_attention(
-    q: Tensor, k: Tensor, v: Tensor, temperature: Tensor, output: Tensor
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    temperature: Tensor,
+    output: Tensor,
+    cell: int | None = None,
 ) -> Tensor:
     """Conv1×1(Softmax(Q̂K̂ᵀ · temperature) V) (the bracket of Eq. 6).
 
     Args:
-        q: (B, P, C) queries; channels of a head lie together.
-        k: (B, P, C) keys.
-        v: (B, P, C) values.
+        q: (B, H, W, C) queries; channels of a head lie together.
+        k: (B, H, W, C) keys.
+        v: (B, H, W, C) values.
         temperature: (h, 1, 1).
         output: (C, C) the weight of the 1×1 output convolution.
+        cell: of `local_attention`, on this map; None attends to the whole map.
 
     Returns:
-        (B, P, C).
+        (B, H, W, C).
     """
+    height, width = q.shape[1:3]
+    if cell is not None and is_local(cell, height, width):
+        return _by_windows(q, k, v, temperature, output, cell)
+    q, k, v = (x.flatten(1, 2) for x in (q, k, v))
     heads = temperature.shape[0]
     if q.dtype == torch.float16:  # a sum over many pixels overflows float16: normalise first
         q = F.normalize(q.float(), dim=1, eps=_NORM_EPS).to(q.dtype)
@@ -180,7 +197,29 @@ def transposed_attention(
         product = torch.einsum("bphd,bphe->bhde", q, k).to(precise)
         attention = attention_matrix(product, q_norm, k_norm, temperature.to(precise))
         matrix = fold_output(attention, output).to(v.dtype)
-        return v @ matrix.transpose(1, 2)
+        return (v @ matrix.transpose(1, 2)).unflatten(1, (height, width))
+
+
+def _by_windows(
+    q: Tensor, k: Tensor, v: Tensor, temperature: Tensor, output: Tensor, cell: int
+) -> Tensor:
+    """`transposed_attention` of windows."""
+    heads, kind = temperature.shape[0], v.dtype
+    precise = torch.promote_types(kind, torch.float32)
+    if kind == torch.float16:  # whose sums over pixels overflow
+        q, k = q.float(), k.float()
+    with without_autocast(q):
+        sums = sums_of_cells(q, k, heads, cell)
+        product, q_square, k_square = (over_windows(one) for one in sums)
+        d = q.shape[-1] // heads
+        attention = attention_matrix(
+            product.flatten(0, 2).unflatten(-1, (heads, d, d)),
+            q_square.flatten(0, 2).unflatten(-1, (heads, d)).clamp_min(_NORM_EPS**2).sqrt(),
+            k_square.flatten(0, 2).unflatten(-1, (heads, d)).clamp_min(_NORM_EPS**2).sqrt(),
+            temperature.to(precise),
+        )
+        matrices = fold_output(attention, output).unflatten(0, product.shape[:3])
+        return attend_locally(v, matrices, cell)
 
 
 class MDTA(nn.Module):
@@ -189,10 +228,14 @@ class MDTA(nn.Module):
     Args:
         channels: C.
         heads: h; must divide C.
+
+    Attributes:
+        cell: of `local_attention`, on this map; None attends to the whole map.
     """
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
+        self.cell: int | None = None
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
         self.qkv = conv1x1(channels, 3 * channels)
         self.qkv_dwconv = depthwise3x3(3 * channels)
@@ -200,9 +243,9 @@ class MDTA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to (B, H, W, C)."""
-        q, k, v = convolve(pointwise(x, self.qkv), self.qkv_dwconv).flatten(1, 2).chunk(3, dim=-1)
-        out = transposed_attention(q, k, v, self.temperature, self.project_out.weight.flatten(1))
-        return out.view(x.shape)
+        q, k, v = convolve(pointwise(x, self.qkv), self.qkv_dwconv).chunk(3, dim=-1)
+        output = self.project_out.weight.flatten(1)
+        return transposed_attention(q, k, v, self.temperature, output, self.cell)
 
 
 class CrossMDTA(nn.Module):
@@ -211,10 +254,14 @@ class CrossMDTA(nn.Module):
     Args:
         channels: C.
         heads: h; must divide C.
+
+    Attributes:
+        cell: of `local_attention`, on this map; None attends to the whole map.
     """
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
+        self.cell: int | None = None
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
         self.query = conv1x1(channels, channels)
         self.query_dwconv = depthwise3x3(channels)
@@ -235,11 +282,11 @@ class CrossMDTA(nn.Module):
         Returns:
             (B, H, W, C), to be added to ``x``.
         """
-        q = convolve(pointwise(x, self.query), self.query_dwconv).flatten(1, 2)
+        q = convolve(pointwise(x, self.query), self.query_dwconv)
         key_value = F.linear(bands, self.key_value_matrix(projection))
-        k, v = convolve(key_value, self.key_value_dwconv).flatten(1, 2).chunk(2, dim=-1)
-        out = transposed_attention(q, k, v, self.temperature, self.project_out.weight.flatten(1))
-        return out.view(x.shape)
+        k, v = convolve(key_value, self.key_value_dwconv).chunk(2, dim=-1)
+        output = self.project_out.weight.flatten(1)
+        return transposed_attention(q, k, v, self.temperature, output, self.cell)
 
 
 class GDFN(nn.Module):

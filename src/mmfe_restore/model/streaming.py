@@ -23,6 +23,7 @@ from mmfe_restore.model.mgfb import MGFB
 from mmfe_restore.model.parts import (
     AttentionSums,
     Part,
+    Place,
     Projection,
     cast,
     conv_of,
@@ -151,14 +152,14 @@ class StreamedLevel1:
                 yield to_nhwc(convolve_slice(columns, weight, first, last))[0].contiguous()
 
         def start(band: Columns) -> Rows:
-            return self._run(embedded(band), before, step)
+            return self._run(embedded(band), before, step, band.left)
 
-        parts = self._attend(start, bands, block, like, step)
+        parts = self._attend(start, bands, block, like, step, (height, width))
         kept = torch.float16 if like.dtype == torch.float32 else like.dtype
         level1 = like.new_empty((1, height, width, like.shape[-1]), dtype=kept)
         for band in bands:
             first = 0
-            for strip in self._run(start(band), parts, step):
+            for strip in self._run(start(band), parts, step, band.left):
                 level1[0, first : first + len(strip), band.own] = strip[:, band.inner]
                 first += len(strip)
         return level1
@@ -210,7 +211,8 @@ class StreamedLevel1:
                 yield torch.cat([enlarged, cast(there, x)], dim=-1)
 
         after = () if mgfb is None or tokens is None else fusion_parts(mgfb, tokens[0], x)
-        parts = (*self._attend(start, bands, block, x, step), *after)
+        size = (kept.shape[0], kept.shape[1])
+        parts = (*self._attend(start, bands, block, x, step, size), *after)
         last = cast(output.weight, x)
         pixels = to_nhwc(image)[0]
         # Not the type of the maps: under autocast they have fewer digits than the image.
@@ -218,7 +220,7 @@ class StreamedLevel1:
         restored = _in_place_of(kept, exact)
         for band in bands:
             coming = kept[:, max(band.last - MARGIN, band.first) : band.last].clone()
-            rows = self._run(start(band), parts, step)
+            rows = self._run(start(band), parts, step, band.left)
             first = 0
             for _, buffer in self._with_neighbours(rows, last.shape[1], _as_they_are, step):
                 added = convolve_rows(buffer, last)[:, band.inner]
@@ -245,33 +247,38 @@ class StreamedLevel1:
         block: TransformerBlock,
         like: Tensor,
         step: int,
+        size: tuple[int, int],
     ) -> tuple[Part, Part]:
         """A Transformer block's two parts, once its attention is known.
 
-        ``start`` begins a band of its input anew.
+        ``start`` begins a band of its input anew; ``size`` is the map's (H, W).
         """
         project, kernel = query_key_projection(block.attn, block.norm1, like)
-        sums = AttentionSums(block.attn, len(kernel) // 2, like.device)
+        sums = AttentionSums(block.attn, size, like.device)
         for band in bands:
+            row = 0
             for _, buffer in self._with_neighbours(start(band), len(kernel), project, step):
                 both = convolve_rows(buffer, kernel)
                 # Another band adds these; zeros add nothing, and nothing is copied.
                 both[:, : band.inner.start] = 0
                 both[:, band.inner.stop :] = 0
-                sums.add(both)
-        folded = sums.folded().to(like.device, like.dtype)
-        answer = value_part(block.attn, block.norm1, folded, like)
+                sums.add(both, Place(row, band.left))
+                row += len(both)
+        matrices = sums.folded().to(like.device, like.dtype)
+        answer = value_part(block.attn, block.norm1, matrices, like)
         return answer, gdfn_part(block.ffn, block.norm2, like)
 
-    def _run(self, rows: Rows, parts: Sequence[Part], step: int) -> Rows:
-        """One part after the other."""
+    def _run(self, rows: Rows, parts: Sequence[Part], step: int, column: int) -> Rows:
+        """One part after the other, on rows that begin at ``column`` of the map."""
         for part in parts:
-            rows = self._part(rows, part, step)
+            rows = self._part(rows, part, step, column)
         return rows
 
-    def _part(self, rows: Rows, part: Part, step: int) -> Rows:
+    def _part(self, rows: Rows, part: Part, step: int, column: int) -> Rows:
+        row = 0
         for own, buffer in self._with_neighbours(rows, part.channels, part.project, step):
-            part.use(own, convolve_rows(buffer, part.kernel))
+            part.use(own, convolve_rows(buffer, part.kernel), Place(row, column))
+            row += len(own)
             yield own
 
     def _with_neighbours(

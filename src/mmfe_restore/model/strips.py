@@ -22,6 +22,8 @@ from mmfe_restore.model.parts import (
     AttentionSums,
     Fill,
     Part,
+    Place,
+    add_attended,
     add_product,
     cast,
     conv_of,
@@ -149,8 +151,8 @@ class Strips:
     def _mdta(self, attn: MDTA, norm: LayerNorm, x: Tensor) -> None:
         """In place: x += MDTA(norm(x)) for one image (H, W, C)."""
         project, kernel = query_key_projection(attn, norm, x)
-        folded = self._attention(x, rows_of(x, project), kernel, attn)
-        self._in_place(value_part(attn, norm, folded, x), x)
+        matrices = self._attention(x, rows_of(x, project), kernel, attn)
+        self._in_place(value_part(attn, norm, matrices, x), x)
 
     def _cross_mdta(self, mofe: MoFE, x: Tensor, mixed: Tensor) -> None:
         """Eqs. 5 and 6 for one image (H, W, C) and ``mixed`` (H, W, K) or (H/2, W/2, K)."""
@@ -169,24 +171,25 @@ class Strips:
             answer(seen(first, last), out[..., channels:])
 
         kernel = torch.cat([cast(attn.query_dwconv.weight, x), key_kernel])
-        folded = self._attention(x, fill, kernel, attn)
+        matrices = self._attention(x, fill, kernel, attn)
         project = projection(None, to_value, x)
 
         def value(first: int, last: int, out: Tensor) -> None:
             project(seen(first, last), out)
 
         for window, buffer in self._roll((x.shape[0], x.shape[1]), channels, value, x):
-            add_product(x[window], convolve_rows(buffer, value_kernel), folded)
+            values = convolve_rows(buffer, value_kernel)
+            add_attended(x[window], values, matrices, attn.cell, Place(window.start))
 
     def _attention(self, x: Tensor, fill: Fill, kernel: Tensor, attn: MDTA | CrossMDTA) -> Tensor:
-        """The first pass: W_O · blockdiag(attention), (C, C), from sums over all pixels.
+        """The first pass: W_O · blockdiag(attention) of the windows, (m, m', C, C), from sums.
 
         ``fill`` writes Q and K side by side, 2C channels before their depthwise ``kernel``.
         """
         height, width, channels = x.shape
-        sums = AttentionSums(attn, channels, x.device)
-        for _, buffer in self._roll((height, width), 2 * channels, fill, x):
-            sums.add(convolve_rows(buffer, kernel))
+        sums = AttentionSums(attn, (height, width), x.device)
+        for window, buffer in self._roll((height, width), 2 * channels, fill, x):
+            sums.add(convolve_rows(buffer, kernel), Place(window.start))
         return sums.folded().to(x.device, x.dtype)
 
     def _in_place(self, part: Part, x: Tensor) -> None:
@@ -195,7 +198,7 @@ class Strips:
         for window, buffer in self._roll(
             (height, width), part.channels, rows_of(x, part.project), x
         ):
-            part.use(x[window], convolve_rows(buffer, part.kernel))
+            part.use(x[window], convolve_rows(buffer, part.kernel), Place(window.start))
 
     def _experts(self, experts: Experts, bands: Tensor, weights: Tensor) -> Tensor:
         """Σ S_i · M_i for one image (H, W, K)."""

@@ -1,8 +1,6 @@
-"""Restoring an image in overlapping tiles, so that attention sees as much of it as in training.
+"""Restoring an image in overlapping tiles, where even strips do not fit into memory.
 
-MDTA's matrix is made of sums over all pixels (Eq. 6). A network that was trained on crops meets
-other sums on a photograph of many times their size: one matrix for a sky and a forest at once.
-What tiles gain by that, and where neighbours show bands, is in docs/restore.md.
+Attention sees each tile by itself, so that neighbours may take on other tones: docs/restore.md.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 
 OVERLAP = 32
 """Pixels that neighbouring tiles share at least, over which one tile's tones pass into the next
-one's. The smallest maps see further beyond an edge; 64 pixels gained little (docs/restore.md)."""
+one's. The smallest maps see further beyond an edge, but 64 pixels gained little."""
 
 TOGETHER = 1 << 30
 """Bytes of the maps of all tiles that a CPU's threads restore at a time."""
@@ -38,53 +36,24 @@ of a width of 16."""
 
 
 Tile = Literal["auto", "off"] | int
-"""``auto`` does as the network's recipe says (``eval.tile``), ``off`` restores the whole image at
-once; a number is the longest side of a tile."""
+"""``auto`` and ``off`` restore the whole image at once; a number is the longest side of a tile."""
+
+LEAST_TILE = 64
+"""Pixels."""
 
 
-def judged_side(restorer: Restorer, tile: Tile) -> int | None:
-    """The longest side of a tile, or None for whole images.
+def needed_tile(tile: Tile, height: int, width: int) -> int | None:
+    """The longest side of a tile, or None for an image of this size that is restored whole.
 
     Raises:
         UsageError: no such choice.
     """
-    if tile == "auto":
-        return tile_of(restorer)
-    if tile == "off":
+    if tile == "auto" or tile == "off":
         return None
-    if isinstance(tile, str) or tile < 64:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise UsageError("unknown tile", got=tile, expected="auto, off, or at least 64 pixels")
-    return tile
-
-
-def tile_of(restorer: Restorer) -> int | None:
-    """``eval.tile`` of the recipe that made ``restorer``; None where it restores images whole."""
-    return None if restorer.recipe is None else restorer.recipe.eval.tile
-
-
-def needed_tile(tile: int | None, height: int, width: int) -> int | None:
-    """``tile`` where an image of this size is larger; None where it is restored whole."""
-    return tile if tile is not None and max(height, width) > tile else None
-
-
-def restore_within(
-    restorer: Restorer, image: Tensor, embeddings: Embeddings | None, tile: int | None
-) -> Tensor:
-    """Restore images whole, or in tiles where a side is longer than ``tile``.
-
-    Args:
-        restorer: the network.
-        image: (B, 3, H, W) in [0, 1].
-        embeddings: of the whole images.
-        tile: a recipe's ``eval.tile``; None restores them whole.
-
-    Returns:
-        (B, 3, H, W) float32, not clamped.
-    """
-    side = needed_tile(tile, *image.shape[-2:])
-    if side is None:
-        return restorer(image, embeddings).float()
-    return restore_tiles(restorer, image, embeddings, tile=side)
+    if isinstance(tile, str) or tile < LEAST_TILE:  # pyright: ignore[reportUnnecessaryIsInstance]
+        expected = f"auto, off, or at least {LEAST_TILE} pixels"
+        raise UsageError("unknown tile", got=tile, expected=expected)
+    return tile if max(height, width) > tile else None
 
 
 def restore_tiles(

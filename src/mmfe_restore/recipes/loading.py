@@ -169,6 +169,10 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
         prompts = cast("Mapping[str, Any]", guide).get("prompts")
         if isinstance(prompts, list) and prompts and guide.get("prompt") is None:
             filled["guide"] = {**guide, "prompt": prompts[0]}
+    judged = filled.get("eval")
+    if isinstance(judged, dict) and judged.get("tile", ...) is None:
+        # Checkouts between two releases had such a key, which nothing used.
+        filled["eval"] = {key: value for key, value in judged.items() if key != "tile"}
     try:
         # JSON, because strict validation then still takes lists for tuples and ints for floats.
         recipe = _adapter().validate_json(json.dumps(filled), strict=True)
@@ -198,11 +202,9 @@ EXECUTION_KEYS = (
     "train.num_workers",
     "train.checkpoint_every",
     "train.log_every",
-    "eval.tile",
 )
 """How a step is computed, saved and told, but not what it computes: a run that does not fit a GPU,
-or does not compile there, goes on with others. The model is the same but for rounding; in what
-tiles it will restore is no part of it either."""
+or does not compile there, goes on with others. The model is the same but for rounding."""
 
 
 def defining_overrides(overrides: Sequence[str]) -> list[str]:

@@ -53,10 +53,18 @@ class OutOfRangeError(ValueError):
 
 Count = Annotated[int, Range("0 or more", lambda n: n >= 0)]
 Positive = Annotated[int, Range("1 or more", lambda n: n >= 1)]
-Side = Annotated[int, Range("64 or more", lambda n: n >= 64)]
 Weight = Annotated[float, Range("0 or more, finite", lambda x: 0 <= x < inf)]
 PositiveFloat = Annotated[float, Range("above 0, finite", lambda x: 0 < x < inf)]
 Fraction = Annotated[float, Range("[0, 1)", lambda x: 0 <= x < 1)]
+
+WINDOW_UNIT = 48
+"""`mmfe_restore.model.local_attention` divides a window into three cells, whose sides are halved
+three times and are even then."""
+
+Window = Annotated[
+    int,
+    Range(f"a multiple of {WINDOW_UNIT}", lambda n: n > 0 and n % WINDOW_UNIT == 0),
+]
 
 
 class _Part:
@@ -124,6 +132,9 @@ class ModelConfig(_Part):
             guidance in training; above 0 the model also runs without a guide.
         identity_start: start the output convolution at zero, so that the untrained network is
             the identity.
+        attention_window: MDTA sums over windows of this many pixels of the image, so that a
+            photograph is attended as the crops of the training were; null sums over the whole
+            image, whatever its size (the paper).
     """
 
     width: Annotated[int, Range("an even number, 2 or more", lambda n: n >= 2 and n % 2 == 0)] = 48
@@ -139,6 +150,7 @@ class ModelConfig(_Part):
     guidance_dim: Positive = 2048
     guidance_dropout: Fraction = 0.0
     identity_start: bool = False
+    attention_window: Window | None = None
 
     @property
     def reads(self) -> tuple[ArrayName, ...]:
@@ -265,14 +277,11 @@ class EvalConfig(_Part):
         view: the view that evaluation reads.
         protocol: crop, range, rounding and windows by the peer's name.
         crop_multiple: centre-crop test images to a multiple of this; 1 keeps them whole.
-        tile: restore images with a longer side in overlapping tiles of at most this side, so that
-            attention sees as much at once as in training; null restores them whole (the paper).
     """
 
     view: str = "whole@224"
     protocol: Literal["mmfe", "promptir", "moce-ir", "onerestore", "restormer"] = "mmfe"
     crop_multiple: Positive = 1
-    tile: Side | None = None
 
 
 @dataclass(frozen=True)

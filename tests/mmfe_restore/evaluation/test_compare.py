@@ -69,13 +69,14 @@ def test_a_report_reads_back_what_was_measured(runs):
         assert score.values["psnr"] == pytest.approx(saved[score.id]["psnr"], abs=1e-7)
 
 
-def test_tiles_of_one_and_whole_images_of_the_other_are_told(runs):
+def test_windows_of_one_and_whole_images_of_the_other_are_told(runs):
     a, b = read_report(runs / "a"), read_report(runs / "b")
-    assert a.about["tile"] is None
-    tiled = replace(b, about={**b.about, "tile": 64})
-    assert "A restored images whole, B in tiles of at most 64" in compare(a, tiled).notes
-    # A report of before there were tiles names none.
-    early = replace(a, about={k: v for k, v in a.about.items() if k != "tile"})
+    assert a.about["attention_window"] is None
+    local = replace(b, about={**b.about, "attention_window": 96})
+    told = "A's attention sums over whole images, B's over windows of 96 pixels"
+    assert told in compare(a, local).notes
+    # A report of before there were windows names none.
+    early = replace(a, about={k: v for k, v in a.about.items() if k != "attention_window"})
     assert compare(early, a).notes == compare(a, a).notes
 
 

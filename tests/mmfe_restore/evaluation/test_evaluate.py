@@ -18,8 +18,8 @@ from mmfe_cache.guides.lineage import guide_fingerprint
 from mmfe_restore.evaluation import EvalReport, evaluate
 from mmfe_restore.evaluation.inputs import centre_crop
 from mmfe_restore.evaluation.published import protocol_named
+from mmfe_restore.evaluation.report.files import facts
 from mmfe_restore.evaluation.statistics import to_tensor
-from mmfe_restore.model.tiles import restore_tiles
 
 from .conftest import ArraySource, make_samples, photograph, small_recipe, small_restorer
 
@@ -192,9 +192,8 @@ def test_a_crop_without_effect_is_said_to_have_none(unguided):
     assert any("crop_multiple of 8 has no effect" in note for note in report.notes)
 
 
-def test_a_recipe_with_tiles_is_judged_in_tiles(unguided):
+def test_a_network_is_judged_with_the_windows_that_it_has(unguided):
     restorer, recipe = unguided
-    tiled = replace(recipe, eval=replace(recipe.eval, tile=64))
     (sample,) = make_samples(1, {"low": {"low": 0.5}})
     clean, degraded = photograph(1, 60, 90), photograph(2, 60, 90)
     large = replace(
@@ -202,18 +201,13 @@ def test_a_recipe_with_tiles_is_judged_in_tiles(unguided):
     )
     mine = replace(make_samples(1), samples=(large,))
     whole = evaluate(restorer, recipe, mine, None, device="cpu")
-    report = evaluate(restorer, tiled, mine, None, device="cpu")
-    assert not [note for note in whole.notes if "tiles" in note]
-    assert "1 of 1 images restored in tiles of at most 64" in report.notes
-    assert (whole.to_json()["tile"], report.to_json()["tile"]) == (None, 64)
-    asked = evaluate(restorer, recipe, mine, None, device="cpu", tile=64)
-    assert figures(asked) == figures(report)
-    untiled = evaluate(restorer, tiled, mine, None, device="cpu", tile="off")
-    assert figures(untiled) == figures(whole)
-    fitting = evaluate(restorer, tiled, make_samples(1), None, device="cpu")
-    assert not [note for note in fitting.notes if "tiles" in note]
+    restorer.attend_within(48)
+    report = evaluate(restorer, recipe, mine, None, device="cpu")
+    windows = [one.to_json()["attention_window"] for one in (whole, report)]
+    assert windows == [None, 48]
+    assert dict(facts(report))["attention"] == "windows of 48 pixels"
     with torch.no_grad():
-        restored = restore_tiles(restorer, to_tensor(degraded), None, tile=64)[0].clamp(0, 1)
+        restored = restorer(to_tensor(degraded))[0].clamp(0, 1)
     ours = restored.permute(1, 2, 0).numpy()
     expected = peak_signal_noise_ratio(clean / 255, ours, data_range=1.0)
     assert report.scores[0].values["psnr"] == pytest.approx(expected, abs=1e-4)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -72,22 +71,20 @@ def test_spandrel_reads_the_file(small_file, expected):
     assert "MMFE" in registry()
 
 
-@pytest.mark.parametrize("tile", [None, 64])
-def test_the_file_restores_in_the_tiles_that_its_network_is_judged_in(
-    small, tile, tmp_path, monkeypatch
-):
-    assert small.recipe is not None
-    judged = replace(small.recipe, eval=replace(small.recipe.eval, tile=tile))
-    monkeypatch.setattr(small, "recipe", judged)
-    export_model(small, tmp_path / "tiled.safetensors", source="mmfe-small")
+@pytest.mark.parametrize("window", [None, 48])
+def test_the_file_restores_with_the_windows_of_its_network(window, tmp_path):
+    small = Restorer.from_pretrained("mmfe-small")
+    small.attend_within(window)
+    export_model(small, tmp_path / "windows.safetensors", source="mmfe-small")
     image = picture(70, 100)
     seen = guide_for(small).look(image)
     wanted = restore_image(small, image / np.float32(255), seen)
     with torch.no_grad():
-        model = read_guided(load_file(tmp_path / "tiled.safetensors"))
+        model = read_guided(load_file(tmp_path / "windows.safetensors"))
         found = model(torch.from_numpy(image).permute(2, 0, 1)[None] / 255).clamp(0, 1)
     np.testing.assert_allclose(found[0].permute(1, 2, 0).numpy(), wanted, atol=1e-6)
-    other = restore_image(small, image / np.float32(255), seen, tile="off" if tile else 64)
+    small.attend_within(None if window else 48)
+    other = restore_image(small, image / np.float32(255), seen)
     assert np.abs(other - wanted).max() > 1e-3
 
 
@@ -123,22 +120,6 @@ def test_the_node_takes_and_gives_images_as_comfyui_does(expected):
     np.testing.assert_allclose(half, (image + found[:1]) / 2, atol=1e-5)
     (with_alpha,) = restore(image=torch.cat([image, image[..., :1]], -1), model="mmfe-small")
     assert torch.equal(with_alpha[..., 3:], image[..., :1])
-
-
-def test_the_node_restores_in_the_tiles_of_its_network(small, monkeypatch):
-    node = load_node()
-    monkeypatch.setattr("mmfe_restore.model.tiles.tile_of", lambda _: 64)
-    sys.modules[node.__module__].load.cache_clear()
-    image = picture(40, 100)
-    seen = guide_for(small).look(image)
-    restore = getattr(node(), node.FUNCTION)
-    (found,) = restore(image=torch.from_numpy(image)[None] / 255, model="mmfe-small", strength=1.0)
-    sys.modules[node.__module__].load.cache_clear()
-    expected, whole = (
-        restore_image(small, image / np.float32(255), seen, tile=tile) for tile in (64, "off")
-    )
-    np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-5)
-    assert np.abs(whole - expected).max() > 1e-3
 
 
 def test_the_node_finds_exported_files_and_names_what_is_missing(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,17 @@ def batch(*pictures: np.ndarray) -> np.ndarray:
     return (np.stack(pictures) / np.float32(255)).astype(np.float32).transpose(0, 3, 1, 2).copy()
 
 
+def by_windows(restorer: Restorer, window: int | None) -> Restorer:
+    """The same weights with other windows."""
+    config = replace(restorer.config, attention_window=window)
+    other = Restorer(config).eval()
+    other.load_state_dict(restorer.state_dict())
+    assert restorer.recipe is not None
+    other.recipe = replace(restorer.recipe, model=config)
+    other.guide_fingerprint = restorer.guide_fingerprint
+    return other
+
+
 @pytest.fixture(scope="module")
 def small() -> Restorer:
     return Restorer.from_pretrained("mmfe-small")
@@ -68,6 +80,21 @@ def test_guide_and_network_in_one_file_equal_mmfe_restore(small, small_file, siz
     assert np.abs(found - expected).max() <= 1e-4
     if min(size) > 30:
         assert np.abs(found - image / 255).max() > 0.05  # the network did something
+
+
+@pytest.mark.parametrize("size", [(48, 48), (1, 1), (5, 300), (130, 211)], ids=str)
+def test_attention_by_windows_is_exported(small, size, tmp_path):
+    restorer = by_windows(small, 48)
+    path = tmp_path / "windows.onnx"
+    export_model(restorer, path, source="mmfe-small")
+    image = picture(*size)
+    pixels = image / np.float32(255)
+    seen = guide_for(small).look(image)
+    expected = restore_image(restorer, pixels, seen, tile="off")
+    found = run(path, image=batch(image))[0].transpose(1, 2, 0)
+    assert np.abs(found - expected).max() <= 1e-4
+    whole = restore_image(by_windows(small, None), pixels, seen, tile="off")
+    assert (np.abs(whole - expected).max() > 1e-2) == (max(size) > 48)
 
 
 def test_each_picture_of_a_batch_has_its_own_guidance(small_file):

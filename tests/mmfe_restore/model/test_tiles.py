@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -20,8 +19,7 @@ from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import UsageError
 from mmfe_restore.inference import restore_image
 from mmfe_restore.model import Restorer, mofe
-from mmfe_restore.model.tiles import restore_tiles, restore_within, tile_starts
-from mmfe_restore.recipes import load_recipe
+from mmfe_restore.model.tiles import restore_tiles, tile_starts
 from mmfe_restore.recipes.schema import ModelConfig
 
 
@@ -94,31 +92,19 @@ def test_tiles_are_blended_as_a_slow_reading_blends_them(restorer: Restorer) -> 
 def test_a_batch_is_restored_as_its_images_are(restorer: Restorer) -> None:
     images = picture(70, 90, batch=2)
     with torch.no_grad():
-        both = restore_within(restorer, images, None, 64)
-        each = [restore_within(restorer, image[None], None, 64) for image in images]
+        both = restore_tiles(restorer, images, None, tile=64)
+        each = [restore_tiles(restorer, image[None], None, tile=64) for image in images]
     assert torch.allclose(both, torch.cat(each), atol=1e-6)
 
 
 def test_images_that_fit_are_restored_whole(restorer: Restorer) -> None:
-    image = picture(64, 80)
-    with torch.no_grad():
-        whole = restorer(image)
-        assert torch.equal(restore_within(restorer, image, None, 80), whole)
-        assert torch.equal(restore_within(restorer, image, None, None), whole)
-        assert not torch.equal(restore_within(restorer, image, None, 79), whole)
-
-
-def test_a_photograph_is_restored_as_the_recipe_says(restorer: Restorer) -> None:
-    image = (picture(80, 100)[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
-    whole = restore_image(restorer, image, tile="off")
-    assert np.array_equal(restore_image(restorer, image), whole)  # no recipe, no tiles
-    recipe = load_recipe("table4a/baseline")
-    restorer.recipe = replace(recipe, eval=replace(recipe.eval, tile=64))
-    tiled = restore_image(restorer, image)
-    assert np.array_equal(tiled, restore_image(restorer, image, tile=64))
-    assert np.array_equal(restore_image(restorer, image, tile="off"), whole)
+    image = (picture(64, 80)[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+    whole = restore_image(restorer, image)
+    for tile in ("off", 80):
+        assert np.array_equal(restore_image(restorer, image, tile=tile), whole)
+    tiled = restore_image(restorer, image, tile=79)
     assert not np.array_equal(tiled, whole)
-    deep = restore_image(restorer, image.astype(np.uint16) * 257)
+    deep = restore_image(restorer, image.astype(np.uint16) * 257, tile=79)
     assert np.abs(deep / 257 - tiled).max() <= 0.51  # bytes and deep pixels alike
 
 

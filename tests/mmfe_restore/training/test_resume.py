@@ -235,7 +235,7 @@ def test_a_run_of_random_weights_refuses_others_later(world, whole):
 def test_a_complete_run_is_left_alone(world, whole):
     before = {path: path.stat().st_mtime_ns for path in (whole / "model").iterdir()}
     recipe = (whole / "recipe.yaml").read_bytes()
-    for further in ((), ("train.accumulate=2",), ("eval.tile=128",)):
+    for further in ((), ("train.accumulate=2",)):
         report = train(world.recipe(*further), **world.sources, out=whole)
         assert report.completed
         assert report.images == 0
@@ -280,7 +280,7 @@ def test_from_parts_of_a_batch_back_to_the_whole(world, whole, tmp_path):
 def test_how_a_run_is_computed_gives_it_no_other_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("MMFE_RUNS", str(tmp_path))
     plain = default_folder("cdd11", [])
-    others = ["train.accumulate=4", "train.compile=off", "eval.tile=128"]
+    others = ["train.accumulate=4", "train.compile=off"]
     assert default_folder("cdd11", others) == plain
     rate = ["train.learning_rate=1e-4"]
     other = default_folder("cdd11", rate)

@@ -71,6 +71,16 @@ def test_settings_that_a_saved_model_lacks_are_at_their_defaults(saved):
     assert restorer.recipe.eval.crop_multiple == 1
 
 
+def test_a_setting_that_was_taken_back_is_ignored_where_it_said_nothing(saved):
+    _, before = restored(saved / "model")
+    change_config(saved, lambda values: values["recipe"]["eval"].update(tile=None))
+    _, image = restored(saved / "model")
+    assert torch.equal(image, before)
+    change_config(saved, lambda values: values["recipe"]["eval"].update(tile=320))
+    with pytest.raises(ModelError, match="has a key that this version"):
+        restored(saved / "model")
+
+
 @pytest.mark.parametrize("part", ["model", "train"])
 def test_settings_of_a_later_version_are_refused_by_name(saved, part):
     def add(values):

@@ -40,6 +40,7 @@ class EvalReport:
         checkpoint: the folder of the weights; None where there is none.
         protocol: how it was measured.
         crop_multiple: images were centre-cropped to a multiple of this; 1 means whole images.
+        window: that the network's attention sums over, in pixels; None for whole images.
         view: the guide's view; None for an unguided run.
         guide: the guide's name; None for an unguided run.
         tokens: which reading of the tokens; None for an unguided run.
@@ -60,7 +61,7 @@ class EvalReport:
     checkpoint: str | None
     protocol: Protocol
     crop_multiple: int
-    tile: int | None
+    window: int | None
     view: str | None
     guide: str | None
     tokens: str | None
@@ -107,9 +108,9 @@ class EvalReport:
         return f"centre crop to a multiple of {self.crop_multiple}"
 
     @property
-    def restored(self) -> str:
-        """How images were restored, for people."""
-        return "whole" if self.tile is None else f"in tiles of at most {self.tile} pixels"
+    def attention(self) -> str:
+        """What attention sums over, for people."""
+        return "whole images" if self.window is None else f"windows of {self.window} pixels"
 
     @property
     def rounding(self) -> str:
@@ -131,7 +132,7 @@ class EvalReport:
             "protocol": self.protocol.name,
             "protocol_details": self.protocol.to_json(),
             "crop": self.crop,
-            "tile": self.tile,
+            "attention_window": self.window,
             "range": 1.0,
             "rounding": self.rounding,
             "view": self.view,

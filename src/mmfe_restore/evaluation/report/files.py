@@ -201,7 +201,7 @@ def facts(report: EvalReport) -> list[tuple[str, str]]:
         ("control", report.control),
         ("protocol", f"{report.protocol.name}: {report.protocol.description}"),
         ("crop", report.crop),
-        ("restored", report.restored),
+        ("attention", report.attention),
         ("range", "0 to 1, restored images clamped"),
         ("rounding", report.rounding),
         ("guide calls", str(report.guide_calls)),

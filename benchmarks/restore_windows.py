@@ -1,12 +1,13 @@
-"""What restoring in tiles gains or costs, for choosing a recipe's ``eval.tile``: docs/restore.md.
+"""What windows of attention gain or cost, for choosing ``model.attention_window``: docs/restore.md.
 
-    python -m benchmarks.restore_tiles PHOTOS [--checkpoint mmfe-small] [--tiles 256 384 512]
-        [--overlap 32] [--limit 8] [--each 4] [--threads 1] [--json]
+    python -m benchmarks.restore_windows PHOTOS [--checkpoint mmfe-small] [--windows 288 384 480]
+        [--tiles 320] [--limit 8] [--each 4] [--threads 1] [--json]
 
 PHOTOS are clean photographs that take no part in tests, such as those of the training. Each is
-degraded by ``--each`` of CDD11's eleven compositions, which take turns, and restored whole and in
-tiles, the guide looking at the whole picture each time. PSNR in dB; time is that of restoring,
-beside that of the whole picture, by the clock, so nothing else should be running.
+degraded by ``--each`` of CDD11's eleven compositions, which take turns, and restored with attention
+over the whole picture, over windows and, where asked, in tiles, the guide looking at the whole
+picture each time. PSNR in dB; time is that of restoring, beside that of the whole picture, by the
+clock, so nothing else should be running.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ from benchmarks.restore_quality import Judge, images, psnr
 from mmfe_cache.degradations import COMPOSITIONS, degrade
 from mmfe_cache.images import read_rgb8
 from mmfe_restore.inference import restore_image
-from mmfe_restore.model.tiles import OVERLAP
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Restore everything whole and in every size of tiles."""
+    """Restore everything with every choice."""
     judge = Judge(options.checkpoint, None, "32")
-    sides: list[Any] = ["off", *options.tiles]
+    choices: list[tuple[str, int | None, Any]] = [("whole", None, "off")]
+    choices += [(f"{window}", window, "off") for window in options.windows]
+    choices += [(f"tiles {tile}", None, tile) for tile in options.tiles]
     found: dict[str, list[list[float]]] = {}
-    seconds = np.zeros(len(sides))
+    seconds = np.zeros(len(choices))
     turns = 0
     for path in images(options.photos, options.limit):
         clean = read_rgb8(path)
@@ -43,19 +45,17 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             degraded = degrade(clean, label, seed_parts=("restore-tiles", path.stem)).image
             embeddings = None if judge.guide is None else judge.guide.look(degraded)
             scores = [psnr(degraded, clean)]
-            for index, side in enumerate(sides):
+            for index, (_, window, tile) in enumerate(choices):
+                judge.restorer.attend_within(window)
                 started = time.perf_counter()
-                restored = restore_image(
-                    judge.restorer, degraded, embeddings, tile=side, overlap=options.overlap
-                )
+                restored = restore_image(judge.restorer, degraded, embeddings, tile=tile)
                 seconds[index] += time.perf_counter() - started
                 scores.append(psnr(restored, clean))
             found.setdefault(label, []).append(scores)
         print(f"{path.name}: {clean.shape[1]}x{clean.shape[0]}", file=sys.stderr)
     flat = [scores for label in found for scores in found[label]]
-    names = ["input", "whole", *(str(side) for side in options.tiles)]
+    names = ["input", *(name for name, _, _ in choices)]
     return {
-        "overlap": options.overlap,
         "pictures": len(flat),
         "labels": {
             label: dict(zip(names, np.mean(found[label], axis=0).tolist(), strict=True))
@@ -72,8 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("photos", type=Path)
     parser.add_argument("--checkpoint", default="mmfe-small")
-    parser.add_argument("--tiles", nargs="+", type=int, default=[256, 384, 512])
-    parser.add_argument("--overlap", type=int, default=OVERLAP)
+    parser.add_argument("--windows", nargs="+", type=int, default=[288, 384, 480])
+    parser.add_argument("--tiles", nargs="+", type=int, default=[])
     parser.add_argument("--limit", type=int, default=8, help="photographs, evenly spread")
     parser.add_argument("--each", type=int, default=4, help="compositions of each photograph")
     parser.add_argument("--threads", type=int, default=1)
@@ -85,10 +85,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps(result, indent=2))
         return 0
     names = list(result["average"])
-    print(f"{'':16}" + "".join(f"{name:>8}" for name in names))
+    print(f"{'':16}" + "".join(f"{name:>10}" for name in names))
     for label, row in [*result["labels"].items(), ("average", result["average"])]:
-        print(f"{label:16}" + "".join(f"{row[name]:8.2f}" for name in names))
-    print(f"{'time':16}{'':8}" + "".join(f"{result['time'][n]:8.2f}" for n in names[1:]))
+        print(f"{label:16}" + "".join(f"{row[name]:10.2f}" for name in names))
+    print(f"{'time':16}{'':10}" + "".join(f"{result['time'][n]:10.2f}" for n in names[1:]))
     return 0
 
 
