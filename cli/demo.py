@@ -100,6 +100,8 @@ def command(
     from the cache, trains an ablation, evaluates, and restores a photograph of neither set.
     An interrupted demo goes on where it stopped.
     """
+    from mmfe_cache.machine import emulates_bf16
+
     chosen = _choose(photos)
     settings: dict[str, object] = {
         "photos": str(photos.resolve()) if photos else None,
@@ -128,6 +130,8 @@ def command(
     )
     shorter = ("--set", f"train.max_steps={FAST_STEPS}") if fast else ()
     drawn = ("--set", f"train.seed={seed}") if seed else ()
+    if emulates_bf16():
+        drawn = (*drawn, "--set", "train.precision=32")
     trained = steps.run(
         "train",
         *("train", "--recipe", "small", *FINE_TUNING, *sources, *shorter, *drawn, "--out", run),

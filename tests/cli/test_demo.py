@@ -122,7 +122,8 @@ def test_photos_folder_without_enough_photographs_is_refused(tmp_path, capsys):
     assert not (tmp_path / "demo").exists()
 
 
-def test_a_seed_reaches_weather_and_training_and_is_the_folders_own(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("emulated", [True, False])
+def test_a_seed_and_the_precision_reach_training(tmp_path, monkeypatch, capsys, emulated):
     import typer
 
     from mmfe_cli.demo import _Steps
@@ -136,12 +137,15 @@ def test_a_seed_reaches_weather_and_training_and_is_the_folders_own(tmp_path, mo
         return {"guide_calls": 0}
 
     monkeypatch.setattr(_Steps, "run", note)
+    monkeypatch.setattr("mmfe_cache.machine.emulates_bf16", lambda: emulated)
     out = ["--out", str(tmp_path / "demo")]
     assert run(["demo", "--seed", "7", *out]) == 1
     synth = given["data synth"]
     assert synth[synth.index("--seed") + 1] == "7"
     assert "train.seed=7" in given["train"]
     assert "train.seed=7" in given["ablation"]
+    for name in ("train", "ablation"):
+        assert ("train.precision=32" in given[name]) is emulated
     assert run(["demo", *out]) == 2
     assert "other settings" in capsys.readouterr().err
 

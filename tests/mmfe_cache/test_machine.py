@@ -11,6 +11,7 @@ from mmfe_cache.errors import UsageError
 from mmfe_cache.machine import (
     Processes,
     choose_threads,
+    emulates_bf16,
     float32_products,
     is_out_of_memory,
     pick_device,
@@ -127,6 +128,23 @@ def test_bfloat16_is_refused_where_a_gpu_would_emulate_it(monkeypatch):
         with pytest.raises(UsageError, match="take float32") as caught:
             require_bf16("cuda:0", "take float32")
         assert "Some card, compute capability 7.0" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("known", "emulated"),
+    [
+        ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False}, True),
+        ({"architecture": "x86_64", "avx512_bf16": True, "amx_bf16": False}, False),
+        ({"architecture": "x86_64", "amx_bf16": True}, False),
+        ({"architecture": "aarch64"}, False),
+        ({}, False),
+    ],
+)
+def test_a_cpu_that_emulates_bfloat16_is_known(monkeypatch, known, emulated):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    assert emulates_bf16() is emulated
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert emulates_bf16() is False
 
 
 @pytest.fixture(autouse=True)

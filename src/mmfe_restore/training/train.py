@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
 from mmfe_cache.guides.base import guide_calls
 from mmfe_cache.io import counted
-from mmfe_cache.machine import THREADS_VARIABLE, float32_products
+from mmfe_cache.machine import THREADS_VARIABLE, emulates_bf16, float32_products
 from mmfe_cache.packing import unpacked_cost
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_restore.data import TrainingBatches, hold_in_memory
@@ -148,6 +148,11 @@ class _Run:
         cost = None if held is not None else unpacked_cost(inputs.training)
         if cost is not None:
             progress.warn(cost)
+        if machine.accelerator == "cpu" and recipe.train.precision == "bf16" and emulates_bf16():
+            progress.warn(
+                "this CPU has no products in bfloat16 and makes them of slower ones; a run that is "
+                "begun with --set train.precision=32 takes about half the time"
+            )
         self.batches = TrainingBatches(
             recipe,
             inputs.samples if held is None else held,

@@ -319,6 +319,18 @@ def test_products_are_in_true_float32_unless_the_recipe_says_tf32(world, tmp_pat
     assert seen == [[precision == "tf32"] * 2]
 
 
+@pytest.mark.parametrize("emulated", [True, False])
+def test_a_run_in_emulated_bfloat16_is_told_of_float32(world, tmp_path, monkeypatch, emulated):
+    module = sys.modules["mmfe_restore.training.train"]  # the package has its function by that name
+    monkeypatch.setattr(module, "emulates_bf16", lambda: emulated)
+    for precision in ("bf16", "32"):
+        progress = Heard()
+        recipe = world.recipe(f"train.precision={precision}", "train.max_steps=1")
+        train(recipe, **world.sources, out=tmp_path / precision, progress=progress)
+        advised = any("--set train.precision=32" in text for text in progress.warnings)
+        assert advised == (emulated and precision == "bf16")
+
+
 def test_out_of_memory_says_what_to_do(world, tmp_path):
     class Exhausted(Callback):
         def on_before_backward(self, trainer, pl_module, loss):
