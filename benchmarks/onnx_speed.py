@@ -85,8 +85,6 @@ def main() -> None:
             str(photo),
             "-o",
             str(out),
-            "--tile",
-            "off",
         ]
         example = [sys.executable, str(ROOT / "examples" / "restore_onnx.py"), str(file)]
         other = [*example, str(photo), str(out), "--threads", str(given.threads)]
@@ -103,7 +101,7 @@ def main() -> None:
         floats = (image / np.float32(255)).transpose(2, 0, 1)[None].copy()
         arithmetic = least(
             given.rounds,
-            lambda: timed(lambda: restore_image(restorer, image, guide.look(image), tile="off")),
+            lambda: timed(lambda: restore_image(restorer, image, guide.look(image))),
             lambda: timed(lambda: session.run(None, {"image": floats})),
         )
     found = {

@@ -42,6 +42,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         for _ in range(options.each):
             label = COMPOSITIONS[turns % len(COMPOSITIONS)]
             turns += 1
+            # By the seed of the benchmark before this one, so that figures stay comparable.
             degraded = degrade(clean, label, seed_parts=("restore-tiles", path.stem)).image
             embeddings = None if judge.guide is None else judge.guide.look(degraded)
             scores = [psnr(degraded, clean)]

@@ -82,9 +82,15 @@ def tile_from(text: str) -> Literal["auto", "off"] | int:
 
     if text == "auto" or text == "off":
         return text
-    if text.isdecimal() and int(text) >= 64:
-        return int(text)
+    pixels = _pixels(text)
+    if pixels >= 64:
+        return pixels
     raise UsageError("unknown tile", got=f"--tile {text}", expected="auto, off, or at least 64")
+
+
+def _pixels(text: str) -> int:
+    """A whole number of at most six digits; 0 for anything else."""
+    return int(text) if text.isdecimal() and len(text) <= 6 else 0
 
 
 def window_from(text: str) -> Literal["auto"] | int | None:
@@ -100,8 +106,9 @@ def window_from(text: str) -> Literal["auto"] | int | None:
         return text
     if text == "off":
         return None
-    if text.isdecimal() and int(text) and int(text) % WINDOW_UNIT == 0:
-        return int(text)
+    pixels = _pixels(text)
+    if pixels and pixels % WINDOW_UNIT == 0:
+        return pixels
     expected = f"auto, off, or a multiple of {WINDOW_UNIT}"
     raise UsageError("unknown window", got=f"--window {text}", expected=expected)
 

@@ -45,8 +45,9 @@ Window = Annotated[
     str,
     typer.Option(
         "--window",
-        help="Side in pixels of the windows that attention sums over, such as 336: about that of "
-        "the training's crops. off: the whole image. auto: model.attention_window of the network.",
+        help="Side in pixels of the windows that attention sums over, such as 384: somewhat more "
+        "than the training's crops; small ones take time and memory. off: the whole image. auto: "
+        "model.attention_window of the network.",
         autocompletion=completion.wholes,
     ),
 ]

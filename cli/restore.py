@@ -185,7 +185,7 @@ def command(
         scores=judges,
         progress=progress,
     )
-    _tell(report, str(source), looking, wanted, as_json)
+    _tell(report, str(source), looking, wanted, as_json, restorer.config.attention_window)
 
 
 def _tell(
@@ -194,9 +194,12 @@ def _tell(
     looking: PhotographGuide | None,
     wanted: tuple[str, ...] | None,
     as_json: bool,
+    window: int | None = None,
 ) -> None:
     if as_json:
         facts: dict[str, object] = {"checkpoint": checkpoint}
+        if window is not None:
+            facts["attention_window"] = window
         facts["guide"] = None if looking is None else looking.guide.name
         if wanted is not None:
             facts["only"] = list(wanted)

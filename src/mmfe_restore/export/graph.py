@@ -7,6 +7,8 @@ at. The tests hold it equal to the network.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import count
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -31,12 +33,13 @@ class Graph:
         self.nodes: list[Any] = []
         self.constants: dict[str, NDArray[Any]] = {}
         self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._numbers = count()
 
     def add(self, operator: str, *inputs: Value, **attributes: Any) -> Value:
         """Apply an operator with one output; an empty name leaves an optional input out."""
         from onnx import helper
 
-        out = f"{operator.lower()}_{len(self.nodes)}"
+        out = f"{operator.lower()}_{next(self._numbers)}"
         self.nodes.append(helper.make_node(operator, list(inputs), [out], name=out, **attributes))
         return out
 
@@ -53,6 +56,24 @@ class Graph:
     def integers(self, *values: int) -> Value:
         """A constant vector of int64, as axes and sizes are."""
         return self.constant(list(values), np.int64)
+
+    def either(
+        self, condition: Value, first: Callable[[], Value], second: Callable[[], Value]
+    ) -> Value:
+        """What ``first`` writes where ``condition``, a bool, holds, else what ``second`` writes.
+
+        Both give float32 and may use all that was written before; one of them is computed.
+        """
+        from onnx import TensorProto, helper
+
+        outside, branches = self.nodes, []
+        for name, write in (("then_branch", first), ("else_branch", second)):
+            self.nodes = []
+            result = write()
+            given = helper.make_tensor_value_info(result, TensorProto.FLOAT, None)
+            branches.append((name, helper.make_graph(self.nodes, name, [], [given])))
+        self.nodes = outside
+        return self.add("If", condition, **dict(branches))
 
     # Arithmetic
 

@@ -245,40 +245,54 @@ class GraphRunner:
 
     def _attend(self, attn: MDTA | CrossMDTA, q: Value, k: Value, v: Value) -> Value:
         """`mmfe_restore.model.restormer.transposed_attention` of (B, C, H, W)."""
-        if attn.cell is not None:
-            return self._attend_locally(attn, attn.cell, q, k, v)
+        graph, cell = self._graph, attn.cell
+        if cell is None:
+            return self._attend_to_all(attn, q, k, v)
+        longer = graph.whole(graph.size(q, 2), "Max", graph.size(q, 3))
+        return graph.either(
+            graph.whole(longer, "Greater", SPAN * cell),
+            lambda: self._attend_locally(attn, cell, q, k, v),
+            lambda: self._attend_to_all(attn, q, k, v),
+        )
+
+    def _attend_to_all(self, attn: MDTA | CrossMDTA, q: Value, k: Value, v: Value) -> Value:
+        """The same, where the map is one window."""
         graph = self._graph
         heads, channels = attn.temperature.shape[0], attn.project_out.weight.shape[0]
         q, k = (graph.reshape(one, 0, heads, channels // heads, -1) for one in (q, k))
         product = graph.add("MatMul", q, graph.add("Transpose", k, perm=[0, 1, 3, 2]))
-        norms = (graph.add("ReduceL2", one, graph.integers(3)) for one in (q, k))
-        q_norm, k_norm = norms
+        q_norm, k_norm = (graph.add("ReduceL2", one, graph.integers(3)) for one in (q, k))
         matrix = self._matrices(attn, product, q_norm, k_norm)
         flat = graph.reshape(v, 0, channels, -1)
         return graph.reshape_like(graph.add("MatMul", matrix, flat), v)
 
     def _matrices(
-        self, attn: MDTA | CrossMDTA, product: Value, q_norm: Value, k_norm: Value, grid: int = 0
+        self,
+        attn: MDTA | CrossMDTA,
+        product: Value,
+        q_norm: Value,
+        k_norm: Value,
+        grid_axes: int = 0,
     ) -> Value:
         """`attention_matrix` and `fold_output`.
 
         Args:
             attn: the attention.
-            product: (B, …, h, d, d), with ``grid`` axes after the first.
+            product: (B, …, h, d, d), with ``grid_axes`` axes after the first.
             q_norm: (B, …, h, d, 1).
             k_norm: likewise.
-            grid: how many.
+            grid_axes: 2 where there is a matrix for each window, else 0.
 
         Returns:
             (B, …, C, C).
         """
         graph = self._graph
         heads, channels = attn.temperature.shape[0], attn.project_out.weight.shape[0]
-        axes = list(range(1 + grid))
+        axes = list(range(1 + grid_axes))
         least = graph.constant(_NORM_EPS)
         q_norm, k_norm = (graph.add("Max", one, least) for one in (q_norm, k_norm))
         cosine = graph.add("Div", product, q_norm)
-        h, row, column = (1 + grid + axis for axis in range(3))
+        h, row, column = (1 + grid_axes + axis for axis in range(3))
         across = graph.add("Transpose", k_norm, perm=[*axes, h, column, row])
         cosine = graph.add("Div", cosine, across)
         warm = graph.times(cosine, graph.constant(weights_of(attn.temperature)))
@@ -301,21 +315,20 @@ class GraphRunner:
         product = graph.add("MatMul", q, graph.add("Transpose", k, perm=[0, 1, 2, 3, 5, 4]))
         squares = (graph.add("ReduceSumSquare", x, graph.integers(5)) for x in (q, k))
         product, *both = (self._over_windows(sums) for sums in (product, *squares))
-        norms = (graph.add("Sqrt", sums) for sums in both)
-        q_norm, k_norm = norms
-        matrices = self._matrices(attn, product, q_norm, k_norm, grid=2)  # (B, m, m', C, C)
+        q_norm, k_norm = (graph.add("Sqrt", sums) for sums in both)
+        matrices = self._matrices(attn, product, q_norm, k_norm, grid_axes=2)  # (B, m, m', C, C)
         # Two more of the nearest on every side: each block of pixels lies between four.
         margin = graph.integers(0, 2, 2, 0, 0, 0, 2, 2, 0, 0)
         matrices = graph.add("Pad", matrices, margin, mode="edge")
-        blocks = self._in_cells(v, cell, before=cell // 2)  # (B, n + 1, n' + 1, C, cell²)
+        blocks = self._in_cells(v, cell, before=cell // 2)  # n or n + 1 along each side
         after = (np.arange(cell) + 0.5) / cell
         parts: list[Value] = []
         for down in range(2):
             for across in range(2):
                 shares = (1 - after, after)
                 share = np.outer(shares[down], shares[across]).reshape(-1)
-                corner = graph.slice(matrices, 1, down, down - 1 or 2**62)
-                corner = graph.slice(corner, 2, across, across - 1 or 2**62)
+                corner = self._first(matrices, 1, down, blocks)
+                corner = self._first(corner, 2, across, blocks)
                 shared = graph.times(blocks, graph.constant(share))
                 parts.append(graph.add("MatMul", corner, shared))
         whole = graph.add("Sum", *parts)
@@ -334,9 +347,8 @@ class GraphRunner:
         missing: list[Value] = []
         for axis in (2, 3):
             side = graph.size(x, axis)
-            count = graph.whole(graph.whole(side, "Add", cell - 1), "Div", cell)
-            count = graph.whole(graph.whole(count, "Max", SPAN), "Add", int(before > 0))
             filled = graph.whole(side, "Add", before)
+            count = graph.whole(graph.whole(filled, "Add", cell - 1), "Div", cell)
             missing.append(graph.whole(graph.whole(count, "Mul", cell), "Sub", filled))
         front = graph.integers(0, 0, before, before, 0, 0)
         x = graph.add("Pad", x, graph.join(front, graph.vector(*missing), axis=0))
@@ -349,12 +361,25 @@ class GraphRunner:
         x = graph.add("Transpose", x, perm=[0, 2, 4, 1, 3, 5])
         return graph.reshape(x, 0, 0, 0, 0, cell * cell)
 
-    def _over_windows(self, sums: Value) -> Value:
-        """(B, n, n', …) to (B, m, m', …)."""
+    def _first(self, matrices: Value, axis: int, start: int, like: Value) -> Value:
+        """As many as ``like`` has along an axis, from ``start`` on."""
         graph = self._graph
+        begin, where = graph.integers(start), graph.integers(axis)
+        end = graph.plus(begin, graph.vector(graph.size(like, axis)))
+        return graph.add("Slice", matrices, begin, end, where)
+
+    def _over_windows(self, sums: Value) -> Value:
+        """(B, n, n', h, d, …) to (B, m, m', h, d, …); a side of fewer cells is one window."""
+        graph = self._graph
+        span = graph.constant(SPAN, np.int64)
+        lacking = (graph.whole(span, "Sub", graph.size(sums, axis)) for axis in (1, 2))
+        rows, columns = (graph.vector(graph.whole(one, "Max", 0)) for one in lacking)
+        front = graph.integers(*[0] * 7)
+        ends = graph.join(front, rows, columns, graph.integers(0, 0, 0), axis=0)
+        sums = graph.add("Pad", sums, ends)
         for axis in (1, 2):
-            ends = (first - SPAN + 1 or 2**62 for first in range(SPAN))
-            parts = [graph.slice(sums, axis, first, end) for first, end in enumerate(ends)]
+            stops = (first - SPAN + 1 or 2**62 for first in range(SPAN))
+            parts = [graph.slice(sums, axis, first, stop) for first, stop in enumerate(stops)]
             sums = graph.add("Sum", *parts)
         return sums
 

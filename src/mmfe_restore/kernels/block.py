@@ -59,10 +59,10 @@ def run_block(block: TransformerBlock, x: Tensor) -> Tensor:
     Returns:
         (B, H, W, C).
     """
-    if is_local(block.attn.cell, *x.shape[1:3]):
-        return block(x)  # the kernels sum over whole maps
     if not x.is_meta and torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
+    if is_local(block.attn.cell, *x.shape[1:3]):
+        return block(x)  # the kernels sum over whole maps
     kind, precise = x.dtype, sums_in(x.dtype)
     matrix, taps, output = block.ffn.aligned()
     # Triton launches on the current device; going back, autograd makes x's the current one.

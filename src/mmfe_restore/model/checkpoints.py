@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -141,6 +141,8 @@ def save(restorer: Restorer, folder: str | Path, recipe: Recipe | None = None) -
     from mmfe_restore.recipes import recipe_to_dict
 
     recipe = recipe or restorer.recipe
+    if recipe is not None:
+        recipe = replace(recipe, model=restorer.config)  # whose windows may have been changed
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = {

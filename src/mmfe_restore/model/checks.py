@@ -29,10 +29,11 @@ def check_config(config: ModelConfig) -> None:
             expected="an even number",
         )
     window = config.attention_window
-    if window is not None and (window < 1 or window % WINDOW_UNIT):
+    whole = isinstance(window, int)  # a caller may give anything
+    if window is not None and (not whole or window < 1 or window % WINDOW_UNIT):
         raise ModelError(
             "model.attention_window cannot be divided into cells on every level",
-            got=window,
+            got=repr(window),
             expected=f"a multiple of {WINDOW_UNIT}, or null",
         )
     for level, heads in enumerate(config.num_heads):

@@ -2,7 +2,7 @@
 
 MDTA's matrix is made of sums over all pixels (Eq. 6). A network that was trained on crops meets
 other sums on a photograph of many times their size: one matrix for a sky and a forest at once.
-Sums over windows about as large as the crops mend that (Chu et al., "Improving Image Restoration
+Sums over windows not much larger than the crops mend that (Chu et al., "Improving Image Restoration
 by Revisiting Global Information Aggregation", ECCV 2022); here windows share most of what they sum,
 and matrices are interpolated, so that nothing shows where they meet.
 
@@ -38,8 +38,16 @@ def cell_at(window: int | None, level: int) -> int | None:
 
 
 def cells(length: int, cell: int) -> int:
-    """N: the cells along a side, of which the last may be cut; at least one window's."""
-    return max(-(-length // cell), SPAN)
+    """The cells along a side (n), of which the last may be cut.
+
+    A side of one window is one cell, however short or long: nothing is to be interpolated there.
+    """
+    return 1 if length <= SPAN * cell else -(-length // cell)
+
+
+def windows_along(length: int, cell: int) -> int:
+    """The windows along a side (m)."""
+    return max(cells(length, cell) - SPAN + 1, 1)
 
 
 def is_local(cell: int | None, height: int, width: int) -> bool:
@@ -48,11 +56,11 @@ def is_local(cell: int | None, height: int, width: int) -> bool:
 
 
 def over_windows(sums: Tensor) -> Tensor:
-    """Sums over windows of sums over cells: (..., n, n', K) to (..., n - 2, n' - 2, K)."""
+    """Sums over windows of sums over cells: (..., n, n', K) to (..., m, m', K)."""
     for axis in (-3, -2):
-        windows = sums.shape[axis] - SPAN + 1
-        parts = [sums.narrow(axis, first, windows) for first in range(SPAN)]
-        sums = torch.stack(parts).sum(dim=0)
+        if (windows := sums.shape[axis] - SPAN + 1) > 1:
+            parts = [sums.narrow(axis, first, windows) for first in range(SPAN)]
+            sums = torch.stack(parts).sum(dim=0)
     return sums
 
 
@@ -112,20 +120,34 @@ def sums_of_cells(q: Tensor, k: Tensor, heads: int, cell: int) -> tuple[Tensor, 
         (B, n, n', h * d * d), and two times (B, n, n', C), in float32 or better.
     """
     precise = torch.promote_types(q.dtype, torch.float32)
-    q, k = (_in_cells(x, cell) for x in (q, k))  # (B, n, n', P, C), zeros beyond the map
+    q, k = (_blocks(x, _sides(x, cell)) for x in (q, k))  # (B, n, n', P, C)
     q_square, k_square = (x.to(precise).square().sum(dim=3) for x in (q, k))
     q, k = (x.unflatten(-1, (heads, -1)).transpose(3, 4) for x in (q, k))  # (B, n, n', h, P, d)
     products = (q.transpose(-1, -2) @ k).to(precise).flatten(3)
     return products, q_square, k_square
 
 
-def _in_cells(x: Tensor, cell: int, before: int = 0) -> Tensor:
-    """(B, H, W, C) with ``before`` rows and columns of zeros in front to (B, n, n', cell², C)."""
-    height, width = x.shape[1:3]
-    count = [cells(length, cell) + (before > 0) for length in (height, width)]
-    missing = [n * cell - length - before for n, length in zip(count, (height, width), strict=True)]
-    x = F.pad(x, (0, 0, before, missing[1], before, missing[0]))  # from the last axis on
-    x = x.unflatten(2, (count[1], cell)).unflatten(1, (count[0], cell))
+class _Side(NamedTuple):
+    """How a side is cut: ``blocks`` of ``length`` pixels, after ``before`` zeros."""
+
+    length: int
+    blocks: int
+    before: int = 0
+
+
+def _sides(x: Tensor, cell: int) -> list[_Side]:
+    """The cells of (B, H, W, C)."""
+    counts = [(length, cells(length, cell)) for length in x.shape[1:3]]
+    return [_Side(length if count == 1 else cell, count) for length, count in counts]
+
+
+def _blocks(x: Tensor, sides: list[_Side]) -> Tensor:
+    """(B, H, W, C), with zeros around it, to (B, n, n', P, C): P pixels of each block."""
+    (row, column), (height, width) = sides, x.shape[1:3]
+    below = row.blocks * row.length - row.before - height
+    right = column.blocks * column.length - column.before - width
+    x = F.pad(x, (0, 0, column.before, right, row.before, below))  # from the last axis on
+    x = x.unflatten(2, (column.blocks, column.length)).unflatten(1, (row.blocks, row.length))
     return x.transpose(2, 3).flatten(3, 4)
 
 
@@ -140,27 +162,45 @@ def attend_locally(v: Tensor, matrices: Tensor, cell: int) -> Tensor:
     Returns:
         (B, H, W, C).
     """
-    height, width = v.shape[1:3]
+    # Half a cell earlier than cells, so that a block lies between the middles of four.
+    half, sides = cell // 2, _sides(v, cell)
+    for axis, side in enumerate(sides):
+        if side.blocks > 1:
+            sides[axis] = _Side(cell, -(-(v.shape[1 + axis] + half) // cell), half)
+    row, column = sides
+    blocks = _blocks(v, sides)
+    matrices = matrices.to(v.dtype).transpose(-1, -2)
     precise = torch.promote_types(v.dtype, torch.float32)
-    # Half a cell earlier, so that a block of pixels lies between the middles of four cells; windows
-    # stand at all cells but the outermost, whose place, and one more, the nearest takes.
-    blocks = _in_cells(v, cell, before=cell // 2)  # (B, n + 1, n' + 1, P, C)
-    rows, columns = blocks.shape[1:3]
-    nearest = [
-        (torch.arange(count + 1, device=v.device) - 2).clamp(0, windows - 1)
-        for count, windows in ((rows, matrices.shape[1]), (columns, matrices.shape[2]))
-    ]
-    spread = matrices.to(v.dtype).transpose(-1, -2)[:, nearest[0]][:, :, nearest[1]]
     after = ((torch.arange(cell, device=v.device, dtype=precise) + 0.5) / cell).to(v.dtype)
-    shares = (1 - after, after)
-    out: Tensor | None = None
-    for down in range(2):
-        for across in range(2):
-            share = (shares[down][:, None] * shares[across]).flatten()[:, None]
-            corner = spread[:, down : down + rows, across : across + columns]
-            part = (blocks * share) @ corner
-            out = part if out is None else out + part
-    assert out is not None
-    whole = out.unflatten(3, (cell, cell)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
-    half = cell // 2
-    return whole[:, half : half + height, half : half + width]
+    down, across = (
+        after.repeat_interleave(column.length)[:, None],
+        after.repeat(row.length)[:, None],
+    )
+
+    def between(window: int) -> Tensor:
+        """Of the windows that lie so many columns further, what lies between the rows."""
+        there = _nearest(_nearest(matrices, 1, row, 0), 2, column, window)
+        out = blocks @ there
+        if row.before == 0:
+            return out
+        below = _nearest(_nearest(matrices, 1, row, 1), 2, column, window)
+        return torch.lerp(out, blocks @ below, down)
+
+    # Not a sum of four shares, which bfloat16 would round away from 1.
+    out = between(0)
+    if column.before:
+        out = torch.lerp(out, between(1), across)
+    whole = (
+        out.unflatten(3, (row.length, column.length)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    )
+    height, width = v.shape[1:3]
+    return whole[:, row.before : row.before + height, column.before : column.before + width]
+
+
+def _nearest(matrices: Tensor, axis: int, side: _Side, further: int) -> Tensor:
+    """For each block along ``axis`` its window, or the one ``further`` on; the nearest there is.
+
+    Windows stand at all cells but the outermost, and blocks begin half a cell before the first.
+    """
+    places = torch.arange(side.blocks, device=matrices.device) + further - 2
+    return matrices.index_select(axis, places.clamp(0, matrices.shape[axis] - 1))

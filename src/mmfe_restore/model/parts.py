@@ -284,8 +284,9 @@ class AttentionSums:
             self._add(rows, 0, 0)
             return
         height, width = rows.shape[:2]
-        for i, down in _cut(place.row, height, self._cell):
-            for j, across in _cut(place.column, width, self._cell):
+        counts = self._squares.shape[:2]
+        for i, down in _cut(place.row, height, self._cell, counts[0]):
+            for j, across in _cut(place.column, width, self._cell, counts[1]):
                 self._add(rows[down, across], i, j)
 
     def _add(self, rows: Tensor, i: int, j: int) -> None:
@@ -297,22 +298,30 @@ class AttentionSums:
             self._products[i, j] += to_float64(torch.bmm(q.permute(1, 2, 0), k.transpose(0, 1)))
         self._squares[i, j] += to_float64(_squares(both))
 
-    def folded(self) -> Tensor:
-        """W_O · blockdiag(attention) of the windows, (m, m', C, C) float64."""
+    def folded(self, like: Tensor) -> Tensor:
+        """W_O · blockdiag(attention) of the windows, (m, m', C, C) of the type of ``like``."""
         products, squares = self._products.flatten(2), self._squares
         if self._cell is not None:
             products, squares = over_windows(products), over_windows(squares)
-        windows = products.shape[:2]
-        norms = squares.sqrt().flatten(0, 1).unflatten(-1, (2, *self._shape)).transpose(0, 1)
-        products = products.flatten(0, 1).unflatten(-1, self._products.shape[2:])
         temperature = to_float64(self._attn.temperature)
-        attention = attention_matrix(products, norms[0], norms[1], temperature)
         weight = to_float64(self._attn.project_out.weight.flatten(1))
-        return fold_output(attention, weight).unflatten(0, windows)
+        rows: list[Tensor] = []
+        for product, square in zip(products, squares, strict=True):  # float64 for one row at a time
+            norms = square.sqrt().unflatten(-1, (2, *self._shape)).transpose(0, 1)
+            product = product.unflatten(-1, self._products.shape[2:])
+            attention = attention_matrix(product, norms[0], norms[1], temperature)
+            rows.append(fold_output(attention, weight).to(like.device, like.dtype))
+        return torch.stack(rows)
 
 
-def _cut(first: int, length: int, cell: int) -> Iterator[tuple[int, slice]]:
-    """Divide ``length`` pixels from ``first`` at the borders of the cells, each with its number."""
+def _cut(first: int, length: int, cell: int, count: int) -> Iterator[tuple[int, slice]]:
+    """Divide ``length`` pixels from ``first`` at the borders of cells, each with its number.
+
+    Where ``count`` is one, the whole side is one cell.
+    """
+    if count == 1:
+        yield 0, slice(0, length)
+        return
     last = first + length
     for index in range(first // cell, -(-last // cell)):
         start, stop = max(index * cell, first), min((index + 1) * cell, last)

@@ -107,7 +107,7 @@ class Restorer(Network):
     def attend_within(self, window: int | None) -> None:
         """Let MDTA sum over other windows: ``model.attention_window`` of its configuration.
 
-        No weight depends on it. Windows about as large as the crops of the training show the
+        No weight depends on it. Windows somewhat larger than the crops of the training show the
         network what it was trained on; a photograph is many times their size.
 
         Args:

@@ -264,7 +264,7 @@ class StreamedLevel1:
                 both[:, band.inner.stop :] = 0
                 sums.add(both, Place(row, band.left))
                 row += len(both)
-        matrices = sums.folded().to(like.device, like.dtype)
+        matrices = sums.folded(like)
         answer = value_part(block.attn, block.norm1, matrices, like)
         return answer, gdfn_part(block.ffn, block.norm2, like)
 

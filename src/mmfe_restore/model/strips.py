@@ -190,7 +190,7 @@ class Strips:
         sums = AttentionSums(attn, (height, width), x.device)
         for window, buffer in self._roll((height, width), 2 * channels, fill, x):
             sums.add(convolve_rows(buffer, kernel), Place(window.start))
-        return sums.folded().to(x.device, x.dtype)
+        return sums.folded(x)
 
     def _in_place(self, part: Part, x: Tensor) -> None:
         """One part of one image (H, W, C)."""

@@ -116,7 +116,7 @@ Each = Callable[[Callable[[Spot], Tensor], Iterable[Spot]], Iterable[Tensor]]
 def _side_by_side(at_once: int, device: torch.device) -> Generator[Each[Any]]:
     """Give a CPU's threads a tile each, ``at_once`` at most: that wastes less than sharing each.
 
-    `benchmarks/restore_tiles.py --threads 2` beside ``--threads 1`` shows it.
+    `benchmarks/restore_windows.py --tiles 320 --threads 2` beside ``--threads 1`` shows it.
     """
     threads = torch.get_num_threads()
     workers = min(threads, at_once)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,12 +50,8 @@ def batch(*pictures: np.ndarray) -> np.ndarray:
 
 def by_windows(restorer: Restorer, window: int | None) -> Restorer:
     """The same weights with other windows."""
-    config = replace(restorer.config, attention_window=window)
-    other = Restorer(config).eval()
-    other.load_state_dict(restorer.state_dict())
-    assert restorer.recipe is not None
-    other.recipe = replace(restorer.recipe, model=config)
-    other.guide_fingerprint = restorer.guide_fingerprint
+    other = deepcopy(restorer)
+    other.attend_within(window)
     return other
 
 
@@ -82,7 +79,7 @@ def test_guide_and_network_in_one_file_equal_mmfe_restore(small, small_file, siz
         assert np.abs(found - image / 255).max() > 0.05  # the network did something
 
 
-@pytest.mark.parametrize("size", [(48, 48), (1, 1), (5, 300), (130, 211)], ids=str)
+@pytest.mark.parametrize("size", [(48, 48), (1, 1), (5, 300), (64, 49), (130, 211)], ids=str)
 def test_attention_by_windows_is_exported(small, size, tmp_path):
     restorer = by_windows(small, 48)
     path = tmp_path / "windows.onnx"
@@ -155,7 +152,6 @@ def test_null_guidance_stands_for_a_guide(tiny: Callable[..., Restorer], tmp_pat
 
 
 def test_a_view_of_one_size_is_exported_too(small, tmp_path):
-    from dataclasses import replace
 
     other = Restorer(small.config)
     other.load_state_dict(small.state_dict())

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import ModelError
 from mmfe_restore import Restorer
 from mmfe_restore.model import streaming
 from mmfe_restore.model.local_attention import cell_at, segments
-from mmfe_restore.model.restormer import transposed_attention
+from mmfe_restore.model.restormer import (
+    MDTA,
+    CrossMDTA,
+    TransformerBlock,
+    transposed_attention,
+)
 from mmfe_restore.model.streaming import bands_within
 from mmfe_restore.recipes import load_recipe
 from mmfe_restore.recipes.schema import ModelConfig
@@ -188,8 +195,12 @@ def dense(found: list, windows: int) -> Tensor:
     return torch.cat(rows)
 
 
-@pytest.mark.parametrize("window", [0, -48, 40, 64])
-def test_a_window_that_no_level_can_divide_is_refused(window: int) -> None:
+@pytest.mark.parametrize("window", [0, -48, 40, 64, 48.0, "48", True])
+def test_a_window_that_no_level_can_divide_is_refused(window: object, tiny: Make) -> None:
+    restorer = tiny()
+    with pytest.raises(ModelError, match="a multiple of 48"):
+        restorer.attend_within(window)
+    assert restorer.config.attention_window is None
     with pytest.raises(ModelError, match="a multiple of 48") as caught:
         Restorer(replace(ModelConfig(width=8), attention_window=window))
     assert str(window) in str(caught.value)
@@ -208,6 +219,66 @@ def test_windows_may_be_chosen_for_trained_weights(tiny: Make, guidance: Guide) 
             restorer.attend_within(50)
         restorer.attend_within(None)
         assert torch.equal(restorer(image, guidance()), whole)
+
+
+def test_every_attention_has_the_cells_of_its_level(tiny: Make) -> None:
+    shape = {"num_blocks": (1, 1, 1, 1), "num_refinement_blocks": 1}
+    restorer = tiny(torch.float32, **shape, attention_window=336)
+    by_level = {
+        112: ["encoder_level1", "decoder_level1", "refinement"],
+        56: ["encoder_level2", "decoder_level2", "mofe.encoder2", "mofe.decoder2"],
+        28: ["encoder_level3", "decoder_level3", "mofe.encoder3", "mofe.decoder3"],
+        14: ["latent", "mofe.latent_in", "mofe.latent_out"],
+    }
+    expected = {name: cell for cell, names in by_level.items() for name in names}
+    found = {
+        name.removesuffix(".attn").removesuffix(".0"): module.cell
+        for name, module in restorer.named_modules()
+        if isinstance(module, MDTA | CrossMDTA)
+    }
+    assert found == expected
+
+
+def test_what_is_saved_says_the_windows(tiny: Make, tmp_path: Path) -> None:
+    restorer = tiny(torch.float32)
+    recipe = replace(load_recipe("table4a/full"), model=restorer.config)
+    restorer.attend_within(96)
+    for given in (None, recipe):
+        restorer.save_pretrained(tmp_path, given)
+        assert Restorer.from_pretrained(tmp_path).config.attention_window == 96
+
+
+def test_a_narrow_map_is_not_filled_up_to_a_window(tiny: Make) -> None:
+    def multiplications(window: int | None) -> int:
+        with torch.device("meta"):
+            q, k, v = (torch.empty(1, 16, 1600, 16) for _ in range(3))
+            temperature, output = torch.empty(1, 1, 1), torch.empty(16, 16)
+        with FlopCounterMode(display=False) as counter:
+            transposed_attention(q, k, v, temperature, output, cell_at(window, 0))
+        return counter.get_total_flops()
+
+    assert multiplications(384) < 2 * multiplications(None)  # two products of each pixel's V
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_kernels_leave_windows_to_the_block(monkeypatch: pytest.MonkeyPatch, local: bool) -> None:
+    pytest.importorskip("triton")
+    from mmfe_restore.kernels import block as kernels
+
+    class UsedError(Exception):
+        """The kernels were asked for."""
+
+    def used(*_: object) -> None:
+        raise UsedError
+
+    monkeypatch.setattr(kernels._Block, "apply", used)
+    block, x = TransformerBlock(8, 1, 2.0), torch.randn(1, 16, 20, 8)
+    block.attn.cell = 6 if local else 8
+    if local:
+        assert torch.equal(kernels.run_block(block, x), block(x))
+    else:
+        with pytest.raises(UsedError):
+            kernels.run_block(block, x)
 
 
 def test_cells_have_a_middle_on_every_level():

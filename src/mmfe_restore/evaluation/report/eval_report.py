@@ -272,11 +272,12 @@ def caption(report: EvalReport, found: ComparisonTable) -> str:
     """What a reader must know before comparing the rows."""
     side = "7×7 uniform" if report.protocol.ssim_window == "uniform" else "11×11 Gaussian"
     guide = f"guide {report.guide} at {report.view}" if report.guide else "no guide"
+    windows = "" if report.window is None else f", attention over {report.attention}"
     return (
         f"{found.title}: {found.source}. PSNR in dB and SSIM; our SSIM is {side}, the published "
-        f"rows mix both windows. Ours: protocol {report.protocol.name}, {report.crop}, range 0 to "
-        f"1, rounding {report.rounding}, {guide}. A row of ours compares only if its test set is "
-        "the published one."
+        f"rows mix both windows. Ours: protocol {report.protocol.name}, {report.crop}{windows}, "
+        f"range 0 to 1, rounding {report.rounding}, {guide}. A row of ours compares only if its "
+        "test set is the published one."
     )
 
 
