@@ -61,9 +61,9 @@ def command(
     init_from: Annotated[
         str | None,
         typer.Option(
-            help="Weights to start from: a run, a network of `mmfe model list` such as "
-            "mmfe-small, OWNER/NAME or OWNER/NAME@REVISION on the Hugging Face Hub, or a file of "
-            "Restormer's.",
+            help="Weights to start from: a run, a step in its checkpoints/, a network of `mmfe "
+            "model list` such as mmfe-small, OWNER/NAME or OWNER/NAME@REVISION on the Hugging Face "
+            "Hub, or a file of Restormer's.",
             autocompletion=completion.checkpoints,
         ),
     ] = None,

@@ -50,7 +50,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Name to tensor, from .safetensors, or from a pickle that is read with ``weights_only=True``.
 
     Args:
-        path: the state dict itself, or one under ``params`` or ``state_dict``.
+        path: the state dict itself, or one under ``params`` or ``state_dict``; a step of a run that
+            is not finished (``checkpoints/step-….ckpt``) gives its network's.
 
     Raises:
         ModelError: there is no such file, it is damaged, or it holds more than tensors.
@@ -85,7 +86,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ModelError(
             f"{path} holds no state dict", got=type(loaded).__name__, expected="name to tensor"
         )
-    return cast("dict[str, Tensor]", loaded)
+    state = cast("dict[str, Tensor]", loaded)
+    if state and all(name.startswith(_OF_A_RUN) for name in state):
+        return {name.removeprefix(_OF_A_RUN): tensor for name, tensor in state.items()}
+    return state
+
+
+_OF_A_RUN = "restorer."
+"""What a run's Lightning module calls its network."""
 
 
 def check_fit(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:

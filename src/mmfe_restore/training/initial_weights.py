@@ -59,8 +59,10 @@ def new_restorer(recipe: Recipe, init_from: Path | None) -> Restorer:
 
 def holds_guided(init_from: Path | None) -> bool:
     """Whether these weights, which fit, are a guided network's, not a Restormer's alone."""
-    if init_from is None or init_from.suffix != ".safetensors":
+    if init_from is None:
         return False
+    if init_from.suffix != ".safetensors":
+        return any(name.startswith(GUIDED) for name in read_weights(init_from))
     with safe_open(init_from, "pt") as weights:
         return any(name.startswith(GUIDED) for name in weights.keys())  # noqa: SIM118
 
@@ -125,14 +127,13 @@ def reads_otherwise(
 def _initial(recipe: Recipe, init_from: Path | None) -> Restorer:
     if init_from is None:
         return Restorer(recipe.model)
-    if init_from.suffix == ".safetensors":
-        state = read_weights(init_from)
-        if any(name.startswith(GUIDED) for name in state):
-            restorer = Restorer(recipe.model)
-            full = {name: tensor.float() for name, tensor in state.items()}
-            check_fit(restorer, full, init_from)
-            restorer.load_state_dict(full)
-            return restorer
+    state = read_weights(init_from)
+    if any(name.startswith(GUIDED) for name in state):
+        restorer = Restorer(recipe.model)
+        full = {name: tensor.float() for name, tensor in state.items()}
+        check_fit(restorer, full, init_from)
+        restorer.load_state_dict(full)
+        return restorer
     return Restorer.from_restormer(init_from, recipe.model)
 
 

@@ -24,7 +24,7 @@ from mmfe_restore.model.folders import find_weights
 from mmfe_restore.recipes import load_recipe, recipe_to_dict
 from mmfe_restore.recipes.loading import parse_yaml
 from mmfe_restore.training import plan_run, train
-from mmfe_restore.training.initial_weights import new_restorer
+from mmfe_restore.training.initial_weights import holds_guided, new_restorer
 from mmfe_restore.training.lightning_module import RestorationTask
 
 
@@ -361,6 +361,18 @@ def test_a_plan_counts_what_a_run_does(world, finished):
     assert [stage.views for stage in plan.stages] == [("whole@16",), ("whole@32",)]
     assert plan.problem is None
     assert plan.to_json()["exit_code"] == 0
+
+
+def test_a_step_of_an_unfinished_run_starts_another(world, tmp_path):
+    train(world.recipe(), **world.sources, out=tmp_path / "first", stop_after=1)
+    (step,) = (tmp_path / "first" / "checkpoints").glob("*.ckpt")
+    saved = torch.load(step, weights_only=True)["state_dict"]
+    recipe = world.recipe("train.max_steps=2", "train.seed=5")
+    assert holds_guided(step)
+    started = new_restorer(recipe, find_weights(step))
+    for name, value in started.state_dict().items():
+        assert torch.equal(value, saved[f"restorer.{name}"])
+    assert train(recipe, **world.sources, out=tmp_path / "second", init_from=step).completed
 
 
 def test_a_run_and_a_shipped_network_start_another(world, tmp_path):
