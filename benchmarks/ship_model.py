@@ -92,6 +92,10 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _windows(side: int | None) -> list[str]:
+    return [] if side is None else [f"- Its attention sums over windows of {side} pixels."]
+
+
 def card(name: str, config: dict[str, Any], parts: dict[str, Any], digest: str) -> str:
     """The model card, with the Hub's front matter."""
     about, recipe = ABOUT[name], config["recipe"]
@@ -124,6 +128,7 @@ def card(name: str, config: dict[str, Any], parts: dict[str, Any], digest: str) 
             f"learning rate {recipe['train']['learning_rate']}, {recipe['train']['precision']}. "
             "`docs/restore.md` has the commands."
         ),
+        *_windows(config["model"]["attention_window"]),
         f"- SHA-256 of model.safetensors (float16): {digest}",
         "",
         "| photographs not trained on | input, dB | restored, dB | least gain of a class |",
