@@ -124,7 +124,8 @@ def _no_device(name: str | torch.device, problem: str) -> UsageError:
 def emulates_bf16() -> bool:
     """Whether this CPU is known to have no products in bfloat16.
 
-    They are made of float32 ones then: `mmfe train --recipe small` took twice as long with them.
+    They are made of float32 ones then: on such a CPU `mmfe train --recipe small` said 0.70 images/s
+    at crops of 192², and 1.45 with ``--set train.precision=32``.
     """
     import torch
 

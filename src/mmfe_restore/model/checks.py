@@ -29,8 +29,8 @@ def check_config(config: ModelConfig) -> None:
             expected="an even number",
         )
     window = config.attention_window
-    whole = isinstance(window, int)  # a caller may give anything
-    if window is not None and (not whole or window < 1 or window % WINDOW_UNIT):
+    counted = isinstance(window, int)  # a caller may give anything
+    if window is not None and (not counted or window < 1 or window % WINDOW_UNIT):
         raise ModelError(
             "model.attention_window cannot be divided into cells on every level",
             got=repr(window),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 OVERLAP = 32
 """Pixels that neighbouring tiles share at least, over which one tile's tones pass into the next
-one's. The smallest maps see further beyond an edge, but 64 pixels gained little."""
+one's. The smallest maps see further beyond an edge."""
 
 TOGETHER = 1 << 30
 """Bytes of the maps of all tiles that a CPU's threads restore at a time."""

@@ -24,6 +24,9 @@ from mmfe_restore.recipes.schema import Recipe
 READING = ("tokens", "control", "joint", "normalise")
 """The keys of `GuideConfig` that say how embeddings are read; which guide's, fingerprints say."""
 
+_OURS = (".safetensors", ".ckpt")
+"""What weights of a whole network lie in: a model's folder, a step of a run."""
+
 SATURATED = 0.01
 """An expert weight below this, or above 1 less this, is saturated.
 
@@ -59,7 +62,7 @@ def new_restorer(recipe: Recipe, init_from: Path | None) -> Restorer:
 
 def holds_guided(init_from: Path | None) -> bool:
     """Whether these weights, which fit, are a guided network's, not a Restormer's alone."""
-    if init_from is None:
+    if init_from is None or init_from.suffix not in _OURS:
         return False
     if init_from.suffix != ".safetensors":
         return any(name.startswith(GUIDED) for name in read_weights(init_from))
@@ -127,13 +130,14 @@ def reads_otherwise(
 def _initial(recipe: Recipe, init_from: Path | None) -> Restorer:
     if init_from is None:
         return Restorer(recipe.model)
-    state = read_weights(init_from)
-    if any(name.startswith(GUIDED) for name in state):
-        restorer = Restorer(recipe.model)
-        full = {name: tensor.float() for name, tensor in state.items()}
-        check_fit(restorer, full, init_from)
-        restorer.load_state_dict(full)
-        return restorer
+    if init_from.suffix in _OURS:
+        state = read_weights(init_from)
+        if any(name.startswith(GUIDED) for name in state):
+            restorer = Restorer(recipe.model)
+            full = {name: tensor.float() for name, tensor in state.items()}
+            check_fit(restorer, full, init_from)
+            restorer.load_state_dict(full)
+            return restorer
     return Restorer.from_restormer(init_from, recipe.model)
 
 

@@ -151,7 +151,7 @@ class _Run:
         if machine.accelerator == "cpu" and recipe.train.precision == "bf16" and emulates_bf16():
             progress.warn(
                 "this CPU has no products in bfloat16 and makes them of slower ones; a run that is "
-                "begun with --set train.precision=32 takes about half the time"
+                "begun with --set train.precision=32 is faster"
             )
         self.batches = TrainingBatches(
             recipe,

@@ -248,7 +248,7 @@ def test_what_is_saved_says_the_windows(tiny: Make, tmp_path: Path) -> None:
         assert Restorer.from_pretrained(tmp_path).config.attention_window == 96
 
 
-def test_a_narrow_map_is_not_filled_up_to_a_window(tiny: Make) -> None:
+def test_a_narrow_map_is_not_filled_up_to_a_window() -> None:
     def multiplications(window: int | None) -> int:
         with torch.device("meta"):
             q, k, v = (torch.empty(1, 16, 1600, 16) for _ in range(3))

@@ -45,7 +45,7 @@ def test_nor_does_one_with_our_kernels_and_clipped_gradients(train):
 
 @pytest.fixture(scope="module")
 def said(on_null_gpu, world, tmp_path_factory):
-    """What commands say on one card of 2 GiB, of before Ampere; by name, exit code and words."""
+    """What commands say on one card of 3 GiB, of before Ampere; by name, exit code and words."""
     out = tmp_path_factory.mktemp("commands")
     photo = next((world.root / "test").rglob("*.png"))
     given = {"model.width", "train.stages", "data.repeats"}
@@ -75,10 +75,9 @@ def said(on_null_gpu, world, tmp_path_factory):
         "training": train(),
         "training in float32": train("train.precision=32"),
         "its remedy": train("train.precision=32", "train.accumulate=2"),
-        "the next remedy": train("train.precision=32", "train.accumulate=4"),
     }
     words = [[str(word) for word in line] for line in lines.values()]
-    done = on_null_gpu("commands.py", json.dumps(words), major=7, gib=2)
+    done = on_null_gpu("commands.py", json.dumps(words), major=7, gib=3)
     return dict(zip(lines, done, strict=True))
 
 
@@ -105,12 +104,9 @@ def test_training_that_runs_out_of_memory_says_what_to_do_and_that_helps(said):
     code, words = said["training in float32"]
     assert code == 1
     assert "out of memory in training" in words
-    assert "64 crops of 32² at once" in words and "of 2.0 GiB used" in words
+    assert "64 crops of 32² at once" in words and "of 3.0 GiB used" in words
     assert "to do:    --set train.accumulate=2 (32 crops at once" in words
     assert "--set train.activation_checkpointing=true" in words
     assert "train.activation_memory" not in words  # of compiled blocks alone
     code, words = said["its remedy"]
-    if code:  # half of it needs a little more than the card with PyTorch 2.15, less with 2.14
-        assert "to do:    --set train.accumulate=4 (16 crops at once" in words
-        code, words = said["the next remedy"]
     assert code == 0, words
