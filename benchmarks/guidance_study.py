@@ -5,7 +5,8 @@ that no row has seen. `shuffled` gives every sample another sample's embeddings,
 all samples the same: the same network without the information.
 
     python -m benchmarks.guidance_study --photos BSD400 --test-photos CBSD68 --out study
-        [--steps 1000] [--seeds 3] [--seeded full full-no-mgl ...] [--budgets 1 2 4]
+        [--steps 1000] [--seeds 3] [--first-seed 0] [--seeded full full-no-mgl ...]
+        [--budgets 1 2 4]
         [--rows full baseline ...] [--guides scene oracle] [--students scene ...]
         [--student-init random]
         [--scenes CDD11_SCENES] [--jobs N]
@@ -245,6 +246,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--first-seed", type=int, default=0, help="where another machine trained those before it"
+    )
     parser.add_argument("--rows", nargs="*", choices=list(ROWS), default=None)
     parser.add_argument("--seeded", nargs="*", choices=list(ROWS), default=list(SEEDED))
     parser.add_argument("--budgets", nargs="*", type=int, default=[1], help="times --steps")
@@ -275,8 +279,8 @@ def main() -> None:
         parser.error("--unknown goes with --guides oracle: other guides read no severities")
     if arguments.rows is None:
         arguments.rows = [row for row in ROWS if row not in VIEW_ROWS]
-    if min(*arguments.budgets, arguments.seeds, arguments.jobs) < 1:
-        parser.error("--seeds, --budgets and --jobs are at least 1")
+    if min(*arguments.budgets, arguments.seeds, arguments.jobs) < 1 or arguments.first_seed < 0:
+        parser.error("--seeds, --budgets and --jobs are at least 1, --first-seed at least 0")
     found = study(arguments)
     if arguments.json:
         print(json.dumps(found, indent=2))

@@ -98,7 +98,8 @@ def trainings_of(
 ) -> tuple[tuple[Recipe, Path], ...]:
     """A row's recipes and folders, a seed each."""
     found: list[tuple[Recipe, Path]] = []
-    for seed in range(arguments.seeds if row in arguments.seeded else 1):
+    count = arguments.seeds if row in arguments.seeded else 1
+    for seed in range(arguments.first_seed, arguments.first_seed + count):
         recipe = recipe_of(row, guide, seed, budget * arguments.steps, arguments.set)
         known = tag(guide)
         knows = f"{known}-without-{arguments.unknown}" if arguments.unknown else known

@@ -140,6 +140,7 @@ def asked(out, **given):
         "guides": ["scene", "oracle"],
         "budgets": [1],
         "seeds": 2,
+        "first_seed": 0,
         "seeded": ["full"],
         "steps": 10,
         "set": [],
@@ -165,6 +166,13 @@ def test_every_training_has_a_folder_of_its_own_and_an_unguided_row_is_trained_o
     assert tmp_path / "runs/full-oracle-1-x2" in folders
     assert {recipe.train.max_steps for recipe, _ in trainings} == {10, 20}
     assert [recipe.train.seed for recipe, _ in rows[1].trainings] == [0, 1]
+    further = rows_of(asked(tmp_path, first_seed=3))
+    assert [[recipe.train.seed for recipe, _ in row.trainings] for row in further] == [
+        [3],
+        [3, 4],
+        [3, 4],
+    ]
+    assert further[1].trainings[1][1] == tmp_path / "runs/full-scene-4"
     no_views = rows_of(asked(tmp_path, rows=["view-crop", "full"], budgets=[2]))
     assert {row.name for row in no_views} == {"full"}
 
