@@ -51,8 +51,7 @@ class _Steps:
         from .app import INTERRUPTED, run
 
         words = [str(word) for word in arguments]
-        if not output.VERBOSITY.quiet:
-            output.note(f"\n$ mmfe {shlex.join(words)}")
+        output.message(f"\n$ mmfe {shlex.join(words)}")
         flags = [
             flag
             for flag, wanted in (

@@ -16,6 +16,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from . import output
 from .tables import wrapped
 
 BOXED = 100
@@ -44,7 +45,15 @@ class _Command(TyperCommand):
                 parameter.metavar = str(parameter.name).upper()
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Refuse words that the command does not take, and say how it is called."""
+        """Refuse words that the command does not take, and say how it is called.
+
+        `mmfe`'s own switches are understood after the command too.
+        """
+        end = args.index("--") if "--" in args else len(args)
+        for name in ("debug", "quiet"):
+            if f"--{name}" in args[:end]:
+                setattr(output.VERBOSITY, name, True)
+        args = [word for word in args[:end] if word not in ("--debug", "--quiet")] + args[end:]
         allowed, ctx.allow_extra_args = ctx.allow_extra_args, True
         rest = super().parse_args(ctx, args)
         ctx.allow_extra_args = allowed

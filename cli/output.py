@@ -85,9 +85,15 @@ def print_wrapped(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Write one line for people to stderr."""
+    """Write one line for people to stderr, ``--quiet`` or not: warnings, what failed."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
+
+
+def message(text: str) -> None:
+    """Write one line for people to stderr that ``--quiet`` leaves out."""
+    if not VERBOSITY.quiet:
+        note(text)
 
 
 def remark(text: str) -> None:
@@ -134,8 +140,7 @@ def take_threads(device: str = "auto") -> None:
     _threads_taken = True
     chosen = choose_threads()
     torch.set_num_threads(chosen.count)
-    if not VERBOSITY.quiet:
-        note(str(chosen))
+    message(str(chosen))
 
 
 _threads_taken = False

@@ -14,6 +14,7 @@ from .options import Device, Window
 
 if TYPE_CHECKING:
     from mmfe_restore.inference import PhotographGuide, RestoreReport
+    from mmfe_restore.model import Restorer
 
 
 class OutputFormat(Enum):
@@ -39,7 +40,7 @@ def command(
             metavar="<path>",
             help="A folder; or, for a single photograph, a new file such as out.png.",
         ),
-    ],
+    ] = "restored",
     checkpoint: Annotated[
         str | None,
         typer.Option(
@@ -169,7 +170,7 @@ def command(
         restorer.attend_within(attended)
     looking = guide_for(restorer, name=guide, device=device)
     if looking is not None and looking.teacher is not None:
-        output.note(f"guided by {looking.guide.name}, a student of {looking.teacher}")
+        output.message(f"guided by {looking.guide.name}, a student of {looking.teacher}")
     report = restore_files(
         inputs,
         out,
@@ -185,7 +186,7 @@ def command(
         scores=judges,
         progress=progress,
     )
-    _tell(report, str(source), looking, wanted, as_json, restorer.config.attention_window)
+    _tell(report, str(source), looking, wanted, as_json, restorer)
 
 
 def _tell(
@@ -194,12 +195,12 @@ def _tell(
     looking: PhotographGuide | None,
     wanted: tuple[str, ...] | None,
     as_json: bool,
-    window: int | None = None,
+    restorer: Restorer | None = None,
 ) -> None:
     if as_json:
         facts: dict[str, object] = {"checkpoint": checkpoint}
-        if window is not None:
-            facts["attention_window"] = window
+        if restorer is not None:
+            facts["attention_window"] = restorer.config.attention_window
         facts["guide"] = None if looking is None else looking.guide.name
         if wanted is not None:
             facts["only"] = list(wanted)
@@ -241,7 +242,7 @@ def _find(checkpoint: str | None) -> Path | str:
     from mmfe_restore.model.folders import DEFAULT, find_model
 
     if checkpoint is None:
-        output.note(f"using {DEFAULT}, the network that comes with mmfe")
+        output.message(f"using {DEFAULT}, the network that comes with mmfe")
         return DEFAULT
     return find_model(checkpoint)
 

@@ -9,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from mmfe_cache.images import write_png
 from mmfe_cli import output
 from mmfe_cli.app import COMMANDS, GROUPS, run
 
@@ -133,6 +135,21 @@ def test_debug_shows_the_traceback(tmp_path):
     done = mmfe("--debug", "cache", "info", str(tmp_path / "none.zarr"))
     assert done.returncode != 0
     assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("words", ["--quiet restore", "restore --quiet"])
+def test_switches_of_mmfe_stand_before_the_command_or_after_it(words, tmp_path):
+    write_png(tmp_path / "in.png", np.zeros((16, 16, 3), np.uint8))
+    done = mmfe(*words.split(), str(tmp_path / "in.png"), "-o", str(tmp_path / "out"))
+    assert (done.returncode, done.stderr) == (0, "")
+    after = mmfe("cache", "info", str(tmp_path / "none.zarr"), "--debug")
+    assert after.returncode != 0 and "Traceback" in after.stderr
+
+
+def test_what_follows_two_dashes_is_no_switch(tmp_path):
+    done = mmfe("restore", "-o", str(tmp_path / "out"), "--", "--quiet")
+    assert done.returncode == 1
+    assert "image --quiet does not exist" in done.stderr
 
 
 def test_reading_end_gone_is_no_error():

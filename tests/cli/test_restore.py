@@ -58,10 +58,15 @@ def test_without_a_checkpoint_the_network_of_the_package_is_used_and_named(
     monkeypatch.chdir(tmp_path)  # no runs/ here
     image = np.random.default_rng(1).integers(0, 256, (24, 40, 3), dtype=np.uint8)
     write_png(tmp_path / "in.png", image)
-    assert run(["restore", "in.png", "-o", "out", "--json"]) == 0
+    assert run(["restore", "in.png", "--json"]) == 0  # nor is the folder named
     captured = capsys.readouterr()
     found = json.loads(captured.out)
     assert found["checkpoint"] == "mmfe-small"
+    assert Path(found["restored"][0]["output"]) == Path("restored/in.png")
+    assert Path("restored/in.png").is_file()
+    assert found["attention_window"] == 384
+    assert run(["restore", "in.png", "--window", "off", "-o", "whole", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["attention_window"] is None
     assert found["guide"] == "scene"
     seen = found["restored"][0]["seen"]
     assert set(seen) == {"low", "haze", "rain", "snow"}
