@@ -1,13 +1,15 @@
 """What windows of attention gain or cost, for choosing ``model.attention_window``: docs/restore.md.
 
     python -m benchmarks.restore_windows PHOTOS [--checkpoint mmfe-small] [--windows 288 384 480]
-        [--tiles 320] [--limit 8] [--each 4] [--threads 1] [--json]
+        [--tiles 320] [--limit 8] [--each 4] [--varied] [--threads 1] [--json]
 
 PHOTOS are clean photographs that take no part in tests, such as those of the training. Each is
 degraded by ``--each`` of CDD11's eleven compositions, which take turns, and restored with attention
 over the whole picture, over windows and, where asked, in tiles, the guide looking at the whole
-picture each time. PSNR in dB; time is that of restoring, beside that of the whole picture, by the
-clock, so nothing else should be running.
+picture each time. With ``--varied`` they are drawn from wide ranges, as by `data synth
+--varied-share 1`: there half of the haze follows brightness, half of it things that stand up. PSNR
+in dB; time is that of restoring, beside that of the whole picture, by the clock, so nothing else
+should be running.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.restore_quality import Judge, images, psnr
-from mmfe_cache.degradations import COMPOSITIONS, degrade
+from mmfe_cache.degradations import COMPOSITIONS, DegradationConfig, degrade
 from mmfe_cache.images import read_rgb8
 from mmfe_restore.inference import restore_image
 
@@ -31,6 +33,7 @@ from mmfe_restore.inference import restore_image
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Restore everything with every choice."""
     judge = Judge(options.checkpoint, None, "32")
+    config = DegradationConfig(varied_share=float(options.varied))
     choices: list[tuple[str, int | None, Any]] = [("whole", None, "off")]
     choices += [(f"{window}", window, "off") for window in options.windows]
     choices += [(f"tiles {tile}", None, tile) for tile in options.tiles]
@@ -43,7 +46,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             label = COMPOSITIONS[turns % len(COMPOSITIONS)]
             turns += 1
             # By the seed of the benchmark before this one, so that figures stay comparable.
-            degraded = degrade(clean, label, seed_parts=("restore-tiles", path.stem)).image
+            parts = ("restore-tiles", path.stem)
+            degraded = degrade(clean, label, seed_parts=parts, config=config).image
             embeddings = None if judge.guide is None else judge.guide.look(degraded)
             scores = [psnr(degraded, clean)]
             for index, (_, window, tile) in enumerate(choices):
@@ -77,6 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--tiles", nargs="+", type=int, default=[])
     parser.add_argument("--limit", type=int, default=8, help="photographs, evenly spread")
     parser.add_argument("--each", type=int, default=4, help="compositions of each photograph")
+    parser.add_argument("--varied", action="store_true", help="weather of wide ranges")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
