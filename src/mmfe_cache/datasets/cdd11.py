@@ -20,6 +20,7 @@ from mmfe_cache.degradations import (
 )
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import FileSource
+from mmfe_cache.names import composed
 from mmfe_cache.parsing import DuplicateKeyError, parse_json, parse_yaml
 from mmfe_cache.samples import Sample, SampleSet
 
@@ -132,7 +133,8 @@ def read_severities(split_folder: Path) -> Mapping[str, Mapping[str, float]]:
     if recorded is None:
         return {}
     try:
-        return {name: entry["severities"] for name, entry in recorded["samples"].items()}
+        # Sets that were made before folders' names were composed hold them as they lay there.
+        return {composed(name): entry["severities"] for name, entry in recorded["samples"].items()}
     except (AttributeError, KeyError, TypeError) as problem:
         raise _unreadable(path, f"{type(problem).__name__}: {problem}") from problem
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import FileSource, read_rgb8, read_size
+from mmfe_cache.names import printable
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import Sample, SampleSet
 
@@ -18,7 +19,7 @@ from .folder import find_folder_pairs
 from .layouts import Counted, FoundPart, Part, missing_part, samples_of
 from .leaks import Leak, clean_sources_of, count_distinct, find_leaks, fingerprints
 from .pairing import FilePair
-from .photographs import Split, printable
+from .photographs import Split
 from .registry import (
     SPLITS,
     check_split,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import FileSource
+from mmfe_cache.names import stem_of
 from mmfe_cache.samples import Sample, SampleSet
 
 from .layouts import (
@@ -19,7 +20,7 @@ from .layouts import (
     samples_of,
 )
 from .pairing import by_name
-from .photographs import Split, list_images, similar_folder, stem_of
+from .photographs import Split, list_images, similar_folder
 
 LABEL = "folder"
 """The class of every sample."""

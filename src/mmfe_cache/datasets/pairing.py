@@ -9,8 +9,9 @@ from pathlib import Path
 
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import read_size
+from mmfe_cache.names import stem_of
 
-from .photographs import first_few, stem_of
+from .photographs import first_few
 
 
 @dataclass(frozen=True, slots=True)

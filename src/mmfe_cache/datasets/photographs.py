@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Literal
 from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.images import IMAGE_SUFFIXES
 from mmfe_cache.io import look_there
+from mmfe_cache.names import folders_of, printable, stem_of
 from mmfe_cache.seeds import seed_of
 
 
@@ -151,32 +151,6 @@ class _Walk:
             self.loops.append(path)
 
 
-def stem_of(path: Path) -> str:
-    """The file's name without its ending, as one sequence of code points on every file system.
-
-    Some file systems give ``é`` back as ``e`` and an accent: pairs, ids and the noise that is
-    drawn from them must not depend on that.
-
-    Raises:
-        DataError: the name is not text, so that no list of samples can hold it.
-    """
-    try:
-        path.stem.encode()
-    except UnicodeEncodeError:
-        raise DataError(
-            "a file's name is not text",
-            got=printable(path),
-            expected="a name in UTF-8",
-            remedy="rename the file",
-        ) from None
-    return unicodedata.normalize("NFC", path.stem)
-
-
-def printable(path: Path) -> str:
-    """A path that can be printed, whatever bytes it is made of."""
-    return str(path).encode(errors="backslashreplace").decode()
-
-
 def left_out(ignored: Sequence[Path], loops: Sequence[Path]) -> tuple[str, ...]:
     """A line for each kind of thing that was left out, with names."""
     kinds = (
@@ -265,7 +239,7 @@ def find_photographs(where: Path | Sequence[Path]) -> tuple[Photograph, ...]:
     for path, inside in files:
         name = stem_of(path)
         if name in repeated:
-            name = "-".join((*inside.parts[:-1], stem_of(inside)))
+            name = "-".join((*folders_of(inside), stem_of(inside)))
         if name in photographs:
             name = f"{name}-{path.suffix[1:].lower()}"
         if name in photographs:

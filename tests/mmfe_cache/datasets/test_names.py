@@ -1,0 +1,45 @@
+"""Names in two forms of Unicode, repeated names, and names that are too long or no text."""
+
+import json
+import os
+import shutil
+import unicodedata
+
+import pytest
+
+from mmfe_cache.datasets import load_dataset, write_synth
+from mmfe_cache.datasets.photographs import find_photographs
+from mmfe_cache.errors import DataError
+
+NFC, NFD = (unicodedata.normalize(form, "été") for form in ("NFC", "NFD"))
+
+
+def test_a_folder_in_another_form_of_unicode_is_the_same_folder(tmp_path, make):
+    for folder in (f"{NFD} 1.5", "b"):
+        make(tmp_path / "p" / folder / "1.png", name=folder)
+    names = [photograph.name for photograph in find_photographs(tmp_path / "p")]
+    assert names == ["b-1", f"{NFC} 1.5-1"]
+    write_synth(tmp_path / "p", tmp_path / "out", compositions=["low"], test_share=0.5)
+    for form in ("NFC", "NFD"):  # an earlier version recorded what the file system said
+        for split in ("train", "test"):
+            recorded = tmp_path / "out" / split / "severities.json"
+            samples = json.loads(recorded.read_text())["samples"]
+            samples = {unicodedata.normalize(form, name): entry for name, entry in samples.items()}
+            recorded.write_text(json.dumps({"samples": samples}))
+            for sample in load_dataset("cdd11", split, tmp_path / "out"):
+                assert set(sample.severities) == {"low"}
+
+
+def test_a_folder_whose_name_is_no_text_is_refused_where_it_names_photographs(tmp_path, make):
+    picture = make(tmp_path / "p" / "a" / "1.png")
+    odd = tmp_path / "p" / os.fsdecode(b"\xff")
+    try:
+        odd.mkdir()
+    except OSError:
+        pytest.skip("this file system takes only names that are text")
+    shutil.copy(picture, odd / "2.png")
+    assert [photograph.name for photograph in find_photographs(tmp_path / "p")] == ["1", "2"]
+    shutil.copy(picture, odd / "1.png")
+    with pytest.raises(DataError, match="folder's name is not text"):
+        write_synth(tmp_path / "p", tmp_path / "out", compositions=["low"])
+    assert not (tmp_path / "out").exists()
