@@ -22,6 +22,7 @@ from scipy import ndimage
 
 from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.images import IMAGE_SUFFIXES, read_rgb8
+from mmfe_cache.names import composed, stem_of
 from mmfe_cache.seeds import generator
 
 Field = NDArray[np.float32]
@@ -133,17 +134,22 @@ class DegradationConfig:
                 )
         return found
 
-    def check(self, photographs: Iterable[str], kinds: Iterable[str]) -> None:
+    def check(
+        self, photographs: Iterable[str], kinds: Iterable[str], *, others: Iterable[str] = ()
+    ) -> None:
         """Make sure that every photograph has its maps, and that they can be read.
 
         Args:
             photographs: names.
             kinds: of degradation that will be drawn.
+            others: photographs that are not drawn now and may be the ones that low-light
+                photographs belong to, such as those of the other split.
 
         Raises:
-            DataError: maps are missing or unreadable; all of them are named.
+            DataError: maps are missing or unreadable, and all of them are named; or no low-light
+                photograph is of any of these scenes.
         """
-        names, kinds = list(photographs), set(kinds)
+        names, kinds = [composed(name) for name in photographs], set(kinds)
         for what, maps, kind in (
             ("depth map", self.depth, "haze"),
             ("light map", self.light_maps, "low"),
@@ -152,10 +158,20 @@ class DegradationConfig:
             if maps and kind in kinds and missing:
                 raise DataError(
                     f"{len(missing)} of {len(names)} photographs have no {what}",
-                    got=", ".join(missing[:20]) + (" ..." if len(missing) > 20 else ""),
+                    got=_few(missing),
                     expected="a file of each photograph's name, with any image ending",
                     remedy="add the files, or leave these photographs out",
                 )
+        everyone = {*names, *map(composed, others)} if self.dark and "low" in kinds else set[str]()
+        if everyone and everyone.isdisjoint(self.dark):
+            raise DataError(
+                "no low-light photograph has a photograph's name",
+                got=f"{_few(self.dark)}; the photographs are {_few(sorted(everyone))}",
+                expected="files that are named as the photographs of the same scenes, with any "
+                "image ending",
+                remedy="rename the low-light photographs, or leave them out for the model's low "
+                "light",
+            )
         for name in names:
             for maps, kind in ((self.depth, "haze"), (self.light_maps, "low"), (self.dark, "low")):
                 if kind in kinds and name in maps:
@@ -177,7 +193,7 @@ class DegradationConfig:
         if masks and masked < self.mask_share:
             mask = masks[int(draw.integers(len(masks)))]
             return Choice(varied=bool(varied < self.varied_share), mask=mask)
-        name = photograph or ""
+        name = composed(photograph or "")
         if kind == "low" and name in self.dark:
             return Choice(dark=self.dark[name])
         return Choice(
@@ -230,14 +246,20 @@ def _images(folder: Path | None, what: str) -> list[Path]:
 def _by_name(folder: Path | None, what: str) -> dict[str, Path]:
     maps: dict[str, Path] = {}
     for path in _images(folder, what):
-        if path.stem in maps:
+        name = stem_of(path)
+        if name in maps:
             raise DataError(
-                f"two {what} claim the photograph {path.stem!r}",
-                got=f"{maps[path.stem]} and {path}",
+                f"two {what} claim the photograph {name!r}",
+                got=f"{maps[name]} and {path}",
                 remedy="remove or rename one of them",
             )
-        maps[path.stem] = path
+        maps[name] = path
     return maps
+
+
+def _few(names: Iterable[str]) -> str:
+    given = list(names)
+    return ", ".join(given[:20]) + (" ..." if len(given) > 20 else "")
 
 
 def _digest(path: Path) -> str:

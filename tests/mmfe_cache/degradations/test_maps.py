@@ -1,3 +1,4 @@
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -175,3 +176,31 @@ def test_what_is_missing_or_unreadable_is_named(tmp_path, streaks):
     grey(streaks / "broken.png", np.zeros((4, 4)))
     with pytest.raises(DataError, match=r"broken\.png is black"):
         DegradationConfig.from_folders(rain_masks=streaks)
+
+
+def test_maps_are_found_in_both_forms_of_unicode(tmp_path):
+    nfc, nfd = (unicodedata.normalize(form, "été") for form in ("NFC", "NFD"))
+    grey(tmp_path / "maps" / f"{nfd}.png", np.full((24, 24), 9))
+    clean = np.full((24, 24, 3), 90, np.uint8)
+    for option, kind in (("depth", "haze"), ("light_maps", "low"), ("dark", "low")):
+        config = DegradationConfig.from_folders(**{option: tmp_path / "maps"})
+        for name in (nfc, nfd):
+            config.check([name], [kind])
+            done = degrade(clean, kind, seed_parts=("n",), config=config, photograph=name)
+            assert done.files[kind].stem == nfd
+    grey(tmp_path / "maps" / f"{nfc}.png", np.full((24, 24), 9))
+    if len(list((tmp_path / "maps").iterdir())) == 2:  # some file systems take them for one
+        with pytest.raises(DataError, match="two depth maps claim"):
+            DegradationConfig.from_folders(depth=tmp_path / "maps")
+
+
+def test_low_light_photographs_of_no_scene_are_named(tmp_path):
+    grey(tmp_path / "dark" / "night one.png", np.zeros((8, 8)))
+    config = DegradationConfig.from_folders(dark=tmp_path / "dark")
+    with pytest.raises(DataError, match="no low-light photograph") as problem:
+        config.check(["one", "two"], ["haze", "low"])
+    assert problem.value.got == "night one; the photographs are one, two"
+    # Scenes without one get the model's low light, and so may a whole split.
+    config.check(["one", "night one"], ["low"])
+    config.check(["one"], ["low"], others=["night one"])
+    config.check(["one"], ["haze"])
