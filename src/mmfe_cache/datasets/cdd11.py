@@ -209,30 +209,40 @@ def load_synthetic(split: Split, root: Path) -> SampleSet:
     settings = _settings(root)
     named = {key: getattr(settings, key) for key in _FOLDERS}
     folders = {key: root / value for key, value in named.items() if value is not None}
-    maps = {path.resolve() for path in folders.values()}
+    # Masks and maps that lie below the root are not photographs.
+    skip = tuple(folders.values())
     dark = folders.pop("dark_photos", None)
     config = DegradationConfig.from_folders(
         **folders, dark=dark, mask_share=settings.mask_share, varied_share=settings.varied_share
     )
     if (root / "train").is_dir() and (root / "test").is_dir():
         folder, layout = root / split, "train/ + test/"
-        photographs = find_photographs(folder)
+        photographs = find_photographs(folder, skip=skip)
+        other = root / ("test" if split == "train" else "train")
+        others = _names_below(other, skip) if config.dark else []
     else:
         folder, layout = root, "one folder, split by scene"
-        found = find_photographs(folder)
-        if maps:
-            # Masks and maps that lie below the root are not photographs.
-            files = [p.path for p in found if not maps & set(p.path.resolve().parents)]
-            found = find_photographs(files)
+        found = find_photographs(folder, skip=skip)
         photographs = split_photographs(found)[split]
+        others = [photograph.name for photograph in found]
     classes = (*COMPOSITIONS, CLEAR) if settings.clear else COMPOSITIONS
-    config.check((photograph.name for photograph in photographs), kinds_of("low_haze_rain_snow"))
+    names = [photograph.name for photograph in photographs]
+    config.check(names, kinds_of("low_haze_rain_snow"), others=others)
     samples = [
         synthetic_sample(photograph, composition, split, DEFAULT_SEED, config)
         for composition in classes
         for photograph in photographs
     ]
-    return sample_set("synth", split, root, layout, samples, list(not_photographs(folder)))
+    warnings = list(not_photographs(folder, skip=skip))
+    return sample_set("synth", split, root, layout, samples, warnings)
+
+
+def _names_below(folder: Path, skip: tuple[Path, ...]) -> list[str]:
+    """Names of the other split's photographs; what is wrong with them is said when it is loaded."""
+    try:
+        return [photograph.name for photograph in find_photographs(folder, skip=skip)]
+    except DataError:
+        return []
 
 
 def synthetic_sample(

@@ -56,7 +56,9 @@ def bundled_photographs() -> Photographs:
             expected="the photographs of scikit-image 0.24 or newer",
             remedy="use photographs of your own: mmfe demo --photos DIR",
         )
-    return Photographs(*(tuple(Photograph(path.stem, path) for path in part) for part in parts))
+    return Photographs(
+        *(tuple(Photograph(p.stem, p, scene_of(p.stem)) for p in part) for part in parts)
+    )
 
 
 def split_into_parts(folder: Path) -> Photographs:
@@ -69,7 +71,7 @@ def split_into_parts(folder: Path) -> Photographs:
         DataError: the folder is missing or holds fewer than three scenes.
     """
     found = find_photographs(folder)
-    scenes = sorted({scene_of(photograph.name) for photograph in found})
+    scenes = sorted({photograph.scene for photograph in found})
     if len(scenes) < _FEWEST:
         raise DataError(
             f"{folder} does not hold enough photographs",
@@ -77,6 +79,6 @@ def split_into_parts(folder: Path) -> Photographs:
             expected=f"at least {_FEWEST} scenes: to train on, to test on, and one of neither",
             remedy="name a folder with more photographs",
         )
-    own = tuple(p for p in found if scene_of(p.name) == scenes[-1])
+    own = tuple(p for p in found if p.scene == scenes[-1])
     split = split_photographs([p for p in found if p not in own], test_share=0.25)
     return Photographs(split["train"], split["test"], own[:1])

@@ -195,17 +195,25 @@ class Photograph:
     Attributes:
         name: unique in its set; the file's stem, with its folder's where stems repeat.
         path: the file.
+        scene: what it shows: photographs of one scene never lie in two splits.
     """
 
     name: str
     path: Path
+    scene: str
 
 
-def find_photographs(where: Path | Sequence[Path]) -> tuple[Photograph, ...]:
+def find_photographs(
+    where: Path | Sequence[Path], *, skip: Sequence[Path] = ()
+) -> tuple[Photograph, ...]:
     """All photographs of a folder and its subfolders, or of a list of files and folders.
 
+    Args:
+        where: the folder, or the list.
+        skip: folders below them that are not looked into.
+
     Raises:
-        DataError: there is none, or a folder is missing.
+        DataError: there is none, a folder is missing, or two claim one name.
     """
     places = [where] if isinstance(where, Path) else list(where)
     files: list[tuple[Path, Path]] = []
@@ -221,7 +229,7 @@ def find_photographs(where: Path | Sequence[Path]) -> tuple[Photograph, ...]:
         else:
             files += [
                 (path, path.relative_to(place))
-                for path in list_images(place, recursive=True).images
+                for path in list_images(place, recursive=True, skip=skip).images
             ]
     if not files:
         raise DataError(
@@ -240,6 +248,8 @@ def find_photographs(where: Path | Sequence[Path]) -> tuple[Photograph, ...]:
         name = stem_of(path)
         if name in repeated:
             name = "-".join((*folders_of(inside), stem_of(inside)))
+        # Of one stem in one folder, such as a camera's JPEG and what was made of it: one scene.
+        scene = scene_of(name)
         if name in photographs:
             name = f"{name}-{path.suffix[1:].lower()}"
         if name in photographs:
@@ -248,17 +258,17 @@ def find_photographs(where: Path | Sequence[Path]) -> tuple[Photograph, ...]:
                 got=f"{photographs[name].path} and {path}",
                 remedy="rename one of them",
             )
-        photographs[name] = Photograph(name, path)
+        photographs[name] = Photograph(name, path, scene)
     return tuple(sorted(photographs.values(), key=lambda photograph: photograph.name))
 
 
-def not_photographs(where: Path | Sequence[Path]) -> tuple[str, ...]:
+def not_photographs(where: Path | Sequence[Path], *, skip: Sequence[Path] = ()) -> tuple[str, ...]:
     """What `find_photographs` leaves out of the same folders, a line for each kind."""
     folders = [place for place in ([where] if isinstance(where, Path) else where) if place.is_dir()]
     return tuple(
         f"{folder}: {line}"
         for folder in folders
-        for line in list_images(folder, recursive=True).left_out()
+        for line in list_images(folder, recursive=True, skip=skip).left_out()
     )
 
 
@@ -291,7 +301,7 @@ def split_photographs(
             {"train": whole, "test": empty} if test_share == 0 else {"train": empty, "test": whole}
         )
     scenes = sorted(
-        {scene_of(photograph.name) for photograph in photographs},
+        {photograph.scene for photograph in photographs},
         key=lambda scene: seed_of("split", seed, scene),
     )
     if len(scenes) < 2:
@@ -304,8 +314,8 @@ def split_photographs(
     count = min(len(scenes) - 1, max(1, round(test_share * len(scenes))))
     chosen = set(scenes[:count])
     return {
-        "train": tuple(p for p in photographs if scene_of(p.name) not in chosen),
-        "test": tuple(p for p in photographs if scene_of(p.name) in chosen),
+        "train": tuple(p for p in photographs if p.scene not in chosen),
+        "test": tuple(p for p in photographs if p.scene in chosen),
     }
 
 

@@ -8,7 +8,7 @@ import unicodedata
 import pytest
 
 from mmfe_cache.datasets import load_dataset, write_synth
-from mmfe_cache.datasets.photographs import find_photographs
+from mmfe_cache.datasets.photographs import find_photographs, split_photographs
 from mmfe_cache.errors import DataError
 
 NFC, NFD = (unicodedata.normalize(form, "été") for form in ("NFC", "NFD"))
@@ -43,3 +43,16 @@ def test_a_folder_whose_name_is_no_text_is_refused_where_it_names_photographs(tm
     with pytest.raises(DataError, match="folder's name is not text"):
         write_synth(tmp_path / "p", tmp_path / "out", compositions=["low"])
     assert not (tmp_path / "out").exists()
+
+
+def test_files_of_one_stem_in_one_folder_are_one_scene(tmp_path, make):
+    """A camera's JPEG and what was made of it show the same: the two are no test of each other."""
+    for stem in ("IMG_1", "IMG_2_left", "IMG_3", "IMG_4"):
+        for ending in ("jpg", "png"):
+            make(tmp_path / "p" / f"{stem}.{ending}")
+    for seed in range(8):
+        split = split_photographs(find_photographs(tmp_path / "p"), 0.5, seed)
+        train, test = ({p.path.stem for p in photographs} for photographs in split.values())
+        assert train and test and not train & test
+    names = [photograph.name for photograph in find_photographs(tmp_path / "p")]
+    assert names[:4] == ["IMG_1", "IMG_1-png", "IMG_2_left", "IMG_2_left-png"]

@@ -81,6 +81,51 @@ def test_the_data_set_synth_reads_its_settings_beside_the_photographs(photos, ma
             assert np.array_equal(first.degraded.read(), second.degraded.read())
 
 
+def same_as_written(photos, root, out, **options):
+    """Whether the data set `synth` gives what `write_synth` writes; the ids of both splits."""
+    write_synth(photos, out, compositions=COMPOSITIONS, **options)
+    ids = []
+    for split in ("train", "test"):
+        made, live = load_dataset("cdd11", split, out), load_dataset("synth", split, root)
+        assert made.ids == live.ids
+        for first, second in zip(made, live, strict=True):
+            assert first.severities == second.severities
+            assert np.array_equal(first.degraded.read(), second.degraded.read())
+        ids += made.ids
+    return ids
+
+
+def test_photographs_keep_their_folders_names_where_maps_lie_beside_them(maps, tmp_path, make):
+    photos, root = tmp_path / "clean", tmp_path / "root"
+    for folder in ("x", "y", "z"):
+        make(photos / folder / "a.png", name=folder)
+        depth = tmp_path / "maps" / "depth" / f"{folder}-a.png"
+        Image.fromarray(np.full((8, 8), 100, np.uint8)).save(depth)
+    config = DegradationConfig.from_folders(rain_masks=maps / "rain", depth=maps / "depth")
+    shutil.copytree(photos, root)
+    shutil.copytree(maps, root / "maps")
+    (root / "degradations.yaml").write_text("rain_masks: maps/rain\ndepth: maps/depth\n")
+    ids = same_as_written(photos, root, tmp_path / "out", config=config)
+    assert {name.split("/")[1] for name in ids} == {"x-a", "y-a", "z-a"}
+
+
+def test_low_light_photographs_may_be_of_one_split_only(photos, tmp_path):
+    root = tmp_path / "root"
+    for split, names in (("train", ("one", "two")), ("test", ("three", "four"))):
+        for name in names:
+            (root / split).mkdir(parents=True, exist_ok=True)
+            shutil.copy(photos / f"{name}.png", root / split)
+    (root / "dark").mkdir()
+    Image.fromarray(np.zeros((40, 56, 3), np.uint8)).save(root / "dark" / "four.png")
+    (root / "degradations.yaml").write_text("dark_photos: dark\n")
+    train, test = (load_dataset("synth", split, root) for split in ("train", "test"))
+    assert next(s for s in train if s.id == "low/one").degraded.read().any()
+    assert not next(s for s in test if s.id == "low/four").degraded.read().any()
+    (root / "dark" / "four.png").rename(root / "dark" / "4.png")
+    with pytest.raises(DataError, match="no low-light photograph"):
+        load_dataset("synth", "train", root)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
