@@ -86,8 +86,20 @@ def read_rgb8(path: Path | str) -> ImageArray:
             larger than `MAX_PIXELS`.
     """
     path = Path(path)
+    pixels, notes = read_noted(path)
+    for note in notes:
+        warnings.warn(f"{path}: {note}", stacklevel=2)
+    return pixels
+
+
+def read_noted(path: Path) -> tuple[ImageArray, tuple[str, ...]]:
+    """What `read_rgb8` gives, and what it would warn of, a sentence each.
+
+    Raises:
+        DataError: as for `read_rgb8`.
+    """
     if path.suffix.lower() in RAW_SUFFIXES and extra_missing(path.suffix.lower()) is None:
-        return read_photograph(path).seen()
+        return read_photograph(path).seen(), ()
 
     def work(
         image: Image.Image, again: Callable[[], Image.Image]
@@ -96,10 +108,7 @@ def read_rgb8(path: Path | str) -> ImageArray:
         stored, profile = _stored(image, again, path)
         return _on_white(_to_srgb(stored, profile), stored.alpha), notes
 
-    pixels, notes = _with_image(path, work)
-    for note in notes:
-        warnings.warn(f"{path}: {note}", stacklevel=2)
-    return pixels
+    return _with_image(path, work)
 
 
 def read_size(path: Path | str) -> tuple[int, int]:
