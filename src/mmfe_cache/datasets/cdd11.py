@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
@@ -26,7 +26,15 @@ from mmfe_cache.samples import Sample, SampleSet
 
 from .layouts import Layout, Part, sample_set
 from .pairing import by_clean_name
-from .photographs import Photograph, Split, find_photographs, not_photographs, split_photographs
+from .photographs import (
+    Photograph,
+    Split,
+    find_photographs,
+    first_few,
+    list_images,
+    not_photographs,
+    split_photographs,
+)
 from .sources import SyntheticSource
 
 SCENES = {"train": 1183, "test": 200}
@@ -126,6 +134,41 @@ def read_spec(root: Path) -> Mapping[str, Any] | None:
     return spec
 
 
+def made_sets(where: Path | Sequence[Path]) -> tuple[Path, ...]:
+    """Folders below the given ones in which `write_synth` made a set, or left one unfinished.
+
+    Their pictures are no clean photographs: most of them are degraded, the others are copies.
+
+    Raises:
+        DataError: one of the given folders is such a set itself, or may not be read.
+    """
+    found: dict[Path, None] = {}
+    for folder in [where] if isinstance(where, Path) else where:
+        if not folder.is_dir():
+            continue
+        for marker in list_images(folder, recursive=True, wanted=_is_marker).images:
+            if marker.parent == folder:
+                raise DataError(
+                    f"{folder} holds no clean photographs",
+                    got=f"{marker.name}: a set that `mmfe data synth` made from some",
+                    expected="photographs to which nothing was done",
+                    remedy=f"name those that it was made from, or '{folder}/train/{CLEAR}'",
+                )
+            found[marker.parent] = None
+    return tuple(found)
+
+
+def _is_marker(path: Path) -> bool:
+    return path.name in (SPEC_FILE, UNFINISHED_FILE)
+
+
+def sets_left_out(sets: Sequence[Path]) -> list[str]:
+    """A line for what `made_sets` found among photographs; none where there is no such set."""
+    names = first_few([str(folder) for folder in sets])
+    what = "a set that `mmfe data synth` made" if len(sets) == 1 else "sets of `mmfe data synth`"
+    return [f"{names}: {what}, whose pictures are no clean photographs, left out"] if sets else []
+
+
 def read_severities(split_folder: Path) -> Mapping[str, Mapping[str, float]]:
     """Severities by sample id; empty where the set records none."""
     path = split_folder / SEVERITIES_FILE
@@ -209,8 +252,9 @@ def load_synthetic(split: Split, root: Path) -> SampleSet:
     settings = _settings(root)
     named = {key: getattr(settings, key) for key in _FOLDERS}
     folders = {key: root / value for key, value in named.items() if value is not None}
-    # Masks and maps that lie below the root are not photographs.
-    skip = tuple(folders.values())
+    made = made_sets(root)
+    # Masks and maps that lie below the root are not photographs either.
+    skip = (*folders.values(), *made)
     dark = folders.pop("dark_photos", None)
     config = DegradationConfig.from_folders(
         **folders, dark=dark, mask_share=settings.mask_share, varied_share=settings.varied_share
@@ -233,7 +277,7 @@ def load_synthetic(split: Split, root: Path) -> SampleSet:
         for composition in classes
         for photograph in photographs
     ]
-    warnings = list(not_photographs(folder, skip=skip))
+    warnings = [*not_photographs(folder, skip=skip), *sets_left_out(made)]
     return sample_set("synth", split, root, layout, samples, warnings)
 
 

@@ -19,31 +19,35 @@ from mmfe_cache.degradations import (
     degrade,
     drawn_severities,
     kinds_of,
-    partial_classes,
     split_class,
 )
 from mmfe_cache.errors import DataError, UsageError
-from mmfe_cache.images import pixel_digest, read_rgb8, shrink, write_png
+from mmfe_cache.images import read_noted, write_png
 from mmfe_cache.io import write_file
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray
-from mmfe_cache.seeds import generator
 
-from .cdd11 import DEFAULT_SEED, SEVERITIES_FILE, SPEC_FILE, UNFINISHED_FILE, seed_parts
-from .photographs import (
-    Photograph,
-    Split,
-    find_photographs,
-    first_few,
-    not_photographs,
-    split_photographs,
+from .cdd11 import (
+    DEFAULT_SEED,
+    SEVERITIES_FILE,
+    SPEC_FILE,
+    UNFINISHED_FILE,
+    made_sets,
+    seed_parts,
+    sets_left_out,
+)
+from .photographs import Photograph, Split, not_photographs
+from .synth_inputs import (
+    MIN_SIDE,
+    Partial,
+    choose_partial,
+    choose_photographs,
+    inspect_photographs,
+    prepare,
 )
 
 FORMAT = 1
 """Changes when the same photographs would give other files."""
-
-MIN_SIDE = 16
-"""Photographs with a shorter side than this, in pixels, teach nothing and are refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,8 @@ def write_synth(
     picture of ``low_rain`` is to become where rain alone is taken away.
 
     A run that was stopped goes on where it stopped when it is called with the same arguments;
-    until it is done, ``out`` is marked as unfinished and `load_dataset` refuses it.
+    until it is done, ``out`` is marked as unfinished and `load_dataset` refuses it. Sets below
+    ``photos``, this one and others, are left out with a warning.
 
     Args:
         photos: a folder (with subfolders) or files of clean photographs.
@@ -112,9 +117,9 @@ def write_synth(
         progress: where to report.
 
     Raises:
-        DataError: a photograph is unreadable or too small (all of them are named, and nothing is
-            written), too few scenes, a photograph without its map, or
-            ``out`` holds something else.
+        DataError: a photograph is unreadable, too small, of another shape than its low-light
+            photograph, or its name too long (all of them are named, and nothing is written), too
+            few scenes, a photograph without its map, or ``out`` holds something else.
         UsageError: unknown composition, or a senseless number.
     """
     started = time.monotonic()
@@ -128,14 +133,19 @@ def write_synth(
         raise UsageError("max_side is too small", got=max_side, expected=f"at least {MIN_SIDE}")
     if not 0 <= partial_share <= 1:
         raise UsageError("partial_share is out of range", got=partial_share, expected="0 to 1")
-    chosen = _choose(photos, test_photos, test_share, seed)
-    targets = _choose_partial(chosen, classes, partial_share, seed)
-    for where in (photos, *([] if test_photos is None else [test_photos])):
-        for line in not_photographs(where):
-            progress.warn(line)
+    places = (photos,) if test_photos is None else (photos, test_photos)
+    made = tuple(dict.fromkeys(folder for where in places for folder in made_sets(where)))
+    skip = (out, *made)
+    chosen = choose_photographs(photos, test_photos, test_share, seed, skip=skip)
+    targets = choose_partial(chosen, classes, partial_share, seed)
+    lines = [line for where in places for line in not_photographs(where, skip=skip)]
+    for line in (*lines, *sets_left_out(made)):
+        progress.warn(line)
     names = (photograph.name for photographs in chosen.values() for photograph in photographs)
-    config.check(names, {kind for name in classes for kind in kinds_of(name)})
-    digests = _inspect(chosen, max_side, progress)
+    kinds = {kind for name in classes for kind in kinds_of(name)}
+    config.check(names, kinds)
+    dark = config.dark if "low" in kinds else {}
+    digests = inspect_photographs(chosen, max_side, dark, progress)
     spec: dict[str, Any] = {
         "format": FORMAT,
         "seed": seed,
@@ -165,92 +175,6 @@ def write_synth(
     )
 
 
-def _choose(
-    photos: Path | Sequence[Path],
-    test_photos: Path | Sequence[Path] | None,
-    test_share: float,
-    seed: int,
-) -> dict[Split, tuple[Photograph, ...]]:
-    train = find_photographs(photos)
-    if test_photos is None:
-        return split_photographs(train, test_share, seed)
-    test = find_photographs(test_photos)
-    same = {p.path.resolve() for p in train} & {p.path.resolve() for p in test}
-    if same:
-        raise DataError(
-            "a photograph is in train and in test",
-            got=first_few(sorted(map(str, same))),
-            expected="two folders without a common photograph",
-        )
-    return {"train": train, "test": test}
-
-
-Partial = Mapping[Split, Mapping[str, list[str]]]
-"""By split and class of partial targets, the names of the photographs that have one."""
-
-
-def _choose_partial(
-    chosen: Mapping[Split, tuple[Photograph, ...]],
-    classes: Sequence[str],
-    share: float,
-    seed: int,
-) -> Partial:
-    """Draw which pictures have a partial target, and what it keeps."""
-    found: dict[Split, dict[str, list[str]]] = {}
-    for split, photographs in chosen.items():
-        drawn = found[split] = dict[str, list[str]]()
-        for composition in classes:
-            possible = partial_classes(composition) if composition != CLEAR else ()
-            for photograph in photographs if possible else ():
-                parts = seed_parts(f"{composition}/{photograph.name}", split, seed)
-                random = generator("partial", *parts)
-                if random.random() < share:
-                    name = possible[int(random.integers(len(possible)))]
-                    drawn.setdefault(name, []).append(photograph.name)
-    return found
-
-
-def _inspect(
-    chosen: Mapping[Split, tuple[Photograph, ...]], max_side: int | None, progress: Progress
-) -> dict[str, dict[str, str]]:
-    """Read every photograph once, before anything is written; digests by split and name."""
-    bad: list[str] = []
-    digests: dict[str, dict[str, str]] = {}
-    seen: dict[str, tuple[Split, Photograph]] = {}
-    total = sum(map(len, chosen.values()))
-    with progress.task("reading photographs", total, "photographs") as task:
-        for split, photographs in chosen.items():
-            digests[split] = {}
-            for photograph in photographs:
-                try:
-                    image = prepare(read_rgb8(photograph.path), max_side)
-                except DataError as problem:
-                    bad.append(problem.problem)
-                    continue
-                if min(image.shape[:2]) < MIN_SIDE:
-                    bad.append(f"{photograph.path} is {image.shape[1]}x{image.shape[0]} pixels")
-                digest = pixel_digest(image)
-                digests[split][photograph.name] = digest
-                other = seen.setdefault(digest, (split, photograph))
-                if other[0] != split:
-                    bad.append(f"{photograph.path} shows what {other[1].path} of {other[0]} shows")
-                task.advance()
-    if bad:
-        raise DataError(
-            f"{len(bad)} photographs cannot be used; nothing was written",
-            got="\n    ".join(["", *bad[:20], *(["..."] if len(bad) > 20 else [])]),
-            expected=f"whole image files of at least {MIN_SIDE}x{MIN_SIDE} pixels, "
-            "each in one split only",
-            remedy="move these files away and run the command again",
-        )
-    return digests
-
-
-def prepare(image: ImageArray, max_side: int | None) -> ImageArray:
-    """Shrink so that the longer side is at most ``max_side`` pixels; None leaves it as it is."""
-    return image if max_side is None else shrink(image, max_side)
-
-
 def _claim(out: Path, spec: Mapping[str, Any]) -> bool:
     """Mark ``out`` as ours and unfinished; True when an earlier run already wrote there."""
     text = json.dumps(spec, indent=1, sort_keys=True)
@@ -258,7 +182,7 @@ def _claim(out: Path, spec: Mapping[str, Any]) -> bool:
         marker = out / name
         if not marker.exists():
             continue
-        if marker.read_text("utf-8") != text:
+        if marker.read_bytes() != text.encode():
             raise DataError(
                 f"{out} holds a set made from other photographs or settings",
                 got=f"another {name}",
@@ -317,7 +241,7 @@ class _Plan:
     def _write_scene(self, split: Split, photograph: Photograph) -> tuple[int, dict[str, Any]]:
         """One photograph in all its classes; how many files were written, and its entries."""
         folder, own = self.out / split, self.targets[split].items()
-        clean = prepare(read_rgb8(photograph.path), self.max_side)
+        clean = prepare(read_noted(photograph.path)[0], self.max_side)
         written = self._write_missing(folder / CLEAR / f"{photograph.name}.png", clean)
         entries: dict[str, Any] = {}
         for composition in (*self.classes, *(c for c, names in own if photograph.name in names)):

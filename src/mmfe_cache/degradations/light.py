@@ -226,12 +226,19 @@ def apply_low(
     return np.clip(out, 0, 1), parameters
 
 
+def same_proportions(dark: tuple[int, ...], clean: tuple[int, ...]) -> bool:
+    """Whether a low-light photograph, (H, W, ...), has its scene's proportions, to a pixel.
+
+    A set may hold shrunk photographs; the real dark one then shrinks with its scene.
+    """
+    return abs(dark[0] * clean[1] - dark[1] * clean[0]) <= max(dark[:2])
+
+
 def _photographed(choice: Choice, clean: FloatImage) -> tuple[FloatImage, dict[str, float]]:
     assert choice.dark is not None
     dark = read_rgb8(choice.dark)
     height, width = clean.shape[:2]
-    # A set may hold shrunk photographs; the real dark one then shrinks with its scene.
-    if abs(dark.shape[0] * width - dark.shape[1] * height) > max(dark.shape[:2]):
+    if not same_proportions(dark.shape, clean.shape):
         raise DataError(
             f"the low-light photograph {choice.dark} has another shape than its scene",
             got=f"{dark.shape[1]}x{dark.shape[0]} pixels",
