@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfe_cache.degradations import PROCEDURAL, DegradationConfig, degrade
+from mmfe_cache.degradations import PROCEDURAL, DegradationConfig, degrade, kinds_of
 from mmfe_cache.images import check_crop, crop
 from mmfe_cache.samples import ImageArray, PixelSource
 from mmfe_cache.seeds import generator
@@ -147,6 +147,13 @@ class SyntheticSource(DerivedSource):
     def name(self) -> str:
         """The photograph's name and the class."""
         return f"{self.base.name} + {self.composition}"
+
+    def ways(self) -> list[tuple[str, bool, bool]]:
+        """How each of its degradations is drawn: kind, whether varied, whether from a file."""
+        parts = (self.composition, *self.seed_parts)
+        kinds = kinds_of(self.composition)
+        drawn = [(kind, self.config.choose(kind, self.photograph, parts)) for kind in kinds]
+        return [(kind, choice.varied, choice.file is not None) for kind, choice in drawn]
 
     def read(self) -> ImageArray:
         """The degraded picture, (H, W, 3) uint8."""

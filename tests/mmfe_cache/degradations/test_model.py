@@ -195,6 +195,32 @@ def test_the_bytes_are_the_documented_ones(composition):
     assert pixel_digest(done.image) == GOLDEN[composition]
 
 
+GOLDEN_VARIED = {
+    "procedural_distance": (1, "aacb1504c32fc2f9d5a196464d5d3fb1"),
+    "standing_distance": (7, "0648d30e4140567fc43bb735134bbb0d"),
+}
+"""The seed and digest of varied haze in both ways in which it lies in depth; a change of it must
+change `mmfe_cache.degradations.maps.VARIED` too."""
+
+
+@pytest.mark.parametrize("way", GOLDEN_VARIED)
+def test_the_bytes_of_varied_haze_are_the_documented_ones(way, monkeypatch):
+    calls = []
+    for name in GOLDEN_VARIED:
+        distance = getattr(light, name)
+
+        def spy(image, rng, distance=distance, name=name):
+            calls.append(name)
+            return distance(image, rng)
+
+        monkeypatch.setattr(light, name, spy)
+    seed, digest = GOLDEN_VARIED[way]
+    varied = DegradationConfig(varied_share=1.0)
+    done = degrade(photograph(72, 104), "haze", seed_parts=("golden", seed), config=varied)
+    assert calls == [way]
+    assert pixel_digest(done.image) == digest
+
+
 def test_a_thing_that_stands_is_as_far_as_its_foot():
     """A dark box before pale sky and ground; its foot is lower than the horizon of both."""
     image = np.full((240, 360, 3), 0.9, np.float32)

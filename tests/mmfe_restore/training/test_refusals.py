@@ -12,7 +12,8 @@ from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import CacheError, ModelError, UsageError
 from mmfe_cache.guides import load_guide
 from mmfe_cache.precompute import build_cache
-from mmfe_cache.store import store_path
+from mmfe_cache.store import open_cache, store_path
+from mmfe_restore.evaluation.inputs import check_guidance
 from mmfe_restore.losses import fourier_loss, l1_loss
 from mmfe_restore.model import Restorer
 from mmfe_restore.recipes import load_recipe
@@ -70,6 +71,22 @@ class TestRefusals:
         assert told.rstrip().endswith(f"--out '{spaced}'")
         told = self.refused(world, tmp_path, cache=tmp_path / "odd.zarr")
         assert "--out" not in told
+
+    def test_a_cache_of_other_weather_over_the_same_photographs(self, world, tmp_path):
+        root, place = tmp_path / "photos", tmp_path / "cache"
+        shutil.copytree(world.root / "train" / "clear", root)
+        (root / "degradations.yaml").write_text("varied_share: 0.2")
+        samples = load_dataset("synth", "train", root)
+        path = store_path("synth", "train", "oracle", root=place)
+        build_cache(samples, load_guide("oracle"), ("whole@16", "whole@32"), path)
+        (root / "degradations.yaml").write_text("varied_share: 1")
+        told = self.refused(world, tmp_path, "data.dataset=synth", root=root, cache=place)
+        assert "have changed since" in told
+        assert "mmfe cache build --dataset synth" in told
+        recipe, samples = world.recipe("data.dataset=synth"), load_dataset("synth", "train", root)
+        restorer = Restorer(recipe.model)
+        with pytest.raises(CacheError, match="have changed since"):
+            check_guidance(restorer, recipe, samples, open_cache(path), "whole@16")
 
     def test_a_cache_of_another_split(self, world, tmp_path):
         test = store_path("cdd11", "test", "oracle", root=world.cache)
