@@ -152,7 +152,8 @@ def made_sets(where: Path | Sequence[Path]) -> tuple[Path, ...]:
                     f"{folder} holds no clean photographs",
                     got=f"{marker.name}: a set that `mmfe data synth` made from some",
                     expected="photographs to which nothing was done",
-                    remedy=f"name those that it was made from, or '{folder}/train/{CLEAR}'",
+                    remedy="name those that it was made from, or its own ones: the folder "
+                    f"{CLEAR} of a split",
                 )
             found[marker.parent] = None
     return tuple(found)
