@@ -1,6 +1,7 @@
 """How long one photograph takes, from the start of the process and without it.
 
-    python -m benchmarks.restore_photo [--checkpoint FOLDER] [--threads 2] [--json]
+    python -m benchmarks.restore_photo [--checkpoint mmfe-small] [--recipe NAME] [--threads 2]
+        [--json]
 
 Restores one photograph of 1080×720 and one of 12 megapixels (4000×3000), each in a process of its
 own. ``start_s`` is the time from the start of `mmfe restore` to its first output, ``photo_s`` that
@@ -8,8 +9,8 @@ of restoring alone once the process is warm (``cpu_s``: what the processor spent
 together, which means something on a busy machine too), and ``peak_mb`` the most memory that the
 process had, torch and weights included. Beside it at 1080×720: the same network eagerly on whole
 NCHW maps (`benchmarks/eager_nchw.py`), and the arithmetic alone at the rate of one large product by
-the faster of two kernels on as many threads. Without a checkpoint the recipe's network has random
-weights.
+the faster of two kernels on as many threads. With ``--recipe`` it is that recipe's network, with
+random weights.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def _worker(which: str, model: Path, photograph: Path, repeats: int) -> dict[str
     return {"photo_s": min(times), "cpu_s": min(spent), "peak_mb": peak}
 
 
-def measure(checkpoint: Path | None, recipe: str, threads: int, repeats: int) -> dict[str, Any]:
+def measure(checkpoint: str, recipe: str | None, threads: int, repeats: int) -> dict[str, Any]:
     """All figures: those of 1080×720 at the top level, those of 12 megapixels under ``large``."""
     import numpy as np
 
@@ -101,8 +102,12 @@ def measure(checkpoint: Path | None, recipe: str, threads: int, repeats: int) ->
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = checkpoint or folder / "model"
-        if checkpoint is None:
+        model = folder / "model"
+        if recipe is None:
+            from mmfe_restore.model.folders import model_folder
+
+            model = model_folder(checkpoint)
+        else:
             _write_model(model, recipe)
         for size, (width, height) in SIZES.items():
             photograph = folder / f"{size}.png"
@@ -142,8 +147,8 @@ def measure(checkpoint: Path | None, recipe: str, threads: int, repeats: int) ->
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", type=Path, help="a save_pretrained folder")
-    parser.add_argument("--recipe", default="demo", help="of the network without a checkpoint")
+    parser.add_argument("--checkpoint", default="mmfe-small", help="a folder, or a shipped network")
+    parser.add_argument("--recipe", help="random weights of this recipe in place of the checkpoint")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true")
@@ -151,11 +156,8 @@ def main() -> None:
     parser.add_argument("--photograph", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        print(
-            json.dumps(
-                _worker(options.worker, options.checkpoint, options.photograph, options.repeats)
-            )
-        )
+        model = Path(options.checkpoint)
+        print(json.dumps(_worker(options.worker, model, options.photograph, options.repeats)))
         return
     found = measure(options.checkpoint, options.recipe, options.threads, options.repeats)
     if options.json:

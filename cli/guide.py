@@ -109,6 +109,8 @@ def train(
     guide_student.check_out(out)
     check_device(device)
     photograph_files(photos)
+    if kind == "scene":
+        _refuse_maps(depth=depth, light_maps=light_maps, dark_photos=dark_photos)
     config = options.degradation_config(
         rain_masks, snow_masks, depth, light_maps, dark_photos, mask_share, varied_share
     )
@@ -142,6 +144,20 @@ def train(
     digest = save_scene(done.network, out, facts)
     facts = {"out": str(out), "sha256": digest, "seconds": done.seconds, **facts}
     _print_trained(facts, f"{steps} steps", as_json)
+
+
+def _refuse_maps(**folders: Path | None) -> None:
+    from mmfe_cache.errors import UsageError
+
+    for name, folder in folders.items():
+        if folder is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"scene trains on crops of photographs, which {option} does not fit",
+                got=f"{option} {folder}",
+                expected="--rain-masks and --snow-masks alone",
+                remedy=f"leave {option} out; --kind prompt takes it",
+            )
 
 
 def _train_prompt(

@@ -49,11 +49,7 @@ class _Command(TyperCommand):
 
         `mmfe`'s own switches are understood after the command too.
         """
-        end = args.index("--") if "--" in args else len(args)
-        for name in ("debug", "quiet"):
-            if f"--{name}" in args[:end]:
-                setattr(output.VERBOSITY, name, True)
-        args = [word for word in args[:end] if word not in ("--debug", "--quiet")] + args[end:]
+        args = _take_switches(args)
         allowed, ctx.allow_extra_args = ctx.allow_extra_args, True
         rest = super().parse_args(ctx, args)
         ctx.allow_extra_args = allowed
@@ -70,12 +66,23 @@ class _Command(TyperCommand):
         formatter.write(_layout(self, ctx, width))
 
 
+def _take_switches(words: list[str]) -> list[str]:
+    """Obey ``--quiet`` and ``--debug``, and give back the other words; after ``--`` all stay."""
+    end = words.index("--") if "--" in words else len(words)
+    switches = {"--debug": "debug", "--quiet": "quiet", "-q": "quiet"}
+    for name in switches.keys() & set(words[:end]):
+        setattr(output.VERBOSITY, switches[name], True)
+    return [word for word in words[:end] if word not in switches] + words[end:]
+
+
 class _Group(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Show the help where nothing was given.
+        """Show the help where nothing was given; take the switches of `mmfe` out.
 
         typer's exception for it prints nothing: typer's own layout has printed by then.
         """
+        if ctx.parent is not None:  # mmfe itself has them among its options
+            args = _take_switches(args)
         asked = not args and self.no_args_is_help and not ctx.resilient_parsing
         if asked and _width() < BOXED:
             typer.echo(ctx.get_help())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,14 +34,15 @@ def command(
         list[Path], typer.Argument(metavar="INPUT", help="Photographs, or folders of them.")
     ],
     out: Annotated[
-        str,
+        str | None,
         typer.Option(
             "-o",
             "--out",
             metavar="<path>",
-            help="A folder; or, for a single photograph, a new file such as out.png.",
+            help="A folder; or, for a single photograph, a new file such as out.png [default: "
+            "restored, in the photographs' own folder].",
         ),
-    ] = "restored",
+    ] = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(
@@ -55,6 +57,7 @@ def command(
         str | None,
         typer.Option(
             "--guide",
+            "-g",
             help="Another guide than the network's own; none takes its null guidance.",
             autocompletion=completion.guides_of_photographs,
         ),
@@ -133,7 +136,7 @@ def command(
     """
     from mmfe_cache.machine import check_device, pick_device
     from mmfe_restore.inference.files import check_only, nothing_left
-    from mmfe_restore.inference.jobs import plan
+    from mmfe_restore.inference.jobs import default_out, plan
 
     sides = choices.tile_from(tile)
     attended = choices.window_from(window)
@@ -143,6 +146,8 @@ def command(
         guide = without_guide(guide)
     if wanted is not None and guide == "none":
         check_only(wanted, None)
+    if out is None:
+        out = str(default_out(inputs))
     # What is wrong with the paths is said before torch is imported, which takes seconds.
     planned = plan(inputs, out, format=file_format.value, suffix=suffix)
     if not any(path.exists() for path in inputs):
@@ -215,6 +220,9 @@ def _tell(
                     f"  {name} {before:.3f} -> {after:.3f} ({_better(name)} is better)"
                 )
     if report.failed:
+        if output.VERBOSITY.debug:
+            for _, problem in report.failed:
+                traceback.print_exception(problem)
         raise typer.Exit(1)
 
 

@@ -137,13 +137,22 @@ def test_debug_shows_the_traceback(tmp_path):
     assert "Traceback" in done.stderr
 
 
-@pytest.mark.parametrize("words", ["--quiet restore", "restore --quiet"])
+@pytest.mark.parametrize("words", ["--quiet restore", "restore --quiet", "restore -q"])
 def test_switches_of_mmfe_stand_before_the_command_or_after_it(words, tmp_path):
     write_png(tmp_path / "in.png", np.zeros((16, 16, 3), np.uint8))
     done = mmfe(*words.split(), str(tmp_path / "in.png"), "-o", str(tmp_path / "out"))
     assert (done.returncode, done.stderr) == (0, "")
-    after = mmfe("cache", "info", str(tmp_path / "none.zarr"), "--debug")
-    assert after.returncode != 0 and "Traceback" in after.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["cache info none.zarr --debug", "cache --debug info none.zarr", "restore --debug broken.png"],
+)
+def test_debug_is_understood_anywhere(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("broken.png").write_bytes(b"no picture")
+    done = mmfe(*words.split())
+    assert done.returncode != 0 and "Traceback" in done.stderr
 
 
 def test_what_follows_two_dashes_is_no_switch(tmp_path):

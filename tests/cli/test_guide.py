@@ -96,6 +96,16 @@ def test_the_shipped_guide_is_measured_far_above_chance(photos, capsys):
         (["train", "{photos}", "--out", "{out}/x.bin"], 2, ".safetensors"),
         (["train", "{photos}", "--out", "{out}/folder.safetensors"], 2, "is a folder"),
         (["train", "{photos}", "--out", "{photos}/0.png/x.safetensors"], 1, "0.png"),
+        (
+            ["train", "{photos}", "--out", "{out}/x.safetensors", "--depth", "{photos}"],
+            2,
+            "crops of photographs, which --depth does not fit",
+        ),
+        (
+            ["train", "{photos}", "-o", "{out}/x.safetensors", "--dark-photos", "{photos}"],
+            2,
+            "got:      --dark-photos ",
+        ),
         (["train", "{photos}", "--out", "{out}/x.safetensors", "--seed", f"{2**63}"], 2, "--seed"),
         (["make-tiny", "{out}/toy", "--seed", f"{2**64}"], 2, "--seed"),
         (["train", "{out}/none", "--out", "{out}/x.safetensors"], 1, "no such folder"),

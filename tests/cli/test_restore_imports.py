@@ -67,7 +67,8 @@ def test_what_is_restored_already_waits_for_no_network(folder: Path) -> None:
     assert {path.name for path in done} == {"in_x.png", "1_x.png"}
     code, names, said = modules_after(folder, *words)
     assert (code, "torch" in names) == (0, False)
-    assert "2 of 2 are there already" in said and "notes.txt" in said
+    assert "2 of 2 are there already and were skipped: o/in_x.png, o/1_x.png" in said
+    assert "notes.txt" in said
     assert {path: path.stat().st_mtime_ns for path in (folder / "o").iterdir()} == done
     next(iter(done)).unlink()
     assert "torch" in modules_after(folder, *words)[1]

@@ -45,8 +45,8 @@ def find_checkpoint(info: GuideInfo, name_or_dir: str | Path) -> Path:
         raise GuideError(
             f"the weights of the guide {info.name} are not on this machine",
             got=f"no {info.repository} in the Hugging Face cache",
-            expected="a downloaded checkpoint, or a directory given with --guide DIR",
-            remedy=f"{info.how_to_get}   (or use --guide scene, which needs no download)",
+            expected="a downloaded checkpoint, or its directory in place of the guide's name",
+            remedy=f"{info.how_to_get}   (or take the guide scene, which needs no download)",
         )
     read_config(directory)
     missing = [name for name in weight_files(directory) if not (directory / name).is_file()]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmfe_cache.degradations import PROCEDURAL, DegradationConfig
+from mmfe_cache.degradations import KINDS, PROCEDURAL, DegradationConfig
 from mmfe_cache.guides.prompt import CLASSES, PromptHead
 from mmfe_cache.guides.scene.data import compose
 from mmfe_cache.guides.scene.guide import SceneGuide
@@ -70,9 +70,13 @@ def train_prompt(
         device: where ``scene`` runs.
         config: masks and maps to use instead of procedural ones.
         progress: where to report.
+
+    Raises:
+        DataError: photographs without their maps, or maps that cannot be read.
     """
     report, started = progress or SilentProgress(), time.perf_counter()
     photos, held_out = split_photos(folder, hold_out)
+    config.check((photo.stem for photo in photos), KINDS)
     guide = SceneGuide(device=device or torch.device("cpu"))
     answers: list[Tensor] = []
     truth: list[int] = []

@@ -30,6 +30,7 @@ from mmfe_restore.figures.canvas import (
     save,
     spelled_out,
 )
+from mmfe_restore.model.folders import shipped_folder
 
 # Inches: the classes at the left, between two pictures, the PSNR below a pair of rows.
 _MARGIN, _GAP, _LABEL = 0.16, 0.02, 0.2
@@ -58,10 +59,15 @@ def named_path(text: str) -> tuple[str, Path]:
 def method_of(text: str, samples: SampleSet, cache: Path | None) -> Method:
     """Read ``NAME=PATH`` or ``PATH``: a run, a checkpoint, or a folder of another method's files.
 
+    A network of `mmfe model list` is a PATH too.
+
     Raises:
         UsageError: there is nothing at PATH.
     """
     name, path = named_path(text)
+    shipped = shipped_folder(str(path))
+    if shipped is not None:
+        return _run(name or path.name, shipped, samples, cache)
     if not path.is_dir():
         raise UsageError(
             f"there is no method at {path}",

@@ -205,7 +205,7 @@ def restore_files(
                 progress.warn(f"not restored: {error.about(job.source)}")
             task.advance()
     if skipped:
-        progress.warn(_are_there(len(skipped), len(planned.jobs)))
+        progress.warn(_are_there(skipped, planned))
     return RestoreReport(tuple(restored), tuple(failed), tuple(skipped), planned.left_out)
 
 
@@ -228,7 +228,7 @@ def nothing_left(planned: Plan, progress: Progress) -> RestoreReport | None:
         return None
     for line in _name_left_out(planned.left_out):
         progress.warn(line)
-    progress.warn(_are_there(len(planned.jobs), len(planned.jobs)))
+    progress.warn(_are_there(planned.jobs, planned))
     return RestoreReport((), (), planned.jobs, planned.left_out)
 
 
@@ -236,8 +236,12 @@ def _sources(planned: Plan) -> set[str]:
     return {os.path.realpath(job.source) for job in planned.jobs}
 
 
-def _are_there(skipped: int, count: int) -> str:
-    return f"{skipped} of {count} are there already and were skipped; --force restores them again"
+def _are_there(skipped: Sequence[Job], planned: Plan) -> str:
+    named = first_few([str(job.target) for job in skipped], _NAMED)
+    return (
+        f"{len(skipped)} of {len(planned.jobs)} are there already and were skipped: {named}; "
+        "--force restores them again"
+    )
 
 
 def check_only(only: Collection[str], guide: PhotographGuide | None) -> tuple[str, ...]:

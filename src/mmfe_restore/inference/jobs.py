@@ -22,6 +22,9 @@ from mmfe_cache.images.opening import (
 OutputFormat = Literal["keep"] | Format
 """``keep`` writes every photograph in its own format, or PNG where that cannot be written."""
 
+DEFAULT_OUT = "restored"
+"""The folder that photographs are restored into where none is named."""
+
 _PICTURES = (
     IMAGE_SUFFIXES | HEIC_SUFFIXES | RAW_SUFFIXES | VIDEO_SUFFIXES | {".gif", ".jp2", ".tga"}
 )
@@ -63,6 +66,24 @@ class _Found:
     source: Path
     below: Path  # its path below the output folder
     root: Path | None  # the folder that was given; None for a file
+
+
+def default_out(inputs: Sequence[Path]) -> Path:
+    """The folder `restored` in the photographs' own folder, where no other is named.
+
+    Raises:
+        UsageError: they lie in several folders.
+    """
+    # The shell names the output folder of an earlier call too where it completes a star.
+    given = [path for path in inputs if path.name != DEFAULT_OUT] or list(inputs)
+    folders = list(dict.fromkeys(path if path.is_dir() else path.parent for path in given))
+    if len(folders) > 1:
+        raise UsageError(
+            "photographs of several folders have no folder in common to be restored into",
+            got=f"{folders[0]} and {folders[1]}",
+            remedy="name the folder with -o",
+        )
+    return folders[0] / DEFAULT_OUT
 
 
 def plan(
@@ -111,12 +132,15 @@ def _find(inputs: Sequence[Path], out: Path) -> tuple[list[_Found], list[LeftOut
     left_out: list[LeftOut] = []
     known: set[tuple[str, Path]] = set()
     for path in inputs:
+        if len(inputs) > 1 and path.is_dir() and os.path.realpath(path) == os.path.realpath(out):
+            left_out.append(LeftOut(path, "the output folder"))
+            continue
         if not path.is_dir():
             inside = [_Found(path, Path(path.name), None)]
         else:
             try:
                 listing = list_images(
-                    path, recursive=True, wanted=_is_photograph, skip=[out], go_on=True
+                    path, recursive=True, wanted=_is_photograph, skip=_outs(path, out), go_on=True
                 )
             except DataError as problem:  # it is there and may not be read
                 raise UsageError(problem.problem, remedy=problem.remedy) from problem
@@ -136,6 +160,13 @@ def _find(inputs: Sequence[Path], out: Path) -> tuple[list[_Found], list[LeftOut
                 known.add(key)
                 found.append(one)
     return found, left_out
+
+
+def _outs(folder: Path, out: Path) -> list[Path]:
+    """The output folder; where it is the folder's own, those of its subfolders too."""
+    if out != folder / DEFAULT_OUT:
+        return [out]
+    return [out, *(path for path in folder.rglob(DEFAULT_OUT) if path.is_dir())]
 
 
 def _is_photograph(path: Path) -> bool:

@@ -1,5 +1,7 @@
 """The discrete guide: a class, its vector, and nothing of the picture beside it."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from skimage import data
 
-from mmfe_cache.degradations import COMPOSITIONS, degrade
-from mmfe_cache.errors import GuideError
+from mmfe_cache.degradations import COMPOSITIONS, DegradationConfig, degrade
+from mmfe_cache.errors import DataError, GuideError
 from mmfe_cache.guides import find_guide, load_guide
 from mmfe_cache.guides.prompt import CLASSES, load_prompt, save_prompt
 from mmfe_cache.guides.prompt_training import fit_classes, train_prompt
@@ -129,6 +131,14 @@ def photos(tmp_path):
     for number, picture in enumerate((data.chelsea(), data.rocket(), data.coffee())):
         Image.fromarray(picture[:128, 100:228]).save(folder / f"{number}.png")
     return folder
+
+
+def test_photographs_without_their_maps_are_named(photos, tmp_path):
+    (tmp_path / "depth").mkdir()
+    shutil.copy(photos / "0.png", tmp_path / "depth" / "another.png")
+    config = DegradationConfig.from_folders(depth=tmp_path / "depth")
+    with pytest.raises(DataError, match="photographs have no depth map"):
+        train_prompt(photos, hold_out=1, config=config)
 
 
 def test_training_is_seeded_and_evaluation_counts_classes(photos, tmp_path):

@@ -316,6 +316,10 @@ class TestErrors:
         assert float(rows[2]["psnr"]) == np.inf
         assert np.isfinite(float(rows[1]["psnr"]))
 
+    def test_a_shipped_network_is_a_method_by_its_name(self, samples, tmp_path):
+        with pytest.raises(CacheError, match="scene"):  # known, and it wants its guide's cache
+            method_of("ours=mmfe-small", samples, tmp_path)
+
     def test_psnr_in_numbers(self, samples, tmp_path):
         clean = np.full((48, 64, 3), 100, dtype=np.uint8)
         one = replace(

@@ -10,7 +10,7 @@ from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.images import read_rgb8, write_png
 from mmfe_restore import Restorer
 from mmfe_restore.inference import restore_files, restore_image
-from mmfe_restore.inference.jobs import plan
+from mmfe_restore.inference.jobs import default_out, plan
 from mmfe_restore.recipes.schema import ModelConfig
 
 
@@ -104,6 +104,35 @@ def test_where_restorations_go(tmp_path: Path) -> None:
     (tmp_path / "sub" / "a.jpg").touch()
     with pytest.raises(UsageError, match="two inputs"):
         targets(tmp_path, "a.jpg", "sub/a.jpg")
+
+
+def test_without_a_folder_photographs_go_beside_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/p.png", "b/p.png", "a/restored/p.png", "a/sub/restored/q.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_png(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
+    a, b = tmp_path / "a", tmp_path / "b"
+    # Two photographs of one name in two folders are not taken for each other.
+    assert default_out([a / "p.png"]) == a / "restored"
+    assert default_out([b / "p.png"]) == b / "restored"
+    assert default_out([a]) == a / "restored"
+    with pytest.raises(UsageError, match="several folders"):
+        default_out([a / "p.png", b / "p.png"])
+    # Nor are restorations restored again: a star names their folder, a search would find it.
+    monkeypatch.chdir(a)
+    star = [Path("p.png"), Path("restored")]
+    assert default_out(star) == Path("restored")
+    planned = plan(star, default_out(star))
+    assert [(job.source, job.target) for job in planned.jobs] == [
+        (Path("p.png"), Path("restored/p.png"))
+    ]
+    assert [one.path for one in planned.left_out] == [Path("restored")]
+    searched = plan([a], default_out([a]))
+    assert [job.source for job in searched.jobs] == [a / "p.png"]
+    assert {one.path for one in searched.left_out} == {a / "restored", a / "sub" / "restored"}
+    # A folder of that name is searched like any other where another output is named.
+    assert len(plan([a], tmp_path / "out").jobs) == 3
 
 
 def test_a_folder_as_it_comes_from_a_phone(restorer: Restorer, tmp_path: Path) -> None:
