@@ -135,7 +135,7 @@ def write_synth(
         raise UsageError("partial_share is out of range", got=partial_share, expected="0 to 1")
     places = (photos,) if test_photos is None else (photos, test_photos)
     made = tuple(dict.fromkeys(folder for where in places for folder in made_sets(where)))
-    skip = (out, *made)
+    skip = (out, *made, *config.folders)
     chosen = choose_photographs(photos, test_photos, test_share, seed, skip=skip)
     targets = choose_partial(chosen, classes, partial_share, seed)
     lines = [line for where in places for line in not_photographs(where, skip=skip)]

@@ -209,6 +209,12 @@ class DegradationConfig:
             light=self.light_maps.get(name) if kind == "low" else None,
         )
 
+    @property
+    def folders(self) -> frozenset[Path]:
+        """Where masks and maps lie; pictures there are no photographs."""
+        maps = (*self.depth.values(), *self.light_maps.values(), *self.dark.values())
+        return frozenset(path.parent for path in (*self.rain_masks, *self.snow_masks, *maps))
+
     def spec(self) -> dict[str, Any]:
         """What identifies it: shares, and the files' names and digests. Empty for the default.
 

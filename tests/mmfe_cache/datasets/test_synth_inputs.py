@@ -130,3 +130,22 @@ def test_pages_that_are_not_read_are_told_once(photos, tmp_path):
         write_synth(photos, tmp_path / "out", compositions=["low"], progress=told)
     path = photos / "pages.tif"
     assert told.lines == [f"{path}: it holds 2 pages, of which the first is read"]
+
+
+def test_maps_below_the_photographs_are_no_photographs(photos, tmp_path):
+    """As for the data set `synth`, whose masks and maps lie below its root."""
+    beside = tmp_path / "beside"
+    folder = photos / "depth"
+    for where in (beside, folder):
+        where.mkdir()
+        for path in photos.glob("*.png"):
+            Image.fromarray(np.full((40, 40), 120, np.uint8)).save(where / path.name)
+    inside = DegradationConfig.from_folders(depth=folder)
+    write_synth(photos, tmp_path / "inside", compositions=["haze"], config=inside)
+    outside = DegradationConfig.from_folders(depth=beside)
+    clean = tmp_path / "clean"
+    clean.mkdir()
+    for path in photos.glob("*.png"):
+        (clean / path.name).symlink_to(path)
+    write_synth(clean, tmp_path / "outside", compositions=["haze"], config=outside)
+    assert tree(tmp_path / "inside") == tree(tmp_path / "outside")
