@@ -7,9 +7,8 @@ PHOTOS are clean photographs that take no part in tests, such as those of the tr
 degraded by ``--each`` of CDD11's eleven compositions, which take turns, and restored with attention
 over the whole picture, over windows and, where asked, in tiles, the guide looking at the whole
 picture each time. With ``--varied`` they are drawn from wide ranges, as by `data synth
---varied-share 1`: there half of the haze follows brightness, half of it things that stand up. PSNR
-in dB; time is that of restoring, beside that of the whole picture, by the clock, so nothing else
-should be running.
+--varied-share 1`. PSNR in dB; time is that of restoring, beside that of the whole picture, by the
+clock, so nothing else should be running.
 """
 
 from __future__ import annotations

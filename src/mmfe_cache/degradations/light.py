@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import read_rgb8
 
-from .maps import Choice, Field, FloatImage, box_blur, on_grid, read_fitting, smooth_noise, upsample
+from .maps import Choice, Field, FloatImage, box_blur, read_fitting, smooth_noise, upsample
 
 BETA = (1.0, 2.0)
 """Published range of the scattering coefficient; 0 is clear air."""
@@ -32,12 +29,6 @@ HAZE_VARIED_SEVERITY = (0.15, 1.0)
 VARIED_AIRLIGHT = (0.5, 1.0)
 """The airlight of varied haze, to which a slight tint is added."""
 
-STANDING_SHARE = 0.5
-"""How often varied haze lies among things that stand up, see `standing_distance`."""
-
-_SPECKLE = 5
-"""Objects smaller than half of this side, in block means, take the distance around them."""
-
 _DEPTH_BLUR = 22
 """Published side of the blur of the depth, in pixels of a 720-line image."""
 
@@ -51,16 +42,13 @@ def apply_haze(
 ) -> tuple[FloatImage, dict[str, float]]:
     """Veil: clip(I t + A (1 - t)), t = exp(-beta min(distance, 0.7)) (OneRestore, syn_data).
 
-    beta = 2 severity. Varied haze may be tinted, reach farther, and lie otherwise in depth, half of
-    the time among things that stand up. The procedural distance comes from the clean picture.
-    Arguments and result: see `Degradation`.
+    beta = 2 severity. Varied haze may be tinted, reach farther, and lie otherwise in depth.
+    The procedural distance comes from the clean picture. Arguments and result: see `Degradation`.
     """
     beta = BETA[1] * severity
     airlight = float(rng.uniform(*(VARIED_AIRLIGHT if choice.varied else AIRLIGHT)))
     if choice.depth is not None:
         distance = _measured_distance(image.shape, choice)
-    elif choice.varied and rng.uniform() < STANDING_SHARE:
-        distance = standing_distance(clean, rng)
     else:
         distance = procedural_distance(clean, rng)
     colour = np.full(3, airlight, np.float32)
@@ -94,10 +82,12 @@ def procedural_distance(image: FloatImage, rng: np.random.Generator) -> Field:
     Returns:
         (H, W) float32 in [0, 1].
     """
-    small = _shrink(image)
-    height, width = small.shape[:2]
+    shape = (image.shape[0], image.shape[1])
     horizon = float(rng.uniform(0.15, 0.55))
     tilt = float(rng.uniform(-0.15, 0.15))
+    step = max(1, round(_DEPTH_BLUR * min(shape) / 720))
+    small = _shrink(image, step)
+    height, width = small.shape[:2]
     row = (np.arange(height) + 0.5)[:, None] / height
     column = (np.arange(width) + 0.5)[None, :] / width
     drop = row + tilt * (column - 0.5) - horizon
@@ -107,46 +97,12 @@ def procedural_distance(image: FloatImage, rng: np.random.Generator) -> Field:
     pale = np.clip(0.12 + 0.96 * brightest - 0.78 * saturation, 0, 1)
     masses = smooth_noise(rng, (height, width), 3, octaves=3)
     distance = 0.6 * ground + 0.25 * pale + 0.35 * (masses - 0.5)
-    return _enlarge(distance, image)
+    distance = upsample(np.clip(distance, 0, 1), shape)
+    return (np.rint(distance * _LUT_SIZE) / _LUT_SIZE).astype(np.float32)
 
 
-def standing_distance(image: FloatImage, rng: np.random.Generator) -> Field:
-    """Another plausible distance map: things that stand before each other on the ground.
-
-    Measured depth follows objects, not brightness: a pale wall may be near and a dark wood far, and
-    what stands on the ground is as far as its foot. Objects are connected regions of similar
-    brightness, with levels drawn anew for each picture; most stand up, the others lie on the
-    ground. Nearness, 1 minus the distance, grows evenly from the horizon to the lower edge: that is
-    what the inverse of the distance to a plane does, and depth networks give the inverse.
-
-    Arguments and result: see `procedural_distance`.
-    """
-    small = _shrink(image)
-    height, width = small.shape[:2]
-    horizon = float(rng.uniform(0.1, 0.6))
-    ground = np.clip(((np.arange(height) + 0.5) / height - horizon) / (1 - horizon), 0, 1)
-    levels, offset = int(rng.integers(3, 8)), float(rng.uniform())
-    bands = np.floor(
-        on_grid(ndimage.uniform_filter(small.mean(axis=2), 3, mode="nearest")) * levels + offset
-    ).astype(np.intp)
-    rows = np.repeat(np.arange(height)[:, None], width, 1)
-    nearness = ground[rows]
-    for band in np.unique(bands):
-        regions, count = cast("tuple[NDArray[np.intp], int]", ndimage.label(bands == band))
-        named = np.arange(1, count + 1)
-        foot = np.asarray(ndimage.maximum(rows, regions, named), np.intp)
-        stands = np.concatenate(([False], rng.uniform(size=count) < 0.75))
-        feet = np.concatenate(([0], foot))
-        nearness = np.where(stands[regions], ground[feet[regions]], nearness)
-    nearness = ndimage.median_filter(nearness, _SPECKLE, mode="nearest")
-    nearest = float(rng.uniform(0.5, 1.0))
-    masses = smooth_noise(rng, (height, width), 3, octaves=2)
-    return _enlarge(1 - nearest * nearness + 0.3 * (masses - 0.5), image)
-
-
-def _shrink(image: FloatImage) -> NDArray[np.float64]:
+def _shrink(image: FloatImage, step: int) -> NDArray[np.float64]:
     # Block means at the scale of the published blur: blurring and then sampling, in one go.
-    step = max(1, round(_DEPTH_BLUR * min(image.shape[:2]) / 720))
     height, width = max(1, image.shape[0] // step), max(1, image.shape[1] // step)
     rows = np.linspace(0, image.shape[0], height, endpoint=False).astype(np.intp)
     columns = np.linspace(0, image.shape[1], width, endpoint=False).astype(np.intp)
@@ -154,11 +110,6 @@ def _shrink(image: FloatImage) -> NDArray[np.float64]:
     tall = np.diff(rows, append=image.shape[0]).astype(np.float64)[:, None, None]
     wide = np.diff(columns, append=image.shape[1]).astype(np.float64)[None, :, None]
     return sums / (tall * wide)
-
-
-def _enlarge(distance: NDArray[np.float64], image: FloatImage) -> Field:
-    distance = upsample(np.clip(distance, 0, 1), (image.shape[0], image.shape[1]))
-    return (np.rint(distance * _LUT_SIZE) / _LUT_SIZE).astype(np.float32)
 
 
 GAMMA = (2.0, 3.0)

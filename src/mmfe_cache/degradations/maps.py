@@ -35,13 +35,6 @@ _GRID = 4096.0
 """Fields are rounded to multiples of 1/4096: finer than 8 bits, far coarser than float64."""
 
 
-VARIED = 2
-"""The version of what is drawn from wide ranges; a set that holds some records it.
-
-1: haze followed brightness always. 2: half of it lies among things that stand up.
-"""
-
-
 @dataclass(frozen=True, slots=True)
 class Choice:
     """How one kind of degradation is drawn in one picture.
@@ -216,10 +209,7 @@ class DegradationConfig:
         return frozenset(path.parent for path in (*self.rain_masks, *self.snow_masks, *maps))
 
     def spec(self) -> dict[str, Any]:
-        """What identifies it: shares, and the files' names and digests. Empty for the default.
-
-        Where something is drawn from wide ranges, also `VARIED`.
-        """
+        """What identifies it: shares, and the files' names and digests. Empty for the default."""
         if self == DegradationConfig():
             return {}
         files: dict[str, Any] = {
@@ -229,8 +219,7 @@ class DegradationConfig:
         for name in ("depth", "light_maps", "dark"):
             maps: Mapping[str, Path] = getattr(self, name)
             files[name] = {key: _digest(path) for key, path in sorted(maps.items())}
-        shares = {"mask_share": self.mask_share, "varied_share": self.varied_share}
-        return {**files, **shares, **({"varied": VARIED} if self.varied_share > 0 else {})}
+        return {**files, "mask_share": self.mask_share, "varied_share": self.varied_share}
 
 
 PROCEDURAL = DegradationConfig()

@@ -159,25 +159,3 @@ def test_a_photograph_without_its_map_is_named_before_anything_is_written(photos
     with pytest.raises(DataError, match="have no depth map"):
         write_synth(photos, tmp_path / "out", config=config)
     assert not (tmp_path / "out").exists()
-
-
-def test_a_set_of_another_version_of_varied_weather_is_not_gone_on_with(photos, tmp_path):
-    varied = DegradationConfig.from_folders(varied_share=0.5)
-    write_synth(photos, tmp_path / "out", compositions=["haze"], config=varied)
-    record = tmp_path / "out" / "synth.json"
-    spec = json.loads(record.read_text())
-    assert spec["degradations"].pop("varied") == 2
-    # The first version recorded none.
-    record.rename(tmp_path / "out" / "synth.unfinished.json").write_text(
-        json.dumps(spec, indent=1, sort_keys=True)
-    )
-    with pytest.raises(DataError, match="other photographs or settings"):
-        write_synth(photos, tmp_path / "out", compositions=["haze"], config=varied)
-
-
-def test_sets_without_varied_weather_record_no_version_of_it(maps):
-    assert DegradationConfig().spec() == {}
-    spec = DegradationConfig.from_folders(rain_masks=maps / "rain").spec()
-    assert set(spec) == {
-        *("rain_masks", "snow_masks", "depth", "light_maps", "dark", "mask_share", "varied_share")
-    }
