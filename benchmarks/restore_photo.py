@@ -98,16 +98,15 @@ def measure(checkpoint: str, recipe: str | None, threads: int, repeats: int) -> 
     import numpy as np
 
     from mmfe_cache.images import write_png
+    from mmfe_restore.model.folders import model_folder
 
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = folder / "model"
         if recipe is None:
-            from mmfe_restore.model.folders import model_folder
-
             model = model_folder(checkpoint)
         else:
+            model = folder / "model"
             _write_model(model, recipe)
         for size, (width, height) in SIZES.items():
             photograph = folder / f"{size}.png"

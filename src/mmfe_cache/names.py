@@ -7,6 +7,7 @@ drawn from names must not depend on that.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmfe_cache.errors import DataError
@@ -51,3 +52,9 @@ def _text(name: str, path: Path, problem: str, remedy: str) -> str:
 def printable(path: Path) -> str:
     """A path that can be printed, whatever bytes it is made of."""
     return str(path).encode(errors="backslashreplace").decode()
+
+
+def first_few(names: Sequence[str], limit: int = 5) -> str:
+    """The first few names, printable, and how many more there are, for a message."""
+    first = ", ".join(printable(Path(name)) for name in names[:limit])
+    return first if len(names) <= limit else f"{first} and {len(names) - limit} more"

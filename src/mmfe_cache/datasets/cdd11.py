@@ -20,7 +20,7 @@ from mmfe_cache.degradations import (
 )
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import FileSource
-from mmfe_cache.names import composed
+from mmfe_cache.names import composed, first_few
 from mmfe_cache.parsing import DuplicateKeyError, parse_json, parse_yaml
 from mmfe_cache.samples import Sample, SampleSet
 
@@ -30,7 +30,6 @@ from .photographs import (
     Photograph,
     Split,
     find_photographs,
-    first_few,
     list_images,
     not_photographs,
     split_photographs,

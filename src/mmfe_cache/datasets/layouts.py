@@ -11,10 +11,11 @@ from typing import Literal
 
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import FileSource, read_size
+from mmfe_cache.names import first_few
 from mmfe_cache.samples import Sample, SampleSet
 
 from .pairing import FilePair, Pairing, PairingRule, by_name, rain_key
-from .photographs import Listing, first_few, left_out, list_images, similar_folder
+from .photographs import Listing, left_out, list_images, similar_folder
 from .sources import NoisySource, WindowSource
 
 Maker = Literal["files", "noise", "windows"]

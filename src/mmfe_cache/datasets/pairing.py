@@ -9,9 +9,7 @@ from pathlib import Path
 
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import read_size
-from mmfe_cache.names import stem_of
-
-from .photographs import first_few
+from mmfe_cache.names import first_few, stem_of
 
 
 @dataclass(frozen=True, slots=True)

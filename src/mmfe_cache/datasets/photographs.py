@@ -12,7 +12,7 @@ from typing import Literal
 from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.images import IMAGE_SUFFIXES
 from mmfe_cache.io import look_there
-from mmfe_cache.names import folders_of, printable, stem_of
+from mmfe_cache.names import first_few, folders_of, stem_of
 from mmfe_cache.seeds import seed_of
 
 
@@ -175,12 +175,6 @@ def similar_folder(path: Path) -> Path | None:
         if sibling.name != path.name and sibling.name.casefold() == wanted and sibling.is_dir():
             return sibling
     return None
-
-
-def first_few(names: list[str] | tuple[str, ...], limit: int = 5) -> str:
-    """The first few names, and how many more there are, for a message."""
-    first = ", ".join(printable(Path(name)) for name in names[:limit])
-    return first if len(names) <= limit else f"{first} and {len(names) - limit} more"
 
 
 Split = Literal["train", "test"]

@@ -9,12 +9,13 @@ from mmfe_cache.degradations import CLEAR, partial_classes
 from mmfe_cache.degradations.light import same_proportions
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import pixel_digest, read_noted, read_size, shrink
+from mmfe_cache.names import first_few
 from mmfe_cache.progress import Progress
 from mmfe_cache.samples import ImageArray
 from mmfe_cache.seeds import generator
 
 from .cdd11 import seed_parts
-from .photographs import Photograph, Split, find_photographs, first_few, split_photographs
+from .photographs import Photograph, Split, find_photographs, split_photographs
 
 MIN_SIDE = 16
 """Photographs with a shorter side than this, in pixels, teach nothing and are refused."""

@@ -22,7 +22,7 @@ from scipy import ndimage
 
 from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.images import IMAGE_SUFFIXES, read_rgb8
-from mmfe_cache.names import composed, stem_of
+from mmfe_cache.names import composed, first_few, stem_of
 from mmfe_cache.seeds import generator
 
 Field = NDArray[np.float32]
@@ -33,6 +33,10 @@ FloatImage = NDArray[np.float32]
 
 _GRID = 4096.0
 """Fields are rounded to multiples of 1/4096: finer than 8 bits, far coarser than float64."""
+
+
+_NAMED = 20
+"""How many photographs a message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +162,7 @@ class DegradationConfig:
             if maps and kind in kinds and missing:
                 raise DataError(
                     f"{len(missing)} of {len(names)} photographs have no {what}",
-                    got=_few(missing),
+                    got=first_few(missing, _NAMED),
                     expected="a file of each photograph's name, with any image ending",
                     remedy="add the files, or leave these photographs out",
                 )
@@ -166,7 +170,8 @@ class DegradationConfig:
         if everyone and everyone.isdisjoint(self.dark):
             raise DataError(
                 "no low-light photograph has a photograph's name",
-                got=f"{_few(self.dark)}; the photographs are {_few(sorted(everyone))}",
+                got=f"{first_few(sorted(self.dark), _NAMED)}; the photographs are "
+                f"{first_few(sorted(everyone), _NAMED)}",
                 expected="files that are named as the photographs of the same scenes, with any "
                 "image ending",
                 remedy="rename the low-light photographs, or leave them out for the model's low "
@@ -261,11 +266,6 @@ def _by_name(folder: Path | None, what: str) -> dict[str, Path]:
             )
         maps[name] = path
     return maps
-
-
-def _few(names: Iterable[str]) -> str:
-    given = list(names)
-    return ", ".join(given[:20]) + (" ..." if len(given) > 20 else "")
 
 
 def _digest(path: Path) -> str:

@@ -15,9 +15,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfe_cache.datasets.photographs import first_few, list_images
+from mmfe_cache.datasets.photographs import list_images
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import check_crop, pixel_digest
+from mmfe_cache.names import first_few
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray, SampleSet
 

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mmfe_cache.datasets.photographs import first_few
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import FileSource, pixel_digest
 from mmfe_cache.io import format_bytes
+from mmfe_cache.names import first_few
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import PixelSource, SampleSet
 

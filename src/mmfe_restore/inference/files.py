@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfe_cache.datasets.photographs import first_few
 from mmfe_cache.degradations import check_kinds
 from mmfe_cache.errors import DataError, MmfeError, UsageError
 from mmfe_cache.images import encode_photograph, read_photograph
 from mmfe_cache.io import explained, write_file
 from mmfe_cache.machine import Precision
+from mmfe_cache.names import first_few
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_restore.inference.jobs import Job, LeftOut, OutputFormat, Plan, plan
 from mmfe_restore.inference.transparency import fill_transparent
