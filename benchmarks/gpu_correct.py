@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -86,7 +87,7 @@ def correct_network(sizes: Sizes) -> Found:
         }.items():
             yield compared(name, distance(loss(sizes.device), loss("cpu")))
 
-    def steps(device: str, compiler: str | None) -> Tensor:
+    def steps(device: str, compiler: str | None, *, halved: bool = False) -> Tensor:
         trained = network(device).train()
         if compiler is not None:
             trained.compile_core(0.5, backend=compiler)
@@ -94,7 +95,9 @@ def correct_network(sizes: Sizes) -> Found:
         losses: list[Tensor] = []
         clean, guides = image_of(2, sizes.crop, device), embeddings_of(config, 2, device)
         for _ in range(3):
-            loss = F.l1_loss(trained(clean, guides), clean.flip(0))
+            # Left after each step, as in training: autocast keeps weights in bfloat16 until then.
+            with bf16(sizes) if halved else nullcontext():
+                loss = F.l1_loss(trained(clean, guides), clean.flip(0))
             adam.zero_grad()
             loss.backward()
             adam.step()
@@ -104,13 +107,12 @@ def correct_network(sizes: Sizes) -> Found:
     with float32_products():
         exact = steps("cpu", None)
         yield compared("three steps", distance(steps(sizes.device, None), exact))
-        with bf16(sizes):
-            yield compared("three steps, bf16", distance(steps(sizes.device, None), exact), 3e-2)
+        found = steps(sizes.device, None, halved=True)
+        yield compared("three steps, bf16", distance(found, exact), 1e-2)
         # Compiling takes most of the time, so it comes last; first as training does it. What is
         # compiled to compute again in bfloat16 is not to be trusted: on a CPU it gave NaN.
-        with bf16(sizes):
-            found = steps(sizes.device, sizes.compiler)
-        yield compared("three steps, compiled, bf16", distance(found, exact), 3e-2)
+        found = steps(sizes.device, sizes.compiler, halved=True)
+        yield compared("three steps, compiled, bf16", distance(found, exact), 1e-2)
         found = steps(sizes.device, sizes.compiler)
         yield compared("three steps, compiled", distance(found, exact))
 

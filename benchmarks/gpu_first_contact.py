@@ -22,6 +22,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -50,6 +51,9 @@ PARTS: dict[str, tuple[Callable[[Sizes], Found], int]] = {
     "restore": (gpu_timed.restore, 35),
 }
 """Every part and the most seconds that it may take: ten minutes together."""
+
+BESIDE_RESTORMER = ("eager", "restore")
+"""Parts that run the reference too, which is a package of its own."""
 
 
 # Running them
@@ -221,6 +225,12 @@ def main() -> int:
         parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}")
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("PyTorch sees no GPU here; a rehearsal: --tiny --device cpu")
+    beside = [name for name in chosen if name in BESIDE_RESTORMER]
+    if beside and find_spec("spandrel_extra_arches") is None:
+        parser.error(
+            f"the reference of {', '.join(beside)} is not installed: "
+            "pip install spandrel-extra-arches spandrel"
+        )
     full = Sizes(arguments.device, load_recipe("cdd11").model)
     sizes = tiny(arguments.device) if arguments.tiny else full
     arguments.out.mkdir(parents=True, exist_ok=True)
