@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -237,6 +238,12 @@ class SynthSettings:
 
 _FOLDERS = ("rain_masks", "snow_masks", "depth", "light_maps", "dark_photos")
 """The keys of ``degradations.yaml`` that name folders."""
+
+
+def settings_digest(root: Path) -> str:
+    """SHA-256 of ``root/degradations.yaml``; that of nothing where there is none."""
+    file = root / CONFIG_FILE
+    return hashlib.sha256(file.read_bytes() if file.is_file() else b"").hexdigest()
 
 
 def load_synthetic(split: Split, root: Path) -> SampleSet:

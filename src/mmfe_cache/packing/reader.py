@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from mmfe_cache.datasets.cdd11 import CONFIG_FILE, settings_digest
 from mmfe_cache.datasets.photographs import list_images
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import check_crop, pixel_digest
@@ -231,6 +232,17 @@ class PackReader:
                 f"the files under {root} have changed since they were packed",
                 got=f"other sizes: {first_few(changed)}",
                 expected=f"the files that {self.path} was made from",
+                remedy=f"rm '{self.path}', then mmfe data pack",
+            )
+        # Packs of before say nothing of settings. A folder of packs alone has none to compare.
+        folders = [root / name for name in self.about["folders"]]
+        here = any(folder.is_dir() and list_images(folder).images for folder in folders)
+        known = self.about.get("settings")
+        if here and known is not None and (found := settings_digest(root)) != known:
+            raise DataError(
+                f"{root / CONFIG_FILE} has changed since {self.path} was made by it",
+                got=f"digest {found[:12]}",
+                expected=f"digest {known[:12]}",
                 remedy=f"rm '{self.path}', then mmfe data pack",
             )
         more: list[str] = []

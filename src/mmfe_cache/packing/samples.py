@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmfe_cache.datasets.cdd11 import settings_digest
 from mmfe_cache.datasets.photographs import list_images
 from mmfe_cache.datasets.sources import (
     DerivedSource,
@@ -68,15 +69,16 @@ def dump_samples(samples: SampleSet, pictures: PictureList) -> bytes:
 
 def dump_about(samples: SampleSet, pictures: PictureList) -> bytes:
     """What set it is and what was found of it, deflated JSON."""
-    return _deflated(
-        {
-            "dataset": samples.dataset,
-            "split": samples.split,
-            "layout": samples.layout,
-            "warnings": list(samples.warnings),
-            "folders": _count_images(samples.root, pictures.sources),
-        }
-    )
+    about = {
+        "dataset": samples.dataset,
+        "split": samples.split,
+        "layout": samples.layout,
+        "warnings": list(samples.warnings),
+        "folders": _count_images(samples.root, pictures.sources),
+    }
+    if any(isinstance(source, SyntheticSource) for source in pictures.sources):
+        about["settings"] = settings_digest(samples.root)
+    return _deflated(about)
 
 
 def _deflated(value: Any) -> bytes:

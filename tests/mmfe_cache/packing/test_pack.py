@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -225,6 +226,32 @@ def test_the_warning_names_weather_too(tmp_path):
     packed = load_dataset("synth", "train", tmp_path)
     assert packed.layout.endswith("(packed)")
     assert unpacked_cost(packed) is None
+
+
+def test_a_pack_of_made_pictures_is_refused_once_they_would_be_made_otherwise(tmp_path):
+    root, packs = tmp_path / "photos", tmp_path / "packs"
+    root.mkdir()
+    for name in ("1", "2"):
+        pixels = generator("w", name).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+        write_png(root / f"{name}.png", pixels)
+    settings = root / "degradations.yaml"
+    for before, after in ((None, "varied_share: 1\n"), ("varied_share: 1\n", None)):
+        settings.unlink(missing_ok=True)
+        if before is not None:
+            settings.write_text(before, "utf-8")
+        path = pack_path(root, "synth", "train", shared=True)
+        pack(load_dataset("synth", "train", root, packed=False), path)
+        assert load_dataset("synth", "train", root).layout.endswith("(packed)")
+        packs.mkdir(exist_ok=True)
+        shutil.copy(path, packs / path.name)
+        if after is None:
+            settings.unlink()
+        else:
+            settings.write_text(after, "utf-8")
+        with pytest.raises(DataError, match=r"degradations\.yaml has changed since") as refused:
+            load_dataset("synth", "train", root)
+        assert f"rm '{path}', then mmfe data pack" in str(refused.value)
+        assert len(load_dataset("synth", "train", packs)) == 11  # packs alone: nothing to compare
 
 
 def test_the_warning_names_the_cost_and_only_where_there_is_one(samples, tmp_path):
