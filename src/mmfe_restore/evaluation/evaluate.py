@@ -53,6 +53,7 @@ from mmfe_restore.evaluation.statistics import (
 )
 from mmfe_restore.metrics.registry import PerImage, Settings, chosen_metrics
 from mmfe_restore.model import count_parameters
+from mmfe_restore.model.folders import shown_name
 from mmfe_restore.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def evaluate(
         dataset=samples.dataset,
         split=samples.split,
         recipe=recipe.name,
-        checkpoint=None if checkpoint is None else str(checkpoint),
+        checkpoint=None if checkpoint is None else shown_name(checkpoint),
         protocol=measured,
         crop_multiple=run.crop,
         window=restorer.config.attention_window,

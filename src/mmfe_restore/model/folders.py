@@ -124,6 +124,14 @@ def shipped_folder(source: str | Path) -> Path | None:
     return found.folder
 
 
+def shown_name(folder: Path) -> str:
+    """How people are told of a network: by the name of a shipped one, else by its folder."""
+    for name, model in shipped_models().items():
+        if model.folder == folder:
+            return name
+    return str(folder)
+
+
 def newest_checkpoint(runs: Path | None = None) -> Path:
     """The ``model/`` folder of the run that finished last.
 

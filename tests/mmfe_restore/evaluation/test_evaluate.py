@@ -20,6 +20,7 @@ from mmfe_restore.evaluation.inputs import centre_crop
 from mmfe_restore.evaluation.published import protocol_named
 from mmfe_restore.evaluation.report.files import facts
 from mmfe_restore.evaluation.statistics import to_tensor
+from mmfe_restore.model import folders
 
 from .conftest import ArraySource, make_samples, photograph, small_recipe, small_restorer
 
@@ -353,6 +354,18 @@ class TestGuideState:
         folder = self.folder(tmp_path, guide_fingerprint(cache.fingerprint))
         report = evaluate(*guided, samples, cache, device="cpu", checkpoint=folder)
         assert not [note for note in report.notes if "guide" in note]
+
+    def test_a_shipped_network_is_told_by_its_name(
+        self, guided, samples, cache, tmp_path, monkeypatch
+    ):
+        folder = self.folder(tmp_path, guide_fingerprint(cache.fingerprint))
+        shipped = replace(folders.shipped_models()["mmfe-small"], folder=folder)
+        monkeypatch.setattr(folders, "shipped_models", lambda: {"mmfe-small": shipped})
+        report = evaluate(*guided, samples, cache, device="cpu", checkpoint=folder)
+        assert report.to_json()["checkpoint"] == "mmfe-small"
+        monkeypatch.undo()
+        report = evaluate(*guided, samples, cache, device="cpu", checkpoint=folder)
+        assert report.to_json()["checkpoint"] == str(folder)
 
     def test_another_prompt_or_digest_is_refused(self, guided, samples, cache, tmp_path):
         trained = guide_fingerprint(cache.fingerprint) | {"guide.weights": "0000"}

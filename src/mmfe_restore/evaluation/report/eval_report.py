@@ -37,7 +37,7 @@ class EvalReport:
         dataset: the dataset's name.
         split: its split.
         recipe: the name of the recipe that trained the restorer.
-        checkpoint: the folder of the weights; None where there is none.
+        checkpoint: the weights' folder, or a shipped network's name; None where there is none.
         protocol: how it was measured.
         crop_multiple: images were centre-cropped to a multiple of this; 1 means whole images.
         window: that the network's attention sums over, in pixels; None for whole images.
