@@ -2,6 +2,7 @@
 
     python -m benchmarks.restore_quality FOLDER --checkpoint RUN --window SIDE --json > quality.json
     python -m benchmarks.ship_model RUN --quality quality.json [--name mmfe-small]
+        [--stopped-after STEPS]
 
 RUN is a run's folder or its model/. `benchmarks.restore_windows` finds the windows that suit its
 attention, and what quality.json was measured with is what it will restore with. Every float16 is
@@ -40,8 +41,9 @@ ABOUT = {
         "history": "began with 9,152 steps at 64² to 128² on pictures of up to 600 pixels and "
         "3,900 at 96² to 160², larger pictures too, guided by earlier weights of `scene`; then "
         "1,500 at 128² and 160², guided by the present ones; 250 at 96², half of the mixtures with "
-        "a partial target too; then twice on 9,100 pictures drawn anew, a third of the mixtures "
-        "with one: 1,550 steps at 96² and 128², 3,232 at 96² and 192²",
+        "a partial target too; then three times on pictures drawn anew, a third of the mixtures "
+        "with one: 1,550 steps at 96² and 128² and 3,232 at 96² and 192² on 9,100 each, and 1,738 "
+        "at 160² and 256² on 13,492, on a GPU",
     }
 }
 """What `mmfe model list` says."""
@@ -62,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path)
     parser.add_argument("--quality", type=Path, required=True)
     parser.add_argument("--name", default="mmfe-small", choices=list(ABOUT))
+    parser.add_argument("--stopped-after", type=int, metavar="STEPS", help="of a run cut short")
     options = parser.parse_args(arguments)
     source = model_folder(options.run)
     state = {
@@ -82,7 +85,10 @@ def main(arguments: list[str] | None = None) -> int:
     write_file(folder / "model.safetensors", content)
     write_file(folder / "config.json", json.dumps(config, indent=2) + "\n")
     digest = hashlib.sha256(content).hexdigest()
-    write_file(folder / "README.md", card(options.name, config, quality["parts"], digest))
+    write_file(
+        folder / "README.md",
+        card(options.name, config, quality["parts"], digest, options.stopped_after),
+    )
     index = WEIGHTS / "index.json"
     listed: dict[str, Any] = json.loads(index.read_text("utf-8")) if index.exists() else {}
     said = {key: value for key, value in ABOUT[options.name].items() if key != "history"}
@@ -96,7 +102,13 @@ def _windows(side: int | None) -> list[str]:
     return [] if side is None else [f"- Its attention sums over windows of {side} pixels."]
 
 
-def card(name: str, config: dict[str, Any], parts: dict[str, Any], digest: str) -> str:
+def card(
+    name: str,
+    config: dict[str, Any],
+    parts: dict[str, Any],
+    digest: str,
+    stopped_after: int | None = None,
+) -> str:
     """The model card, with the Hub's front matter."""
     about, recipe = ABOUT[name], config["recipe"]
     stages = ", ".join(
@@ -106,6 +118,8 @@ def card(name: str, config: dict[str, Any], parts: dict[str, Any], digest: str) 
     )
     most = recipe["train"]["max_steps"]
     steps = "all of them" if most is None else f"of these the first {most:,} steps"
+    if stopped_after is not None:
+        steps += f", stopped after {stopped_after:,}"
     lines = [
         "---",
         "library_name: mmfe",
