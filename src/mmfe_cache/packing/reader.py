@@ -234,11 +234,12 @@ class PackReader:
                 expected=f"the files that {self.path} was made from",
                 remedy=f"rm '{self.path}', then mmfe data pack",
             )
-        # Packs of before say nothing of settings. A folder of packs alone has none to compare.
-        folders = [root / name for name in self.about["folders"]]
-        here = any(folder.is_dir() and list_images(folder).images for folder in folders)
-        known = self.about.get("settings")
-        if here and known is not None and (found := settings_digest(root)) != known:
+        known = self.about.get("settings")  # None in packs of files, and in those of before
+        if (
+            known is not None
+            and (found := settings_digest(root)) != known
+            and self._has_photographs(root)  # a folder of packs alone has no settings either
+        ):
             raise DataError(
                 f"{root / CONFIG_FILE} has changed since {self.path} was made by it",
                 got=f"digest {found[:12]}",
@@ -255,6 +256,10 @@ class PackReader:
             return ()
         lacking = f"the pack {self.path} lacks newer files ({first_few(more)})"
         return (f"{lacking}: rm it, then mmfe data pack",)
+
+    def _has_photographs(self, root: Path) -> bool:
+        folders = [root / name for name in self.about["folders"]]
+        return any(folder.is_dir() and list_images(folder).images for folder in folders)
 
     def _raw(self, first: int, count: int) -> NDArray[np.uint8]:
         start = self._offset + first * TILE_BYTES
