@@ -125,7 +125,11 @@ def shipped_folder(source: str | Path) -> Path | None:
 
 
 def shown_name(folder: Path) -> str:
-    """How people are told of a network: by the name of a shipped one, else by its folder."""
+    """How people are told of a network: by the name of a shipped one, else by its folder.
+
+    Raises:
+        ModelError: the package's list of shipped networks is damaged.
+    """
     for name, model in shipped_models().items():
         if model.folder == folder:
             return name
