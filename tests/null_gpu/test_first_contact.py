@@ -52,14 +52,14 @@ def test_the_table_looks_for_the_sizes_that_are_measured():
 
 def test_three_steps_in_bfloat16_are_those_of_training():
     # Autocast keeps the weights that it has cast until it is left. Around all three steps it would
-    # compare a network that does not learn: 4 % off on a card and here.
+    # compare a network that does not learn: 3.8 % off on a card, 0.4 % at this size.
     differences = {}
     for found in gpu_correct.correct_network(tiny("cpu")):
         differences |= found["differences"]
         if "three steps, bf16" in differences:
             break  # before compilation, which takes long
     assert differences["three steps"] < 1e-6
-    assert 0 < differences["three steps, bf16"] < 5e-3
+    assert 0 < differences["three steps, bf16"] < 1e-3
 
 
 def test_the_reference_is_asked_for_before_anything_runs(monkeypatch, capsys, tmp_path):
