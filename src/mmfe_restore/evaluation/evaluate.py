@@ -124,7 +124,7 @@ def evaluate(
     _check_samples(samples)
     if restorer.recipe is None:  # which says how it reads embeddings
         restorer.recipe = recipe
-    shown = None if checkpoint is None else shown_name(checkpoint)
+    named = None if checkpoint is None else shown_name(checkpoint)
     trained = trained_guide(checkpoint)
     guidance = check_guidance(restorer, recipe, samples, cache, used_view, trained)
     rank, size = rank_and_size()
@@ -152,7 +152,7 @@ def evaluate(
         dataset=samples.dataset,
         split=samples.split,
         recipe=recipe.name,
-        checkpoint=shown,
+        checkpoint=named,
         protocol=measured,
         crop_multiple=run.crop,
         window=restorer.config.attention_window,
