@@ -105,6 +105,7 @@ for _name in GROUPS:
 def main() -> None:
     """Run the command line and exit by the contract: 0, 1, 2, 3 or 130."""
     output.write_any_name()
+    output.warn_plainly()
     _leave_matplotlib_out()
     sys.exit(run())
 

@@ -6,9 +6,10 @@ import io
 import json
 import math
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from .tables import print_table as print_table
 from .tables import screen, wrapped
@@ -109,6 +110,33 @@ def note_repeated(overrides: Sequence[str]) -> None:
         remark(f"{key} is set more than once; the last value counts")
 
 
+def warn(text: str) -> None:
+    """Write ``warning:`` and a sentence to stderr, wrapped at its words where there is a width."""
+    note("\n".join(wrapped(f"warning: {text}", screen(sys.stderr))))
+
+
+def warn_plainly() -> None:
+    """Let Python show what picture files hold and is not read as every other warning here."""
+    from mmfe_cache.errors import PictureWarning
+
+    others = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, PictureWarning):
+            warn(str(message))
+        else:
+            others(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
+
+
 def error(text: str) -> None:
     """Write an error message to stderr."""
     sys.stderr.write(f"mmfe: {text}\n")
@@ -120,7 +148,7 @@ def note_driver(device: str = "auto") -> None:
 
     if device == "auto" and (found := driver_problem()):
         problem, remedy = found
-        note("\n".join(wrapped(f"warning: no GPU is used: {problem}", screen(sys.stderr))))
+        warn(f"no GPU is used: {problem}")
         note("\n".join(wrapped(f"  to do: {remedy}", screen(sys.stderr))))
 
 

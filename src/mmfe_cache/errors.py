@@ -92,3 +92,7 @@ class GuideError(MmfeError):
 
 class ModelError(MmfeError):
     """A restorer checkpoint or input that does not fit the model."""
+
+
+class PictureWarning(UserWarning):
+    """A file holds more than the picture that is read of it: ``FILE: what``."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mmfe_cache.images import write_png
 from mmfe_cli import output
@@ -238,3 +239,23 @@ def test_the_help_names_the_folders_of_ones_own_pairs(command, capsys, monkeypat
     assert run([*command, "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert all(f"{degraded}+{clean}" in said for degraded, clean in PAIRS_OF_FOLDERS)
+
+
+def test_what_a_picture_file_holds_more_is_a_plain_warning(tmp_path):
+    """Whichever command reads the file: Python would add a file and a line of mmfe's own."""
+    pages = [Image.fromarray(np.full((40, 56, 3), value, np.uint8)) for value in (60, 90)]
+    path = tmp_path / "photos" / "a.tif"
+    path.parent.mkdir()
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    command = ["data", "pack", "--dataset", "folder", "--root", str(path.parent)]
+    done = subprocess.run(
+        [sys.executable, "-m", "mmfe_cli", "-q", *command, "--split", "train", "--json"],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stderr.split())  # wrapped where the tests run in a terminal
+    assert said.count(f"warning: {path}: it holds 2 pages, of which the first is read") == 1
+    assert said.count("pages") == 1
+    assert "reading.py" not in said

@@ -278,13 +278,14 @@ def load_synthetic(split: Split, root: Path) -> SampleSet:
         others = [photograph.name for photograph in found]
     classes = (*COMPOSITIONS, CLEAR) if settings.clear else COMPOSITIONS
     names = [photograph.name for photograph in photographs]
-    config.check(names, kinds_of("low_haze_rain_snow"), others=others)
+    noted = config.check(names, kinds_of("low_haze_rain_snow"), others=others)
     samples = [
         synthetic_sample(photograph, composition, split, DEFAULT_SEED, config)
         for composition in classes
         for photograph in photographs
     ]
-    warnings = [*not_photographs(folder, skip=skip), *sets_left_out(made)]
+    unused = not_photographs(folder, skip=skip, known=[root / CONFIG_FILE])
+    warnings = [*unused, *sets_left_out(made), *noted]
     return sample_set("synth", split, root, layout, samples, warnings)
 
 

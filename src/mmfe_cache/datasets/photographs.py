@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -256,14 +256,23 @@ def find_photographs(
     return tuple(sorted(photographs.values(), key=lambda photograph: photograph.name))
 
 
-def not_photographs(where: Path | Sequence[Path], *, skip: Sequence[Path] = ()) -> tuple[str, ...]:
-    """What `find_photographs` leaves out of the same folders, a line for each kind."""
+def not_photographs(
+    where: Path | Sequence[Path], *, skip: Sequence[Path] = (), known: Collection[Path] = ()
+) -> tuple[str, ...]:
+    """What `find_photographs` leaves out of the same folders, a line for each kind.
+
+    Args:
+        where: as for `find_photographs`.
+        skip: likewise.
+        known: files that have another use, and are no news.
+    """
     folders = [place for place in ([where] if isinstance(where, Path) else where) if place.is_dir()]
-    return tuple(
-        f"{folder}: {line}"
-        for folder in folders
-        for line in list_images(folder, recursive=True, skip=skip).left_out()
-    )
+    lines: list[str] = []
+    for folder in folders:
+        listing = list_images(folder, recursive=True, skip=skip)
+        others = [path for path in listing.ignored if path not in known]
+        lines += [f"{folder}: {line}" for line in left_out(others, listing.loops)]
+    return tuple(lines)
 
 
 def scene_of(name: str) -> str:

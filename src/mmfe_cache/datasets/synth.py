@@ -143,7 +143,8 @@ def write_synth(
         progress.warn(line)
     names = (photograph.name for photographs in chosen.values() for photograph in photographs)
     kinds = {kind for name in classes for kind in kinds_of(name)}
-    config.check(names, kinds)
+    for line in config.check(names, kinds):
+        progress.warn(line)
     dark = config.dark if "low" in kinds else {}
     digests = inspect_photographs(chosen, max_side, dark, progress)
     spec: dict[str, Any] = {

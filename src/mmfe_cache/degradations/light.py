@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmfe_cache.errors import DataError
-from mmfe_cache.images import read_rgb8
+from mmfe_cache.images import read_noted
 
-from .maps import Choice, Field, FloatImage, box_blur, read_fitting, smooth_noise, upsample
+from .fields import Field, box_blur, smooth_noise, upsample
+from .maps import Choice, FloatImage, read_fitting
 
 BETA = (1.0, 2.0)
 """Published range of the scattering coefficient; 0 is clear air."""
@@ -187,7 +188,7 @@ def same_proportions(dark: tuple[int, ...], clean: tuple[int, ...]) -> bool:
 
 def _photographed(choice: Choice, clean: FloatImage) -> tuple[FloatImage, dict[str, float]]:
     assert choice.dark is not None
-    dark = read_rgb8(choice.dark)
+    dark, _ = read_noted(choice.dark)  # `DegradationConfig.check` tells of its notes, once
     height, width = clean.shape[:2]
     if not same_proportions(dark.shape, clean.shape):
         raise DataError(

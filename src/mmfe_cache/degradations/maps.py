@@ -1,9 +1,7 @@
-"""What is laid over a picture: published masks and maps, or smooth random fields.
+"""Published masks and maps, and which of them a picture is made with.
 
 The published layout is that of CDD11's ``syn_data``: folders of rain and of snow masks, of which
 each picture draws one by seed, and a depth and a light map for each photograph, by its name.
-Random fields are computed in float64 and then rounded to a coarse grid, so that the last bit of a
-transcendental function, which differs between processors, never reaches a pixel.
 """
 
 from __future__ import annotations
@@ -13,27 +11,21 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from mmfe_cache.errors import DataError, UsageError
-from mmfe_cache.images import IMAGE_SUFFIXES, read_rgb8
+from mmfe_cache.images import IMAGE_SUFFIXES, read_noted, read_notes
 from mmfe_cache.names import composed, first_few, stem_of
 from mmfe_cache.seeds import generator
 
-Field = NDArray[np.float32]
-"""(H, W) float32."""
+from .fields import Field
 
 FloatImage = NDArray[np.float32]
 """(H, W, 3) float32 RGB in [0, 1]: what every degradation takes and gives."""
-
-_GRID = 4096.0
-"""Fields are rounded to multiples of 1/4096: finer than 8 bits, far coarser than float64."""
-
 
 _NAMED = 20
 """How many photographs a message names."""
@@ -140,7 +132,7 @@ class DegradationConfig:
 
     def check(
         self, photographs: Iterable[str], kinds: Iterable[str], *, others: Iterable[str] = ()
-    ) -> None:
+    ) -> tuple[str, ...]:
         """Make sure that every photograph has its maps, and that they can be read.
 
         Args:
@@ -148,6 +140,9 @@ class DegradationConfig:
             kinds: of degradation that will be drawn.
             others: photographs that are not drawn now and may be the ones that low-light
                 photographs belong to, such as those of the other split.
+
+        Returns:
+            A line for each mask and map that holds more than is read, such as several pages.
 
         Raises:
             DataError: maps are missing or unreadable, and all of them are named; or no low-light
@@ -177,10 +172,16 @@ class DegradationConfig:
                 remedy="rename the low-light photographs, or leave them out for the model's low "
                 "light",
             )
+        used = [
+            *(self.rain_masks if "rain" in kinds else ()),
+            *(self.snow_masks if "snow" in kinds else ()),
+        ]
         for name in names:
             for maps, kind in ((self.depth, "haze"), (self.light_maps, "low"), (self.dark, "low")):
                 if kind in kinds and name in maps:
                     _grey(maps[name])
+                    used.append(maps[name])
+        return tuple(f"{path}: {n}" for path in dict.fromkeys(used) for n in read_notes(path))
 
     def choose(
         self, kind: str, photograph: str | None, seed_parts: tuple[str | int, ...]
@@ -218,8 +219,8 @@ class DegradationConfig:
         if self == DegradationConfig():
             return {}
         files: dict[str, Any] = {
-            "rain_masks": {path.name: _digest(path) for path in self.rain_masks},
-            "snow_masks": {path.name: _digest(path) for path in self.snow_masks},
+            "rain_masks": {composed(path.name): _digest(path) for path in self.rain_masks},
+            "snow_masks": {composed(path.name): _digest(path) for path in self.snow_masks},
         }
         for name in ("depth", "light_maps", "dark"):
             maps: Mapping[str, Path] = getattr(self, name)
@@ -240,18 +241,19 @@ def _images(folder: Path | None, what: str) -> list[Path]:
             expected="a folder of image files",
             remedy="correct the path, or leave the option out for the procedural model",
         )
-    found = sorted(
+    found = [
         path
         for path in folder.iterdir()
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
+    ]
     if not found:
         raise DataError(
             f"there are no {what} in {folder}",
             expected=f"files ending in {', '.join(sorted(IMAGE_SUFFIXES))}",
             remedy="name the folder that holds the files themselves; subfolders are not searched",
         )
-    return found
+    # A picture draws a mask by its place among them, which is the same on every file system.
+    return sorted(found, key=lambda path: (composed(path.name), path.name))
 
 
 def _by_name(folder: Path | None, what: str) -> dict[str, Path]:
@@ -272,16 +274,34 @@ def _digest(path: Path) -> str:
     return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
 
 
-@lru_cache(maxsize=256)
 def _grey(path: Path) -> Image.Image:
     """A mask or map as 8-bit grey; Pillow resizes these in integers, the same on every machine."""
-    return Image.fromarray(read_rgb8(path).max(axis=2))
+    return _grey_as_of(path, *_stamp(path))
+
+
+def mask_amount(path: Path) -> float:
+    """The mean of a mask, in [0, 1]."""
+    return _amount_as_of(path, *_stamp(path))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """By which a file that was written anew is read anew; what is wrong is said when it is read."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=256)
+def _grey_as_of(path: Path, size: int, changed: int) -> Image.Image:
+    del size, changed
+    return Image.fromarray(read_noted(path)[0].max(axis=2))
 
 
 @lru_cache(maxsize=65536)
-def mask_amount(path: Path) -> float:
-    """The mean of a mask, in [0, 1]."""
-    return float(np.asarray(_grey(path)).mean() / 255)
+def _amount_as_of(path: Path, size: int, changed: int) -> float:
+    return float(np.asarray(_grey_as_of(path, size, changed)).mean() / 255)
 
 
 def read_covering(
@@ -313,64 +333,3 @@ def read_fitting(path: Path, shape: tuple[int, ...]) -> Field:
     """A map of a photograph at the photograph's size, (H, W) float32 in [0, 1]."""
     fitted = _grey(path).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
     return np.asarray(fitted, np.float32) / np.float32(255)
-
-
-def smooth_noise(
-    rng: np.random.Generator, shape: tuple[int, int], cells: int, octaves: int = 1
-) -> Field:
-    """Value noise: random numbers on a grid, smoothly interpolated; octaves halve in weight.
-
-    Args:
-        rng: the stream.
-        shape: (H, W) of the field.
-        cells: grid cells along the shorter side in the first octave.
-        octaves: how many grids, each twice as fine.
-
-    Returns:
-        (H, W) float32 in [0, 1].
-    """
-    total = np.zeros(shape, np.float64)
-    weights = 0.0
-    short = min(shape)
-    for octave in range(octaves):
-        side = cells * 2**octave
-        grid = rng.random((side * shape[0] // short + 2, side * shape[1] // short + 2))
-        weight = 0.5**octave
-        total += weight * upsample(grid, shape)
-        weights += weight
-    return on_grid(total / weights)
-
-
-def upsample(grid: NDArray[np.floating], shape: tuple[int, int]) -> NDArray[np.float64]:
-    """Interpolate ``grid`` to ``shape`` with smoothstep weights, corner on corner."""
-    top, down = _steps(grid.shape[0], shape[0])
-    left, right = _steps(grid.shape[1], shape[1])
-    wide = grid.astype(np.float64)
-    wide = wide[:, left] + (wide[:, np.minimum(left + 1, grid.shape[1] - 1)] - wide[:, left]) * (
-        right
-    )
-    low = wide[np.minimum(top + 1, grid.shape[0] - 1)]
-    high = wide[top]
-    return high + (low - high) * down[:, None]
-
-
-def _steps(cells: int, pixels: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    position = np.linspace(0, max(cells - 1, 0), pixels)
-    base = np.minimum(position.astype(np.intp), max(cells - 2, 0))
-    fraction = position - base
-    return base, fraction * fraction * (3 - 2 * fraction)
-
-
-def box_blur(field: Field, size: int) -> Field:
-    """Mean over a ``size`` x ``size`` window with repeated edges (summed in float64).
-
-    Args:
-        field: (H, W).
-        size: side of the window in pixels, odd or even.
-    """
-    return cast("Field", ndimage.uniform_filter(field, size, mode="nearest"))
-
-
-def on_grid(values: NDArray[np.float64]) -> Field:
-    """Values rounded to 1/4096, so that a processor's last bit never reaches a pixel."""
-    return (np.rint(values * _GRID) / _GRID).astype(np.float32)

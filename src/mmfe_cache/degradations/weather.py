@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from .maps import Choice, Field, FloatImage, mask_amount, on_grid, read_covering, smooth_noise
+from .fields import Field, on_grid, smooth_noise
+from .maps import Choice, FloatImage, mask_amount, read_covering
 
 SEVERITY = (0.5, 1.0)
 """The range drawn for a set; CDD11's masks of rain and snow are files without parameters."""

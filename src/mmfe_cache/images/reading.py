@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmfe_cache.errors import DataError
+from mmfe_cache.errors import DataError, PictureWarning
 from mmfe_cache.images.colour_tags import HighDynamicRange, coded_bits, colour_profile
 from mmfe_cache.images.decoding import Stored, UnknownRange, decode, prepare
 from mmfe_cache.images.metadata import Captions, captions_of, exif_of, upright, upright_xmp
@@ -88,7 +88,7 @@ def read_rgb8(path: Path | str) -> ImageArray:
     path = Path(path)
     pixels, notes = read_noted(path)
     for note in notes:
-        warnings.warn(f"{path}: {note}", stacklevel=2)
+        warnings.warn(f"{path}: {note}", PictureWarning, stacklevel=2)
     return pixels
 
 
@@ -107,6 +107,22 @@ def read_noted(path: Path) -> tuple[ImageArray, tuple[str, ...]]:
         notes = _left_out(image)
         stored, profile = _stored(image, again, path)
         return _on_white(_to_srgb(stored, profile), stored.alpha), notes
+
+    return _with_image(path, work)
+
+
+def read_notes(path: Path) -> tuple[str, ...]:
+    """What `read_rgb8` would warn of, a sentence each; no pixel is decoded.
+
+    Raises:
+        DataError: the file is missing, no image, or larger than `MAX_PIXELS`.
+    """
+    if path.suffix.lower() in RAW_SUFFIXES and extra_missing(path.suffix.lower()) is None:
+        return ()
+
+    def work(image: Image.Image, again: Callable[[], Image.Image]) -> tuple[str, ...]:
+        del again
+        return _left_out(image)
 
     return _with_image(path, work)
 

@@ -1,5 +1,6 @@
 """What `write_synth` takes for photographs, and what it refuses before anything is written."""
 
+import shutil
 import warnings
 
 import numpy as np
@@ -130,6 +131,52 @@ def test_pages_that_are_not_read_are_told_once(photos, tmp_path):
         write_synth(photos, tmp_path / "out", compositions=["low"], progress=told)
     path = photos / "pages.tif"
     assert told.lines == [f"{path}: it holds 2 pages, of which the first is read"]
+
+
+def save_pages(path, *values):
+    """A TIFF of grey pages."""
+    path.parent.mkdir(exist_ok=True)
+    pages = [Image.fromarray(np.full((40, 56), value, np.uint8)) for value in values]
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+
+
+def test_pages_of_masks_and_maps_are_told_once_by_name(photos, tmp_path):
+    """As those of photographs: by `data synth`, and by the data set `synth` of the same files."""
+    for path in photos.glob("*.png"):
+        for kind in ("depth", "light"):
+            save_pages(tmp_path / kind / f"{path.stem}.tif", 90)
+    save_pages(tmp_path / "depth" / "one.tif", 60, 90)
+    save_pages(tmp_path / "light" / "one.tif", 70, 90)
+    save_pages(tmp_path / "rain" / "a.tif", 20, 90, 120)
+    save_pages(tmp_path / "snow" / "a.tif", 20, 90)
+    save_pages(tmp_path / "dark" / "two.tif", 5, 90)
+    folders = {"rain_masks": "rain", "snow_masks": "snow", "depth": "depth", "light_maps": "light"}
+    root = tmp_path / "root"
+    shutil.copytree(photos, root)
+    for name in (*folders.values(), "dark"):
+        shutil.copytree(tmp_path / name, root / name)
+    settings = "".join(f"{key}: {name}\n" for key, name in folders.items())
+    (root / "degradations.yaml").write_text(settings + "dark_photos: dark\n")
+    told = Warned()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        config = DegradationConfig.from_folders(
+            **{key: tmp_path / name for key, name in folders.items()}, dark=tmp_path / "dark"
+        )
+        write_synth(photos, tmp_path / "out", compositions=["low", "snow"], config=config)
+        write_synth(photos, tmp_path / "all", config=config, progress=told)
+        live = [load_dataset("synth", split, root) for split in ("train", "test")]
+        for sample in (*live[0], *live[1]):
+            sample.degraded.read()
+    found = [
+        f"{name}.tif: it holds {count} pages, of which the first is read"
+        for name, count in (
+            ("rain/a", 3), ("snow/a", 2), ("depth/one", 2), ("light/one", 2), ("dark/two", 2)
+        )
+    ]  # fmt: skip
+    assert sorted(told.lines) == sorted(f"{tmp_path}/{line}" for line in found)
+    said = {line for samples in live for line in samples.warnings}
+    assert said == {f"{root}/{line}" for line in found}
 
 
 def test_maps_below_the_photographs_are_no_photographs(photos, tmp_path):

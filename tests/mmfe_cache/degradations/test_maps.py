@@ -1,3 +1,4 @@
+import os
 import unicodedata
 from pathlib import Path
 
@@ -204,3 +205,33 @@ def test_low_light_photographs_of_no_scene_are_named(tmp_path):
     config.check(["one", "night one"], ["low"])
     config.check(["one"], ["low"], others=["night one"])
     config.check(["one"], ["haze"])
+
+
+def test_a_mask_that_was_written_anew_is_read_anew(streaks):
+    config = DegradationConfig.from_folders(rain_masks=streaks)
+    for value in (240, 60):
+        for path in config.rain_masks:
+            mask = np.zeros((32, 32))
+            mask[:, 7] = value
+            grey(path, mask)
+            os.utime(path, ns=(value, value))  # as a later change on a fast machine
+        done = degrade(black(), "rain", seed_parts=("a",), config=config)
+        assert done.image.max() == value
+        assert done.severities["rain"] == pytest.approx(value / 255 / 32 / FULL_AMOUNT)
+
+
+def test_masks_are_drawn_alike_in_both_forms_of_unicode(tmp_path):
+    """`é` sorts after `z` in one form, and before it in the other."""
+    used = {}
+    for form in ("NFC", "NFD"):
+        for number, name in enumerate(("z", "é")):
+            mask = np.zeros((16, 16))
+            mask[:, 3 + number] = 200
+            grey(tmp_path / form / f"{unicodedata.normalize(form, name)}.png", mask)
+        config = DegradationConfig.from_folders(rain_masks=tmp_path / form)
+        used[form] = [
+            degrade(black(16, 16), "rain", seed_parts=(k,), config=config).image for k in range(8)
+        ]
+        used[form, "spec"] = config.spec()
+    assert np.array_equal(used["NFC"], used["NFD"])
+    assert used["NFC", "spec"] == used["NFD", "spec"]
