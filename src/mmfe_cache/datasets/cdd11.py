@@ -1,41 +1,19 @@
-"""CDD11 (OneRestore, ECCV 2024) on the disk, and its degradations made while reading (`synth`)."""
+"""CDD11 (OneRestore, ECCV 2024) on the disk, and sets of its layout that `write_synth` made."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import yaml
-
-from mmfe_cache.degradations import (
-    CLEAR,
-    COMPOSITIONS,
-    PROCEDURAL,
-    DegradationConfig,
-    drawn_severities,
-    kinds_of,
-    split_class,
-)
+from mmfe_cache.degradations import CLEAR, COMPOSITIONS, split_class
 from mmfe_cache.errors import DataError
-from mmfe_cache.images import FileSource
 from mmfe_cache.names import composed, first_few
-from mmfe_cache.parsing import DuplicateKeyError, parse_json, parse_yaml
-from mmfe_cache.samples import Sample, SampleSet
+from mmfe_cache.parsing import parse_json
 
-from .layouts import Layout, Part, sample_set
+from .layouts import Layout, Part
 from .pairing import by_clean_name
-from .photographs import (
-    Photograph,
-    Split,
-    find_photographs,
-    list_images,
-    not_photographs,
-    split_photographs,
-)
-from .sources import SyntheticSource
+from .photographs import list_images
 
 SCENES = {"train": 1183, "test": 200}
 """Published number of photographs."""
@@ -202,161 +180,3 @@ def _unreadable(path: Path, got: str) -> DataError:
         expected="the JSON file that `mmfe data synth` wrote",
         remedy="run `mmfe data synth` again into an empty folder",
     )
-
-
-DEFAULT_SEED = 0
-"""The seed of the weather; the same as `write_synth`'s."""
-
-CONFIG_FILE = "degradations.yaml"
-"""In the root of the data set `synth`: where masks and maps lie, see `SynthSettings`."""
-
-
-@dataclass(frozen=True, slots=True)
-class SynthSettings:
-    """What ``degradations.yaml`` says; folders are relative to it.
-
-    Attributes:
-        rain_masks: a folder, see `DegradationConfig.from_folders`; so are the next four.
-        snow_masks: likewise.
-        depth: likewise.
-        light_maps: likewise.
-        dark_photos: likewise.
-        mask_share: how often masks are used.
-        varied_share: how often degradations are drawn from wide ranges.
-        clear: whether there is a class of pictures to which nothing was done.
-    """
-
-    rain_masks: str | None = None
-    snow_masks: str | None = None
-    depth: str | None = None
-    light_maps: str | None = None
-    dark_photos: str | None = None
-    mask_share: float = 1.0
-    varied_share: float = 0.0
-    clear: bool = False
-
-
-_FOLDERS = ("rain_masks", "snow_masks", "depth", "light_maps", "dark_photos")
-"""The keys of ``degradations.yaml`` that name folders."""
-
-
-def settings_digest(root: Path) -> str:
-    """SHA-256 of ``root/degradations.yaml``; that of nothing where there is none."""
-    file = root / CONFIG_FILE
-    return hashlib.sha256(file.read_bytes() if file.is_file() else b"").hexdigest()
-
-
-def load_synthetic(split: Split, root: Path) -> SampleSet:
-    """Photographs of ``root/train`` and ``root/test``, else those of ``root`` split by scene.
-
-    The pictures equal those that `write_synth` writes from the same photographs with the same
-    masks and maps, byte for byte. ``root/degradations.yaml`` names masks and maps.
-
-    Raises:
-        DataError: no photograph, too few scenes to split, ``degradations.yaml`` cannot be read, or
-            a mask or map is missing.
-    """
-    settings = _settings(root)
-    named = {key: getattr(settings, key) for key in _FOLDERS}
-    folders = {key: root / value for key, value in named.items() if value is not None}
-    made = made_sets(root)
-    # Masks and maps that lie below the root are not photographs either.
-    skip = (*folders.values(), *made)
-    dark = folders.pop("dark_photos", None)
-    config = DegradationConfig.from_folders(
-        **folders, dark=dark, mask_share=settings.mask_share, varied_share=settings.varied_share
-    )
-    if (root / "train").is_dir() and (root / "test").is_dir():
-        folder, layout = root / split, "train/ + test/"
-        photographs = find_photographs(folder, skip=skip)
-        other = root / ("test" if split == "train" else "train")
-        others = _names_below(other, skip) if config.dark else []
-    else:
-        folder, layout = root, "one folder, split by scene"
-        found = find_photographs(folder, skip=skip)
-        photographs = split_photographs(found)[split]
-        others = [photograph.name for photograph in found]
-    classes = (*COMPOSITIONS, CLEAR) if settings.clear else COMPOSITIONS
-    names = [photograph.name for photograph in photographs]
-    noted = config.check(names, kinds_of("low_haze_rain_snow"), others=others)
-    samples = [
-        synthetic_sample(photograph, composition, split, DEFAULT_SEED, config)
-        for composition in classes
-        for photograph in photographs
-    ]
-    unused = not_photographs(folder, skip=skip, known=[root / CONFIG_FILE])
-    warnings = [*unused, *sets_left_out(made), *noted]
-    return sample_set("synth", split, root, layout, samples, warnings)
-
-
-def _names_below(folder: Path, skip: tuple[Path, ...]) -> list[str]:
-    """Names of the other split's photographs; what is wrong with them is said when it is loaded."""
-    try:
-        return [photograph.name for photograph in find_photographs(folder, skip=skip)]
-    except DataError:
-        return []
-
-
-def synthetic_sample(
-    photograph: Photograph,
-    composition: str,
-    split: Split,
-    seed: int,
-    config: DegradationConfig = PROCEDURAL,
-) -> Sample:
-    """One photograph under one composition."""
-    name = f"{composition}/{photograph.name}"
-    clean = FileSource(photograph.path)
-    if composition == CLEAR:
-        return Sample(name, clean, clean, composition, photograph.name, {})
-    parts = seed_parts(name, split, seed)
-    return Sample(
-        name,
-        SyntheticSource(clean, composition, parts, config, photograph.name),
-        clean,
-        composition,
-        photograph.name,
-        drawn_severities(composition, seed_parts=parts, config=config, photograph=photograph.name),
-    )
-
-
-def seed_parts(sample_id: str, split: Split, seed: int) -> tuple[str | int, ...]:
-    """What names the random streams of a synthetic sample."""
-    return ("synth", seed, split, sample_id)
-
-
-def _settings(root: Path) -> SynthSettings:
-    path = root / CONFIG_FILE
-    known = {field.name: str(field.type) for field in fields(SynthSettings)}
-    expected = ", ".join(known)
-    try:
-        found: Any = parse_yaml(path.read_text("utf-8-sig"), path)
-    except FileNotFoundError:
-        return SynthSettings()
-    except DuplicateKeyError:
-        raise
-    except (OSError, ValueError, yaml.YAMLError) as problem:
-        raise DataError(
-            f"{path} cannot be read",
-            got=str(problem),
-            expected=f"a YAML mapping with any of {expected}",
-            remedy="correct the file, or remove it for the procedural model",
-        ) from problem
-    if not isinstance(found, dict):
-        raise DataError(
-            f"{path} holds no settings",
-            got=type(found).__name__,
-            expected=f"a YAML mapping with any of {expected}",
-            remedy="correct the file, or remove it for the procedural model",
-        )
-    given = cast("dict[str, Any]", found)
-    kinds = {"str | None": (str, type(None)), "float": (float, int), "bool": (bool,)}
-    for key, value in given.items():
-        if key not in known:
-            raise DataError(f"{path} has an unknown key", got=key, expected=expected)
-        wrong = not isinstance(value, kinds[known[key]])
-        if wrong or (isinstance(value, bool) and known[key] != "bool"):
-            raise DataError(
-                f"{path}: {key} is of a wrong type", got=repr(value), expected=known[key]
-            )
-    return SynthSettings(**given)

@@ -17,14 +17,15 @@ from .cdd11 import (
     SCENES,
     UNFINISHED_FILE,
     cdd11_parts,
-    load_synthetic,
     made_splits,
     read_severities,
     read_spec,
 )
 from .folder import PAIRS_OF_FOLDERS, load_folder
 from .layouts import FolderCache, FoundPart, Part, find_part, missing_part, sample_set, samples_of
+from .made_pixels import check_made_pack
 from .photographs import Split
+from .synth_live import load_synthetic
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 
@@ -356,12 +357,14 @@ def load_packed(name: str, split: Split, root: Path) -> SampleSet | None:
     """The samples of ``root``'s pack of this split; None when there is none of this data set.
 
     Raises:
-        DataError: the pack is damaged, or the files beside it have changed since.
+        DataError: the pack is damaged, or the files beside it have changed since, or pictures that
+            are made while reading would be made otherwise.
     """
     pack, foreign = find_pack(name, split, root)
     if pack is None:
         return None
     newer = pack.compare_files(root)
+    check_made_pack(pack, root)
     samples = pack.samples(root)
     return replace(samples, warnings=(*samples.warnings, *foreign, *newer))
 

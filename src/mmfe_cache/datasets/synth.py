@@ -27,15 +27,7 @@ from mmfe_cache.io import write_file
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray
 
-from .cdd11 import (
-    DEFAULT_SEED,
-    SEVERITIES_FILE,
-    SPEC_FILE,
-    UNFINISHED_FILE,
-    made_sets,
-    seed_parts,
-    sets_left_out,
-)
+from .cdd11 import SEVERITIES_FILE, SPEC_FILE, UNFINISHED_FILE, made_sets, sets_left_out
 from .photographs import Photograph, Split, not_photographs
 from .synth_inputs import (
     MIN_SIDE,
@@ -45,6 +37,7 @@ from .synth_inputs import (
     inspect_photographs,
     prepare,
 )
+from .synth_live import DEFAULT_SEED, seed_parts
 
 FORMAT = 1
 """Changes when the same photographs would give other files."""

@@ -14,8 +14,8 @@ from mmfe_cache.progress import Progress
 from mmfe_cache.samples import ImageArray
 from mmfe_cache.seeds import generator
 
-from .cdd11 import seed_parts
 from .photographs import Photograph, Split, find_photographs, split_photographs
+from .synth_live import seed_parts
 
 MIN_SIDE = 16
 """Photographs with a shorter side than this, in pixels, teach nothing and are refused."""

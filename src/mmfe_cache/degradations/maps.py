@@ -101,8 +101,19 @@ class DegradationConfig:
         dark: Path | None = None,
         mask_share: float = 1.0,
         varied_share: float = 0.0,
+        look: bool = True,
     ) -> DegradationConfig:
         """Find the files of each folder; None stands for the procedural model.
+
+        Args:
+            rain_masks: a folder; so are the next four.
+            snow_masks: likewise.
+            depth: likewise.
+            light_maps: likewise.
+            dark: likewise.
+            mask_share: how often masks are used, in [0, 1].
+            varied_share: how often the rest is drawn from wide ranges, in [0, 1].
+            look: read every mask, so that a black one is refused.
 
         Raises:
             DataError: a folder is missing or holds no image, a mask is unreadable or black, or two
@@ -121,7 +132,7 @@ class DegradationConfig:
             mask_share,
             varied_share,
         )
-        for mask in (*found.rain_masks, *found.snow_masks):
+        for mask in (*found.rain_masks, *found.snow_masks) if look else ():
             if mask_amount(mask) == 0:
                 raise DataError(
                     f"the mask {mask} is black",

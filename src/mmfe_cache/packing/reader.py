@@ -15,8 +15,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfe_cache.datasets.cdd11 import CONFIG_FILE, settings_digest
 from mmfe_cache.datasets.photographs import list_images
+from mmfe_cache.datasets.synth_live import CONFIG_FILE, settings_digest, settings_files
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import check_crop, pixel_digest
 from mmfe_cache.names import first_few
@@ -162,6 +162,11 @@ class PackReader:
         """How many pictures it holds."""
         return len(self.names)
 
+    @property
+    def made(self) -> bool:
+        """Whether its pictures are made while reading where they are not packed."""
+        return self.about["dataset"] == "synth"
+
     def size(self, number: int) -> tuple[int, int]:
         """(height, width) of a picture."""
         return int(self._height[number]), int(self._width[number])
@@ -234,18 +239,7 @@ class PackReader:
                 expected=f"the files that {self.path} was made from",
                 remedy=f"rm '{self.path}', then mmfe data pack",
             )
-        known = self.about.get("settings")  # None in packs of files, and in those of before
-        if (
-            known is not None
-            and (found := settings_digest(root)) != known
-            and self._has_photographs(root)  # a folder of packs alone has no settings either
-        ):
-            raise DataError(
-                f"{root / CONFIG_FILE} has changed since {self.path} was made by it",
-                got=f"digest {found[:12]}",
-                expected=f"digest {known[:12]}",
-                remedy=f"rm '{self.path}', then mmfe data pack",
-            )
+        self._compare_settings(root)
         more: list[str] = []
         for name, count in self.about["folders"].items():
             folder = root / name
@@ -256,6 +250,28 @@ class PackReader:
             return ()
         lacking = f"the pack {self.path} lacks newer files ({first_few(more)})"
         return (f"{lacking}: rm it, then mmfe data pack",)
+
+    def _compare_settings(self, root: Path) -> None:
+        """Compare what pictures that are made while reading, as those of `synth`, depend on."""
+        known = self.about.get("settings")  # None in packs of files, and in those of before
+        if known is None or not self._has_photographs(root):
+            return  # a folder of packs alone has no settings either
+        if (found := settings_digest(root)) != known:
+            raise DataError(
+                f"{root / CONFIG_FILE} has changed since {self.path} was made by it",
+                got=f"digest {found[:12]}",
+                expected=f"digest {known[:12]}",
+                remedy=f"rm '{self.path}', then mmfe data pack",
+            )
+        before, now = self.about.get("settings_files"), settings_files(root)
+        if before is not None and now is not None and now != before:
+            other = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+            raise DataError(
+                f"masks or maps have changed since {self.path} was made with them",
+                got=f"other files or sizes: {first_few(other)}",
+                expected=f"those that {root / CONFIG_FILE} named then",
+                remedy=f"rm '{self.path}', then mmfe data pack",
+            )
 
     def _has_photographs(self, root: Path) -> bool:
         folders = [root / name for name in self.about["folders"]]

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmfe_cache.datasets.cdd11 import settings_digest
 from mmfe_cache.datasets.photographs import list_images
 from mmfe_cache.datasets.sources import (
     DerivedSource,
@@ -17,6 +16,7 @@ from mmfe_cache.datasets.sources import (
     SyntheticSource,
     WindowSource,
 )
+from mmfe_cache.datasets.synth_live import settings_digest, settings_files
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import FileSource
 from mmfe_cache.samples import PixelSource, Sample, SampleSet
@@ -69,7 +69,7 @@ def dump_samples(samples: SampleSet, pictures: PictureList) -> bytes:
 
 def dump_about(samples: SampleSet, pictures: PictureList) -> bytes:
     """What set it is and what was found of it, deflated JSON."""
-    about = {
+    about: dict[str, Any] = {
         "dataset": samples.dataset,
         "split": samples.split,
         "layout": samples.layout,
@@ -78,6 +78,7 @@ def dump_about(samples: SampleSet, pictures: PictureList) -> bytes:
     }
     if any(isinstance(source, SyntheticSource) for source in pictures.sources):
         about["settings"] = settings_digest(samples.root)
+        about["settings_files"] = settings_files(samples.root)
     return _deflated(about)
 
 

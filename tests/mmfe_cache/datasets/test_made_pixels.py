@@ -1,4 +1,4 @@
-"""A cache of the data set `synth` belongs to the pictures it was built from, not to their ids."""
+"""Caches and packs of the data set `synth` belong to pictures, not to the ids of these."""
 
 import shutil
 
@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 
 from benchmarks.cache_support import TinyGuide, tree
-from mmfe_cache.datasets import load_dataset
+from mmfe_cache.datasets import load_dataset, made_pixels
 from mmfe_cache.degradations import light
-from mmfe_cache.errors import CacheError
+from mmfe_cache.errors import CacheError, DataError
 from mmfe_cache.images import write_png
+from mmfe_cache.packing import forget_packs, pack, pack_path
 from mmfe_cache.precompute import build_cache
 
 
@@ -59,3 +60,114 @@ def test_a_cache_may_outlive_its_photographs(root):
     shutil.rmtree(root)
     again = build_cache(samples, TinyGuide(), ["whole@16"], root.parent / "a.zarr", workers=1)
     assert again.encodings == 0
+
+
+def with_files(root):
+    """Settings that name a mask and depth maps, in a format whose size tells nothing of pixels."""
+    for folder, names in (("rain", "ab"), ("depth", "abcdefgh")):
+        (root / folder).mkdir()
+        for name in names:
+            save_map(root / folder / f"{name}.bmp", 120)
+    say(root, "rain_masks: rain\ndepth: depth")
+
+
+def save_map(path, value):
+    Image.fromarray(np.full((16, 16), value, np.uint8)).save(path)
+
+
+def pack_anew(root):
+    path = pack_path(root, "synth", "train", shared=True)
+    path.unlink(missing_ok=True)
+    pack(load_dataset("synth", "train", root, packed=False), path)
+    assert load_dataset("synth", "train", root).layout.endswith("(packed)")
+    return path
+
+
+def refused(root, words):
+    """What is said of the pack by a new process."""
+    forget_packs()
+    with pytest.raises(DataError, match=words) as caught:
+        load_dataset("synth", "train", root)
+    assert "then mmfe data pack" in caught.value.remedy
+    return str(caught.value)
+
+
+def test_a_pack_is_refused_once_its_masks_or_maps_are_others(root):
+    with_files(root)
+    pack_anew(root)
+    save_map(root / "depth" / "c.png", 30)  # one of eight, and another mask
+    (root / "depth" / "c.bmp").unlink()
+    Image.fromarray(np.full((8, 8), 200, np.uint8)).save(root / "rain" / "c.bmp")
+    message = refused(root, "masks or maps have changed since")
+    assert "depth/c.bmp, depth/c.png, rain_masks/c.bmp\n" in message
+    pack_anew(root)
+    for path in (root / "depth").iterdir():
+        save_map(path, 200)  # of the same sizes
+    message = refused(root, "the pixels of 'haze/.' have changed since")
+    assert "a mask or map" in message
+    pack_anew(root)
+    (root / "rain" / "a.bmp").unlink()
+    assert "rain_masks/a.bmp" in refused(root, "masks or maps have changed since")
+
+
+def test_a_pack_is_refused_by_another_version_of_the_degradations(root, monkeypatch):
+    pack_anew(root)
+    monkeypatch.setattr(light, "VARIED_AIRLIGHT", (0.5, 0.9))
+    assert "the version of the degradations is another" in refused(root, "haze.* have changed")
+    monkeypatch.undo()
+    for path in root.glob("*.png"):  # other photographs of the same length
+        size = path.stat().st_size
+        write_png(path, np.full((32, 40, 3), 99, np.uint8))
+        path.write_bytes(path.read_bytes().ljust(size, b"\0"))
+    assert "the photograph" in refused(root, "the pixels of .* have changed")
+
+
+def test_a_pack_may_outlive_what_it_was_made_from(root, tmp_path):
+    with_files(root)
+    path = pack_anew(root)
+    forget_packs()
+    shutil.move(root / "depth", tmp_path / "elsewhere")
+    assert load_dataset("synth", "train", root).layout.endswith("(packed)")
+    for photograph in root.glob("*.png"):
+        photograph.unlink()
+    assert len(load_dataset("synth", "train", root)) > 0
+    copied = tmp_path / "copied"
+    copied.mkdir()
+    shutil.copy(path, copied)
+    assert len(load_dataset("synth", "train", copied)) > 0
+
+
+def test_a_pack_that_was_copied_with_its_files_is_taken(root, tmp_path):
+    """Times of change are others then."""
+    with_files(root)
+    pack_anew(root)
+    shutil.copytree(root, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert load_dataset("synth", "train", tmp_path / "copy").layout.endswith("(packed)")
+
+
+def test_pictures_are_made_again_once_a_process(root, monkeypatch):
+    pack_anew(root)
+    made = []
+    monkeypatch.setattr(made_pixels, "pixel_digest", made.append)
+    load_dataset("synth", "train", root)
+    assert made == []
+    forget_packs()
+    with pytest.raises(DataError):
+        load_dataset("synth", "train", root)
+    assert len(made) == 1
+
+
+def test_a_cache_is_held_to_the_pictures_of_a_pack(root):
+    """All of them: no picture is made, so a single one that differs is found."""
+    with_files(root)
+    build(root)
+    save_map(root / "depth" / "c.bmp", 30)
+    scenes = {sample.scene for sample in load_dataset("synth", "train", root)}
+    assert "c" in scenes
+    pack_anew(root)
+    with pytest.raises(CacheError, match="/c' have changed since") as caught:
+        build(root)
+    assert "synth-train.h5:c.png + " in caught.value.got
+    save_map(root / "depth" / "c.bmp", 120)
+    pack_anew(root)
+    assert build(root).encodings == 0
