@@ -32,20 +32,25 @@ def command(
 ) -> None:
     """Say what is wrong with photographs: low light, haze, rain and snow, and how strong.
 
-    A file that cannot be read is named, and the rest goes on; the exit code is then 1.
+    A file that cannot be read is named, and the rest goes on; the exit code is then 1. Folders are
+    searched as by `mmfe restore`, and what else they hold is named.
 
     Example: mmfe inspect rainy.jpg --json
     """
-    from mmfe_cache.datasets.photographs import find_photographs
     from mmfe_cache.errors import MmfeError, UsageError
     from mmfe_cache.guides import check_guide, load_guide
-    from mmfe_cache.images import read_rgb8
+    from mmfe_cache.images import read_noted
+    from mmfe_cache.images.opening import not_there
     from mmfe_cache.machine import check_device
     from mmfe_cache.views import View
+    from mmfe_restore.inference.jobs import find, name_left_out
 
     # What is wrong with the arguments is said before torch is imported, which takes seconds.
     look = View.parse(view)
-    found = find_photographs(photos)
+    for path in photos:
+        if not path.exists():
+            raise not_there(path)
+    found, left_out = find(photos)
     check_guide(guide)
     check_device(device)
 
@@ -58,18 +63,31 @@ def command(
             f"the guide {loaded.name} names no degradations",
             expected="scene, or a file of `mmfe guide train`",
         )
+    for line in name_left_out(left_out):
+        output.warn(line)
     seen: list[dict[str, object]] = []
     failed: list[dict[str, str]] = []
-    for photograph in found:
+    for path in found:
         try:
-            finding = loaded.inspect(look.render(read_rgb8(photograph.path)))
+            pixels, notes = read_noted(path)
+            finding = loaded.inspect(look.render(pixels))
         except MmfeError as error:
-            failed.append({"input": str(photograph.path), "error": str(error)})
-            output.note(f"not inspected: {error.about(photograph.path)}")
+            failed.append({"input": str(path), "error": str(error)})
+            output.warn(f"not inspected: {error.about(path)}")
         else:
-            seen.append({"input": str(photograph.path), **finding})
+            seen.append({"input": str(path), **finding})
+            for note in notes:
+                output.warn(f"{path}: {note}")
     if as_json:
-        output.print_json({"guide": loaded.name, "view": look.name, "seen": seen, "failed": failed})
+        output.print_json(
+            {
+                "guide": loaded.name,
+                "view": look.name,
+                "seen": seen,
+                "failed": failed,
+                "left_out": [one.to_json() for one in left_out],
+            }
+        )
     elif seen:
         _print(seen)
     if failed:

@@ -15,8 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmfe_cache.errors import PictureWarning
 from mmfe_cache.images import opening
 from mmfe_cli.app import run
+from mmfe_restore.inference import RestoreReport
+from mmfe_restore.inference.jobs import plan
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 
@@ -125,17 +128,44 @@ def test_each_bad_file_gets_one_line_and_the_folder_goes_on(
 
 
 def test_inspect_says_the_same(
-    folder: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
 ) -> None:
-    for name in ("wide.png", *NOTED):
-        (folder / name).unlink()
+    monkeypatch.setattr(opening, "has_heic", lambda: False)
+    (folder / "wide.png").unlink()
+    (folder / ".hidden").mkdir()
+    (folder / "round").symlink_to(folder)
     assert run(["inspect", str(folder), "--json"]) == 1
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
-    for name, words in WRONG.items():
+    pages = {name: words for name, words in NOTED.items() if "frames" in words}
+    for name, words in (WRONG | LEFT_OUT | pages).items():
         about = [line for line in lines if name in line]
         assert len(about) == 1 and words in about[0], about
-    assert [Path(one["input"]).name for one in json.loads(captured.out)["seen"]] == ["good.png"]
+        assert about[0].startswith("warning: ")
+    found = json.loads(captured.out)
+    seen = {Path(one["input"]).name for one in found["seen"]}
+    assert seen == {*NOTED, "good.png"}
+    assert {Path(one["input"]).name for one in found["failed"]} == set(WRONG)
+    assert not [one for one in recwarn if issubclass(one.category, PictureWarning)]
+    restored = RestoreReport((), (), left_out=plan([folder], tmp_path / "out").left_out)
+    assert found["left_out"] == restored.to_json()["left_out"]
+    reasons = {Path(one["path"]).name: one["reason"] for one in found["left_out"]}
+    assert reasons[".hidden"] == "hidden"
+    assert set(reasons) == {*LEFT_OUT, ".hidden", "round"}
+
+
+def test_inspect_of_a_folder_without_photographs_says_what_it_holds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    assert run(["inspect", str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert f"there is no photograph in {tmp_path}" in message
+    assert "notes.txt: not an image" in message
 
 
 def test_a_raised_limit_admits_what_was_refused(

@@ -20,7 +20,7 @@ from mmfe_cache.io import explained, write_file
 from mmfe_cache.machine import Precision
 from mmfe_cache.names import first_few
 from mmfe_cache.progress import Progress, SilentProgress
-from mmfe_restore.inference.jobs import Job, LeftOut, OutputFormat, Plan, plan
+from mmfe_restore.inference.jobs import NAMED, Job, LeftOut, OutputFormat, Plan, name_left_out, plan
 from mmfe_restore.inference.transparency import fill_transparent
 
 if TYPE_CHECKING:
@@ -65,10 +65,6 @@ def share_of(
 
         yield watch
         task.advance(100 - shown)
-
-
-_NAMED = 20
-"""How many files of a kind a message names; the report has all of them."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +123,7 @@ class RestoreReport:
             "skipped": [
                 {"input": str(job.source), "output": str(job.target)} for job in self.skipped
             ],
-            "left_out": [{"path": str(one.path), "reason": one.reason} for one in self.left_out],
+            "left_out": [one.to_json() for one in self.left_out],
         }
 
 
@@ -181,7 +177,7 @@ def restore_files(
         only = check_only(only, guide)
     planned = plan(inputs, out, format=format, suffix=suffix)
     _load_scores(scores, restorer)
-    for line in _name_left_out(planned.left_out):
+    for line in name_left_out(planned.left_out):
         progress.warn(line)
     sources = _sources(planned)
     restored: list[Restored] = []
@@ -226,7 +222,7 @@ def nothing_left(planned: Plan, progress: Progress) -> RestoreReport | None:
         return None
     if not finished:
         return None
-    for line in _name_left_out(planned.left_out):
+    for line in name_left_out(planned.left_out):
         progress.warn(line)
     progress.warn(_are_there(planned.jobs, planned))
     return RestoreReport((), (), planned.jobs, planned.left_out)
@@ -237,7 +233,7 @@ def _sources(planned: Plan) -> set[str]:
 
 
 def _are_there(skipped: Sequence[Job], planned: Plan) -> str:
-    named = first_few([str(job.target) for job in skipped], _NAMED)
+    named = first_few([str(job.target) for job in skipped], NAMED)
     return (
         f"{len(skipped)} of {len(planned.jobs)} are there already and were skipped: {named}; "
         "--force restores them again"
@@ -351,13 +347,6 @@ def _named(job: Job, problem: Exception) -> MmfeError:
     error = DataError(f"{job.source} could not be restored", got=text, remedy=remedy)
     error.__cause__ = problem
     return error
-
-
-def _name_left_out(left_out: Sequence[LeftOut]) -> list[str]:
-    reasons: dict[str, list[str]] = {}
-    for one in left_out:
-        reasons.setdefault(one.reason, []).append(one.path.name)
-    return [f"left out, {reason}: {first_few(names, _NAMED)}" for reason, names in reasons.items()]
 
 
 def _is_finished(job: Job, sources: set[str], force: bool) -> bool:

@@ -18,6 +18,7 @@ from mmfe_cache.images.opening import (
     VIDEO_SUFFIXES,
     why_not_read,
 )
+from mmfe_cache.names import first_few
 
 OutputFormat = Literal["keep"] | Format
 """``keep`` writes every photograph in its own format, or PNG where that cannot be written."""
@@ -51,6 +52,22 @@ class LeftOut:
 
     path: Path
     reason: str
+
+    def to_json(self) -> dict[str, str]:
+        """Plain values for ``--json``."""
+        return {"path": str(self.path), "reason": self.reason}
+
+
+NAMED = 20
+"""How many files of a kind a message names; the report has all of them."""
+
+
+def name_left_out(left_out: Sequence[LeftOut]) -> list[str]:
+    """A line for each reason, with names."""
+    reasons: dict[str, list[str]] = {}
+    for one in left_out:
+        reasons.setdefault(one.reason, []).append(one.path.name)
+    return [f"left out, {reason}: {first_few(names, NAMED)}" for reason, names in reasons.items()]
 
 
 @dataclass(frozen=True)
@@ -120,6 +137,19 @@ def plan(
     return _without_own_outputs(found, jobs, left_out)
 
 
+def find(inputs: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
+    """The photographs that `plan` would restore, and what else the folders hold.
+
+    Args:
+        inputs: files, and folders that are searched with all their subfolders.
+
+    Raises:
+        UsageError: a folder holds no photograph, or may not be read.
+    """
+    found, left_out = _find(inputs, None)
+    return list(dict.fromkeys(one.source for one in found)), left_out
+
+
 def _check_suffix(suffix: str) -> None:
     if "/" in suffix or os.sep in suffix or "\0" in suffix:
         raise UsageError(
@@ -127,20 +157,21 @@ def _check_suffix(suffix: str) -> None:
         )
 
 
-def _find(inputs: Sequence[Path], out: Path) -> tuple[list[_Found], list[LeftOut]]:
+def _find(inputs: Sequence[Path], out: Path | None) -> tuple[list[_Found], list[LeftOut]]:
     found: list[_Found] = []
     left_out: list[LeftOut] = []
     known: set[tuple[str, Path]] = set()
     for path in inputs:
-        if len(inputs) > 1 and path.is_dir() and os.path.realpath(path) == os.path.realpath(out):
+        if len(inputs) > 1 and path.is_dir() and _is_same(path, out):
             left_out.append(LeftOut(path, "the output folder"))
             continue
         if not path.is_dir():
             inside = [_Found(path, Path(path.name), None)]
         else:
             try:
+                skip = [] if out is None else _outs(path, out)
                 listing = list_images(
-                    path, recursive=True, wanted=_is_photograph, skip=_outs(path, out), go_on=True
+                    path, recursive=True, wanted=_is_photograph, skip=skip, go_on=True
                 )
             except DataError as problem:  # it is there and may not be read
                 raise UsageError(problem.problem, remedy=problem.remedy) from problem
@@ -160,6 +191,10 @@ def _find(inputs: Sequence[Path], out: Path) -> tuple[list[_Found], list[LeftOut
                 known.add(key)
                 found.append(one)
     return found, left_out
+
+
+def _is_same(folder: Path, out: Path | None) -> bool:
+    return out is not None and os.path.realpath(folder) == os.path.realpath(out)
 
 
 def _outs(folder: Path, out: Path) -> list[Path]:
