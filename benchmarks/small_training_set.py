@@ -20,7 +20,7 @@ from typing import Any
 
 from PIL import Image
 
-from mmfe_cache.datasets.photographs import photograph_files
+from mmfe_cache.datasets.photographs import photographs_below
 from mmfe_cache.errors import UsageError
 from mmfe_cache.io import counted, write_file
 
@@ -30,15 +30,15 @@ MOST = 2.25
 
 def enlarge(photos: Path, out: Path, count: int, long_side: int, seed: int) -> int:
     """Write ``count`` photographs as big-NAME.png; returns how many there are."""
-    found = photograph_files(photos)
+    found = photographs_below(photos)
     out.mkdir(parents=True, exist_ok=True)
-    for path in sorted(random.Random(seed).sample(found, min(count, len(found)))):
-        with Image.open(path) as opened:
+    for photograph in random.Random(seed).sample(found, min(count, len(found))):
+        with Image.open(photograph.path) as opened:
             image = opened.convert("RGB")
         factor = min(MOST, long_side / max(image.size))
         size = (round(image.width * factor), round(image.height * factor))
         larger = image.resize(size, Image.Resampling.LANCZOS)
-        larger.save(out / f"big-{path.stem}.png", compress_level=1)
+        larger.save(out / f"big-{photograph.name}.png", compress_level=1)
     return len(list(out.glob("big-*.png")))
 
 

@@ -101,19 +101,19 @@ def train(
 
     Example: mmfe guide train photos/ --out my-scene.safetensors
     """
-    from mmfe_cache.datasets.photographs import photograph_files
+    from mmfe_cache.datasets.synth_inputs import clean_photographs
     from mmfe_cache.io import check_writable
     from mmfe_cache.machine import check_device, pick_device
 
     # What is missing or misspelt is said before torch is imported, which takes seconds.
     guide_student.check_out(out)
     check_device(device)
-    photograph_files(photos)
     if kind == "scene":
         _refuse_maps(depth=depth, light_maps=light_maps, dark_photos=dark_photos)
     config = options.degradation_config(
         rain_masks, snow_masks, depth, light_maps, dark_photos, mask_share, varied_share
     )
+    clean_photographs(photos, config)
     check_writable(out.parent)
     from mmfe_cache.guides.scene.guide import save_scene
     from mmfe_cache.guides.scene.training import train_scene
@@ -257,7 +257,7 @@ def evaluate(
     if teacher is not None:
         guide_student.evaluate(str(photos), teacher, root, device, as_json)
         return
-    from mmfe_cache.datasets.photographs import photograph_files
+    from mmfe_cache.datasets.synth_inputs import clean_photographs
     from mmfe_cache.degradations import KINDS
     from mmfe_cache.errors import UsageError
     from mmfe_cache.guides import check_guide, load_guide
@@ -268,11 +268,13 @@ def evaluate(
     View.parse(view)
     check_device(device)
     check_guide(guide, weights)
-    found = photograph_files(photos)
     config = options.degradation_config(
         rain_masks, snow_masks, depth, light_maps, dark_photos, mask_share, varied_share
     )
-    config.check((photo.stem for photo in found), KINDS)
+    progress = output.console_progress()
+    found = clean_photographs(photos, config, progress)
+    for line in config.check((photo.name for photo in found), KINDS):
+        progress.warn(line)
 
     from mmfe_cache.guides.scene.evaluation import evaluate_guide
 
@@ -280,9 +282,7 @@ def evaluate(
     loaded = load_guide(guide, device=device, weights=weights)
     if loaded.reads != "pixels":
         raise UsageError(f"the guide {loaded.name} sees no pictures", expected="another guide")
-    scores = evaluate_guide(
-        loaded, found, view=view, seed=seed, config=config, progress=output.console_progress()
-    )
+    scores = evaluate_guide(loaded, found, view=view, seed=seed, config=config, progress=progress)
     if as_json:
         output.print_json(scores.to_json())
         return

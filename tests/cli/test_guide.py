@@ -90,6 +90,36 @@ def test_the_shipped_guide_is_measured_far_above_chance(photos, capsys):
     assert "mean average precision" in capsys.readouterr().out
 
 
+def test_maps_pages_and_made_sets_among_photographs_are_named(photos, tmp_path, capsys):
+    """As by `data synth`: maps belong to the photographs that it would name so."""
+    from mmfe_cache.datasets import write_synth
+
+    write_synth(photos, photos / "set", compositions=["low"])
+    (photos / "depth").mkdir()
+    (photos / "b").mkdir()
+    (photos / "1.png").rename(photos / "b" / "0.png")
+    (photos / "2.png").unlink()
+    page = Image.open(photos / "0.png").convert("RGB")
+    page.save(photos / "0.tif", save_all=True, append_images=[page])
+    (photos / "0.png").unlink()
+    page.save(photos / "depth" / "0.png")
+    command = ["-q", "guide", "evaluate", str(photos), "--depth", str(photos / "depth")]
+    assert run([*command, "--view", "whole@64", "--device", "cpu"]) == 1
+    assert "got:      b-0\n" in capsys.readouterr().err
+    page.save(photos / "depth" / "b-0.tif", save_all=True, append_images=[page])
+    assert run([*command, "--view", "whole@64", "--device", "cpu", "--json"]) == 0
+    found = capsys.readouterr()
+    assert json.loads(found.out)["photos"] == 2
+    said = " ".join(found.err.split())
+    assert said.count("pages") == 2
+    for name in ("0.tif", "depth/b-0.tif"):
+        assert f"warning: {photos / name}: it holds 2 pages, of which the first is read" in said
+    assert f"{photos / 'set'}: a set that `mmfe data synth` made" in said
+    out = tmp_path / "x.safetensors"
+    assert run(["guide", "train", str(photos / "set"), "--out", str(out)]) == 1
+    assert "holds no clean photographs" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -280,6 +280,21 @@ def scene_of(name: str) -> str:
     return _STEREO.sub("", name) or name
 
 
+def scenes_of(names: Iterable[str]) -> dict[str, str]:
+    """The scene of each photograph, by the names that `find_photographs` gave.
+
+    Of files of one stem in one folder, all but the first have their ending in their names:
+    ``IMG_4`` and ``IMG_4-png`` show one scene.
+    """
+    known = set(names)
+    return {name: scene_of(_first_of_its_stem(name, known)) for name in known}
+
+
+def _first_of_its_stem(name: str, known: Collection[str]) -> str:
+    stem, _, ending = name.rpartition("-")
+    return stem if stem in known and f".{ending}" in IMAGE_SUFFIXES else name
+
+
 def split_photographs(
     photographs: Sequence[Photograph], test_share: float = 0.2, seed: int = 0
 ) -> dict[Split, tuple[Photograph, ...]]:
@@ -322,19 +337,23 @@ def split_photographs(
     }
 
 
-def photograph_files(folder: Path) -> list[Path]:
-    """All images below ``folder``, sorted by path; hidden files and folders are left out.
+def photographs_below(folder: Path, *, skip: Sequence[Path] = ()) -> list[Photograph]:
+    """All photographs below ``folder`` in the order of their paths, named by `find_photographs`.
+
+    Args:
+        folder: where to look; hidden files and folders are left out.
+        skip: folders below it that are not looked into.
 
     Raises:
-        DataError: there is no such folder, or no image in it.
+        DataError: there is no such folder, no image in it, or two claim one name.
     """
     if not folder.is_dir():
         raise DataError("no such folder of photographs", got=folder, expected="a folder of images")
-    found = list(list_images(folder, recursive=True).images)
-    if not found:
+    if not list_images(folder, recursive=True, skip=skip).images:
         raise DataError(
             "no photographs in this folder",
             got=folder,
             expected=f"files ending in {', '.join(sorted(IMAGE_SUFFIXES))}",
         )
-    return found
+    found = find_photographs(folder, skip=skip)
+    return sorted(found, key=lambda photograph: photograph.path)

@@ -24,7 +24,7 @@ from .cdd11 import (
 from .folder import PAIRS_OF_FOLDERS, load_folder
 from .layouts import FolderCache, FoundPart, Part, find_part, missing_part, sample_set, samples_of
 from .made_pixels import check_made_pack
-from .photographs import Split
+from .photographs import Split, scenes_of
 from .synth_live import load_synthetic
 
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -350,6 +350,10 @@ def _load_parts(name: str, split: Split, root: Path) -> SampleSet:
         samples += samples_of(found, severities)
         warnings += found.warnings()
         layouts.append(found.layout.name)
+    if dataset_info(name).synthetic and read_spec(root) is not None:
+        # The made pictures' names are those of photographs, several of which may show one scene.
+        scenes = scenes_of(sample.scene for sample in samples)
+        samples = [replace(sample, scene=scenes[sample.scene]) for sample in samples]
     return sample_set(name, split, root, ", ".join(dict.fromkeys(layouts)), samples, warnings)
 
 

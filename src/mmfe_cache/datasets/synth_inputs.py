@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mmfe_cache.degradations import CLEAR, partial_classes
+from mmfe_cache.degradations import CLEAR, PROCEDURAL, DegradationConfig, partial_classes
 from mmfe_cache.degradations.light import same_proportions
 from mmfe_cache.errors import DataError
-from mmfe_cache.images import pixel_digest, read_noted, read_size, shrink
+from mmfe_cache.images import pixel_digest, read_noted, read_notes, read_size, shrink
 from mmfe_cache.names import first_few
 from mmfe_cache.progress import Progress
 from mmfe_cache.samples import ImageArray
 from mmfe_cache.seeds import generator
 
-from .photographs import Photograph, Split, find_photographs, split_photographs
+from .cdd11 import made_sets, sets_left_out
+from .photographs import (
+    Photograph,
+    Split,
+    find_photographs,
+    not_photographs,
+    photographs_below,
+    split_photographs,
+)
 from .synth_live import seed_parts
 
 MIN_SIDE = 16
@@ -56,6 +64,31 @@ def choose_photographs(
             expected="two folders without a common photograph",
         )
     return {"train": train, "test": test}
+
+
+def clean_photographs(
+    folder: Path, config: DegradationConfig = PROCEDURAL, progress: Progress | None = None
+) -> list[Photograph]:
+    """The photographs that a guide is trained or measured on, in the order of their paths.
+
+    As for `write_synth`: masks, maps and sets of degraded pictures below the folder are none.
+
+    Args:
+        folder: searched with its subfolders.
+        config: masks and maps that will be used.
+        progress: where to warn of what is left out, and of what a file holds and is not read.
+
+    Raises:
+        DataError: there is none, two claim one name, or the folder is such a set itself.
+    """
+    made = made_sets(folder)
+    skip = (*config.folders, *made)
+    found = photographs_below(folder, skip=skip)
+    if progress is not None:
+        notes = [f"{one.path}: {note}" for one in found for note in read_notes(one.path)]
+        for line in (*not_photographs(folder, skip=skip), *sets_left_out(made), *notes):
+            progress.warn(line)
+    return found
 
 
 Partial = Mapping[Split, Mapping[str, list[str]]]

@@ -227,12 +227,12 @@ def synthetic_sample(
     name = f"{composition}/{photograph.name}"
     clean = FileSource(photograph.path)
     if composition == CLEAR:
-        return Sample(name, clean, clean, composition, photograph.name, {})
+        return Sample(name, clean, clean, composition, photograph.scene, {})
     source = _source(photograph, composition, split, seed, config)
     severities = drawn_severities(
         composition, seed_parts=source.seed_parts, config=config, photograph=photograph.name
     )
-    return Sample(name, source, clean, composition, photograph.name, severities)
+    return Sample(name, source, clean, composition, photograph.scene, severities)
 
 
 def _source(

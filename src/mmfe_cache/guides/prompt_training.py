@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmfe_cache.datasets.photographs import Photograph
+from mmfe_cache.datasets.synth_inputs import clean_photographs
 from mmfe_cache.degradations import KINDS, PROCEDURAL, DegradationConfig
 from mmfe_cache.guides.prompt import CLASSES, PromptHead
 from mmfe_cache.guides.scene.data import compose
 from mmfe_cache.guides.scene.guide import SceneGuide
 from mmfe_cache.guides.scene.training import split_photos
-from mmfe_cache.images import read_rgb8
+from mmfe_cache.images import read_noted
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import ImageArray
 from mmfe_cache.seeds import generator
@@ -45,8 +47,8 @@ class PromptTraining:
     head: PromptHead
     pictures: int
     accuracy: float
-    photos: tuple[Path, ...]
-    held_out: tuple[Path, ...]
+    photos: tuple[Photograph, ...]
+    held_out: tuple[Photograph, ...]
     seconds: float
 
 
@@ -65,7 +67,7 @@ def train_prompt(
     Args:
         folder: photographs, also in subfolders.
         seed: of the degradations and views.
-        hold_out: photographs set aside.
+        hold_out: photographs set aside; those of one scene stay together.
         draws: pictures of each photograph and class.
         device: where ``scene`` runs.
         config: masks and maps to use instead of procedural ones.
@@ -75,8 +77,10 @@ def train_prompt(
         DataError: photographs without their maps, or maps that cannot be read.
     """
     report, started = progress or SilentProgress(), time.perf_counter()
-    photos, held_out = split_photos(folder, hold_out)
-    config.check((photo.stem for photo in photos), KINDS)
+    photos, held_out = split_photos(clean_photographs(folder, config, report), hold_out)
+    names, others = ([photo.name for photo in part] for part in (photos, held_out))
+    for line in config.check(names, KINDS, others=others):
+        report.warn(line)
     guide = SceneGuide(device=device or torch.device("cpu"))
     answers: list[Tensor] = []
     truth: list[int] = []
@@ -98,17 +102,17 @@ def train_prompt(
 
 
 def _pictures(
-    photo: Path, seed: int, draws: int, config: DegradationConfig
+    photo: Photograph, seed: int, draws: int, config: DegradationConfig
 ) -> Iterator[tuple[ImageArray, int]]:
     """One photograph in every class, each seen in one of `TRAINING_VIEWS`."""
-    clean = read_rgb8(photo)
+    clean, _ = read_noted(photo.path)  # `clean_photographs` tells of its notes, once
     for place, name in enumerate(CLASSES):
         for draw in range(draws):
-            parts = ("prompt", seed, photo.name, draw)
+            parts = ("prompt", seed, photo.path.name, draw)
             made = compose(
-                clean, name, seed_parts=parts, uniform=False, config=config, photograph=photo.stem
+                clean, name, seed_parts=parts, uniform=False, config=config, photograph=photo.name
             )
-            views = generator("prompt-view", seed, photo.name, name, draw)
+            views = generator("prompt-view", seed, photo.path.name, name, draw)
             view = View.parse(TRAINING_VIEWS[int(views.integers(len(TRAINING_VIEWS)))])
             yield view.render(made.degraded), place
 

@@ -10,6 +10,7 @@ import pytest
 from mmfe_cache.datasets import load_dataset, write_synth
 from mmfe_cache.datasets.photographs import find_photographs, split_photographs
 from mmfe_cache.errors import DataError
+from mmfe_cache.packing import open_pack, pack
 
 NFC, NFD = (unicodedata.normalize(form, "été") for form in ("NFC", "NFD"))
 
@@ -56,3 +57,33 @@ def test_files_of_one_stem_in_one_folder_are_one_scene(tmp_path, make):
         assert train and test and not train & test
     names = [photograph.name for photograph in find_photographs(tmp_path / "p")]
     assert names[:4] == ["IMG_1", "IMG_1-png", "IMG_2_left", "IMG_2_left-png"]
+
+
+def test_samples_of_one_photograph_in_two_formats_are_of_one_scene(tmp_path, make):
+    """What holds photographs out of a training split goes by scenes: `synth` and made sets."""
+    for stem in ("IMG_1", "IMG_2_left", "IMG_2_right", "b-png"):
+        for ending in ("jpg", "png"):
+            make(tmp_path / "p" / f"{stem}.{ending}", name=f"{stem}.{ending}")
+    write_synth(tmp_path / "p", tmp_path / "out", compositions=["low"], test_share=0.4)
+    found = {}
+    for split in ("train", "test"):
+        made = load_dataset("cdd11", split, tmp_path / "out")
+        for sample in made:
+            found[sample.id.split("/")[1]] = sample.scene
+        path = tmp_path / f"{split}.h5"
+        pack(made, path)
+        packed = open_pack(path).samples(tmp_path / "out")
+        assert [sample.scene for sample in packed] == [sample.scene for sample in made]
+    assert found == {
+        "IMG_1": "IMG_1",
+        "IMG_1-png": "IMG_1",
+        "IMG_2_left": "IMG_2",
+        "IMG_2_left-png": "IMG_2",
+        "IMG_2_right": "IMG_2",
+        "IMG_2_right-png": "IMG_2",
+        "b-png": "b-png",  # there is no b
+        "b-png-png": "b-png",
+    }
+    live = [load_dataset("synth", split, tmp_path / "p") for split in ("train", "test")]
+    for sample in (*live[0], *live[1]):
+        assert sample.scene == found[sample.id.split("/")[1]]

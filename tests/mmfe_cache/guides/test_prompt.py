@@ -141,6 +141,41 @@ def test_photographs_without_their_maps_are_named(photos, tmp_path):
         train_prompt(photos, hold_out=1, config=config)
 
 
+def test_photographs_of_one_stem_have_maps_of_their_own(photos, tmp_path):
+    """They are named as by `data synth`, which a map must not have to guess."""
+    for number, folder in enumerate(("a", "b")):
+        (photos / folder).mkdir()
+        (photos / f"{number}.png").rename(photos / folder / "IMG_1.png")
+    (tmp_path / "depth").mkdir()
+    grey = Image.fromarray(np.full((16, 16), 128, np.uint8))
+    grey.save(tmp_path / "depth" / "2.png")
+    grey.save(tmp_path / "depth" / "IMG_1.png")
+    config = DegradationConfig.from_folders(depth=tmp_path / "depth")
+    with pytest.raises(DataError, match="2 of 3 photographs have no depth map") as caught:
+        train_prompt(photos, hold_out=0, config=config)
+    assert caught.value.got == "a-IMG_1, b-IMG_1"
+    for folder in ("a", "b"):
+        grey.save(tmp_path / "depth" / f"{folder}-IMG_1.png")
+    config = DegradationConfig.from_folders(depth=tmp_path / "depth")
+    used = []
+    choose = DegradationConfig.choose
+
+    def noted(self, kind, photograph, seed_parts):
+        choice = choose(self, kind, photograph, seed_parts)
+        used.append((kind, photograph, choice.depth))
+        return choice
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DegradationConfig, "choose", noted)
+        found = train_prompt(photos, hold_out=0, config=config).photos
+        trained, used = used, []
+        evaluate_guide(load_guide("prompt", device="cpu"), found, view="whole@64", config=config)
+    for drawn in (trained, used):
+        assert {(name, path) for kind, name, path in drawn if kind == "haze"} == {
+            (name, tmp_path / "depth" / f"{name}.png") for name in ("2", "a-IMG_1", "b-IMG_1")
+        }
+
+
 def test_training_is_seeded_and_evaluation_counts_classes(photos, tmp_path):
     done = train_prompt(photos, hold_out=1)
     again = train_prompt(photos, hold_out=1)

@@ -25,7 +25,7 @@ from mmfe_cache.degradations import (
     degrade,
 )
 from mmfe_cache.degradations.light import AIRLIGHT, NOISE
-from mmfe_cache.images import read_rgb8
+from mmfe_cache.images import read_noted
 from mmfe_cache.samples import ImageArray
 from mmfe_cache.seeds import generator
 from mmfe_cache.views import View
@@ -149,7 +149,7 @@ def render(photo: Path, seed: int, number: int, config: DegradationConfig = PROC
     draw = generator("scene", seed, number)
     # JPEG decoding at an eighth or a half of the size is what `draft` is for, but it changes the
     # pixels by format; one path for all formats is worth the millisecond.
-    clean = read_rgb8(photo)
+    clean, _ = read_noted(photo)  # `clean_photographs` tells of its notes, once
     large = bool(draw.uniform() < LARGE_SHARE)
     long_side = float(np.exp(draw.uniform(*np.log(LARGE_SIDES if large else LONG_SIDES))))
     scale = min(MOST_ENLARGED if large else 1.0, long_side / max(clean.shape[:2]))

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from mmfe_cache.datasets.photographs import Photograph
 from mmfe_cache.degradations import CLEAR, COMPOSITIONS, KINDS, PROCEDURAL, DegradationConfig
-from mmfe_cache.images import read_rgb8
+from mmfe_cache.images import read_noted
 from mmfe_cache.progress import Progress, SilentProgress, Task
 from mmfe_cache.views import View
 
@@ -120,7 +120,7 @@ class Seen:
 
 def evaluate_guide(
     guide: Guide,
-    photos: Sequence[Path],
+    photos: Sequence[Photograph],
     *,
     view: str = "whole@224",
     seed: int = 0,
@@ -131,7 +131,7 @@ def evaluate_guide(
 
     Args:
         guide: any guide that reads pictures; labels and severities are measured for ``scene``.
-        photos: clean photographs.
+        photos: clean photographs, such as `clean_photographs` finds.
         view: what the guide sees of each.
         seed: of the degradations.
         config: masks and maps to use instead of procedural ones.
@@ -277,7 +277,7 @@ def _trait_correlations(seen: Seen) -> dict[str, float] | None:
 
 
 def _pictures(
-    photos: Sequence[Path],
+    photos: Sequence[Photograph],
     names: Sequence[str],
     draws: int,
     seed: int,
@@ -286,7 +286,7 @@ def _pictures(
     uniform: bool,
 ) -> Iterator[Rendered]:
     for index, photo in enumerate(photos):
-        clean = read_rgb8(photo)
+        clean, _ = read_noted(photo.path)  # `clean_photographs` tells of its notes, once
         for name in names:
             for draw in range(draws):
                 parts = ("scene-evaluation", seed, index, draws, draw, int(uniform))
@@ -296,7 +296,7 @@ def _pictures(
                     seed_parts=parts,
                     uniform=uniform,
                     config=config,
-                    photograph=photo.stem,
+                    photograph=photo.name,
                 )
 
 

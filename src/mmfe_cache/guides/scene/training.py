@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmfe_cache.datasets.photographs import photograph_files
-from mmfe_cache.degradations import PROCEDURAL, DegradationConfig
+from mmfe_cache.datasets.photographs import Photograph
+from mmfe_cache.datasets.synth_inputs import clean_photographs
+from mmfe_cache.degradations import KINDS, PROCEDURAL, DegradationConfig
 from mmfe_cache.errors import DataError
 from mmfe_cache.guides.pooling import pool_grid
 from mmfe_cache.guides.scene.data import SceneBatch, training_batches
@@ -63,13 +64,21 @@ class SceneTraining:
     steps: int
     pictures: int
     seconds: float
-    photos: tuple[Path, ...]
-    held_out: tuple[Path, ...]
+    photos: tuple[Photograph, ...]
+    held_out: tuple[Photograph, ...]
     losses: dict[str, float]
 
 
-def split_photos(folder: Path, hold_out: int) -> tuple[list[Path], list[Path]]:
-    """Set ``hold_out`` of a folder's photographs aside; the same ones every time.
+def split_photos(
+    photos: Sequence[Photograph], hold_out: int
+) -> tuple[list[Photograph], list[Photograph]]:
+    """Set ``hold_out`` photographs aside, or a few more; the same ones every time.
+
+    Those of one scene stay together: a picture of it would tell nothing new of the other.
+
+    Args:
+        photos: in the order of their paths.
+        hold_out: how many.
 
     Returns:
         The photographs to train on and those to validate on.
@@ -77,18 +86,25 @@ def split_photos(folder: Path, hold_out: int) -> tuple[list[Path], list[Path]]:
     Raises:
         DataError: nothing would be left to train on.
     """
-    photos = photograph_files(folder)
-    if len(photos) <= hold_out:
+    scenes: dict[str, list[Photograph]] = {}
+    for photo in photos:
+        scenes.setdefault(photo.scene, []).append(photo)
+    names, aside, count = list(scenes), set[str](), 0
+    for place in generator("scene-held-out").permutation(len(names)).tolist():
+        if count >= hold_out:
+            break
+        aside.add(names[place])
+        count += len(scenes[names[place]])
+    if len(aside) == len(names):
         raise DataError(
             "too few photographs to hold some out",
-            got=f"{len(photos)} in {folder}",
+            got=f"{len(photos)} photographs of {len(names)} scenes",
             expected=f"more than the {hold_out} of --hold-out",
             remedy="add photographs or lower --hold-out",
         )
-    aside = set(generator("scene-held-out").permutation(len(photos))[:hold_out].tolist())
     return (
-        [photo for index, photo in enumerate(photos) if index not in aside],
-        [photo for index, photo in enumerate(photos) if index in aside],
+        [photo for photo in photos if photo.scene not in aside],
+        [photo for photo in photos if photo.scene in aside],
     )
 
 
@@ -111,19 +127,23 @@ def train_scene(
         folder: photographs, also in subfolders.
         steps: optimiser steps of about 48 pictures of 128².
         seed: of the initial weights, the pictures and the views.
-        hold_out: photographs set aside.
+        hold_out: photographs set aside; those of one scene stay together.
         workers: processes that render pictures; the result does not depend on it.
         learning_rate: the peak of a one-cycle schedule (AdamW).
         device: where to train.
-        config: masks and maps to use instead of procedural ones.
+        config: masks to use instead of procedural ones.
         progress: where to report.
 
     Raises:
         UsageError: a GPU without bfloat16.
+        DataError: no photographs, or too few to hold some out.
     """
     require_bf16(device, "--device cpu")
     report = progress or SilentProgress()
-    photos, held_out = split_photos(folder, hold_out)
+    photos, held_out = split_photos(clean_photographs(folder, config, report), hold_out)
+    for line in config.check((), KINDS):
+        report.warn(line)
+    files = [photo.path for photo in photos]
     torch.manual_seed(seed)
     network = SceneNetwork().to(device).to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=0.02)
@@ -131,7 +151,7 @@ def train_scene(
     started, pictures = time.perf_counter(), 0
     recent: dict[str, list[float]] = {name: [] for name in WEIGHTS}
     with report.task("training scene", steps, "steps") as task:
-        for step, batch in enumerate(training_batches(photos, seed, steps, workers, config=config)):
+        for step, batch in enumerate(training_batches(files, seed, steps, workers, config=config)):
             degraded = batch.degraded.to(device, memory_format=torch.channels_last)
             # The weights stay float32; products in bfloat16 nearly double the speed on a CPU.
             with torch.autocast(torch.device(device).type, torch.bfloat16):
@@ -158,7 +178,7 @@ def train_scene(
         (
             batch.degraded
             for batch in training_batches(
-                photos, seed + 1, min(SETTLING, 4 * steps), workers, 1, config
+                files, seed + 1, min(SETTLING, 4 * steps), workers, 1, config
             )
         ),
     )

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch.nn.modules.module import register_module_forward_hook
 
-from mmfe_cache.datasets.photographs import photograph_files
+from mmfe_cache.datasets.photographs import photographs_below
 from mmfe_cache.degradations import COMPOSITIONS, KINDS
 from mmfe_cache.degradations.light import NOISE
 from mmfe_cache.errors import DataError
@@ -47,23 +47,45 @@ def folder(tmp_path_factory):
     return made
 
 
+def files(folder):
+    return [photo.path for photo in photographs_below(folder)]
+
+
 def test_photographs_are_found_in_subfolders_and_split_once_and_for_all(folder):
     (folder / "folder.png").mkdir()
-    assert len(photograph_files(folder)) == 6
-    first, aside = split_photos(folder, 2)
+    photos = photographs_below(folder)
+    assert [photo.path for photo in photos] == sorted(folder.rglob("?.png"))
+    first, aside = split_photos(photos, 2)
     assert len(first) == 4
     assert len(aside) == 2
     assert not set(first) & set(aside)
-    assert split_photos(folder, 2) == (first, aside)
+    assert split_photos(photos, 2) == (first, aside)
+
+
+def test_one_photograph_in_two_formats_is_on_one_side_of_the_split(folder, tmp_path):
+    """A camera's JPEG and what was made of it; two views of one scene likewise."""
+    picture = Image.open(folder / "0" / "0.png")
+    for name in ("IMG_1", "IMG_2", "IMG_3", "IMG_4_left", "IMG_4_right"):
+        for ending in ("jpg", "png"):
+            picture.save(tmp_path / f"{name}.{ending}")
+    for count in (1, 2, 3, 5):
+        learnt, aside = split_photos(photographs_below(tmp_path), count)
+        assert len(aside) >= count
+        shown = [{photo.path.stem[:5] for photo in part} for part in (learnt, aside)]
+        assert not shown[0] & shown[1]
+    assert split_photos(photographs_below(tmp_path), 0)[1] == []
+    with pytest.raises(DataError, match="too few") as refused:
+        split_photos(photographs_below(tmp_path), 9)
+    assert refused.value.got == "10 photographs of 4 scenes"
 
 
 def test_a_folder_without_photographs_is_a_data_error(tmp_path, folder):
     with pytest.raises(DataError, match="no such folder"):
-        photograph_files(tmp_path / "gone")
+        photographs_below(tmp_path / "gone")
     with pytest.raises(DataError, match="no photographs"):
-        photograph_files(tmp_path)
+        photographs_below(tmp_path)
     with pytest.raises(DataError, match="too few"):
-        split_photos(folder, 6)
+        split_photos(photographs_below(folder), 6)
 
 
 def test_truth_is_what_was_applied(folder):
@@ -88,7 +110,7 @@ def test_uniform_severities_cover_weak_ones(folder):
 
 
 def test_pictures_depend_on_their_number_alone(folder):
-    photos = photograph_files(folder)
+    photos = files(folder)
     first, again = render(photos[0], 0, 5), render(photos[0], 0, 5)
     np.testing.assert_array_equal(first.degraded, again.degraded)
     alone, helped = stream(photos, 3, 0), stream(photos, 3, 1)
@@ -101,7 +123,7 @@ def test_pictures_depend_on_their_number_alone(folder):
 
 
 def test_batches_hold_one_size_and_true_statistics(folder):
-    for batch in training_batches(photograph_files(folder), 0, 3, 0):
+    for batch in training_batches(files(folder), 0, 3, 0):
         count, _, side, _ = batch.degraded.shape
         assert batch.clean.shape == (count, 6, side // 16, side // 16)
         assert batch.severities.shape == batch.present.shape == (count, 4)
@@ -124,7 +146,7 @@ def test_clean_statistics_are_mean_and_spread():
 
 def test_perfect_answers_cost_less_than_wrong_ones(folder):
     network = SceneNetwork().eval()
-    batch = next(training_batches(photograph_files(folder), 1, 1, 0))
+    batch = next(training_batches(files(folder), 1, 1, 0))
     with torch.no_grad():
         output = network(batch.degraded)
     right = {
@@ -163,7 +185,7 @@ def test_training_learns_and_is_the_same_twice(folder):
     assert first.pictures > 4 * 12
     assert len(first.held_out) == 1
     fresh = SceneNetwork()
-    batch = next(training_batches(first.photos, 9, 1, 0, part=0))
+    batch = next(training_batches([photo.path for photo in first.photos], 9, 1, 0, part=0))
     recompute_norm_statistics(fresh, [batch.degraded])
     with torch.no_grad():
         trained = losses(first.network(batch.degraded), batch)
@@ -174,7 +196,7 @@ def test_training_learns_and_is_the_same_twice(folder):
 def test_settling_scales_pooled_tokens_and_keeps_the_heads(folder, monkeypatch):
     torch.manual_seed(0)
     network = SceneNetwork()
-    batches = training_batches(photograph_files(folder), 0, 6, 0, part=0)
+    batches = training_batches(files(folder), 0, 6, 0, part=0)
     pictures = [batch.degraded for batch in batches]
     same, plain = deepcopy(network), deepcopy(network)
     recompute_norm_statistics(network, pictures)
