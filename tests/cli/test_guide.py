@@ -111,7 +111,7 @@ def test_maps_pages_and_made_sets_among_photographs_are_named(photos, tmp_path, 
     found = capsys.readouterr()
     assert json.loads(found.out)["photos"] == 2
     said = " ".join(found.err.split())
-    assert said.count("pages") == 2
+    assert said.count("it holds 2 pages") == 2
     for name in ("0.tif", "depth/b-0.tif"):
         assert f"warning: {photos / name}: it holds 2 pages, of which the first is read" in said
     assert f"{photos / 'set'}: a set that `mmfe data synth` made" in said
