@@ -110,7 +110,9 @@ def load_synthetic(split: Split, root: Path) -> SampleSet:
     """
     found = _find(split, root)
     names = [photograph.name for photograph in found.photographs]
-    others = _names_below(found.other, found.skip) if found.config.dark else []
+    others = set(_names_below(found.other, found.skip)) if found.config.folders else set[str]()
+    if found.other == found.folder:
+        others -= set(names)
     noted = found.config.check(names, kinds_of("low_haze_rain_snow"), others=others)
     samples = [
         synthetic_sample(photograph, composition, split, DEFAULT_SEED, found.config)

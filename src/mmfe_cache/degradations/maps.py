@@ -7,7 +7,8 @@ each picture draws one by seed, and a depth and a light map for each photograph,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -149,15 +150,15 @@ class DegradationConfig:
         Args:
             photographs: names.
             kinds: of degradation that will be drawn.
-            others: photographs that are not drawn now and may be the ones that low-light
-                photographs belong to, such as those of the other split.
+            others: photographs that are not drawn now and may be the ones that maps belong to, such
+                as those of the other split.
 
         Returns:
             A line for each mask and map that holds more than is read, such as several pages.
 
         Raises:
-            DataError: maps are missing or unreadable, and all of them are named; or no low-light
-                photograph is of any of these scenes.
+            DataError: maps are missing or unreadable, and all of them are named; one belongs to two
+                photographs of one name; or no low-light photograph is of any of these scenes.
         """
         names, kinds = [composed(name) for name in photographs], set(kinds)
         for what, maps, kind in (
@@ -172,7 +173,11 @@ class DegradationConfig:
                     expected="a file of each photograph's name, with any image ending",
                     remedy="add the files, or leave these photographs out",
                 )
-        everyone = {*names, *map(composed, others)} if self.dark and "low" in kinds else set[str]()
+        others = [composed(name) for name in others]
+        self._refuse_shared(
+            [n for n, count in Counter([*names, *others]).items() if count > 1], kinds
+        )
+        everyone = {*names, *others} if self.dark and "low" in kinds else set[str]()
         if everyone and everyone.isdisjoint(self.dark):
             raise DataError(
                 "no low-light photograph has a photograph's name",
@@ -193,6 +198,22 @@ class DegradationConfig:
                     _grey(maps[name])
                     used.append(maps[name])
         return tuple(f"{path}: {n}" for path in dict.fromkeys(used) for n in read_notes(path))
+
+    def _refuse_shared(self, twice: Sequence[str], kinds: Collection[str]) -> None:
+        """Refuse a map of a name that two photographs have, such as one of each split."""
+        for what, maps, kind in (
+            ("depth map", self.depth, "haze"),
+            ("light map", self.light_maps, "low"),
+            ("low-light photograph", self.dark, "low"),
+        ):
+            shared = [name for name in twice if name in maps]
+            if kind in kinds and shared:
+                raise DataError(
+                    f"one {what} would serve two photographs of one name",
+                    got=first_few(shared, _NAMED),
+                    expected="photographs of other names in train than in test",
+                    remedy=f"rename one of the two, and its {what}",
+                )
 
     def choose(
         self, kind: str, photograph: str | None, seed_parts: tuple[str | int, ...]

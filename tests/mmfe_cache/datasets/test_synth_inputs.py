@@ -65,7 +65,7 @@ def test_a_set_inside_the_photographs_goes_on_and_is_no_photograph(photos, tmp_p
     for lines in (told.lines, live.warnings):
         assert len(lines) == 1
         assert f"{out}: a set that `mmfe data synth` made" in lines[0]
-    assert {sample.scene for sample in live} == {
+    assert {sample.id.split("/")[1] for sample in live} == {
         path.stem for path in (whole / "train" / "clear").iterdir()
     }
 

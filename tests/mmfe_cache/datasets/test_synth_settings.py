@@ -159,3 +159,29 @@ def test_a_photograph_without_its_map_is_named_before_anything_is_written(photos
     with pytest.raises(DataError, match="have no depth map"):
         write_synth(photos, tmp_path / "out", config=config)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("key", ["depth", "light_maps", "dark_photos"])
+def test_a_map_of_two_photographs_of_one_name_is_refused(tmp_path, make, key):
+    """One in train and one in test: the map can be that of one of them only."""
+    root = tmp_path / "root"
+    for split in ("train", "test"):
+        for name in ("one", split):
+            make(root / split / f"{name}.png", name=f"{split} {name}")
+    for name in ("one", "train", "test"):
+        make(root / "maps" / f"{name}.png")
+    (root / "degradations.yaml").write_text(f"{key}: maps\n")
+    for split in ("train", "test"):
+        with pytest.raises(DataError, match="would serve two photographs of one name") as refused:
+            load_dataset("synth", split, root)
+        assert refused.value.got == "one"
+    folders = {"dark" if key == "dark_photos" else key: root / "maps"}
+    config = DegradationConfig.from_folders(**folders)
+    options = {"test_photos": root / "test", "config": config}
+    with pytest.raises(DataError, match="would serve two photographs of one name"):
+        write_synth(root / "train", tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+    write_synth(root / "train", tmp_path / "out", **options, compositions=["rain"])  # needs none
+    (root / "test" / "one.png").rename(root / "test" / "two.png")
+    shutil.copy(root / "maps" / "one.png", root / "maps" / "two.png")
+    assert len(load_dataset("synth", "train", root)) == 22
