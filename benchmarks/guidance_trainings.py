@@ -146,6 +146,7 @@ def run(recipe: Recipe, sources: Sources, out: Path) -> dict[str, Any]:
 
     Raises:
         UsageError: other settings trained what is there.
+        SystemExit: a signal ended the training.
     """
     result = out / "result.json"
     found: dict[str, Any] = json.loads(result.read_text("utf-8")) if result.exists() else {}
@@ -162,6 +163,8 @@ def run(recipe: Recipe, sources: Sources, out: Path) -> dict[str, Any]:
     if found and not missing:
         return found
     report = train(recipe, root=sources.root, cache=sources.cache, out=out)
+    if not report.completed:
+        raise SystemExit(f"{out.name} was interrupted; the same command goes on from there")
     judged = found.get("tests", {}) | {
         test.name: judge(recipe, test, out / "model") for test in missing
     }

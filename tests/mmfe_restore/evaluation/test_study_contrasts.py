@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +20,7 @@ from benchmarks.guidance_answers import (
     shares_of,
 )
 from benchmarks.guidance_contrasts import contrast, contrast_line, contrasts_of
-from benchmarks.guidance_trainings import Sources, rows_of, run_side_by_side
+from benchmarks.guidance_trainings import Sources, rows_of, run, run_side_by_side
 from mmfe_cache.errors import MmfeError
 
 
@@ -185,3 +186,12 @@ def test_a_training_that_fails_leaves_the_others_alone_and_is_told(tmp_path, cap
         run_side_by_side(trainings, nothing, jobs=2, quiet=True)
     said = capfd.readouterr().err
     assert "full-oracle-0 failed" in said and "full-oracle-1 failed" in said
+
+
+def test_an_interrupted_training_ends_the_study(tmp_path, monkeypatch):
+    # A signal makes `train` save and return; going on would judge a network that is not there.
+    ended = SimpleNamespace(completed=False, total_steps=1000)
+    monkeypatch.setattr("benchmarks.guidance_trainings.train", lambda *_, **__: ended)
+    recipe, out = rows_of(asked(tmp_path, guides=["oracle"], rows=["full"]))[0].trainings[0]
+    with pytest.raises(SystemExit, match="full-oracle-0 was interrupted"):
+        run(recipe, Sources(tmp_path / "set", tmp_path / "cache", ()), out)
