@@ -23,8 +23,8 @@ from .cdd11 import (
 )
 from .folder import PAIRS_OF_FOLDERS, load_folder
 from .layouts import FolderCache, FoundPart, Part, find_part, missing_part, sample_set, samples_of
-from .made_pixels import check_made_pack
 from .photographs import Split, scenes_of
+from .same_pixels import check_made_pack
 from .synth_live import load_synthetic
 
 SPLITS: tuple[Split, ...] = get_args(Split)

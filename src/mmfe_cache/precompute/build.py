@@ -12,7 +12,7 @@ from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
-from mmfe_cache.datasets.made_pixels import check_made_pixels
+from mmfe_cache.datasets.same_pixels import check_same_pixels
 from mmfe_cache.errors import CacheError, MmfeError, UsageError
 from mmfe_cache.guides.base import Guide
 from mmfe_cache.io import format_bytes, free_bytes
@@ -176,7 +176,7 @@ class _Build:
         if writer.exists:
             reader = open_cache(self.path)
             check_same(reader.metadata, wanted, self.path, reader.ids, self.samples.ids)
-            check_made_pixels(self.samples, reader)
+            check_same_pixels(self.samples, reader)
             wanted = reader.metadata
             writer = CacheWriter(self.path, wanted)
             known = reader.view_metadata

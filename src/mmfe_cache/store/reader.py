@@ -111,6 +111,16 @@ class CacheReader:
                 digests[number * size : (number + 1) * size] = rows
         return digests
 
+    def pixel_digests_of(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(B, 16) rows of `pixel_digests`, without reading those of other shards."""
+        found = np.zeros((len(indices), DIGEST_BYTES), np.uint8)
+        numbers, slots = np.divmod(indices, self.metadata.shard_samples)
+        for number in np.unique(numbers).tolist():
+            rows, here = self._pixels.rows(number), numbers == number
+            if rows is not None:
+                found[here] = rows[slots[here]]
+        return found
+
     @cached_property
     def skipped(self) -> tuple[str, ...]:
         """Ids of samples that could not be read when the cache was built."""

@@ -30,6 +30,9 @@ from mmfe_restore.recipes import recipe_settings
 _SAME = ("dataset", "split", "protocol", "crop", "rounding")
 """What must agree for two evaluations to be comparable."""
 
+_SAME_INPUT = 1e-4
+"""dB: two machines' readings of one degraded image differ by less, those of two images by more."""
+
 
 @dataclass(frozen=True)
 class SavedReport:
@@ -308,6 +311,25 @@ def check_comparable(a: SavedReport, b: SavedReport) -> None:
             got=f"{len(odd)} images that only one has, such as {odd[0]!r}",
             expected="the same images in both",
         )
+    judged = {s.id: s for s in b.scores}
+    odd = [(s, judged[s.id]) for s in a.scores if not _same_input(s, judged[s.id])]
+    if odd:
+        x, y = (score.values["input_psnr"] for score in odd[0])
+        raise UsageError(
+            "the two evaluations are of different images that bear the same names",
+            got=f"{len(odd)} of {len(a.scores)} inputs, such as {odd[0][0].id!r} of {x:.4f} dB "
+            f"({a.path}) and {y:.4f} dB ({b.path})",
+            expected="the same inputs, before any restoration, in both",
+            remedy="mmfe eval both with the same --root",
+        )
+
+
+def _same_input(x: ImageScore, y: ImageScore) -> bool:
+    """Whether two scores of one id are of one picture, as far as the input's PSNR tells."""
+    before = [score.values.get("input_psnr", math.nan) for score in (x, y)]
+    if any(map(math.isnan, before)):
+        return True  # not measured
+    return before[0] == before[1] or abs(before[0] - before[1]) <= _SAME_INPUT
 
 
 def _report_folder(path: Path) -> Path:

@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmfe_cache.datasets.made_pixels import check_made_pixels
+from mmfe_cache.datasets.same_pixels import check_same_pixels
 from mmfe_cache.errors import CacheError, DataError, ModelError
 from mmfe_cache.samples import ImageArray, Sample, SampleSet
 from mmfe_cache.store import CacheReader, open_cache
@@ -144,7 +144,7 @@ def check_guidance(
         remedy=_remedy(recipe, samples, view, Path(cache.path)),
         trained=trained,
     )
-    check_made_pixels(samples, cache)
+    check_same_pixels(samples, cache)
     return SampleGuidance.by_recipe(recipe, cache, samples.ids)
 
 

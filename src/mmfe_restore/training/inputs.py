@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmfe_cache.datasets import load_dataset
-from mmfe_cache.datasets.made_pixels import check_made_pixels
+from mmfe_cache.datasets.same_pixels import check_same_pixels
 from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.guides.lineage import differing_guide, guide_fingerprint, only_precision
 from mmfe_cache.progress import Progress
@@ -86,7 +86,7 @@ def open_inputs(
     if recipe.model.reads:
         readers = _open_caches(recipe, root, cache)
         for reader in readers:
-            check_made_pixels(everything, reader)
+            check_same_pixels(everything, reader)
         gone = {name for reader in readers for name in reader.skipped}
         if gone:
             reader = next(reader for reader in readers if reader.skipped)

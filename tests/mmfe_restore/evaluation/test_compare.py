@@ -69,6 +69,18 @@ def test_a_report_reads_back_what_was_measured(runs):
         assert score.values["psnr"] == pytest.approx(saved[score.id]["psnr"], abs=1e-7)
 
 
+def test_other_images_of_the_same_names_are_refused(runs):
+    a, b = read_report(runs / "a"), read_report(runs / "b")
+    first, *rest = b.scores
+    values = {**first.values, "input_psnr": first.values["input_psnr"] + 0.5}
+    other = replace(b, scores=(replace(first, values=values), *rest))
+    with pytest.raises(UsageError, match="different images that bear the same names") as caught:
+        compare(a, other)
+    assert first.id in str(caught.value.got)
+    values = {**first.values, "input_psnr": first.values["input_psnr"] + 1e-8}  # another machine's
+    compare(a, replace(b, scores=(replace(first, values=values), *rest)))
+
+
 def test_windows_of_one_and_whole_images_of_the_other_are_told(runs):
     a, b = read_report(runs / "a"), read_report(runs / "b")
     assert a.about["attention_window"] is None

@@ -99,12 +99,9 @@ def test_the_report_states_how_it_was_measured(guided, cache, samples):
 def test_a_batch_of_one_and_of_many_agree(guided, cache, samples):
     restorer, recipe = guided
     # All images of one size, so that batches really form.
-    first = samples.samples[0].clean
-    same = replace(
-        samples, samples=tuple(replace(s, degraded=first, clean=s.degraded) for s in samples
-                               if s.degraded.size() == first.size())
-    )  # fmt: skip
-    same = replace(same, samples=tuple(replace(s, label="one") for s in same))
+    size = samples.samples[0].degraded.size()
+    alike = (sample for sample in samples if sample.degraded.size() == size)
+    same = replace(samples, samples=tuple(replace(sample, label="one") for sample in alike))
     one = evaluate(restorer, recipe, same, cache, device="cpu", batch_size=1)
     many = evaluate(restorer, recipe, same, cache, device="cpu", batch_size=3)
     assert len(one.scores) == 3

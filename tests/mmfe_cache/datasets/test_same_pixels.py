@@ -1,4 +1,4 @@
-"""Caches and packs of the data set `synth` belong to pictures, not to the ids of these."""
+"""Caches, and packs of the data set `synth`, belong to pictures, not to the ids of these."""
 
 import shutil
 
@@ -7,12 +7,14 @@ import pytest
 from PIL import Image
 
 from benchmarks.cache_support import TinyGuide, tree
-from mmfe_cache.datasets import load_dataset, made_pixels
+from mmfe_cache.datasets import load_dataset, same_pixels
+from mmfe_cache.datasets.same_pixels import check_same_pixels
 from mmfe_cache.degradations import light
 from mmfe_cache.errors import CacheError, DataError
-from mmfe_cache.images import write_png
+from mmfe_cache.images import pixel_digest, write_png
 from mmfe_cache.packing import forget_packs, pack, pack_path
 from mmfe_cache.precompute import build_cache
+from mmfe_cache.store import open_cache
 
 
 @pytest.fixture
@@ -148,7 +150,7 @@ def test_a_pack_that_was_copied_with_its_files_is_taken(root, tmp_path):
 def test_pictures_are_made_again_once_a_process(root, monkeypatch):
     pack_anew(root)
     made = []
-    monkeypatch.setattr(made_pixels, "pixel_digest", made.append)
+    monkeypatch.setattr(same_pixels, "pixel_digest", made.append)
     load_dataset("synth", "train", root)
     assert made == []
     forget_packs()
@@ -171,3 +173,37 @@ def test_a_cache_is_held_to_the_pictures_of_a_pack(root):
     save_map(root / "depth" / "c.bmp", 120)
     pack_anew(root)
     assert build(root).encodings == 0
+
+
+def paired(root, shift):
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        image = rng.integers(0, 200, (16, 16, 3), dtype=np.uint8)
+        for side, pixels in (("degraded", image + np.uint8(shift)), ("clean", image)):
+            write_png(root / "train" / side / f"{number:02d}.png", pixels)
+    return load_dataset("folder", "train", root)
+
+
+def test_files_of_the_same_names_with_other_pixels_are_refused(tmp_path):
+    samples, path = paired(tmp_path / "one", 0), tmp_path / "a.zarr"
+    build_cache(samples, TinyGuide(), ["whole@16"], path, workers=1)
+    assert build_cache(samples, TinyGuide(), ["whole@16"], path, workers=1).encodings == 0
+    other = paired(tmp_path / "other", 1)
+    assert other.ids == samples.ids
+    with pytest.raises(CacheError, match="have changed since") as caught:
+        build_cache(other, TinyGuide(), ["whole@16"], path, workers=1)
+    assert "--root" in str(caught.value)
+
+
+def test_a_few_files_are_read_again_and_skipped_ones_are_not(tmp_path, monkeypatch):
+    samples, path = paired(tmp_path / "one", 0), tmp_path / "a.zarr"
+    first = tmp_path / "one" / "train" / "degraded" / "00.png"
+    whole = first.read_bytes()
+    first.write_bytes(b"no picture")
+    build_cache(samples, TinyGuide(), ["whole@16"], path, workers=1, on_error="skip")
+    first.write_bytes(whole)
+    read = []
+    monkeypatch.setattr(same_pixels, "pixel_digest", lambda image: read.append(1) or digest(image))
+    digest = pixel_digest
+    check_same_pixels(samples, open_cache(path))
+    assert 4 <= len(read) <= same_pixels.FILES
