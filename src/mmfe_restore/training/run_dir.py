@@ -140,14 +140,26 @@ def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={theirs.get(key)!r} (now {ours[key]!r})" for key in keys[:5])
 
 
-def clear(out: Path) -> None:
-    """Remove what an earlier run left in ``out``; files of other makers stay."""
+def holds_model(out: Path) -> bool:
+    """Whether the run in ``out`` has ended and left its model."""
+    return (out / MODEL / "config.json").exists()
+
+
+def clear(out: Path) -> list[str]:
+    """Remove what an earlier run left in ``out``; files of other makers stay.
+
+    Returns:
+        the reports that judged its model, which go with it: they would be taken for the new one's.
+    """
     if not (out / RECIPE).exists():
-        return  # no run of ours: a folder "model" in it is somebody else's
-    for name in (CHECKPOINTS, MODEL, BEST, "tensorboard"):
-        shutil.rmtree(out / name, ignore_errors=True)
+        return []  # no run of ours: a folder "model" in it is somebody else's
+    # Where `mmfe eval` and `mmfe ablate` put them.
+    reports = [file.parent for file in sorted(out.glob("eval*/*/metrics.json"))]
+    for folder in (*(out / name for name in (CHECKPOINTS, MODEL, BEST, "tensorboard")), *reports):
+        shutil.rmtree(folder, ignore_errors=True)
     for name in (RECIPE, VERSIONS, METRICS, "router.csv", "validation.csv"):
         (out / name).unlink(missing_ok=True)
+    return [str(report) for report in reports]
 
 
 def record_versions(
@@ -158,8 +170,11 @@ def record_versions(
     *,
     init_from: Path | None,
     resumed: bool,
+    complete: bool = False,
 ) -> None:
     """Write what the run's result depends on; `versions` says what that is.
+
+    A run that is ``complete`` is held to its record alone: nothing is computed any more.
 
     Raises:
         CacheError: a resumed run would read other embeddings than it began with.
@@ -192,7 +207,8 @@ def record_versions(
                 "--resume none",
             )
         now["init_from"] = first
-    write_json(file, now)
+    if not complete:
+        write_json(file, now)
 
 
 def recorded_threads(out: Path) -> int | None:

@@ -86,9 +86,10 @@ def train(
     machine.check(recipe)
     calls_before = guide_calls()
     # A run that goes on has its first weights already: their file need not be there any more.
-    begins = resume is None or (
-        resume == "auto" and not list_checkpoints(out / run_dir.CHECKPOINTS)
-    )
+    kept = bool(list_checkpoints(out / run_dir.CHECKPOINTS))
+    # Its checkpoints are large, and may have been removed once the model was there.
+    model_alone = resume == "auto" and not kept and run_dir.holds_model(out)
+    begins = resume is None or (resume == "auto" and not kept and not model_alone)
     weights = None if init_from is None else find_weights(init_from, needed=begins)
     require_options(weights if begins else None, wandb)
     inputs = open_inputs(recipe, root=root, cache=cache, progress=progress)
@@ -96,11 +97,14 @@ def train(
         if stale:
             progress.message(f"took over the lock of a training that died: {stale}")
         if machine.rank == 0:
-            if resume is None:
-                run_dir.clear(out)
+            if resume is None and (reports := run_dir.clear(out)):
+                progress.message(f"removed the reports of the run before: {', '.join(reports)}")
             if changed := run_dir.claim(out, recipe):
                 progress.message(f"going on with other settings of how it is computed: {changed}")
         checkpoint, start = find_start(out, recipe, resume, progress)
+        if model_alone:
+            start = inputs.schedule.steps
+        complete = start >= inputs.schedule.steps and run_dir.holds_model(out)
         if start:
             _take_recorded_threads(out, progress)
         if machine.rank == 0:
@@ -111,8 +115,9 @@ def train(
                 machine.world_size,
                 init_from=weights,
                 resumed=start > 0,
+                complete=complete,
             )
-        if start >= inputs.schedule.steps and (out / run_dir.MODEL / "config.json").exists():
+        if complete:
             progress.message(f"{out} is complete: {start:,} steps; nothing to do")
             return report_on(recipe, inputs, out, start, start, calls_before)
         run = _Run(recipe, inputs, machine, out, start, progress, wandb)
@@ -213,6 +218,12 @@ class _Run:
                         ckpt_path=None if checkpoint is None else str(checkpoint),
                         weights_only=True,
                     )
+                if self.start >= steps:
+                    # Ended between its last checkpoint and its model: no step was left, and so
+                    # Lightning has not put the averaged weights in the place of the last ones.
+                    for average in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+                        if isinstance(average, EMAWeightAveraging):
+                            average.on_train_end(trainer, task)
             finally:
                 saver.release_signals()
         if saver.stopped_by is None and trainer.is_global_zero:

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -299,6 +300,53 @@ def test_without_resume_a_run_starts_anew(world, whole, tmp_path):
     report = train(world.recipe(), **world.sources, out=tmp_path, resume=None)
     assert report.resumed_from == 0
     assert_same_run(whole, tmp_path)
+
+
+def test_reports_go_with_the_model_that_they_judge(world, tmp_path):
+    out = tmp_path / "run"
+    train(world.recipe("train.max_steps=1"), **world.sources, out=out)
+    for folder in ("eval/cdd11-test", "eval-at-whole-32/cdd11-test"):
+        (out / folder).mkdir(parents=True)
+        (out / folder / "metrics.json").write_text("{}")
+    (out / "eval" / "notes").mkdir()
+    told = Messages()
+    recipe = world.recipe("train.max_steps=2")
+    train(recipe, **world.sources, out=out, resume=None, progress=told)
+    assert not list(out.glob("eval*/cdd11-test"))
+    assert (out / "eval" / "notes").is_dir()
+    assert f"removed the reports of the run before: {out / 'eval' / 'cdd11-test'}" in told.text
+
+
+def test_a_complete_run_is_left_alone_also_without_its_checkpoints(world, tmp_path, monkeypatch):
+    recipe = world.recipe("train.max_steps=2")
+    train(recipe, **world.sources, out=tmp_path)
+
+    def files():
+        return {
+            path: path.read_bytes()
+            for path in tmp_path.rglob("*")
+            if path.is_file() and path.parent.name != "checkpoints"
+        }
+
+    before = files()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)  # another machine
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    for _ in range(2):
+        report = train(recipe, **world.sources, out=tmp_path)
+        assert (report.steps, report.resumed_from, report.completed) == (2, 2, True)
+        assert files() == before
+        shutil.rmtree(tmp_path / "checkpoints", ignore_errors=True)
+
+
+def test_a_run_that_ended_before_its_model_was_written_gets_the_averaged_weights(world, tmp_path):
+    recipe = world.recipe("train.max_steps=3", "train.ema_decay=0.8")
+    train(recipe, **world.sources, out=tmp_path)
+    wanted = weights(tmp_path)
+    shutil.rmtree(tmp_path / "model")
+    report = train(recipe, **world.sources, out=tmp_path)
+    assert (report.resumed_from, report.completed) == (3, True)
+    found = weights(tmp_path)
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 @pytest.mark.parametrize(
