@@ -208,9 +208,9 @@ def compare(a: SavedReport, b: SavedReport, figure: Figure = "psnr", most: int =
     if not used:
         raise DataError(f"no image has a finite {figure} in both reports")
     differences = [_difference(x, y, figure) for x, y in used]
-    classes, overall = bootstrap(differences)
-    labels = [label for label in a.about["classes"] if label in classes]
-    groups = by_label(differences, labels)
+    # With those that are left out: classes that show the same scenes then still share one draw.
+    classes, overall = bootstrap([_difference(x, y, figure) for x, y in pairs])
+    groups = by_label(differences, list(a.about["classes"]))
     rows = tuple(
         _row(label, groups[label], used, figure, classes[label][figure], left_out[label])
         for label in groups

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from mmfe_restore.recipes import Recipe
 
 if TYPE_CHECKING:
     from mmfe_restore.model import Restorer
+    from mmfe_restore.recipes.schema import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,24 @@ def load_checkpoint(path: str | Path | None = None, recipe: Recipe | None = None
 
     folder = newest_checkpoint() if path is None else model_folder(path)
     restorer = Restorer.from_pretrained(folder)
-    return Checkpoint(folder, restorer.eval(), recipe_of(folder, recipe))
+    used = recipe_of(folder, recipe)
+    if recipe is not None:
+        _check_network(folder, restorer.config, used)
+        restorer.recipe = used  # which says how it reads embeddings
+    return Checkpoint(folder, restorer.eval(), used)
+
+
+def _check_network(folder: Path, network: ModelConfig, recipe: Recipe) -> None:
+    """Refuse a recipe of another network; which windows attention sums over, it says itself."""
+    there, named = asdict(network), asdict(recipe.model)
+    keys = [key for key in named if there[key] != named[key] and key != "attention_window"]
+    if keys:
+        raise ModelError(
+            f"{recipe.name} is not the recipe of the network in {folder}",
+            got=", ".join(f"model.{key}={named[key]!r}" for key in keys),
+            expected=", ".join(f"model.{key}={there[key]!r}" for key in keys),
+            remedy="leave --recipe out where the checkpoint names its own",
+        )
 
 
 def open_eval_cache(

@@ -16,7 +16,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from mmfe_cache.errors import CacheError, DataError, ModelError, UsageError
 from mmfe_cache.guides.lineage import guide_fingerprint
 from mmfe_restore.evaluation import EvalReport, evaluate
-from mmfe_restore.evaluation.inputs import centre_crop
+from mmfe_restore.evaluation.inputs import centre_crop, load_checkpoint
 from mmfe_restore.evaluation.published import protocol_named
 from mmfe_restore.evaluation.report.files import facts
 from mmfe_restore.evaluation.statistics import to_tensor
@@ -393,3 +393,15 @@ def test_centre_crop(side, kept):
 def test_centre_crop_of_too_small_an_image():
     with pytest.raises(DataError, match="smaller than the protocol's crop"):
         centre_crop(np.zeros((15, 40, 3), np.uint8), 16)
+
+
+def test_a_recipe_that_is_given_says_how_embeddings_are_read(guided, tmp_path):
+    restorer, recipe = guided
+    restorer.save_pretrained(tmp_path, recipe=recipe)
+    other = replace(recipe, name="other", guide=replace(recipe.guide, normalise="rms"))
+    opened = load_checkpoint(tmp_path, other)
+    assert opened.restorer.recipe.guide.normalise == opened.recipe.guide.normalise == "rms"
+    wrong = replace(recipe, name="wrong", model=replace(recipe.model, encoder_guidance="none"))
+    with pytest.raises(ModelError, match="wrong is not the recipe of the network") as caught:
+        load_checkpoint(tmp_path, wrong)
+    assert caught.value.got == "model.encoder_guidance='none'"

@@ -65,6 +65,20 @@ def test_differences_by_hand():
     json.dumps(found.to_json(), allow_nan=False)
 
 
+def test_classes_share_their_draw_of_scenes_also_where_an_image_is_left_out():
+    # Both classes gain alike on each scene, so their average is as unsure as one of them. Were they
+    # drawn apart because one lacks an image, the interval would be narrower by the root of two.
+    gains = np.random.default_rng(0).normal(0, 1, 60)
+    flat = report({label: [25.0] * 60 for label in ("low", "rain")})
+    low, rain = [float("inf"), *(25 + gains[1:])], list(25 + gains)
+    found = compare(flat, report({"low": low, "rain": rain})).average
+    whole = compare(flat, report({"low": rain, "rain": rain})).average
+    assert found.left_out == 1
+    assert found.high - found.low == pytest.approx(whole.high - whole.low, rel=0.1)
+    seeds = seed_difference([flat], [report({"low": low, "rain": rain})])
+    assert (seeds.low, seeds.high) == (found.low, found.high)
+
+
 def test_the_interval_over_scenes_is_that_of_the_mean_over_seeds():
     reference = [random_report(seed) for seed in (1, 2)]
     rows = [random_report(seed, 0.3) for seed in (3, 4)]
