@@ -162,6 +162,7 @@ def experts(
     Example: mmfe plot experts --recipes table5a --out figures/7
     """
     from mmfe_cache.datasets import load_dataset
+    from mmfe_cache.datasets.same_pixels import check_same_pixels
     from mmfe_cache.errors import UsageError
     from mmfe_cache.images import read_rgb8
     from mmfe_cache.store import open_cache
@@ -182,6 +183,7 @@ def experts(
         chosen = _choose(samples, None if sample is None else [sample], 1)[0]
         if cache is not None:
             reader = open_cache(find_store(recipe, samples.dataset, samples.split, cache))
+            check_same_pixels(samples, reader)
         pixels, named = chosen.degraded.read(), chosen.id
 
     from mmfe_restore.figures import Subject, plot_experts
@@ -266,6 +268,7 @@ def _numbers(name: str) -> list[tuple[int, str]]:
 
 def _severities(reader: CacheReader, root: Path) -> dict[str, dict[str, float]]:
     from mmfe_cache.datasets import load_dataset
+    from mmfe_cache.datasets.same_pixels import check_same_pixels
     from mmfe_cache.errors import DataError
 
     samples = load_dataset(reader.dataset, reader.split, root)
@@ -278,6 +281,7 @@ def _severities(reader: CacheReader, root: Path) -> dict[str, dict[str, float]]:
             expected="the set that the cache was built from, made by `mmfe data synth`",
             remedy="leave --root out: the figure is drawn without dominance",
         )
+    check_same_pixels(samples, reader)
     return found
 
 

@@ -53,6 +53,10 @@ def test_dominance_needs_a_set_that_records_severities(tmp_path, monkeypatch, ca
     assert "of the variance" in told
     assert "mixtures with a dominant part" in told
     assert "composition alone at most" in told
+    # Another set of the same names: its severities are not those of the cache's pictures.
+    write_synth(tmp_path / "a", tmp_path / "again", test_photos=tmp_path / "b", seed=1)
+    assert run(["plot", "embeddings", "oracle.zarr", "--root", "again", "--out", "other"]) == 3
+    assert "have changed since" in capsys.readouterr().err
     (tmp_path / "set" / "test" / "severities.json").unlink()
     assert run(["plot", "embeddings", "oracle.zarr", "--root", "set", "--out", "other"]) == 1
     assert "leave --root out" in capsys.readouterr().err

@@ -256,8 +256,9 @@ class SampleGuidance:
         arrays: which kinds of embedding are wanted.
         tokens: which reading of ``image`` and ``joint``.
         control: ``none`` reads each sample's own; ``shuffled`` another sample's, by one fixed
-            permutation over all samples; ``constant`` the same pseudo-random values for every
-            sample, at training and at test (dim decides them, nothing else).
+            permutation over all samples (which leaves about one in its place); ``constant`` the
+            same pseudo-random values for every sample, at training and at test (dim decides them,
+            nothing else).
 
     Raises:
         CacheError: the cache lacks a sample.

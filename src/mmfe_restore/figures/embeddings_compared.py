@@ -84,6 +84,14 @@ def plot_compared(
                 got=f"{len(first.skipped)} and {len(cache.skipped)} skipped",
                 remedy="mmfe cache repair PATH",
             )
+        other = (cache.pixel_digests != first.pixel_digests).any(axis=1)
+        if other.any():
+            raise UsageError(
+                "guides are compared on the same samples, and these caches are of other pixels",
+                got=f"{int(other.sum())} of {len(first)} samples, such as "
+                f"{first.ids[int(other.argmax())]!r}, differ between {first.path} and {cache.path}",
+                expected="caches that were built from one set",
+            )
     if len(caches) > MOST_PANELS:
         raise UsageError(
             "too many caches for one figure", got=len(caches), expected=f"up to {MOST_PANELS}"

@@ -129,7 +129,7 @@ def expert_weights(
         Site to (N, num_experts).
 
     Raises:
-        UsageError: the network has no experts, or takes embeddings of another width.
+        UsageError: the network has no experts, takes embeddings of another width, or is a control.
         CacheError: the cache is of another guide than the one it was trained with.
     """
     if restorer.config.experts == "none":
@@ -143,6 +143,12 @@ def expert_weights(
             remedy=one_by_one,
         )
     recipe, trained = restorer.recipe, restorer.guide_fingerprint
+    if recipe is not None and recipe.guide.control != "none":
+        raise UsageError(
+            f"the routers of {name} do not read the embeddings of the samples that are drawn",
+            got=f"guide.control={recipe.guide.control}",
+            expected="a run that was trained with each sample's own",
+        )
     if recipe is not None and guide_name(recipe) != cache.guide:
         raise CacheError(
             f"{name} was trained with another guide than the one whose embeddings are drawn",

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,9 @@ def test_a_student_is_measured_on_what_it_did_not_learn_from(student, cache, sam
     guide.facts = {**guide.facts, "cache": "another"}
     found, learnt_here = measure_student(guide, cache, samples.samples)
     assert (found.samples, learnt_here) == (len(samples), False)
+    other = [replace(s, degraded=Source(s.id, s.degraded.read() // 2)) for s in samples]
+    with pytest.raises(CacheError, match="built from other pixels"):
+        measure_student(guide, cache, other)
     guide.views = ("whole@512",)
     with pytest.raises(CacheError, match="no view that the student learnt"):
         measure_student(guide, cache, samples.samples)

@@ -30,6 +30,7 @@ from mmfe_restore.figures.embeddings import dominance_facts
 from mmfe_restore.figures.scatter import tsne
 from mmfe_restore.figures.spectrum import measure_experts
 from mmfe_restore.model import Restorer
+from mmfe_restore.recipes import load_recipe
 
 from ...small import ArraySource, small_recipe
 
@@ -140,6 +141,10 @@ def test_guides_of_different_samples_are_not_set_side_by_side(cache, tmp_path):
     caches, _ = four_kinds(tmp_path)
     with pytest.raises(UsageError, match="the same samples"):
         plot_compared([(cache, "whole@32"), (caches[0], "whole@32")], tmp_path / "out")
+    caches[1].pixel_digests = caches[1].pixel_digests ^ np.uint8(1)
+    with pytest.raises(UsageError, match="other pixels") as caught:
+        plot_compared([(one, "whole@32") for one in caches], tmp_path / "out")
+    assert "18 of 18" in str(caught.value)
     with pytest.raises(UsageError, match="too many"):
         plot_compared([(caches[0], "whole@32")] * 5, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -243,6 +248,14 @@ def test_routing_of_another_state_of_the_guide(cache, tmp_path):
         plot_routing([("a", restorer)], cache, "whole@32", tmp_path)
     restorer.guide_fingerprint = trained
     assert plot_routing([("a", restorer)], cache, "whole@32", tmp_path).files
+
+
+def test_routing_of_a_control(cache, tmp_path):
+    restorer = network()
+    restorer.recipe = load_recipe("demo", ["guide=oracle", "guide.control=shuffled"])
+    with pytest.raises(UsageError, match="do not read the embeddings of the samples") as caught:
+        plot_routing([("a", restorer)], cache, "whole@32", tmp_path)
+    assert caught.value.got == "guide.control=shuffled"
 
 
 def test_routing_of_another_guides_embeddings(cache, tmp_path):

@@ -15,6 +15,7 @@ from mmfe_cache.errors import CacheError, GuideError
 from mmfe_cache.guides.base import Guide
 from mmfe_cache.guides.lineage import check_teacher, guide_fingerprint
 from mmfe_cache.guides.scene.evaluation import spearman
+from mmfe_cache.guides.student.data import check_picture
 from mmfe_cache.guides.student.guide import StudentGuide
 from mmfe_cache.progress import Progress, SilentProgress
 from mmfe_cache.samples import Sample
@@ -88,6 +89,7 @@ def measure_agreement(
         progress: where to report.
 
     Raises:
+        CacheError: a picture is not the one that the cache was built from.
         GuideError: the widths differ, or there are fewer than two samples.
     """
     if guide.dim != cache.dim:
@@ -106,6 +108,7 @@ def measure_agreement(
     order = np.sort(generator("agreement", len(samples)).permutation(len(samples))[:most])
     chosen = [samples[int(place)] for place in order]
     places = cache.index_of([sample.id for sample in chosen])
+    digests = cache.pixel_digests_of(places)
     found: dict[str, dict[str, KindAgreement]] = {}
     ranks: dict[str, float] = {}
     report = progress or SilentProgress()
@@ -116,7 +119,10 @@ def measure_agreement(
             parts: list[Embeddings] = []
             for start in range(0, len(chosen), _BATCH):
                 batch = chosen[start : start + _BATCH]
-                parts.append(guide.encode([view.render(one.degraded.read()) for one in batch]))
+                images = [one.degraded.read() for one in batch]
+                for one, digest, image in zip(batch, digests[start:], images, strict=False):
+                    check_picture(cache, digest, one, image)
+                parts.append(guide.encode([view.render(image) for image in images]))
                 task.advance(len(batch))
             theirs = cache.gather(places, name, tokens="all")
             kinds: dict[str, KindAgreement] = {}
@@ -150,7 +156,7 @@ def measure_student(
         is the cache that the student learnt from: then the photographs set aside alone count.
 
     Raises:
-        CacheError: the cache has none of the student's views.
+        CacheError: the cache has none of the student's views, or was built from other pictures.
         GuideError: the cache is another guide's, or fewer than two pictures are left.
     """
     wanted = guide_fingerprint(cache.fingerprint)

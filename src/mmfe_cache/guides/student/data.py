@@ -99,14 +99,7 @@ class TeacherData:
         if key in self._kept:
             return self._kept[key]
         image = self._samples[place].degraded.read()
-        stored = self._digests[self._places[place]].tobytes().hex()
-        if pixel_digest(image) != stored:
-            raise CacheError(
-                f"{self._cache.path} was built from other pixels than these",
-                got=self._samples[place].degraded.name,
-                expected="the set that the cache was built from",
-                remedy="give its folder: --root DIR",
-            )
+        check_picture(self._cache, self._digests[self._places[place]], self._samples[place], image)
         made = to_scene_size(view.render(image))
         if self._bytes + made.nbytes <= _KEPT_BYTES:
             self._kept[key] = made
@@ -138,6 +131,29 @@ class TeacherData:
     def _teacher(self, chosen: NDArray[np.int64], view: View) -> Embeddings:
         found = self._cache.gather(self._places[chosen], view.name, tokens="all")
         return found.to(dtype=torch.float32)
+
+
+def check_picture(
+    cache: CacheReader, digest: NDArray[np.uint8], sample: Sample, image: ImageArray
+) -> None:
+    """Refuse a picture that is not the one that the teacher saw.
+
+    Args:
+        cache: the teacher's.
+        digest: what it recorded of the sample's pixels.
+        sample: whose picture it is.
+        image: as it was read now.
+
+    Raises:
+        CacheError: names the picture.
+    """
+    if pixel_digest(image) != digest.tobytes().hex():
+        raise CacheError(
+            f"{cache.path} was built from other pixels than these",
+            got=sample.degraded.name,
+            expected="the set that the cache was built from",
+            remedy="give its folder: --root DIR",
+        )
 
 
 def split_scenes(
