@@ -97,6 +97,11 @@ class Schedule:
                 return plan
         raise IndexError(step)
 
+    def steps_of(self, index: int) -> int:
+        """Optimiser steps that the run makes of a stage: ``max_steps`` may end it before."""
+        plan = self.stages[index]
+        return max(0, min(plan.steps, self.steps - plan.first_step))
+
     def epoch(self, step: int) -> float:
         """The fractional epoch at which ``step`` starts."""
         plan = self.stage_at(min(step, self.stages[-1].first_step + self.stages[-1].steps))

@@ -145,8 +145,8 @@ def plan_run(
             batch_size=stage.batch_size,
             per_device=stage.batch_size // parts,
             views=recipe.stage_views(stage) if recipe.model.reads else (),
-            steps=None if schedule is None else schedule.stages[index].steps,
-            images=(None if schedule is None else schedule.stages[index].steps * stage.batch_size),
+            steps=None if schedule is None else schedule.steps_of(index),
+            images=None if schedule is None else schedule.steps_of(index) * stage.batch_size,
             dropped=None if schedule is None else schedule.stages[index].dropped,
             memory=estimate(
                 recipe,

@@ -16,6 +16,7 @@ from mmfe_cache.progress import Progress
 from mmfe_cache.samples import Sample, SampleSet
 from mmfe_cache.seeds import generator
 from mmfe_cache.store import CacheReader, open_cache
+from mmfe_cache.store.sample_table import pixels_digest
 from mmfe_restore.data import (
     PROMPT,
     SampleGuidance,
@@ -27,6 +28,7 @@ from mmfe_restore.data import (
 )
 from mmfe_restore.model.folders import find_weights
 from mmfe_restore.recipes.schema import Recipe
+from mmfe_restore.training.run_dir import PIXELS
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,14 @@ class Inputs:
     def fingerprint(self) -> dict[str, Any] | None:
         """Of the store whose embeddings are read; None for an unguided network."""
         return None if self.cache is None else self.cache.fingerprint
+
+    @property
+    def identity(self) -> dict[str, Any] | None:
+        """`fingerprint`, and the pixels that were seen: those of a set made anew bear equal ids."""
+        if self.cache is None:
+            return None
+        seen = pixels_digest(self.cache.pixel_digests)
+        return {**self.cache.fingerprint, PIXELS: seen.hex()}
 
     @property
     def samples(self) -> tuple[Sample, ...]:

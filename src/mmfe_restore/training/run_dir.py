@@ -37,6 +37,8 @@ CHECKPOINTS = "checkpoints"
 MODEL = "model"
 BEST = "best"
 LOCK = "train.lock"
+PIXELS = "samples.pixels"
+"""What the record of a run's cache calls the pixels that it was built from."""
 
 _PACKAGES = ("mmfe", "torch", "lightning", "numpy", "zarr", "pytorch-wavelets", "torchmetrics")
 
@@ -187,6 +189,8 @@ def record_versions(
         before = _read_versions(file)
         began: dict[str, Any] = before.get("cache") or {}
         reads: dict[str, Any] = now["cache"] or {}
+        if PIXELS not in began:  # a run that an earlier version began
+            reads = {key: value for key, value in reads.items() if key != PIXELS}
         other = sorted(k for k in {*began, *reads} if began.get(k) != reads.get(k))
         if other:
             raise CacheError(

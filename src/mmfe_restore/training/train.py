@@ -111,7 +111,7 @@ def train(
             run_dir.record_versions(
                 out,
                 recipe,
-                inputs.fingerprint,
+                inputs.identity,
                 machine.world_size,
                 init_from=weights,
                 resumed=start > 0,

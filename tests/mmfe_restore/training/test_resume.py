@@ -191,6 +191,21 @@ def test_a_cache_that_changed_under_the_run_is_stale(world, tmp_path):
     assert caught.value.exit_code == 3
 
 
+def test_a_cache_of_other_pixels_is_not_the_one_of_the_run(world, tmp_path):
+    train(world.recipe(), **world.sources, out=tmp_path, stop_after=1)
+    file = tmp_path / "versions.json"
+    versions = json.loads(file.read_text())
+    versions["cache"]["samples.pixels"] = "0" * 32
+    file.write_text(json.dumps(versions))
+    with pytest.raises(CacheError, match="not the one that this run began with") as caught:
+        train(world.recipe(), **world.sources, out=tmp_path)
+    assert "samples.pixels" in str(caught.value)
+    del versions["cache"]["samples.pixels"]  # as an earlier version wrote it
+    file.write_text(json.dumps(versions))
+    assert train(world.recipe(), **world.sources, out=tmp_path, stop_after=2).resumed_from == 1
+    assert len(json.loads(file.read_text())["cache"]["samples.pixels"]) == 32
+
+
 def test_a_damaged_record_of_the_run_is_named(world, tmp_path):
     train(world.recipe(), **world.sources, out=tmp_path, stop_after=2)
     for text in ("{", "[]"):

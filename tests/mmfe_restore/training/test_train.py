@@ -17,6 +17,7 @@ from mmfe_cache.datasets import load_dataset
 from mmfe_cache.errors import MmfeError, ModelError, UsageError
 from mmfe_cache.progress import SilentProgress
 from mmfe_cache.store import open_cache, store_path
+from mmfe_cache.store.sample_table import pixels_digest
 from mmfe_restore.data import SampleGuidance, Schedule, TrainingBatches
 from mmfe_restore.losses import fourier_loss, l1_loss
 from mmfe_restore.model import Restorer
@@ -91,7 +92,8 @@ def test_versions_name_the_seed_and_the_caches_fingerprint(finished, world):
     _, out, _, _ = finished
     versions = json.loads((out / "versions.json").read_text())
     cache = open_cache(store_path("cdd11", "train", "oracle", root=world.cache))
-    assert versions["cache"] == cache.fingerprint
+    seen = pixels_digest(cache.pixel_digests).hex()
+    assert versions["cache"] == {**cache.fingerprint, "samples.pixels": seen}
     assert versions["packages"]["torch"]
     assert versions["seed"] == 0
     assert versions["world_size"] == 1
@@ -361,6 +363,11 @@ def test_a_plan_counts_what_a_run_does(world, finished):
     assert [stage.views for stage in plan.stages] == [("whole@16",), ("whole@32",)]
     assert plan.problem is None
     assert plan.to_json()["exit_code"] == 0
+    # 15 draws: two epochs of 3 steps of 4, then one of 7 steps of 2.
+    for most, steps in ((5, [5, 0]), (8, [6, 2])):
+        plan = plan_run(world.recipe(f"train.max_steps={most}"), **world.sources)
+        assert [stage.steps for stage in plan.stages] == steps
+        assert plan.images == 4 * steps[0] + 2 * steps[1]
 
 
 def test_a_step_of_an_unfinished_run_starts_another(world, tmp_path):
