@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from mmfe_cache.datasets.same_pixels import check_same_pixels
 from mmfe_cache.embeddings import NUM_TOKENS
 from mmfe_cache.guides.base import Guide
 from mmfe_cache.io import free_bytes
@@ -89,6 +90,7 @@ def plan_build(
         if not metadata.fingerprint:  # a guide without its weights
             metadata = replace(metadata, fingerprint=reader.metadata.fingerprint)
         check_same(reader.metadata, metadata, path, reader.ids, samples.ids)
+        check_same_pixels(samples, reader)
         writer = CacheWriter(path, reader.metadata)
     else:
         writer.check_place()

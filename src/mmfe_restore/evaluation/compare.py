@@ -205,6 +205,9 @@ def compare(a: SavedReport, b: SavedReport, figure: Figure = "psnr", most: int =
     if windows[0] != windows[1]:
         said = ["whole images" if one is None else f"windows of {one} pixels" for one in windows]
         notes.append(f"A's attention sums over {said[0]}, B's over {said[1]}")
+    guides = [_judged_with(report.about) for report in (a, b)]
+    if guides[0] != guides[1]:
+        notes.append(f"A was judged with {guides[0]}, B with {guides[1]}")
     if not used:
         raise DataError(f"no image has a finite {figure} in both reports")
     differences = [_difference(x, y, figure) for x, y in used]
@@ -243,6 +246,12 @@ def compare(a: SavedReport, b: SavedReport, figure: Figure = "psnr", most: int =
         tuple(ranked[:most]),
         tuple(notes),
     )
+
+
+def _judged_with(about: Mapping[str, Any]) -> str:
+    """The guide and view of a report, or that it had none: such as with ``--no-guide``."""
+    guide = about.get("guide")
+    return "no guide" if guide is None else f"the guide {guide} at {about.get('view')}"
 
 
 def _row(

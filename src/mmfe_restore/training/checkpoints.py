@@ -148,6 +148,16 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"step-*{SUFFIX}"), reverse=True)
 
 
+def remove_later(folder: Path, step: int) -> None:
+    """Remove the checkpoints after ``step``: of a run that is given up, as its later rows are.
+
+    Else they would be taken for the newest ones, and those that the run now saves for old.
+    """
+    for path in list_checkpoints(folder):
+        if path.name > f"step-{step:08d}{SUFFIX}":
+            path.unlink(missing_ok=True)
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint to the CPU.
 

@@ -24,7 +24,12 @@ from mmfe_restore.model.folders import find_weights
 from mmfe_restore.model.restormer import TransformerBlock
 from mmfe_restore.recipes.schema import Recipe
 from mmfe_restore.training import run_dir, validation
-from mmfe_restore.training.checkpoints import SaveByClock, find_start, list_checkpoints
+from mmfe_restore.training.checkpoints import (
+    SaveByClock,
+    find_start,
+    list_checkpoints,
+    remove_later,
+)
 from mmfe_restore.training.initial_weights import (
     holds_guided,
     new_restorer,
@@ -120,6 +125,8 @@ def train(
         if complete:
             progress.message(f"{out} is complete: {start:,} steps; nothing to do")
             return report_on(recipe, inputs, out, start, start, calls_before)
+        if checkpoint is not None and resume != "auto" and machine.rank == 0:
+            remove_later(out / run_dir.CHECKPOINTS, start)
         run = _Run(recipe, inputs, machine, out, start, progress, wandb)
         with _quiet_lightning():
             return run.go(checkpoint, weights, stop_after, callbacks, calls_before)

@@ -69,6 +69,13 @@ def test_a_report_reads_back_what_was_measured(runs):
         assert score.values["psnr"] == pytest.approx(saved[score.id]["psnr"], abs=1e-7)
 
 
+def test_a_guide_of_one_and_none_of_the_other_are_told(runs):
+    a, b = read_report(runs / "a"), read_report(runs / "b")
+    guided = replace(b, about={**b.about, "guide": "scene", "view": "whole@224"})
+    told = "A was judged with no guide, B with the guide scene at whole@224"
+    assert told in compare(a, guided).notes
+
+
 def test_other_images_of_the_same_names_are_refused(runs):
     a, b = read_report(runs / "a"), read_report(runs / "b")
     first, *rest = b.scores

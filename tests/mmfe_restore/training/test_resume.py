@@ -317,6 +317,18 @@ def test_without_resume_a_run_starts_anew(world, whole, tmp_path):
     assert_same_run(whole, tmp_path)
 
 
+def test_going_back_to_a_step_gives_up_the_later_ones(world, tmp_path):
+    recipe = world.recipe("train.max_steps=4")
+    train(recipe, **world.sources, out=tmp_path, stop_after=1)
+    (first,) = list_checkpoints(tmp_path / "checkpoints")
+    back = first.rename(tmp_path / "back.ckpt")
+    train(recipe, **world.sources, out=tmp_path)
+    train(recipe, **world.sources, out=tmp_path, resume=back, stop_after=2)
+    kept = [path.name for path in list_checkpoints(tmp_path / "checkpoints")]
+    assert kept == ["step-00000002.ckpt"]
+    assert train(recipe, **world.sources, out=tmp_path).resumed_from == 2
+
+
 def test_reports_go_with_the_model_that_they_judge(world, tmp_path):
     out = tmp_path / "run"
     train(world.recipe("train.max_steps=1"), **world.sources, out=out)
