@@ -10,11 +10,12 @@ import re
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from mmfe_cache.images.profiles import Floats
+from mmfe_cache.images.profiles import Floats, Space
 
 _D65 = (0.3127, 0.3290)
 
@@ -42,10 +43,15 @@ class HighDynamicRange(ValueError):  # noqa: N818 - it names the condition, as i
     """The picture's light goes beyond white, by PQ or HLG."""
 
 
-def colour_profile(image: Image.Image, path: Path) -> bytes | None:
+def colour_profile(image: Image.Image, path: Path, space: Space) -> bytes | None:
     """The ICC profile of an open picture: its own, or what its other tags stand for.
 
     PNG's order of precedence (third edition, 4.3): cICP, iCCP, sRGB, then gAMA with cHRM.
+
+    Args:
+        image: the picture.
+        path: its file.
+        space: what its channels are; the profile that other tags stand for is made for them.
 
     Returns:
         A profile; None where the file says nothing, or sRGB.
@@ -57,17 +63,17 @@ def colour_profile(image: Image.Image, path: Path) -> bytes | None:
     if image.format == "PNG":
         points = _png_code_points(path)
         if points is not None:
-            return _from_code_points(*points)
+            return _from_code_points(*points, space)
         if embedded or "srgb" in image.info:
             return embedded or None
-        return _from_gamma(image)
-    if image.format == "AVIF" and not embedded:
-        points = _avif_code_points(path)
-        return None if points is None else _from_code_points(*points)
+        return _from_gamma(image, space)
+    if image.format in ("AVIF", "HEIF") and not embedded:
+        points = _avif_code_points(path) if image.format == "AVIF" else _heif_code_points(image)
+        return None if points is None else _from_code_points(*points, space)
     return embedded or None
 
 
-def _from_gamma(image: Image.Image) -> bytes | None:
+def _from_gamma(image: Image.Image, space: Space) -> bytes | None:
     gamma, chromaticities = image.info.get("gamma"), image.info.get("chromaticity")
     if gamma is None and chromaticities is None:
         return None
@@ -75,14 +81,20 @@ def _from_gamma(image: Image.Image) -> bytes | None:
     near = max(abs(a - b) for a, b in zip(points, _SRGB, strict=True)) < 0.003
     # 1/2.2 beside sRGB's primaries is how sRGB is written (PNG, 11.3.2.5): not the pure power.
     curve = None if gamma is None or abs(gamma - 0.45455) < 0.005 else 1 / gamma if gamma else None
-    return None if near and curve is None else make_profile(points, curve)
+    return None if near and curve is None else _made(points, curve, space)
 
 
-def _from_code_points(primaries: int, transfer: int) -> bytes | None:
+def _from_code_points(primaries: int, transfer: int, space: Space) -> bytes | None:
     if transfer in _HDR:
         raise HighDynamicRange(f"light beyond white, by {_HDR[transfer]}")
     points, gamma = _PRIMARIES.get(primaries, _SRGB), _GAMMAS.get(transfer)
-    return None if points is _SRGB and gamma is None else make_profile(points, gamma)
+    return None if points is _SRGB and gamma is None else _made(points, gamma, space)
+
+
+def _made(points: Sequence[float], gamma: float | None, space: Space) -> bytes | None:
+    if space != "grey":
+        return make_profile(points, gamma)
+    return None if gamma is None else make_grey_profile(gamma)  # a grey is one in all primaries
 
 
 def _png_code_points(path: Path) -> tuple[int, int] | None:
@@ -107,6 +119,15 @@ def _avif_code_points(path: Path) -> tuple[int, int] | None:
         return None
     primaries, transfer = struct.unpack_from(">HH", header, at + 8)
     return primaries, transfer
+
+
+def _heif_code_points(image: Image.Image) -> tuple[int, int] | None:
+    """The same box of a HEIC file's picture, as pillow-heif tells it."""
+    found: Any = image.info.get("nclx_profile")
+    try:
+        return int(found["color_primaries"]), int(found["transfer_characteristics"])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def coded_bits(path: Path) -> int:
@@ -150,20 +171,43 @@ def make_profile(
         numbers = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
         curve = b"para\0\0\0\0" + struct.pack(">HH", 3, 0) + _fixed(numbers)
     else:
-        curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
-    text = name.encode("ascii") + b"\0"
-    description = b"desc\0\0\0\0" + struct.pack(">I", len(text)) + text + bytes(78)
+        curve = _power(gamma)
     tags = {
-        b"desc": description + bytes(-len(description) % 4),
-        b"cprt": b"text\0\0\0\0none\0\0\0\0",
-        b"wtpt": b"XYZ \0\0\0\0" + _fixed(_D50),
+        **_described(name),
         **{
             f"{channel}XYZ".encode(): b"XYZ \0\0\0\0" + _fixed(column)
             for channel, column in zip("rgb", columns, strict=True)
         },
         **{f"{channel}TRC".encode(): curve for channel in "rgb"},
     }
-    return _assemble(tags)
+    return _assemble(tags, b"RGB ")
+
+
+def make_grey_profile(gamma: float, name: str = "from the file") -> bytes | None:
+    """Build the ICC profile of a grey picture, as `make_profile` does of a coloured one.
+
+    Returns:
+        A version 2 profile; None for an exponent that no picture has.
+    """
+    if not 0.01 < gamma < 100:
+        return None
+    return _assemble({**_described(name), b"kTRC": _power(gamma)}, b"GRAY")
+
+
+def _power(gamma: float) -> bytes:
+    """A curve of one exponent; ICC holds it in 256ths."""
+    return b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
+
+
+def _described(name: str) -> dict[bytes, bytes]:
+    """The tags that every profile has."""
+    text = name.encode("ascii") + b"\0"
+    description = b"desc\0\0\0\0" + struct.pack(">I", len(text)) + text + bytes(78)
+    return {
+        b"desc": description + bytes(-len(description) % 4),
+        b"cprt": b"text\0\0\0\0none\0\0\0\0",
+        b"wtpt": b"XYZ \0\0\0\0" + _fixed(_D50),
+    }
 
 
 _D50 = (0.9642, 1.0, 0.8249)
@@ -179,7 +223,7 @@ def _bradford(white: Floats) -> Floats:
     return np.linalg.inv(_BRADFORD) @ np.diag(scale) @ _BRADFORD
 
 
-def _assemble(tags: dict[bytes, bytes]) -> bytes:
+def _assemble(tags: dict[bytes, bytes], space: bytes) -> bytes:
     start = 128 + 4 + 12 * len(tags)
     table, body = struct.pack(">I", len(tags)), b""
     for tag, content in tags.items():
@@ -188,7 +232,7 @@ def _assemble(tags: dict[bytes, bytes]) -> bytes:
     # Version 4.2 where the curve is parametric: version 2 has no such type.
     version = 0x04200000 if b"para" in body else 0x02400000
     header = struct.pack(
-        ">I4sI4s4s4s6H4s", start + len(body), b"mmfe", version, b"mntr", b"RGB ", b"XYZ ",
+        ">I4sI4s4s4s6H4s", start + len(body), b"mmfe", version, b"mntr", space, b"XYZ ",
         2026, 1, 1, 0, 0, 0, b"acsp",
     )  # fmt: skip
     header = header.ljust(68, b"\0") + _fixed(_D50)

@@ -17,7 +17,11 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmfe_cache.images.metadata import orientation_of, orientation_of_tiff
+from mmfe_cache.images.metadata import (
+    orientation_of,
+    orientation_of_png,
+    orientation_of_tiff,
+)
 from mmfe_cache.images.profiles import Pixels, Space, lab_to_srgb
 
 FLOAT_LIMIT = 2.0
@@ -99,8 +103,8 @@ def prepare(image: Image.Image) -> int:
     """
     tags = getattr(image, "tag_v2", None)
     if image.format != "TIFF" or tags is None:
-        # Of a PNG, what precedes the pixels: Pillow would decode them all to look behind.
-        return orientation_of(image.info.get("exif"))
+        png = image.format == "PNG"
+        return orientation_of_png(image) if png else orientation_of(image.info.get("exif"))
     raw: Any = image
     raw.load_end = lambda: None
     raw._size = (int(tags[256]), int(tags[257]))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
 from mmfe_cache.errors import DataError
+from mmfe_cache.images.decoding import Stored
 from mmfe_cache.images.metadata import IPTC_TAG, photoshop_block, png_texts
 from mmfe_cache.images.opening import HEIC_SUFFIXES, RAW_SUFFIXES, has_heic
 from mmfe_cache.images.profiles import Pixels, Profile, profile_of, srgb_profile
@@ -139,7 +140,11 @@ def _sheet(original: Photograph, restored: Pixels, name: str) -> _Sheet:
     after = _like(restored, stored.space)
     values, embedded, notes = after, original.profile, list[str]()
     profile = profile_of(original.profile, stored.space)
-    if profile is not None and name in _WITH_METADATA:
+    if _is_for_greys(embedded) and _is_coloured(name, stored):
+        embedded = None  # it says nothing of colours: viewers would leave it aside
+        if profile is not None:
+            notes.append(f"{name.upper()} holds no profile of greys: it is written in sRGB")
+    elif profile is not None and name in _WITH_METADATA:
         values, embedded = _own_colours(original, profile, after, notes)
     elif profile is not None:
         notes.append(f"{name.upper()} holds no colour profile: it is written in sRGB")
@@ -148,6 +153,15 @@ def _sheet(original: Photograph, restored: Pixels, name: str) -> _Sheet:
     if lost := original.captions.lost_in(name):
         notes.append(f"{name.upper()} does not hold its {', '.join(lost)}")
     return _Sheet(original, values, stored.alpha, embedded, notes)
+
+
+def _is_for_greys(profile: bytes | None) -> bool:
+    return profile is not None and profile[16:20] == b"GRAY"
+
+
+def _is_coloured(name: str, stored: Stored) -> bool:
+    """Whether a format has three channels for this picture, also where it is grey."""
+    return name in ("webp", "avif") or (name == "heif" and stored.alpha is not None)
 
 
 def _own_colours(
@@ -206,7 +220,8 @@ def _through_pillow(sheet: _Sheet, name: str) -> bytes:
             picture = picture.convert("RGB" if picture.mode == "L" else "RGBA")
     elif name == "avif":
         _need(".avif", "AVIF needs a newer Pillow: pip install -U Pillow")
-        options |= {"quality": QUALITY, "subsampling": "4:4:4"}
+        grey = picture.mode in ("L", "LA")
+        options |= {"quality": QUALITY, "subsampling": "4:0:0" if grey else "4:4:4"}
         options |= {"exif": kept.exif, "xmp": kept.xmp}
     elif name == "heif":
         if not has_heic():

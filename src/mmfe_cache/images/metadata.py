@@ -55,6 +55,7 @@ def exif_of(image: Image.Image) -> bytes | None:
             found.get_ifd(inner)
         for tag in [tag for tag in found if tag not in _TIFF_EXIF]:
             del found[tag]
+        found.bigtiff = False  # the block is a small TIFF of its own
         return found.tobytes() if len(found) else None
     except Exception:  # whatever is wrong with it, it is no reason to fail
         return None
@@ -77,6 +78,28 @@ def orientation_of(exif: bytes | None) -> int:
     return 1
 
 
+def orientation_of_png(image: Image.Image) -> int:
+    """The orientation of an open PNG whose pixels were not read yet.
+
+    EXIF may follow the pixels (PNG, third edition, 5.6); to look there, Pillow would decode them.
+    """
+    if (exif := image.info.get("exif")) is not None:
+        return orientation_of(exif)
+    opened: Any = image
+    file: IO[bytes] = opened.fp
+    before = file.tell()
+    try:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, name = struct.unpack(">I4s", head)
+            if name == b"eXIf":
+                return orientation_of(file.read(length))
+            file.seek(length + 4, 1)
+    finally:
+        file.seek(before)
+    return 1
+
+
 def orientation_of_tiff(file: IO[bytes]) -> int:
     """The orientation of an open TIFF file's first picture, by the same rules.
 
@@ -85,7 +108,9 @@ def orientation_of_tiff(file: IO[bytes]) -> int:
     before = file.tell()
     try:
         file.seek(0)
-        head = file.read(8)
+        head = file.read(16)
+        if (big := {b"II+\0": "<", b"MM\0+": ">"}.get(head[:4])) and len(head) == 16:
+            return orientation_of(_small_tiff(file, big, struct.unpack_from(f"{big}Q", head, 8)[0]))
         order = _byte_order(head)
         file.seek(_first_ifd(head, order))
         count = file.read(2)
@@ -94,6 +119,22 @@ def orientation_of_tiff(file: IO[bytes]) -> int:
         file.seek(before)
     # The first directory alone, as a block of its own: an orientation lies in its entry.
     return orientation_of(head[:4] + struct.pack(f"{order or '<'}I", 8) + count + entries)
+
+
+def _small_tiff(file: IO[bytes], order: str, first: int) -> bytes:
+    """The first directory of a BigTIFF file as a TIFF's of its own, with the same entries."""
+    file.seek(first)
+    start = file.read(8)
+    count = struct.unpack(f"{order}Q", start)[0] if len(start) == 8 else 0
+    found = file.read(20 * min(count, 0xFFFF))
+    entries = [
+        struct.pack(f"{order}HHI", tag, kind, min(number, 0xFFFFFFFF)) + value
+        for tag, kind, number, value in struct.iter_unpack(
+            f"{order}HHQ4s4x", found[: len(found) - len(found) % 20]
+        )
+    ]
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(entries))
+    return head + b"".join(entries)
 
 
 def upright(exif: bytes | None, turned: bool) -> bytes | None:

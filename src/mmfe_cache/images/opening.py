@@ -29,6 +29,12 @@ IMAGE_SUFFIXES: frozenset[str] = frozenset(
 HEIC_SUFFIXES: frozenset[str] = frozenset({".heic", ".heif", ".hif"})
 """Read with the extra ``heic``; by ``mmfe restore`` only, since data sets are in no such format."""
 
+_TIFF_STARTS = {b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"}
+"""Of both byte orders, and of BigTIFF."""
+
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+"""ISO/IEC 23008-12, 10.2: what such a file says that it is."""
+
 RAW_SUFFIXES: frozenset[str] = frozenset(
     {
         ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef",
@@ -137,11 +143,26 @@ def opened(path: Path, content: bytes | None = None) -> Generator[Image.Image, N
     with decoding(path):
         if path.suffix.lower() in HEIC_SUFFIXES:
             has_heic()
-        with Image.open(path if content is None else io.BytesIO(content)) as image:
+        with _open(path, content) as image:
             width, height = image.size
             if width * height > limit:
                 raise too_large(path, f"{width}x{height} pixels", width * height)
             yield image
+
+
+def _open(path: Path, content: bytes | None) -> Image.Image:
+    try:
+        return Image.open(path if content is None else io.BytesIO(content))
+    except Image.UnidentifiedImageError:
+        if not (_is_heic(path) and has_heic()):
+            raise
+    return Image.open(path if content is None else io.BytesIO(content))
+
+
+def _is_heic(path: Path) -> bool:
+    """Whether a file is HEIC, whatever its name: phones' pictures are often called .jpg."""
+    start = _starts(path, 12)
+    return start[4:8] == b"ftyp" and start[8:] in _HEIC_BRANDS
 
 
 @contextmanager
@@ -246,11 +267,13 @@ def too_large(path: Path, got: str, count: int) -> DataError:
 def _not_an_image(path: Path) -> DataError:
     suffix = path.suffix.lower()
     remedy = extra_missing(suffix) or "if another program opens it, save it there as PNG"
-    if suffix in VIDEO_SUFFIXES:
+    if _is_heic(path) and (missing := extra_missing(".heic")):
+        remedy = missing
+    elif suffix in VIDEO_SUFFIXES:
         remedy = why_not_read(path)
     elif suffix == ".avif" and ".avif" not in Image.registered_extensions():
         remedy = "this Pillow reads no AVIF: pip install -U Pillow"
-    elif suffix in (".tif", ".tiff") and _starts(path) in (b"II*\0", b"MM\0*"):
+    elif suffix in (".tif", ".tiff") and _starts(path) in _TIFF_STARTS:
         remedy = "it is a TIFF of a kind that is not read; save it as 8 or 16-bit RGB or grey"
     return DataError(
         f"{path} is not an image that can be read",
@@ -260,10 +283,10 @@ def _not_an_image(path: Path) -> DataError:
     )
 
 
-def _starts(path: Path) -> bytes:
+def _starts(path: Path, count: int = 4) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(4)
+            return file.read(count)
     except OSError:
         return b""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ from mmfe_cache.samples import ImageArray
 
 _Result = TypeVar("_Result")
 
-_XMP_TAG = 700
+_XMP_TAG, _BITS_TAG = 700, 258
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def read_photograph(path: Path | str) -> Photograph:
     def work(image: Image.Image, again: Callable[[], Image.Image]) -> Photograph:
         orientation = prepare(image)
         tags = exif_of(image) if image.format == "TIFF" else None
-        lossless = image.format != "WEBP" or b"VP8L" in _start_of(path)
+        lossless = image.format != "WEBP" or _is_lossless(path)
         notes = _left_out(image, pictures=True) + _in_spite_of_its_name(image, path)
         if image.format in ("AVIF", "HEIF") and (bits := coded_bits(path)) > 8:
             notes += (f"it has {bits} bits a channel, of which 8 are read",)
@@ -173,6 +174,8 @@ def read_photograph(path: Path | str) -> Photograph:
         srgb = _to_srgb(stored, profile)
         if stored.note:
             notes += (stored.note,)
+        elif stored.values.dtype == np.uint8 and (bits := _bits_of_tiff(image)) > 8:
+            notes += (f"it has {bits} bits a channel, of which 8 are read",)
         if stored.space == "cmyk":
             notes += ("it is CMYK, and comes back as RGB",)
             stored, profile = Stored(srgb, "rgb", stored.alpha), None
@@ -237,8 +240,8 @@ def _stored(
 ) -> tuple[Stored, bytes | None]:
     """Upright pixels in the file's own colours, and the profile that they are in."""
     turn = prepare(image) if orientation is None else orientation
-    profile = colour_profile(image, path)
-    return decode(image, again).turned(turn), profile
+    stored = decode(image, again)
+    return stored.turned(turn), colour_profile(image, path, stored.space)
 
 
 def _to_srgb(stored: Stored, data: bytes | None) -> Pixels:
@@ -305,6 +308,11 @@ def _cannot_be_known(path: Path, problem: Exception) -> DataError:
     )
 
 
+def _bits_of_tiff(image: Image.Image) -> int:
+    bits = getattr(image, "tag_v2", {}).get(_BITS_TAG) if image.format == "TIFF" else None
+    return max(bits) if isinstance(bits, tuple) and bits else 8
+
+
 def _dpi(value: Any, turned: bool) -> tuple[float, float] | None:
     try:
         across, down = (float(number) for number in value)
@@ -315,9 +323,17 @@ def _dpi(value: Any, turned: bool) -> tuple[float, float] | None:
     return (down, across) if turned else (across, down)
 
 
-def _start_of(path: Path) -> bytes:
+def _is_lossless(path: Path) -> bool:
+    """Whether a WebP file's (first) picture is; its profile, of any length, precedes it."""
     with path.open("rb") as file:
-        return file.read(4096)
+        file.seek(12)
+        while len(head := file.read(8)) == 8:
+            name, length = struct.unpack("<4sI", head)
+            if name in (b"VP8L", b"VP8 "):
+                return name == b"VP8L"
+            # A frame's own chunks follow its 16 bytes.
+            file.seek(16 if name == b"ANMF" else length + length % 2, 1)
+    return False
 
 
 def _develop(path: Path) -> NDArray[np.uint16]:

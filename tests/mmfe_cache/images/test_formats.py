@@ -255,6 +255,78 @@ def test_every_format_is_turned_once(tmp_path: Path, suffix: str, orientation: i
         assert again.get(0x0112, 1) == 1
 
 
+def test_exif_behind_a_pngs_pixels_counts(tmp_path: Path) -> None:
+    """The chunk may follow them (PNG, third edition, 5.6)."""
+    path = tmp_path / "a.png"
+    Image.fromarray(smooth()).save(path)
+    content, block = (
+        path.read_bytes(),
+        exif_block(3, struct.pack("<H", 6)).removeprefix(b"Exif\0\0"),
+    )
+    path.write_bytes(content[:-12] + chunk(b"eXIf", block) + content[-12:])
+    wanted = np.rot90(smooth(), -1)
+    assert read_size(path) == wanted.shape[:2]
+    assert np.array_equal(read_rgb8(path), wanted)
+    photograph = read_photograph(path)
+    assert np.array_equal(photograph.srgb, wanted)
+    again = Image.Exif()
+    again.load(photograph.exif)
+    assert again[0x0112] == 1
+
+
+@pytest.mark.parametrize(("order", "big"), [("<", False), (">", False), ("<", True)])
+def test_tiffs_of_both_kinds_are_turned_and_keep_their_tags(
+    tmp_path: Path, order: str, big: bool
+) -> None:
+    path = tmp_path / "a.tif"
+    tags = [(274, "H", 1, 6, True), (271, "s", 0, "A camera", True)]
+    tifffile.imwrite(
+        path, smooth(), bigtiff=big, byteorder=order, photometric="rgb", extratags=tags
+    )
+    wanted = np.rot90(smooth(), -1)
+    assert read_size(path) == wanted.shape[:2]
+    photograph = read_photograph(path)
+    assert np.array_equal(photograph.srgb, wanted)
+    again = Image.Exif()
+    again.load(photograph.exif)
+    assert again[271] == "A camera"
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
+def test_a_cut_bigtiff_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, smooth(), bigtiff=True, photometric="rgb")
+    content = path.read_bytes()
+    for cut in (12, 17, 30, 100):
+        path.write_bytes(content[:cut])
+        with pytest.raises(DataError):
+            read_rgb8(path)
+
+
+def test_a_phones_picture_is_read_whatever_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmfe_cache.images import opening
+
+    heif = pytest.importorskip("pillow_heif")
+    path = tmp_path / "a.jpg"
+    heif.from_pillow(Image.fromarray(smooth())).save(path, quality=100, chroma=444)
+    # As in a process that has met no HEIC yet.
+    for known in (Image.ID, Image.OPEN):
+        monkeypatch.setattr(Image, "ID" if known is Image.ID else "OPEN", type(known)(known))
+    Image.init()
+    if "HEIF" in Image.OPEN:
+        Image.ID.remove("HEIF")
+        del Image.OPEN["HEIF"]
+    opening.has_heic.cache_clear()
+    monkeypatch.setattr(opening, "has_heic", lambda: False)
+    with pytest.raises(DataError, match="pip install pillow-heif"):
+        read_rgb8(path)
+    monkeypatch.undo()
+    assert np.abs(read_rgb8(path).astype(int) - smooth()).max() <= 6
+    assert read_photograph(path).notes == ("it is a HEIF file, in spite of its name",)
+
+
 def exif_block(kind: int, value: bytes, count: int = 1, order: str = "<") -> bytes:
     entry = struct.pack(f"{order}HHI", 0x0112, kind, count) + value.ljust(4, b"\0")
     head = b"II*\0" if order == "<" else b"MM\0*"

@@ -178,6 +178,40 @@ def test_high_dynamic_range_is_refused(tmp_path: Path, transfer: int) -> None:
         read_rgb8(path)
 
 
+def test_heic_tells_colours_without_a_profile(tmp_path: Path) -> None:
+    from mmfe_cache.errors import DataError
+
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    path, flat = tmp_path / "a.heic", np.zeros((64, 64, 3), np.uint8) + np.uint8([200, 60, 90])
+    for primaries, transfer in ((12, 13), (9, 16), (9, 18)):
+        Image.fromarray(flat).save(
+            path, quality=100, chroma=444, color_primaries=primaries,
+            transfer_characteristics=transfer, matrix_coefficients=1, full_range_flag=1,
+        )  # fmt: skip
+        if transfer == 13:
+            assert np.abs(read_rgb8(path) - by_lcms(flat, PROFILES["p3"] or b"")).max() <= 4
+            assert read_photograph(path).profile is not None
+        else:
+            with pytest.raises(DataError, match="dynamic range"):
+                read_rgb8(path)
+
+
+def test_the_profile_of_a_grey_png_is_one_of_greys(tmp_path: Path) -> None:
+    """Others leave one of colours aside, and would show such a picture dark."""
+    ramp = np.arange(256, dtype=np.uint8)[None].repeat(4, axis=0)
+    dark, p3 = (b"gAMA", struct.pack(">I", 100_000)), (b"cICP", bytes([12, 13, 0, 1]))
+    photograph = read_photograph(with_chunks(tmp_path / "a.png", ramp, dark))
+    assert photograph.profile is not None
+    assert np.abs(photograph.srgb - encode_srgb(ramp[:, :, None] / 255) * 255).max() <= 1
+    opened = ImageCms.ImageCmsProfile(io.BytesIO(photograph.profile))
+    assert opened.profile.xcolor_space.strip() == "GRAY"
+    there = ImageCms.profileToProfile(
+        Image.fromarray(ramp), opened, ImageCms.createProfile("sRGB"), outputMode="RGB"
+    )
+    assert np.abs(np.asarray(there).astype(int) - photograph.srgb)[:, 16:].max() <= 2
+    assert read_photograph(with_chunks(tmp_path / "b.png", ramp, p3)).profile is None
+
+
 def test_cmyk_with_and_without_a_profile(tmp_path: Path) -> None:
     """Without one, as Pillow and the browsers: each colour is (1 - ink) (1 - black)."""
     inks = np.zeros((8, 8, 4), np.uint8) + np.array([30, 120, 60, 40], np.uint8)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
 from mmfe_cache.images import encode_photograph, read_photograph, read_rgb8
-from mmfe_cache.images.colour_tags import coded_bits, make_profile
+from mmfe_cache.images.colour_tags import coded_bits, make_grey_profile, make_profile
 from mmfe_cache.images.decoding import Stored
 from mmfe_cache.images.metadata import Captions
 from mmfe_cache.images.reading import Photograph
@@ -259,6 +260,48 @@ def test_grey_stays_grey(identity: Restorer, tmp_path: Path) -> None:
             assert found.mode == mode
 
 
+@pytest.mark.parametrize("name", ["png", "jpeg", "tiff", "webp", "avif", "heif"])
+@pytest.mark.parametrize("mode", ["L", "LA"])
+def test_a_grey_means_the_same_in_every_format(tmp_path: Path, name: str, mode: str) -> None:
+    """A profile of greys counts beside one channel alone: viewers leave it aside elsewhere."""
+    if name == "heif":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    path, target = tmp_path / "a.png", tmp_path / "b"
+    Image.new(mode, (64, 64), (64, 255)[: len(mode)] if mode == "LA" else 64).save(
+        path, icc_profile=make_grey_profile(1.0)
+    )
+    photograph = read_photograph(path)
+    content, notes = encode_photograph(photograph, photograph.srgb, name)
+    target.write_bytes(content)
+    with Image.open(target) as found:
+        profile = found.info.get("icc_profile")
+        values = int(np.asarray(found.convert("RGB"))[32, 32, 0])
+        assert profile is None or (profile[16:20] == b"GRAY" and found.mode in ("L", "LA"))
+    wanted = 64 if profile else int(photograph.srgb[0, 0, 0])
+    assert abs(values - wanted) <= 2
+    assert bool(profile) != any("no profile of greys" in note for note in notes)
+
+
+def test_a_grey_avif_has_one_channel(identity: Restorer, tmp_path: Path) -> None:
+    Image.new("L", (32, 32), 90).save(tmp_path / "a.avif", quality=95)
+    content = restored(identity, tmp_path / "a.avif").read_bytes()
+    assert content[content.index(b"av1C") + 6] & 0x10  # monochrome (AV1 in ISOBMFF, 2.3.3)
+
+
+def test_a_lossless_webp_stays_lossless_behind_a_long_profile(
+    identity: Restorer, tmp_path: Path
+) -> None:
+    path, noise = tmp_path / "a.webp", Image.fromarray(NOISE)
+    long = (P3 or b"") + bytes(20_001)
+    for options in ({"exact": True}, {"save_all": True, "append_images": [noise.rotate(180)]}):
+        noise.save(path, lossless=True, icc_profile=long, **options)
+        assert read_photograph(path).lossless
+        with Image.open(restored(identity, path, suffix=str(len(options)))) as found:
+            assert np.array_equal(np.asarray(found), NOISE)
+    noise.save(path, quality=95, icc_profile=long)
+    assert not read_photograph(path).lossless
+
+
 @pytest.mark.parametrize(("name", "kind", "ending"), [
     ("png", "PNG", ".png"),
     ("jpeg", "JPEG", ".jpg"),
@@ -310,6 +353,11 @@ def test_bits_that_are_not_kept_are_said(identity: Restorer, tmp_path: Path) -> 
     assert report.restored[0].notes == ()
     report = restore_files([tmp_path / "a.png"], tmp_path / "out", identity, None, format="jpeg")
     assert report.restored[0].notes == ("JPEG is written with 8 bits a channel, of its 16",)
+
+    inks = np.zeros((16, 24, 4), np.uint16) + 20_000
+    tifffile.imwrite(tmp_path / "c.tif", inks, photometric="separated")
+    report = restore_files([tmp_path / "c.tif"], tmp_path / "out", identity, None)
+    assert report.restored[0].notes[0] == "it has 16 bits a channel, of which 8 are read"
 
     heif = pytest.importorskip("pillow_heif")
     heif.from_bytes("RGB;16", (24, 16), DEEP.tobytes()).save(tmp_path / "b.heic", quality=95)
