@@ -134,7 +134,7 @@ def command(
 
     Example: mmfe restore rainy.jpg -o restored/ --only rain
     """
-    from mmfe_cache.machine import check_device, pick_device
+    from mmfe_cache.machine import check_device, emulates_bf16, pick_device, short_name
     from mmfe_restore.inference.files import check_only, nothing_left
     from mmfe_restore.inference.jobs import default_out, plan
 
@@ -169,6 +169,11 @@ def command(
     from mmfe_restore.inference import guide_for, restore_files
 
     used = pick_device(device)
+    if used.type == "cpu" and short_name(precision) in ("bf16", "16") and emulates_bf16():
+        output.remark(
+            "this CPU has no products of half precision and makes them of slower ones; "
+            "--precision 32 is faster"
+        )
     output.take_threads(device)
     restorer = Restorer.from_pretrained(source).to(used)
     if attended != "auto":

@@ -34,6 +34,7 @@ def test_a_photograph_with_its_guide_and_without(
         (["--guide", "qwen2.5-vl-3b"], 2, "width"),
         (["--tile", "7"], 2, "--tile"),
         (["--window", "100"], 2, "a multiple of 48"),
+        (["--guide", "oracle"], 2, "to do:    restore without it: --guide none"),
         (["--checkpoint", "/nowhere"], 2, "no checkpoint"),
         (["missing.png"], 1, "missing.png"),
     ],
@@ -50,6 +51,19 @@ def test_what_goes_wrong_is_said(
     arguments = ["restore", str(tmp_path / "in.png"), "-o", str(tmp_path / "out")]
     assert run([*arguments, "--checkpoint", str(model), *extra]) == code
     assert words in capsys.readouterr().err
+
+
+def test_a_slow_precision_is_told(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_png(tmp_path / "in.png", np.zeros((8, 8, 3), dtype=np.uint8))
+    for emulated in (True, False):
+        monkeypatch.setattr("mmfe_cache.machine.emulates_bf16", lambda told=emulated: told)
+        for precision in ("bf16", "float16", "32"):
+            words = ["restore", str(tmp_path / "in.png"), "-o", str(tmp_path / "o"), "--force"]
+            assert run([*words, "--checkpoint", str(model), "--precision", precision]) == 0
+            slow = "no products of half precision" in capsys.readouterr().err
+            assert slow == (emulated and precision != "32")
 
 
 def test_without_a_checkpoint_the_network_of_the_package_is_used_and_named(

@@ -50,6 +50,11 @@ VIDEO_SUFFIXES: frozenset[str] = frozenset(
 )  # fmt: skip
 """Out of scope: each picture of a film would be restored by itself, and flicker."""
 
+OTHER_SUFFIXES: frozenset[str] = frozenset(
+    {".exr", ".gif", ".hdr", ".ico", ".j2k", ".jp2", ".jxl", ".pdf", ".psd", ".svg", ".tga"}
+)
+"""Pictures that are known and not taken: folders leave them out, and nothing is written as one."""
+
 MAX_PIXELS = 170_000_000
 """Larger images are refused: a forged header must not exhaust the memory."""
 
@@ -121,7 +126,7 @@ def why_not_read(path: Path) -> str | None:
         return extra_missing(suffix)
     if suffix in VIDEO_SUFFIXES:
         return "films are not restored; extract pictures first, such as with ffmpeg"
-    if suffix in {".gif", ".jp2", ".psd", ".svg", ".tga", ".exr", ".hdr", ".jxl", ".pdf"}:
+    if suffix in OTHER_SUFFIXES:
         return f"{suffix} is not read; convert it to PNG or TIFF"
     return "not an image"
 

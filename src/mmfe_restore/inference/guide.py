@@ -207,7 +207,7 @@ def _load(restorer: Restorer, name: str, device: str, trained: GuideConfig) -> G
     from mmfe_cache.guides import load_guide
     from mmfe_cache.guides.registry import find_guide
 
-    unguided = "or restore without it: --guide none" if restorer.has_null_guidance else None
+    unguided = "restore without it: --guide none" if restorer.has_null_guidance else None
     own = restorer.recipe is not None and name == restorer.recipe.guide.name
     try:
         found = _find_own(name) if own else find_guide(name)
@@ -226,6 +226,6 @@ def _load(restorer: Restorer, name: str, device: str, trained: GuideConfig) -> G
             problem.problem,
             got=problem.got,
             expected=problem.expected,
-            remedy="; ".join(part for part in (problem.remedy, unguided) if part) or None,
+            remedy="; or ".join(part for part in (problem.remedy, unguided) if part) or None,
         ) from problem
     return guide

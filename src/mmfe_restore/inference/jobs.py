@@ -14,6 +14,7 @@ from mmfe_cache.images.encoding import SUFFIXES, Format, format_of
 from mmfe_cache.images.opening import (
     HEIC_SUFFIXES,
     IMAGE_SUFFIXES,
+    OTHER_SUFFIXES,
     RAW_SUFFIXES,
     VIDEO_SUFFIXES,
     why_not_read,
@@ -26,9 +27,7 @@ OutputFormat = Literal["keep"] | Format
 DEFAULT_OUT = "restored"
 """The folder that photographs are restored into where none is named."""
 
-_PICTURES = (
-    IMAGE_SUFFIXES | HEIC_SUFFIXES | RAW_SUFFIXES | VIDEO_SUFFIXES | {".gif", ".jp2", ".tga"}
-)
+_PICTURES = IMAGE_SUFFIXES | HEIC_SUFFIXES | RAW_SUFFIXES | VIDEO_SUFFIXES | OTHER_SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -201,9 +201,10 @@ def hub_folder(name: str, **options: Any) -> Path:
     try:
         found = snapshot_download(repository, allow_patterns=[WEIGHTS, CONFIG, CARD], **options)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as problem:
+        said = next(iter(str(problem).splitlines()), "")
         raise ModelError(
             f"{name} is neither a folder nor a repository that could be downloaded",
-            got=str(problem).splitlines()[0] if str(problem) else type(problem).__name__,
+            got=said.removeprefix("Got: ") or type(problem).__name__,
             expected="a checkpoint folder, or owner/name[@revision] on the Hugging Face Hub",
             remedy="check the name and the connection; a private one needs: hf auth login",
         ) from problem

@@ -68,7 +68,9 @@ def test_outputs_that_cannot_be_are_refused(tmp_path: Path) -> None:
     for name in ("a.png", "b.bmp"):
         (tmp_path / name).touch()
     both = [tmp_path / "a.png", tmp_path / "b.bmp"]
-    for inputs, out in ((both, "one.png"), (both[:1], "one.gif"), (both[:1], "one.dng")):
+    # What is known as a picture's ending never becomes a folder's name.
+    names = ("one.gif", "one.dng", "one.jxl", "one.psd", "one.exr", "one.pdf")
+    for inputs, out in ((both, "one.png"), *((both[:1], name) for name in names)):
         with pytest.raises(UsageError):
             plan(inputs, tmp_path / out)
     with pytest.raises(UsageError, match="contradict"):

@@ -118,7 +118,7 @@ def test_the_hub_gets_what_it_gives_back(
 
     def snapshot(name: str, **more: object) -> str:
         if not (tmp_path / name).exists():
-            raise LocalEntryNotFoundError("no such repository")
+            raise LocalEntryNotFoundError("Got: ConnectError: no network\nand much more")
         return str(tmp_path / name)
 
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
@@ -128,8 +128,9 @@ def test_the_hub_gets_what_it_gives_back(
     assert (commit, made) == ("https://hub/owner/name/commit/1", [("owner/name", True)])
     loaded = Restorer.from_pretrained("owner/name")
     assert torch.equal(loaded(image, guidance()), restorer(image, guidance()))
-    with pytest.raises(ModelError, match="neither a folder nor a repository"):
+    with pytest.raises(ModelError, match="neither a folder nor a repository") as refused:
         Restorer.from_pretrained("owner/other")
+    assert refused.value.got == "ConnectError: no network"
 
 
 def test_a_disk_that_takes_no_more_gives_an_os_error_and_no_folder_to_load(
