@@ -1,5 +1,7 @@
 """Restore a photograph with a file of `mmfe export`: NumPy, Pillow and onnxruntime, no more.
 
+The result has 8 bits and is in sRGB; transparency lies on white.
+
 mmfe export mmfe-small -o mmfe-small.onnx
 python restore_onnx.py mmfe-small.onnx photo.jpg restored.png
 """
@@ -7,11 +9,12 @@ python restore_onnx.py mmfe-small.onnx photo.jpg restored.png
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 FORMAT = "mmfe-onnx-1"
 """What the files of this version of mmfe say that they are."""
@@ -37,9 +40,40 @@ def open_model(path: str, threads: int = 0) -> onnxruntime.InferenceSession:
     return session
 
 
+def to_srgb(photo: Image.Image) -> Image.Image:
+    """Any photograph as 8-bit RGB in sRGB, which is what the network knows."""
+    profile = photo.info.get("icc_profile")
+    if photo.mode.startswith("I;16"):  # Pillow's own conversion makes all of it white
+        photo = Image.fromarray((np.asarray(photo) >> 8).astype(np.uint8))
+    elif photo.mode in ("I", "F"):
+        raise ValueError("it does not tell which value is white")
+    alpha = None
+    if photo.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in photo.info:
+        alpha = photo.convert("RGBA").getchannel("A")
+    if photo.mode in ("LA", "La"):
+        photo = photo.convert("LA").getchannel("L")
+    elif photo.mode not in ("L", "RGB", "CMYK"):
+        photo = photo.convert("RGB")
+    colours = _converted(photo, profile) if profile else photo.convert("RGB")
+    if alpha is None:
+        return colours
+    return Image.composite(colours, Image.new("RGB", colours.size, "white"), alpha)
+
+
+def _converted(photo: Image.Image, profile: bytes) -> Image.Image:
+    """In sRGB; a profile that is broken, or of another kind of picture, is ignored."""
+    try:
+        own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        srgb = ImageCms.createProfile("sRGB")
+        found = ImageCms.profileToProfile(photo, own, srgb, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):
+        found = None
+    return photo.convert("RGB") if found is None else found
+
+
 def restore(session: onnxruntime.InferenceSession, photo: Image.Image) -> Image.Image:
     """Restore one photograph of any size."""
-    pixels = np.asarray(photo.convert("RGB"), dtype=np.float32) / np.float32(255)
+    pixels = np.asarray(to_srgb(photo), dtype=np.float32) / np.float32(255)
     given = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])  # (1, 3, H, W)
     (restored,) = session.run(None, {"image": given})
     levels = np.rint(restored[0].transpose(1, 2, 0) * 255).astype(np.uint8)

@@ -273,6 +273,8 @@ def facts_of(parts: Parts, source: str) -> dict[str, str]:
     if parts.guide is not None:
         facts["guide_sha256"] = parts.guide.digest
         facts["view"] = parts.guide.view.name
+    elif parts.asks_for and (recipe := parts.restorer.recipe) is not None:
+        facts |= {"view": recipe.eval.view, "tokens": recipe.guide.tokens}
     return facts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,14 +17,18 @@ from PIL import Image
 
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import GuideError, UsageError
+from mmfe_cache.images import read_rgb8
+from mmfe_cache.images.colour_tags import make_grey_profile, make_profile
 from mmfe_restore import Restorer
 from mmfe_restore.export import export_model
 from mmfe_restore.inference import guide_for, restore_image
+from mmfe_restore.recipes import load_recipe
 
 ort = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 
 ROOT = Path(__file__).parents[3]
+P3 = make_profile((0.3127, 0.3290, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060), None)
 SIZES = [(64, 96), (37, 53), (1, 1), (5, 1300), (640, 500)]
 """Multiples of 16, odd, a single pixel, long, and above the guide's budget of 512² pixels."""
 
@@ -133,6 +138,10 @@ def test_a_network_of_another_guide_takes_embeddings(
     }
     asked = {name: given[name] for name in done.inputs}
     assert list(asked) == ["image", *(f"e_{name}" for name in restorer.config.reads)]
+    assert "tokens" not in done.facts  # nobody says how it was trained
+    restorer.recipe = load_recipe("small")
+    told = export_model(restorer, tmp_path / "told.onnx", inside="inputs").facts
+    assert (told["view"], told["tokens"]) == ("native", "grid")
     seen = Embeddings(given["e_image"], given["e_joint"], given["e_answer"])
     with torch.no_grad():
         expected = restorer(given["image"], seen).clamp(0, 1)
@@ -185,6 +194,26 @@ def test_the_example_runs_without_torch_and_mmfe(small, small_file, tmp_path):
     assert done.returncode == 0, done.stderr
     found = np.asarray(Image.open(tmp_path / "out.png"))
     assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["I;16", "L", "LA", "RGB", "RGBA", "P", "CMYK", "1"])
+@pytest.mark.parametrize("profile", [False, True])
+def test_the_example_reads_a_picture_as_mmfe_does(tmp_path: Path, mode: str, profile: bool):
+    to_srgb = runpy.run_path(str(ROOT / "examples" / "restore_onnx.py"))["to_srgb"]
+    image = picture(40, 56)
+    if mode == "I;16":
+        photo = Image.fromarray(image[:, :, 0].astype(np.uint16) * 257)
+    elif mode in ("LA", "RGBA"):
+        photo = Image.fromarray(np.dstack([image, image[:, :, 0] * 2])).convert(mode)
+    else:
+        photo = Image.fromarray(image).convert(mode)
+    linear = make_grey_profile(1.0) if mode in ("I;16", "L", "LA", "1") else P3
+    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
+    photo.save(path, **({"icc_profile": linear} if profile else {}))
+    with Image.open(path) as opened:
+        found = np.asarray(to_srgb(opened)).astype(int)
+    # LittleCMS samples a linear curve coarsely in the shadows.
+    assert np.abs(found - read_rgb8(path)).max() <= (6 if profile else 2)
 
 
 def test_the_example_says_in_one_line_what_is_wrong(small_file, tmp_path):
