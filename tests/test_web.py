@@ -133,6 +133,34 @@ def test_a_refused_choice_is_said_as_by_the_command_and_keeps_the_upload(
     assert not photo.exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "strength"),
+    [("owner/name", 1.0), ("../elsewhere", 1.0), ("mmfe-small", 2.0), ("mmfe-small", float("nan"))],
+)
+def test_what_the_page_does_not_offer_is_refused_unseen(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, strength: float
+) -> None:
+    """A request need not come from the page: no other network is loaded, let alone downloaded."""
+    monkeypatch.setattr(studio, "_load", lambda _: pytest.fail("it was loaded"))
+    photo = photograph(tmp_path / "in.png")
+    with pytest.raises(UsageError):
+        studio.restore(photo, name, strength, lambda _: None)
+    assert photo.exists()
+
+
+def test_frames_are_told_beside_the_result_alone(studio: Studio, tmp_path: Path) -> None:
+    import warnings
+
+    from PIL import Image
+
+    first, second = (Image.new("RGB", (40, 30), colour) for colour in ("brown", "navy"))
+    first.save(tmp_path / "in.webp", save_all=True, append_images=[second])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        shown = studio.restore(tmp_path / "in.webp", "mmfe-small", 1, lambda _: None)
+    assert shown.notes == ("it holds 2 frames, of which the first is read",)
+
+
 def test_a_large_photograph_tells_how_far_it_has_come(studio, tmp_path, monkeypatch):
     monkeypatch.setattr("mmfe_restore.inference.files.LARGE", 1)
     told: list[float] = []

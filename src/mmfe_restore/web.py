@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmfe_cache.degradations import KIND_NAMES, KINDS
 from mmfe_cache.errors import DataError, MmfeError, UsageError
-from mmfe_cache.images import read_rgb8, read_size, shrink
+from mmfe_cache.images import read_noted, read_rgb8, read_size, shrink
 from mmfe_cache.progress import SilentProgress, SilentTask
 from mmfe_restore.model.folders import find_model
 
@@ -141,7 +141,8 @@ class Studio:
                 none, is for whatever the guide sees.
 
         Raises:
-            UsageError: the network cannot be asked for these; the upload is still there.
+            UsageError: a network or strength that the page does not offer, or a network that cannot
+                be asked for these degradations; the upload is still there.
             MmfeError: what is wrong with the photograph.
         """
         from mmfe_restore.inference import restore_files
@@ -149,6 +150,11 @@ class Studio:
         self.sweep()
         only = None if set(kinds) in (set(), set(KINDS)) else kinds
         refused = False
+        if model not in self.names:  # whoever reaches the page may ask for anything
+            expected = " or ".join(self.names)
+            raise UsageError("the page has no such network", got=model, expected=expected)
+        if not 0 <= strength <= 1:
+            raise UsageError("the strength is out of range", got=strength, expected="0 to 1")
         try:
             height, width = read_size(upload)
             if height * width > self._max_megapixels * 1e6:
@@ -158,7 +164,7 @@ class Studio:
                     expected=f"at most {self._max_megapixels:g}",
                     remedy="mmfe restore takes it",
                 )
-            before = read_rgb8(upload)
+            before, _ = read_noted(upload)
             place = self._folder / f"result-{secrets.token_hex(8)}"
             with self._one:  # two at once would take the memory of two
                 restorer, guide = self._load(model)
