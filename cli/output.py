@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from .tables import print_table as print_table
@@ -39,7 +41,15 @@ VERBOSITY = Verbosity()
 
 
 def write_any_name() -> None:
-    """Let both streams print every file name: as its own bytes, or with ? for what they lack."""
+    """Let both streams print every file name: as its own bytes, or with ? for what they lack.
+
+    What the caller has closed (`mmfe ... >&-`, some services) leads nowhere from here on: else the
+    first file that is opened would take its number, and whatever is printed would end in an error.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - to the end
+            setattr(sys, name, nowhere)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             unicode = stream.encoding.lower().startswith("utf")

@@ -16,7 +16,7 @@ from PIL import Image, TiffImagePlugin
 
 from mmfe_cache.errors import DataError
 from mmfe_cache.images.decoding import Stored
-from mmfe_cache.images.metadata import IPTC_TAG, photoshop_block, png_texts
+from mmfe_cache.images.metadata import IPTC_TAG, TOLD_IN_TIFF, photoshop_block, png_texts
 from mmfe_cache.images.opening import HEIC_SUFFIXES, RAW_SUFFIXES, has_heic
 from mmfe_cache.images.profiles import Pixels, Profile, profile_of, srgb_profile
 from mmfe_cache.images.reading import Photograph
@@ -324,9 +324,11 @@ def _tiff_tags(sheet: _Sheet) -> TiffImagePlugin.ImageFileDirectory_v2:
     try:
         exif = Image.Exif()
         exif.load(kept.exif)
-        for tag in (270, 271, 272, 305, 306, 315, 33432):
-            if isinstance(value := exif.get(tag), str):
+        for tag in TOLD_IN_TIFF:
+            if isinstance(value := exif.get(tag), str | bytes | int):
                 tags[tag] = value
+                if isinstance(value, bytes):
+                    tags.tagtype[tag] = 1  # BYTE, as Windows writes its own
         for pointer in (0x8769, 0x8825):
             inner = exif.get_ifd(pointer)
             if inner:

@@ -39,9 +39,12 @@ class _Entry(NamedTuple):
     at: int  # offset of the four bytes that hold the value, or point to it
 
 
-_TIFF_EXIF = {270, 271, 272, 305, 306, 315, 33432, 0x8769, 0x8825}
-"""What a TIFF file's own tags tell beyond its pixels: description, camera, software, date, author,
-copyright, and the IFDs of Exif and of the place."""
+TOLD_IN_TIFF = (269, 270, 271, 272, 305, 306, 315, 33432, 0x4746, *range(0x9C9B, 0x9CA0))
+"""What a TIFF file's own tags tell beyond its pixels: name, description, camera, software, date,
+author, copyright; and Windows' stars, title, comment, author, keywords and subject."""
+
+_TIFF_EXIF = {*TOLD_IN_TIFF, 0x8769, 0x8825}
+"""With the IFDs of Exif and of the place."""
 
 
 def exif_of(image: Image.Image) -> bytes | None:
@@ -207,6 +210,14 @@ IPTC_TAG = 33723
 _IPTC_RESOURCE = 0x0404
 _PHOTOSHOP = b"Photoshop 3.0\0"
 _PROFILES = "Raw profile type "  # EXIF, XMP and ICC profiles as ImageMagick writes them into a PNG
+_READ_AS = {
+    "exif": "exif",
+    "app1": "exif",
+    "xmp": "xmp",
+    "icc": "icc_profile",
+    "icm": "icc_profile",
+}
+"""Under what Pillow gives the same, where a chunk of its own holds it."""
 _XMP = "XML:com.adobe.xmp"
 
 
@@ -251,12 +262,18 @@ def captions_of(image: Image.Image) -> Captions:
                 texts=tuple(
                     (word, str(text))
                     for word, text in found.items()
-                    if word != _XMP and not word.startswith(_PROFILES)
+                    if word != _XMP and not _is_read(word, image)
                 )
             )
     except Exception:  # whatever is wrong with them, it is no reason to fail
         pass
     return Captions()
+
+
+def _is_read(word: str, image: Image.Image) -> bool:
+    """Whether a text is another copy of what was read; it would tell of the picture as it was."""
+    kind = word.removeprefix(_PROFILES).strip().lower() if word.startswith(_PROFILES) else ""
+    return bool(image.info.get(_READ_AS.get(kind, "")))
 
 
 def _bytes(value: object) -> bytes | None:
@@ -277,5 +294,6 @@ def png_texts(captions: Captions, xmp: bytes | None) -> PngImagePlugin.PngInfo |
     if xmp:
         info.add_itxt(_XMP, xmp.decode("utf-8", "replace"))
     for word, text in captions.texts:
-        info.add_text(word, text)  # an iTXt chunk where Latin-1 cannot hold it
+        # An iTXt chunk where Latin-1 cannot hold it.
+        info.add_text(word, text, zip=word.startswith(_PROFILES))
     return info

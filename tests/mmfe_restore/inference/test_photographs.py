@@ -176,6 +176,43 @@ def test_texts_of_a_png_survive(identity: Restorer, tmp_path: Path, deep: bool) 
         assert deep or np.array_equal(np.asarray(found), NOISE)
 
 
+@pytest.mark.parametrize("twice", [False, True])
+def test_what_imagemagick_writes_into_texts_survives_where_it_is_the_only_copy(
+    identity: Restorer, tmp_path: Path, twice: bool
+) -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    block, path, told = exif(6).tobytes(), tmp_path / "a.png", PngInfo()
+    word = "Raw profile type exif"
+    told.add_text(word, f"\nexif\n{len(block):8}\n{block.hex()}\n", zip=True)
+    Image.fromarray(NOISE).save(path, pnginfo=told, **({"exif": block} if twice else {}))
+    with Image.open(restored(identity, path)) as found, Image.open(path) as given:
+        assert found.getexif()[0x010F] == "A camera"
+        # A second copy would say that the picture is still to be turned.
+        assert found.text.get(word) == (None if twice else given.text[word])
+        assert found.getexif()[0x0112] == (1 if twice else 6)
+        assert found.size == ((16, 24) if twice else (24, 16))
+
+
+@pytest.mark.parametrize(("source", "name"), [("jpg", "jpeg"), ("jpg", "tiff"), ("tif", "tiff")])
+def test_what_windows_says_of_a_picture_survives(tmp_path: Path, source: str, name: str) -> None:
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    title, path = "Hügel".encode("utf-16le") + b"\0\0", tmp_path / f"a.{source}"
+    if source == "jpg":
+        block = exif()
+        block[0x9C9B], block[0x4746] = title, 4
+        Image.fromarray(NOISE).save(path, exif=block)
+    else:
+        tags = ImageFileDirectory_v2()
+        tags[0x9C9B], tags.tagtype[0x9C9B], tags[0x4746] = title, 1, 4
+        Image.fromarray(NOISE).save(path, tiffinfo=tags)
+    (tmp_path / "b").write_bytes(encode_photograph(read_photograph(path), NOISE, name)[0])
+    with Image.open(tmp_path / "b") as found:
+        block = found.getexif()
+        assert (block[0x9C9B], block[0x4746]) == (title, 4)
+
+
 @pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_sixteen_bits_in_and_out(
