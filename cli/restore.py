@@ -103,8 +103,8 @@ def command(
         OutputFormat,
         typer.Option(
             "--format",
-            help="Of the restored files; keep: each in its own format (JPEG and other lossy ones "
-            "at quality 95, 4:4:4), PNG where that cannot be written.",
+            help="Of the restored files; keep: each in its own format (lossy ones at quality 95, "
+            "4:4:4 but for WebP, which has 4:2:0 alone), PNG where that cannot be written.",
         ),
     ] = OutputFormat.keep,
     suffix: Annotated[

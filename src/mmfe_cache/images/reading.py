@@ -28,6 +28,7 @@ from mmfe_cache.images.opening import (
     without_metadata,
 )
 from mmfe_cache.images.profiles import Pixels, profile_of
+from mmfe_cache.io import counted
 from mmfe_cache.samples import ImageArray
 
 _Result = TypeVar("_Result")
@@ -281,7 +282,17 @@ def _left_out(image: Image.Image, *, pictures: bool = False) -> tuple[str, ...]:
     if what == "pictures" and not pictures:
         return ()
     count = int(getattr(image, "n_frames", 1))
-    return () if count <= 1 else (f"it holds {count} {what}, of which the first is read",)
+    notes = () if count <= 1 else (f"it holds {count} {what}, of which the first is read",)
+    if pictures and image.format == "HEIF" and (maps := _maps_of(image)):
+        notes += (f"it holds {counted(maps, 'map')} of gain or depth beside its picture, not kept",)
+    return notes
+
+
+def _maps_of(image: Image.Image) -> int:
+    """How many further pictures a HEIC file has for its own, as phones write them."""
+    further: Any = image.info.get("aux") or {}
+    depths: Any = image.info.get("depth_images") or ()
+    return sum(len(one) for one in further.values()) + len(depths)
 
 
 def _in_spite_of_its_name(image: Image.Image, path: Path) -> tuple[str, ...]:

@@ -426,6 +426,32 @@ def test_a_phones_second_picture_is_told(identity: Restorer, tmp_path: Path) -> 
         read_rgb8(path)
 
 
+def test_a_phones_gain_map_in_a_heic_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from contextlib import contextmanager
+
+    from mmfe_cache.images import reading
+
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    path, opened = tmp_path / "a.heic", reading.opened
+    Image.fromarray(NOISE).save(path)
+    assert read_photograph(path).notes == ()
+
+    @contextmanager
+    def with_map(*words: object):  # pillow-heif reads such files and writes none
+        with opened(*words) as image:
+            image.info["aux"] = {"urn:com:apple:photo:2020:aux:hdrgainmap": [49]}
+            yield image
+
+    monkeypatch.setattr(reading, "opened", with_map)
+    notes = ("it holds 1 map of gain or depth beside its picture, not kept",)
+    assert read_photograph(path).notes == notes
+    with warnings.catch_warnings():  # a data set's pictures are only looked at
+        warnings.simplefilter("error")
+        read_rgb8(path)
+
+
 @pytest.mark.parametrize("kind", [np.uint16, np.float32])
 def test_the_network_runs_at_the_depth_of_its_input(identity: Restorer, kind: type) -> None:
     import torch
