@@ -27,8 +27,7 @@ from benchmarks.cache_children import (
 from benchmarks.cache_support import TinyGuide, sample_set, tree
 from mmfe_cache.embeddings import ARRAY_NAMES
 from mmfe_cache.errors import CacheError
-from mmfe_cache.precompute import build as building
-from mmfe_cache.precompute import build_cache
+from mmfe_cache.precompute import build as building, build_cache
 from mmfe_cache.precompute.repair import repair_cache
 from mmfe_cache.store.format import serialise
 from mmfe_cache.store.reader import open_cache

@@ -37,8 +37,7 @@ def pack(
     Example: mmfe data pack --dataset cdd11 --root /data/cdd11 --compress
     """
     from mmfe_cache.datasets import data_root, dataset_info, load_dataset, splits_of
-    from mmfe_cache.packing import pack as write_pack
-    from mmfe_cache.packing import pack_path
+    from mmfe_cache.packing import pack as write_pack, pack_path
 
     progress = output.console_progress()
     where = data_root(dataset, root)

@@ -59,8 +59,7 @@ def distill(
     samples = load_dataset(reader.dataset, reader.split, root)
     check_writable(out.parent)
 
-    from mmfe_cache.guides.student.training import Settings
-    from mmfe_cache.guides.student.training import distill as train_student
+    from mmfe_cache.guides.student.training import Settings, distill as train_student
 
     output.take_threads(device)
     done = train_student(

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .tables import print_table as print_table
-from .tables import screen, wrapped
+from .tables import print_table as print_table, screen, wrapped
 
 if TYPE_CHECKING:
     from mmfe_cache.progress import Progress

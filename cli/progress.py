@@ -13,11 +13,11 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    Task as RichTask,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.progress import Task as RichTask
 from rich.text import Text
 
 from mmfe_cache.progress import SilentTask, Task, format_seconds

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 from mmfe_cache.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from mmfe_cache.embeddings import Embeddings
-    from mmfe_cache.guides import load_guide
-    from mmfe_cache.store.reader import open_cache
+    from mmfe_cache.embeddings import Embeddings as Embeddings
+    from mmfe_cache.guides import load_guide as load_guide
+    from mmfe_cache.store.reader import open_cache as open_cache
 
-__all__ = ["Embeddings", "load_guide", "open_cache"]
 
 # Imported when asked for (PEP 562), so that `mmfe --help` and a folder listing stay fast.
 __getattr__, __dir__ = lazy_names(

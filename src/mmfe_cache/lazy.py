@@ -16,7 +16,7 @@ from types import ModuleType
 def lazy_names(
     package: str, homes: Mapping[str, Sequence[str]]
 ) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """The ``__getattr__`` and ``__dir__`` of ``package``.
+    """The ``__getattr__`` and ``__dir__`` of ``package``, whose ``__all__`` is set.
 
     Args:
         package: its ``__name__``.
@@ -29,6 +29,7 @@ def lazy_names(
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(import_module(modules[name]), name)
 
+    sys.modules[package].__dict__["__all__"] = sorted(modules)
     named_alike = modules.keys() & homes.keys()
 
     class Package(ModuleType):

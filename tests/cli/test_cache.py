@@ -117,8 +117,7 @@ def test_dry_run_by_config_json_alone(root, tmp_path, monkeypatch, capsys):
 def test_stores_that_fit_only_one_by_one_are_refused_before_anything_is_built(
     build, tmp_path, monkeypatch
 ):
-    from mmfe_cache.precompute import build as building
-    from mmfe_cache.precompute import plan
+    from mmfe_cache.precompute import build as building, plan
 
     code, found, _ = build("--dry-run")
     room = max(store["bytes"] for store in found["stores"]) + 1

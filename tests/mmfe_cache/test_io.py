@@ -10,8 +10,14 @@ import pytest
 
 from mmfe_cache import io
 from mmfe_cache.errors import MmfeError
-from mmfe_cache.io import draft_file, draft_folder, explained, move_folder, remove_drafts
-from mmfe_cache.io import write_file as write
+from mmfe_cache.io import (
+    draft_file,
+    draft_folder,
+    explained,
+    move_folder,
+    remove_drafts,
+    write_file as write,
+)
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,34 +8,19 @@ from mmfe_cache.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .compositions import (
-        CLEAR,
-        COMPOSITIONS,
-        KIND_NAMES,
-        KINDS,
-        check_kinds,
-        kinds_of,
-        partial_class,
-        partial_classes,
-        split_class,
+        CLEAR as CLEAR,
+        COMPOSITIONS as COMPOSITIONS,
+        KIND_NAMES as KIND_NAMES,
+        KINDS as KINDS,
+        check_kinds as check_kinds,
+        kinds_of as kinds_of,
+        partial_class as partial_class,
+        partial_classes as partial_classes,
+        split_class as split_class,
     )
-    from .maps import PROCEDURAL, DegradationConfig
-    from .model import degrade, drawn_severities
+    from .maps import PROCEDURAL as PROCEDURAL, DegradationConfig as DegradationConfig
+    from .model import degrade as degrade, drawn_severities as drawn_severities
 
-__all__ = [
-    "CLEAR",
-    "COMPOSITIONS",
-    "KINDS",
-    "KIND_NAMES",
-    "PROCEDURAL",
-    "DegradationConfig",
-    "check_kinds",
-    "degrade",
-    "drawn_severities",
-    "kinds_of",
-    "partial_class",
-    "partial_classes",
-    "split_class",
-]
 
 # Imported when asked for: naming degradations needs no SciPy, which applying them does.
 __getattr__, __dir__ = lazy_names(

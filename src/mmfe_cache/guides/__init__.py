@@ -9,33 +9,20 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from mmfe_cache.embeddings import DEFAULT_PROMPT, JointTokens
+from mmfe_cache.embeddings import DEFAULT_PROMPT as DEFAULT_PROMPT, JointTokens
 from mmfe_cache.errors import UsageError
 from mmfe_cache.guides.registry import (
-    FAMILIES,
-    GUIDES,
-    Family,
-    GuideInfo,
-    find_guide,
-    guide_dim,
-    with_weights,
+    FAMILIES as FAMILIES,
+    GUIDES as GUIDES,
+    Family as Family,
+    GuideInfo as GuideInfo,
+    find_guide as find_guide,
+    guide_dim as guide_dim,
+    with_weights as with_weights,
 )
 
 if TYPE_CHECKING:
     from mmfe_cache.guides.base import Guide, Precision
-
-__all__ = [
-    "DEFAULT_PROMPT",
-    "FAMILIES",
-    "GUIDES",
-    "Family",
-    "GuideInfo",
-    "check_guide",
-    "find_guide",
-    "guide_dim",
-    "load_guide",
-    "with_weights",
-]
 
 
 def check_guide(name_or_dir: str | Path, weights: str | Path | None = None) -> GuideInfo:

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import GuideError, UsageError
-from mmfe_cache.machine import LongName as Precision
-from mmfe_cache.machine import float32_products, pick_device, require_bf16
+from mmfe_cache.machine import LongName as Precision, float32_products, pick_device, require_bf16
 from mmfe_cache.samples import ImageArray, Sample
 
 from .registry import GuideInfo

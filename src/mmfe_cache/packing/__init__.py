@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from .reader import PackedSource, PackReader, forget_packs, open_pack, pack_path
-from .samples import unpacked_cost
-from .writer import pack
-
-__all__ = [
-    "PackReader",
-    "PackedSource",
-    "forget_packs",
-    "open_pack",
-    "pack",
-    "pack_path",
-    "unpacked_cost",
-]
+from .reader import (
+    PackedSource as PackedSource,
+    PackReader as PackReader,
+    forget_packs as forget_packs,
+    open_pack as open_pack,
+    pack_path as pack_path,
+)
+from .samples import unpacked_cost as unpacked_cost
+from .writer import pack as pack

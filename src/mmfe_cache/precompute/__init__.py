@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from mmfe_cache.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from mmfe_cache.precompute.build import build_cache
+    from mmfe_cache.precompute.build import build_cache as build_cache
 
-__all__ = ["build_cache"]
 
 # Imported when asked for: a wrong path is said before torch is imported.
 __getattr__, __dir__ = lazy_names(

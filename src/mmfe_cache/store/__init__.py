@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 from mmfe_cache.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from mmfe_cache.store.location import store_path
-    from mmfe_cache.store.reader import CacheReader, open_cache
+    from mmfe_cache.store.location import store_path as store_path
+    from mmfe_cache.store.reader import CacheReader as CacheReader, open_cache as open_cache
 
-__all__ = ["CacheReader", "open_cache", "store_path"]
 
 # Imported when asked for: the reader needs torch, and the command line reads the format's limits
 # before it knows whether anything will be read.

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 from mmfe_cache.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from mmfe_restore.export.files import Exported, check_target, export_model
-    from mmfe_restore.export.guided import GuidedRestorer
+    from mmfe_restore.export.files import (
+        Exported as Exported,
+        check_target as check_target,
+        export_model as export_model,
+    )
+    from mmfe_restore.export.guided import GuidedRestorer as GuidedRestorer
 
-__all__ = ["Exported", "GuidedRestorer", "check_target", "export_model"]
 
 # Imported when asked for: a wrong path is said before torch is imported.
 __getattr__, __dir__ = lazy_names(

@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING
 from mmfe_cache.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from mmfe_restore.inference.files import Restored, RestoreReport, restore_files
-    from mmfe_restore.inference.guide import PhotographGuide, guide_for
-    from mmfe_restore.inference.image import restore_image
+    from mmfe_restore.inference.files import (
+        Restored as Restored,
+        RestoreReport as RestoreReport,
+        restore_files as restore_files,
+    )
+    from mmfe_restore.inference.guide import (
+        PhotographGuide as PhotographGuide,
+        guide_for as guide_for,
+    )
+    from mmfe_restore.inference.image import restore_image as restore_image
 
-__all__ = [
-    "PhotographGuide",
-    "RestoreReport",
-    "Restored",
-    "guide_for",
-    "restore_files",
-    "restore_image",
-]
 
 # Imported when asked for: a wrong path is said before torch is imported.
 __getattr__, __dir__ = lazy_names(

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as to_bytes
+from safetensors.torch import load_file, save as to_bytes
 
 from mmfe_cache.errors import MmfeError, ModelError
 from mmfe_cache.io import write_file

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 from mmfe_cache.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from mmfe_restore.training.dry_run import Plan, plan_run
-    from mmfe_restore.training.train import TrainReport, train
+    from mmfe_restore.training.dry_run import Plan as Plan, plan_run as plan_run
+    from mmfe_restore.training.train import TrainReport as TrainReport, train as train
 
-__all__ = ["Plan", "TrainReport", "plan_run", "train"]
 
 # Imported when asked for: a wrong path is said before torch is imported.
 __getattr__, __dir__ = lazy_names(

@@ -169,8 +169,7 @@ class TestEveryGuideThatSeesPictures:
 
 
 def test_every_kind_of_guide_in_the_registry_is_held_to_it():
-    from mmfe_cache.guides import FAMILIES
-    from mmfe_cache.guides import GUIDES as REGISTERED
+    from mmfe_cache.guides import FAMILIES, GUIDES as REGISTERED
 
     kinds = {"toy qwen": "qwen2.5-vl", "toy fastvlm": "fastvlm", "toy gemma3": "image-text"}
     assert set(FAMILIES) == {kinds.get(g, g) for g in GUIDES}

@@ -4,8 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage.data
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from mmfe_cache.images import read_rgb8
 from mmfe_cache.packing.codec import TILE, add_green, deflate_tiles, inflate_rows, split_tiles

@@ -12,8 +12,7 @@ from mmfe_restore.evaluation.report.pictures import mean_error
 from mmfe_restore.figures.canvas import abbreviated, in_order
 from mmfe_restore.figures.embeddings import class_similarities
 from mmfe_restore.figures.routing import class_weights
-from mmfe_restore.figures.scatter import alignment, pca, spread_sample
-from mmfe_restore.figures.scatter import cosine_similarity as cosine
+from mmfe_restore.figures.scatter import alignment, cosine_similarity as cosine, pca, spread_sample
 from mmfe_restore.figures.spectrum import centroid, measure_change, radial_spectrum
 from mmfe_restore.model.mofe import bands_at, picture_of
 from mmfe_restore.recipes.schema import ModelConfig

@@ -7,8 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from torch.distributed import HashStore
-from torch.distributed import run as torchrun
+from torch.distributed import HashStore, run as torchrun
 
 from mmfe_cache.errors import UsageError
 from mmfe_restore.recipes import recipe_to_dict

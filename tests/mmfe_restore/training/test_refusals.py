@@ -17,8 +17,7 @@ from mmfe_restore.evaluation.inputs import check_guidance
 from mmfe_restore.losses import fourier_loss, l1_loss
 from mmfe_restore.model import Restorer
 from mmfe_restore.recipes import load_recipe
-from mmfe_restore.training import inputs as training_inputs
-from mmfe_restore.training import plan_run, train
+from mmfe_restore.training import inputs as training_inputs, plan_run, train
 from mmfe_restore.training.dry_run import KEPT_COMPILED, KEPT_HALF, estimate
 
 

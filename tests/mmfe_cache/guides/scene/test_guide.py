@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from skimage import data as photographs
-from skimage import io
+from skimage import data as photographs, io
 
 from mmfe_cache.degradations import KINDS
 from mmfe_cache.errors import GuideError
