@@ -21,10 +21,8 @@ def command(
             "--set", metavar="KEY=VALUE", help="For every row, such as guide=scene; repeatable."
         ),
     ] = None,
-    root: Annotated[Path | None, typer.Option("--root", help="Where the data set lies.")] = None,
-    cache: Annotated[
-        Path | None, typer.Option("--cache", help="The folder of the data set's caches.")
-    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Where the data set lies.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="The folder of the data set's caches.")] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -37,7 +35,6 @@ def command(
     seeds: Annotated[
         int,
         typer.Option(
-            "--seeds",
             min=1,
             help="Trainings of each row: with the recipe's seed and those that follow. The further "
             "ones go to OUT/TABLE/ROW-seedS.",

@@ -27,12 +27,9 @@ def command(
         ),
     ],
     figure: Annotated[
-        choices.Figure,
-        typer.Option("--figure", help="ssim is the one whose window is published."),
+        choices.Figure, typer.Option(help="ssim is the one whose window is published.")
     ] = choices.Figure("psnr"),
-    most: Annotated[
-        int, typer.Option("--most", min=1, help="How many best and worst images to name.")
-    ] = 5,
+    most: Annotated[int, typer.Option(min=1, help="How many best and worst images to name.")] = 5,
     as_json: Json = False,
 ) -> None:
     """Compare two evaluations of the same images: mean difference, interval, wins, extremes."""

@@ -82,8 +82,7 @@ def command(
         Path("demo")
     ),
     photos: Annotated[
-        Path | None,
-        typer.Option("--photos", help="A folder with at least 3 photographs of your own."),
+        Path | None, typer.Option(help="A folder with at least 3 photographs of your own.")
     ] = None,
     fast: Annotated[
         bool, typer.Option("--fast", help="Smaller photographs, a few steps of training.")

@@ -23,7 +23,6 @@ def command(
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            "--checkpoint",
             help="A run's folder, its model/, a network of `mmfe model list`, or OWNER/NAME or "
             "OWNER/NAME@REVISION on the Hugging Face Hub; without it, the run that finished last.",
             autocompletion=completion.checkpoints,
@@ -32,17 +31,14 @@ def command(
     dataset: Annotated[
         str | None,
         typer.Option(
-            "--dataset",
-            help="Test set; the one it was trained for.",
-            autocompletion=completion.datasets,
+            help="Test set; the one it was trained for.", autocompletion=completion.datasets
         ),
     ] = None,
-    root: Annotated[Path | None, typer.Option("--root", help="Where the data set lies.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Where the data set lies.")] = None,
     cache: Annotated[
-        Path | None,
-        typer.Option("--cache", help="The folder of the data set's caches, or one cache."),
+        Path | None, typer.Option(help="The folder of the data set's caches, or one cache.")
     ] = None,
-    split: Annotated[choices.Split, typer.Option("--split", help="Which split to judge.")] = "test",
+    split: Annotated[choices.Split, typer.Option(help="Which split to judge.")] = "test",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -52,16 +48,11 @@ def command(
             "that is no run's, in $MMFE_RUNS/NAME, else runs/NAME].",
         ),
     ] = None,
-    protocol: Annotated[
-        choices.Protocol | None, typer.Option("--protocol", help="How peers measure.")
-    ] = None,
-    view: Annotated[
-        str | None, typer.Option("--view", help="The guide's view, such as whole@224.")
-    ] = None,
+    protocol: Annotated[choices.Protocol | None, typer.Option(help="How peers measure.")] = None,
+    view: Annotated[str | None, typer.Option(help="The guide's view, such as whole@224.")] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
-            "--recipe",
             help="Recipe of a checkpoint that does not name its own.",
             autocompletion=completion.recipes,
         ),
@@ -71,11 +62,9 @@ def command(
         typer.Option("--no-guide", help="Use the network's null guidance instead of a cache."),
     ] = False,
     guide: Annotated[
-        Literal["none"] | None, typer.Option("--guide", help="none is the same as --no-guide.")
+        Literal["none"] | None, typer.Option(help="none is the same as --no-guide.")
     ] = None,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Images of one size at a time.")
-    ] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images of one size at a time.")] = 1,
     device: Device = "auto",
     window: Window = "auto",
     lpips: Annotated[
@@ -84,17 +73,14 @@ def command(
     metric: Annotated[
         list[choices.Metric] | None,
         typer.Option(
-            "--metric",
             help=f"Measure this one too: {', '.join(choices.OPTIONAL_METRICS)}; all but lpips "
-            "by pyiqa, without a ground truth. May be repeated.",
+            "by pyiqa, without a ground truth. May be repeated."
         ),
     ] = None,
     beside: Annotated[
         list[Path] | None,
         typer.Option(
-            "--beside",
-            help="A report of another training on the same test set, for the page; may be "
-            "repeated.",
+            help="A report of another training on the same test set, for the page; may be repeated."
         ),
     ] = None,
     report: Annotated[

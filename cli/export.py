@@ -35,17 +35,14 @@ def command(
     guide: Annotated[
         Literal["auto", "scene", "none", "inputs"],
         typer.Option(
-            "--guide",
             help="scene: in the file; none: the network's null guidance; inputs: the file takes "
-            "embeddings; auto: scene where the network was trained with it, else inputs.",
+            "embeddings; auto: scene where the network was trained with it, else inputs."
         ),
     ] = "auto",
     no_guide: Annotated[bool, typer.Option("--no-guide", help="The same as --guide none.")] = False,
     static: Annotated[
         str | None,
-        typer.Option(
-            "--static", metavar="HxW", help="Take images of this size alone [default: any size]."
-        ),
+        typer.Option(metavar="HxW", help="Take images of this size alone [default: any size]."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:

@@ -319,12 +319,9 @@ def evaluate(
 def make_tiny(
     directory: Annotated[Path, typer.Argument(help="The directory to make.")],
     files: Annotated[
-        Path | None,
-        typer.Option("--files", help="Published processor and tokenizer files of Qwen2.5-VL."),
+        Path | None, typer.Option(help="Published processor and tokenizer files of Qwen2.5-VL.")
     ] = None,
-    kind: Annotated[
-        choices.ToyKind, typer.Option("--kind", help="Whose classes and files.")
-    ] = "qwen2.5-vl",
+    kind: Annotated[choices.ToyKind, typer.Option(help="Whose classes and files.")] = "qwen2.5-vl",
     seed: Annotated[
         int, typer.Option(min=0, max=choices.MAX_SEED, help="Of the random weights.")
     ] = 0,

@@ -20,10 +20,7 @@ def group() -> None:
 @app.command()
 def info(
     recipe: Annotated[
-        str,
-        typer.Option(
-            "--recipe", help="A recipe's name or a YAML file.", autocompletion=completion.recipes
-        ),
+        str, typer.Option(help="A recipe's name or a YAML file.", autocompletion=completion.recipes)
     ] = "cdd11",
     overrides: Annotated[
         list[str] | None,

@@ -62,15 +62,11 @@ def embeddings(
             help="A cache, a .zarr folder or its address; several of one split: side by side.",
         ),
     ],
-    view: Annotated[
-        str | None, typer.Option("--view", help="Which view; each cache's last.")
-    ] = None,
-    most: Annotated[int, typer.Option("--most", min=4, help="Samples to draw.")] = 1100,
+    view: Annotated[str | None, typer.Option(help="Which view; each cache's last.")] = None,
+    most: Annotated[int, typer.Option(min=4, help="Samples to draw.")] = 1100,
     root: Annotated[
         Path | None,
-        typer.Option(
-            "--root", help="The set, where it records severities: also draw which one dominates."
-        ),
+        typer.Option(help="The set, where it records severities: also draw which one dominates."),
     ] = None,
     out: Out = FIGURES,
     force: Force = False,
@@ -106,9 +102,9 @@ def routing(
     recipes: Recipes = None,
     runs: Runs = None,
     cache: Cache = None,
-    split: Annotated[choices.Split, typer.Option("--split", help="Whose embeddings.")] = "test",
-    view: Annotated[str | None, typer.Option("--view", help="Which view; the recipe's.")] = None,
-    most: Annotated[int, typer.Option("--most", min=4, help="Samples to use.")] = 550,
+    split: Annotated[choices.Split, typer.Option(help="Whose embeddings.")] = "test",
+    view: Annotated[str | None, typer.Option(help="Which view; the recipe's.")] = None,
+    most: Annotated[int, typer.Option(min=4, help="Samples to use.")] = 550,
     out: Out = FIGURES,
     force: Force = False,
     as_json: Json = False,
@@ -136,19 +132,18 @@ def experts(
     recipes: Recipes = None,
     runs: Runs = None,
     image: Annotated[
-        Path | None, typer.Option("--image", help="A degraded image; else one of the test set.")
+        Path | None, typer.Option(help="A degraded image; else one of the test set.")
     ] = None,
     root: Root = None,
     sample: Annotated[
-        str | None, typer.Option("--sample", help="A test sample's id, such as low_haze_rain/0001.")
+        str | None, typer.Option(help="A test sample's id, such as low_haze_rain/0001.")
     ] = None,
-    site: Annotated[choices.Site, typer.Option("--site", help="Which MoFE.")] = "encoder2",
+    site: Annotated[choices.Site, typer.Option(help="Which MoFE.")] = "encoder2",
     cache: Annotated[
         Path | None,
         typer.Option(
-            "--cache",
             help="Also say how the router weighs each expert for the sample: the folder of the "
-            "data set's caches, or one cache.",
+            "data set's caches, or one cache."
         ),
     ] = None,
     out: Out = FIGURES,
@@ -195,23 +190,17 @@ def experts(
 @app.command()
 def errors(
     methods: Annotated[
-        list[str],
-        typer.Option(
-            "--methods", help="NAME=RUN or NAME=FOLDER of restored images; several times."
-        ),
+        list[str], typer.Option(help="NAME=RUN or NAME=FOLDER of restored images; several times.")
     ],
     dataset: Annotated[
-        str,
-        typer.Option("--dataset", help="Whose test set.", autocompletion=completion.datasets),
+        str, typer.Option(help="Whose test set.", autocompletion=completion.datasets)
     ] = "cdd11",
     root: Root = None,
     cache: Cache = None,
     sample: Annotated[
-        list[str] | None, typer.Option("--sample", help="A test sample's id; several times.")
+        list[str] | None, typer.Option(help="A test sample's id; several times.")
     ] = None,
-    count: Annotated[
-        int, typer.Option("--count", min=1, help="How many samples where none is named.")
-    ] = 3,
+    count: Annotated[int, typer.Option(min=1, help="How many samples where none is named.")] = 3,
     out: Out = FIGURES,
     force: Force = False,
     as_json: Json = False,

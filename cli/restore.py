@@ -46,7 +46,6 @@ def command(
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            "--checkpoint",
             help="A run's folder, its model/, a network of `mmfe model list`, or OWNER/NAME or "
             "OWNER/NAME@REVISION on the Hugging Face Hub [default: mmfe-small, which comes with "
             "mmfe].",
@@ -66,7 +65,6 @@ def command(
     tile: Annotated[
         str,
         typer.Option(
-            "--tile",
             help="auto and off: the whole image, in strips where it is large; a number: "
             "overlapping tiles of at most that side, whose tones may differ.",
             autocompletion=completion.wholes,
@@ -75,14 +73,11 @@ def command(
     window: Window = "auto",
     precision: Annotated[
         choices.Precision,
-        typer.Option(
-            "--precision", help="Of the arithmetic; auto is bf16 on a GPU and 32 on a CPU."
-        ),
+        typer.Option(help="Of the arithmetic; auto is bf16 on a GPU and 32 on a CPU."),
     ] = "32",
     strength: Annotated[
         float,
         typer.Option(
-            "--strength",
             min=0,
             max=1,
             help="How much of the restoration to take: 0 leaves the photograph as it is.",
@@ -91,7 +86,6 @@ def command(
     only: Annotated[
         str | None,
         typer.Option(
-            "--only",
             metavar="KINDS",
             help="Take away these alone and leave the rest: some of low, haze, rain, snow, joined "
             "by commas.",
@@ -108,8 +102,7 @@ def command(
         ),
     ] = OutputFormat.keep,
     suffix: Annotated[
-        str,
-        typer.Option("--suffix", help="Added to every name: with _new, a.jpg is a_new.jpg."),
+        str, typer.Option(help="Added to every name: with _new, a.jpg is a_new.jpg.")
     ] = "",
     force: Annotated[
         bool,
@@ -120,9 +113,8 @@ def command(
     score: Annotated[
         list[choices.Score] | None,
         typer.Option(
-            "--score",
             help="Judge both pictures without a ground truth; may be repeated. Needs pyiqa, which "
-            "is for non-commercial use.",
+            "is for non-commercial use."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,

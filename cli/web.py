@@ -15,7 +15,6 @@ def command(
     checkpoint: Annotated[
         list[str] | None,
         typer.Option(
-            "--checkpoint",
             help="A network to choose from beside those of `mmfe model list`: a run's folder, its "
             "model/, or OWNER/NAME or OWNER/NAME@REVISION on the Hugging Face Hub; may be "
             "repeated.",
@@ -23,15 +22,14 @@ def command(
         ),
     ] = None,
     host: Annotated[
-        str,
-        typer.Option("--host", help="The address to listen on; 0.0.0.0 lets other machines in."),
+        str, typer.Option(help="The address to listen on; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
     port: Annotated[
         int | None,
-        typer.Option("--port", min=1, max=65535, help="[default: the first free one from 7860 on]"),
+        typer.Option(min=1, max=65535, help="[default: the first free one from 7860 on]"),
     ] = None,
     max_megapixels: Annotated[
-        float, typer.Option("--max-megapixels", min=0.1, help="Larger photographs are refused.")
+        float, typer.Option(min=0.1, help="Larger photographs are refused.")
     ] = 50,
     device: Device = "auto",
 ) -> None:
