@@ -17,7 +17,7 @@ from benchmarks.cache_support import TinyGuide, sample_set, tree
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import MmfeError
 from mmfe_cache.precompute import build_cache
-from mmfe_cache.precompute.distributed import FabricRanks
+from mmfe_cache.precompute.distributed import Ranks
 from mmfe_cache.store.format import StoreMetadata
 from mmfe_cache.store.writer import CacheWriter
 
@@ -55,7 +55,7 @@ class CountingGuide(TinyGuide):
         return found
 
 
-def run_build(path: Path, guide: TinyGuide, ranks: FabricRanks | None = None) -> Any:
+def run_build(path: Path, guide: TinyGuide, ranks: Ranks | None = None) -> Any:
     """The one build that all experiments disturb."""
     return build_cache(
         sample_set(COUNT),
@@ -100,7 +100,7 @@ def start_ranks(path: Path, size: int, guides: Sequence[TinyGuide], meeting: Pat
     def member(rank: int) -> None:
         store = dist.FileStore(str(meeting), size)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
-        run_build(path, guides[rank], FabricRanks(rank, size, "cpu"))
+        run_build(path, guides[rank], Ranks(rank, size, "cpu"))
         dist.destroy_process_group()
 
     return [in_child(lambda rank=rank: member(rank)) for rank in range(size)]

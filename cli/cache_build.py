@@ -119,7 +119,7 @@ def command(
     from mmfe_cache.guides import check_guide, load_guide, with_weights
     from mmfe_cache.machine import check_device, long_name
     from mmfe_cache.precompute.distributed import launch, wants_many
-    from mmfe_cache.progress import SilentProgress
+    from mmfe_cache.progress import Progress
     from mmfe_cache.store import store_path
 
     # What is missing or misspelt is said before torch is imported, which takes seconds.
@@ -133,7 +133,7 @@ def command(
     pooled = joint or (found.guide.joint if recipe else "all")
     ranks = launch(devices, nodes) if wants_many(devices, nodes) and not dry_run else None
     first = ranks is None or ranks.rank == 0
-    progress = output.console_progress() if first else SilentProgress()
+    progress = output.console_progress() if first else Progress()
     jobs = [
         (load_dataset(name, part, root), _views(views, found, part))
         for part in ([split] if split else splits_of(name, root))

@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from mmfe_cache.progress import SilentTask, Task, format_seconds
+from mmfe_cache.progress import Progress as Reports, Task, format_seconds
 
 from .output import VERBOSITY
 from .tables import screen, wrapped
@@ -29,7 +29,7 @@ LINE_EVERY = 30.0
 """Seconds between two lines of progress where there is no terminal to draw a bar on."""
 
 
-class _BarTask:
+class _BarTask(Task):
     def __init__(self, bar: Progress, task: TaskID) -> None:
         self._bar, self._task = bar, task
 
@@ -42,7 +42,7 @@ class _BarTask:
             self._bar.update(self._task, ends=time.monotonic() + seconds_left)
 
 
-class _LineTask:
+class _LineTask(Task):
     """A line now and then, for logs: how far, how fast, how long still."""
 
     def __init__(
@@ -89,7 +89,7 @@ class Remaining(TimeRemainingColumn):
         return Text(str(left), style="progress.remaining")
 
 
-class ConsoleProgress:
+class ConsoleProgress(Reports):
     """Draws progress bars on a terminal's stderr; writes plain lines where there is none."""
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class ConsoleProgress:
     ) -> Generator[Task]:
         """Show ``title`` with rate and time left until the block ends."""
         if VERBOSITY.quiet:
-            yield SilentTask()
+            yield Task()
             return
         if not self._console.is_terminal:
             self.message(title)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from contextlib import AbstractContextManager, nullcontext
 
 
-class Task(Protocol):
-    """One running piece of work."""
+class Task:
+    """One running piece of work; this one reports nothing."""
 
     def advance(self, amount: int = 1) -> None:
         """Count ``amount`` further units as done."""
-        ...
 
     def describe(self, text: str, seconds_left: float | None = None) -> None:
         """Say how the work goes, such as its loss and rate.
@@ -21,11 +18,13 @@ class Task(Protocol):
             text: a few words that stand beside the count.
             seconds_left: until the end, where the work knows better than its count tells.
         """
-        ...
 
 
-class Progress(Protocol):
-    """A sink for progress and messages; the command line draws it with rich on stderr."""
+class Progress:
+    """A sink for progress and messages; the command line draws it with rich on stderr.
+
+    This one reports nothing: the default of every library function.
+    """
 
     def task(
         self, title: str, total: int | None, unit: str = "samples", done: int = 0
@@ -38,42 +37,13 @@ class Progress(Protocol):
             unit: what is counted, in the plural.
             done: units that an earlier call has done.
         """
-        ...
+        return nullcontext(Task())
 
     def message(self, text: str) -> None:
         """Tell the user one line."""
-        ...
 
     def warn(self, text: str) -> None:
         """Warn the user in one line."""
-        ...
-
-
-class SilentTask:
-    """Reports nothing."""
-
-    def advance(self, amount: int = 1) -> None:
-        """Drop the count."""
-
-    def describe(self, text: str, seconds_left: float | None = None) -> None:
-        """Drop the words."""
-
-
-class SilentProgress:
-    """Reports nothing: the default of every library function."""
-
-    @contextmanager
-    def task(
-        self, title: str, total: int | None, unit: str = "samples", done: int = 0
-    ) -> Generator[Task, None, None]:
-        """Open a task that draws nothing."""
-        yield SilentTask()
-
-    def message(self, text: str) -> None:
-        """Drop the line."""
-
-    def warn(self, text: str) -> None:
-        """Drop the line."""
 
 
 def format_seconds(seconds: float) -> str:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from mmfe_cache.degradations import KIND_NAMES, KINDS
 from mmfe_cache.errors import DataError, MmfeError, UsageError
 from mmfe_cache.images import read_noted, read_rgb8, read_size, shrink
-from mmfe_cache.progress import SilentProgress, SilentTask
+from mmfe_cache.progress import Progress, Task
 from mmfe_restore.model.folders import find_model
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Shown:
     notes: tuple[str, ...]
 
 
-class _Watched(SilentProgress):
+class _Watched(Progress):
     """Tells how far a large photograph has come."""
 
     def __init__(self, watch: Callable[[float], None]) -> None:
@@ -86,7 +86,7 @@ class _Watched(SilentProgress):
         yield _Share(self._watch if unit == "%" else None)
 
 
-class _Share(SilentTask):
+class _Share(Task):
     def __init__(self, watch: Callable[[float], None] | None) -> None:
         self._watch, self._percent = watch, 0
 

@@ -12,7 +12,7 @@ from typing import Any
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import FileSource, read_rgb8, read_size
 from mmfe_cache.names import printable
-from mmfe_cache.progress import Progress, SilentProgress
+from mmfe_cache.progress import Progress
 from mmfe_cache.samples import Sample, SampleSet
 
 from .folder import find_folder_pairs
@@ -153,7 +153,7 @@ def check_dataset(
         UsageError: unknown name or split.
         DataError: the root is missing or the set was never finished.
     """
-    progress = progress or SilentProgress()
+    progress = progress or Progress()
     info = dataset_info(name)
     where = data_root(name, root)
     wanted: list[Split] = [check_split(split) for split in splits or splits_of(name, where)]

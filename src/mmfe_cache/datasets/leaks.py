@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmfe_cache.errors import DataError
-from mmfe_cache.progress import Progress, SilentProgress
+from mmfe_cache.progress import Progress
 from mmfe_cache.samples import ImageArray, PixelSource, Sample
 
 HASH_SIDE = 16
@@ -78,7 +78,7 @@ def fingerprints(
     names: list[str] = []
     hashes: list[NDArray[np.bool_]] = []
     thumbs: list[NDArray[np.float32]] = []
-    with (progress or SilentProgress()).task("comparing", len(distinct), "photographs") as task:
+    with (progress or Progress()).task("comparing", len(distinct), "photographs") as task:
         for source in distinct:
             try:
                 image = source.read()

@@ -24,7 +24,7 @@ from mmfe_cache.degradations import (
 from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.images import read_noted, write_png
 from mmfe_cache.io import write_file
-from mmfe_cache.progress import Progress, SilentProgress
+from mmfe_cache.progress import Progress
 from mmfe_cache.samples import ImageArray
 
 from .cdd11 import SEVERITIES_FILE, SPEC_FILE, UNFINISHED_FILE, made_sets, sets_left_out
@@ -116,7 +116,7 @@ def write_synth(
         UsageError: unknown composition, or a senseless number.
     """
     started = time.monotonic()
-    progress = progress or SilentProgress()
+    progress = progress or Progress()
     classes = tuple(compositions)
     for name in classes:
         kinds_of(name)

@@ -126,14 +126,6 @@ class AsksOnly(Protocol):
         ...
 
 
-class Pending(Protocol):
-    """A batch that the guide's device works on."""
-
-    def result(self) -> Embeddings:
-        """Wait for it: what `Guide.encode_prepared` returns."""
-        ...
-
-
 @runtime_checkable
 class AsyncGuide(Protocol):
     """A guide that can be given a batch while its device still works on the one before.
@@ -144,7 +136,7 @@ class AsyncGuide(Protocol):
 
     ahead: int
 
-    def start(self, prepared: Sequence[Any]) -> Pending:
+    def start(self, prepared: Sequence[Any]) -> AsyncCopy:
         """Begin the device half of `encode` for B prepared images.
 
         Raises:

@@ -19,7 +19,7 @@ from mmfe_cache.guides.scene.data import compose
 from mmfe_cache.guides.scene.guide import SceneGuide
 from mmfe_cache.guides.scene.training import split_photos
 from mmfe_cache.images import read_noted
-from mmfe_cache.progress import Progress, SilentProgress
+from mmfe_cache.progress import Progress
 from mmfe_cache.samples import ImageArray
 from mmfe_cache.seeds import generator
 from mmfe_cache.views import View
@@ -76,7 +76,7 @@ def train_prompt(
     Raises:
         DataError: photographs without their maps, or maps that cannot be read.
     """
-    report, started = progress or SilentProgress(), time.perf_counter()
+    report, started = progress or Progress(), time.perf_counter()
     photos, held_out = split_photos(clean_photographs(folder, config, report), hold_out)
     names, others = ([photo.name for photo in part] for part in (photos, held_out))
     for line in config.check(names, KINDS, others=others):

@@ -20,7 +20,7 @@ from mmfe_cache.datasets.synth_live import CONFIG_FILE, settings_digest, setting
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import check_crop, pixel_digest
 from mmfe_cache.names import first_few
-from mmfe_cache.progress import Progress, SilentProgress
+from mmfe_cache.progress import Progress
 from mmfe_cache.samples import ImageArray, SampleSet
 
 from .codec import (
@@ -295,7 +295,7 @@ class PackReader:
     def damaged(self, progress: Progress | None = None) -> tuple[str, ...]:
         """Read every picture; the names of those whose digest is not the recorded one."""
         bad: list[str] = []
-        with (progress or SilentProgress()).task("verifying", len(self), "pictures") as task:
+        with (progress or Progress()).task("verifying", len(self), "pictures") as task:
             for number, name in enumerate(self.names):
                 try:
                     image = self.crop(number, 0, 0, *self.size(number))

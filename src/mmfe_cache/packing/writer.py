@@ -18,7 +18,7 @@ from mmfe_cache.errors import DataError
 from mmfe_cache.images import FileSource, pixel_digest
 from mmfe_cache.io import format_bytes
 from mmfe_cache.names import first_few
-from mmfe_cache.progress import Progress, SilentProgress
+from mmfe_cache.progress import Progress
 from mmfe_cache.samples import PixelSource, SampleSet
 
 from .codec import TILE_BYTES, deflate_tiles, num_tiles, split_tiles
@@ -84,7 +84,7 @@ def pack(
         OSError: the disk is full; ``filename`` is the pack's. The same call goes on later.
     """
     started = time.monotonic()
-    progress = progress or SilentProgress()
+    progress = progress or Progress()
     pictures = PictureList()
     description = dump_samples(samples, pictures)
     about = dump_about(samples, pictures)

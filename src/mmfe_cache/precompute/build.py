@@ -17,10 +17,10 @@ from mmfe_cache.errors import CacheError, MmfeError, UsageError
 from mmfe_cache.guides.base import Guide
 from mmfe_cache.io import format_bytes, free_bytes
 from mmfe_cache.lock import locked
-from mmfe_cache.precompute.distributed import Alone, Ranks
+from mmfe_cache.precompute.distributed import Ranks
 from mmfe_cache.precompute.encode import Encoder
 from mmfe_cache.precompute.pipeline import OnError, Pipeline
-from mmfe_cache.progress import Progress, SilentProgress
+from mmfe_cache.progress import Progress
 from mmfe_cache.samples import SampleSet
 from mmfe_cache.store.format import StoreMetadata, ViewMetadata
 from mmfe_cache.store.info import measure
@@ -110,8 +110,8 @@ def build_cache(
         shard_samples=shard_samples,
         on_error=on_error,
         workers=workers or min(8, 2 * (os.cpu_count() or 1)),
-        ranks=ranks or Alone(),
-        progress=progress or SilentProgress(),
+        ranks=ranks or Ranks(),
+        progress=progress or Progress(),
         shard_batches=shard_batches or {},
     )
     return build.run()

@@ -3,60 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from mmfe_cache.errors import MmfeError
 from mmfe_cache.machine import Processes, has_gpu
-
-
-class Ranks(Protocol):
-    """A group of equal processes; `launch` makes one of many, `Alone` is one of one.
-
-    Attributes:
-        rank: this process's number, from 0.
-        size: how many there are.
-    """
-
-    rank: int
-    size: int
-
-    def barrier(self) -> None:
-        """Wait until every process has come here."""
-        ...
-
-    def broadcast(self, value: Any) -> Any:
-        """Rank 0's ``value``, in every process."""
-        ...
-
-    def gather(self, value: Any) -> list[Any]:
-        """Every process's ``value``, by rank, in every process."""
-        ...
-
-
-class Alone:
-    """A single process."""
-
-    rank = 0
-    size = 1
-
-    def barrier(self) -> None:
-        """Nobody to wait for."""
-
-    def broadcast(self, value: Any) -> Any:
-        """The value itself."""
-        return value
-
-    def gather(self, value: Any) -> list[Any]:
-        """The one value."""
-        return [value]
-
 
 PATIENCE = timedelta(days=30)
 """How long a process waits for the others: the slowest may have days of work left."""
 
 
-class FabricRanks:
-    """A process group that Lightning Fabric made; implements `Ranks`.
+class Ranks:
+    """A group of equal processes: this one alone, or those that `launch` made.
 
     Args:
         rank: this process's number, from 0.
@@ -64,7 +21,7 @@ class FabricRanks:
         device: where this process's guide is to run, such as ``"cuda:1"``.
     """
 
-    def __init__(self, rank: int, size: int, device: str) -> None:
+    def __init__(self, rank: int = 0, size: int = 1, device: str = "auto") -> None:
         self.rank, self.size, self.device = rank, size, device
 
     def barrier(self) -> None:
@@ -73,6 +30,8 @@ class FabricRanks:
 
     def broadcast(self, value: Any) -> Any:
         """Rank 0's ``value``, in every process."""
+        if self.size == 1:
+            return value
         import torch.distributed as dist
 
         box = [value]
@@ -81,6 +40,8 @@ class FabricRanks:
 
     def gather(self, value: Any) -> list[Any]:
         """Every process's ``value``, by rank, in every process."""
+        if self.size == 1:
+            return [value]
         import torch.distributed as dist
 
         found: list[Any] = [None] * self.size
@@ -105,7 +66,7 @@ def wants_many(devices: int, nodes: int) -> bool:
     return devices > 1 or nodes > 1 or Processes.detect().size > 1
 
 
-def launch(devices: int = 1, nodes: int = 1) -> FabricRanks:
+def launch(devices: int = 1, nodes: int = 1) -> Ranks:
     """Start ``devices`` processes on this node, or join those of torchrun or SLURM.
 
     Without torchrun or SLURM the current command line is run again once per further device.
@@ -126,4 +87,4 @@ def launch(devices: int = 1, nodes: int = 1) -> FabricRanks:
     strategy = DDPStrategy(process_group_backend="gloo", timeout=PATIENCE)
     fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy)
     fabric.launch()
-    return FabricRanks(fabric.global_rank, fabric.world_size, str(fabric.device))
+    return Ranks(fabric.global_rank, fabric.world_size, str(fabric.device))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mmfe_cache.degradations import split_class
 from mmfe_cache.embeddings import ArrayName, Embeddings, embedding_shape
 from mmfe_cache.errors import DataError, GuideError
-from mmfe_cache.guides.base import AsksOnly, AsyncGuide, Guide, Pending
+from mmfe_cache.guides.base import AsksOnly, AsyncCopy, AsyncGuide, Guide
 from mmfe_cache.images import pixel_digest
 from mmfe_cache.machine import is_out_of_memory
 from mmfe_cache.progress import Progress
@@ -140,15 +140,7 @@ class Started:
     """
 
     view: str
-    parts: tuple[tuple[Sequence[Prepared], Pending], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Done:
-    found: Embeddings
-
-    def result(self) -> Embeddings:
-        return self.found
+    parts: tuple[tuple[Sequence[Prepared], AsyncCopy], ...]
 
 
 class Encoder:
@@ -181,7 +173,7 @@ class Encoder:
             batch: the samples.
             most: how many the guide may encode together.
         """
-        parts: list[tuple[Sequence[Prepared], Pending]] = []
+        parts: list[tuple[Sequence[Prepared], AsyncCopy]] = []
         start = 0
         while start < len(batch):
             part = batch[start : start + self.size(view, most)]
@@ -220,13 +212,13 @@ class Encoder:
         """How many samples the guide now encodes together, where it may take ``most``."""
         return min(most, self.limit.get(view, most))
 
-    def _call(self, view: str, part: Sequence[Prepared]) -> Pending:
+    def _call(self, view: str, part: Sequence[Prepared]) -> AsyncCopy:
         if self.guide.reads == "severities":
-            return _Done(self.guide.encode_samples([item.sample for item in part]))
+            return AsyncCopy(self.guide.encode_samples([item.sample for item in part]))
         inputs = [item.inputs[view] for item in part]
         if isinstance(self.guide, AsyncGuide):
             return self.guide.start(inputs)
-        return _Done(self.guide.encode_prepared(inputs))
+        return AsyncCopy(self.guide.encode_prepared(inputs))
 
     def _asked(self, part: Sequence[Prepared], found: Embeddings) -> Embeddings:
         """The embeddings of samples with a partial target ask for what is to be taken away."""

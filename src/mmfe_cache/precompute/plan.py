@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
 from mmfe_cache.datasets.same_pixels import check_same_pixels
 from mmfe_cache.embeddings import NUM_TOKENS
@@ -50,11 +49,6 @@ class BuildPlan:
     bytes: int
     free: int | None
     seconds: float | None
-
-    @property
-    def fits(self) -> bool:
-        """Whether there is room."""
-        return self.free is None or self.bytes <= self.free
 
 
 def plan_build(
@@ -122,22 +116,14 @@ def plan_build(
     )
 
 
-@runtime_checkable
-class CountsTokens(Protocol):
-    """A guide whose language model reads tokens."""
-
-    def sequence_tokens(self, prepared: Any) -> int:
-        """How many it reads for one prepared image."""
-        ...
-
-
 def _tokens_each(samples: SampleSet, guide: Guide, view: View) -> float:
-    if not isinstance(guide, CountsTokens):
+    count = getattr(guide, "sequence_tokens", None)  # of a guide whose language model reads tokens
+    if count is None:
         return 0.0
     # Images may differ in size; views other than `native` make them equal.
     step = max(1, len(samples) // SIZED_IMAGES) if view.family == "native" else len(samples)
     ready = (prepare(sample, (view,), guide) for sample in samples.samples[::step])
-    counts = [guide.sequence_tokens(item.inputs[view.name]) for item in ready if not item.problem]
+    counts = [count(item.inputs[view.name]) for item in ready if not item.problem]
     return sum(counts) / len(counts) if counts else 0.0
 
 

@@ -23,7 +23,7 @@ from mmfe_cache.precompute.build import (
     statistics_of,
     wanted_metadata,
 )
-from mmfe_cache.progress import Progress, SilentProgress
+from mmfe_cache.progress import Progress
 from mmfe_cache.samples import SampleSet
 from mmfe_cache.store.format import (
     METADATA_FILE,
@@ -97,7 +97,7 @@ def repair_cache(
         CacheError: the samples or the guide are not those of the store, or its pixels changed.
         DataError: an image cannot be read any more.
     """
-    path, sink = true_place(path), progress or SilentProgress()
+    path, sink = true_place(path), progress or Progress()
     before = verify(path, progress=sink)
     if before.intact and not open_cache(path).skipped:
         return RepairReport(path, (), (), 0, before)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mmfe_cache.embeddings import ARRAY_NAMES
 from mmfe_cache.errors import CacheError, DataError
 from mmfe_cache.images import pixel_digest
-from mmfe_cache.progress import Progress, SilentProgress, Task
+from mmfe_cache.progress import Progress, Task
 from mmfe_cache.samples import Sample, SampleSet
 from mmfe_cache.store.format import (
     METADATA_FILE,
@@ -111,7 +111,7 @@ def verify(
         CacheError: there is no store, or another version of mmfe wrote it.
     """
     storage = open_storage(path) if isinstance(path, str | Path) else path
-    return _Verification(storage, progress or SilentProgress()).run(samples, workers)
+    return _Verification(storage, progress or Progress()).run(samples, workers)
 
 
 class _Verification:

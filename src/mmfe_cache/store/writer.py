@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName
 from mmfe_cache.errors import CacheError
 from mmfe_cache.io import Buffer, explain, explained, move_folder, write_file
-from mmfe_cache.progress import Progress, SilentProgress
+from mmfe_cache.progress import Progress
 from mmfe_cache.store.format import (
     METADATA_FILE,
     SAMPLES,
@@ -240,7 +240,7 @@ def pull(
         CacheError: there is no store at the address, or something lies at ``path``.
         MmfeError: the place cannot be written or is full.
     """
-    path, sink = Path(path), progress or SilentProgress()
+    path, sink = Path(path), progress or Progress()
     storage = RemoteStorage(address)
     reader = CacheReader(storage, address)
     if path.exists():

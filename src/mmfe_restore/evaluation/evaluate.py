@@ -18,7 +18,7 @@ from mmfe_cache.guides import GUIDES
 from mmfe_cache.guides.base import guide_calls
 from mmfe_cache.guides.lineage import differing_guide, guide_fingerprint, lineage_of
 from mmfe_cache.machine import float32_products, pick_device
-from mmfe_cache.progress import Progress, SilentProgress
+from mmfe_cache.progress import Progress
 from mmfe_cache.samples import ImageArray, Sample, SampleSet
 from mmfe_cache.views import View
 from mmfe_restore.evaluation.compare import (
@@ -113,7 +113,7 @@ def evaluate(
             finite.
         UsageError: an unknown protocol or metric, or ``out`` exists.
     """
-    progress = SilentProgress() if progress is None else progress
+    progress = Progress() if progress is None else progress
     started, calls = time.perf_counter(), guide_calls()
     if out is not None:
         check_free(out, force=force)

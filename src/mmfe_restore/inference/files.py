@@ -19,7 +19,7 @@ from mmfe_cache.images import encode_photograph, read_photograph
 from mmfe_cache.io import explained, write_file
 from mmfe_cache.machine import Precision
 from mmfe_cache.names import first_few
-from mmfe_cache.progress import Progress, SilentProgress
+from mmfe_cache.progress import Progress
 from mmfe_restore.inference.jobs import NAMED, Job, LeftOut, OutputFormat, Plan, name_left_out, plan
 from mmfe_restore.inference.transparency import fill_transparent
 
@@ -172,7 +172,7 @@ def restore_files(
         UsageError: as for `plan`; unknown degradations, or no guide that can ask for some alone.
         MmfeError: a score's weights cannot be loaded.
     """
-    progress = progress or SilentProgress()
+    progress = progress or Progress()
     if only is not None:
         only = check_only(only, guide)
     planned = plan(inputs, out, format=format, suffix=suffix)

@@ -11,7 +11,7 @@ import torch
 from mmfe_cache.datasets import load_dataset
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import MmfeError
-from mmfe_cache.progress import SilentProgress
+from mmfe_cache.progress import Progress
 from mmfe_restore.data import Schedule, build_command, find_store
 from mmfe_restore.losses import fourier_loss, l1_loss
 from mmfe_restore.model import Restorer, count_parameters, parameters_of
@@ -128,7 +128,7 @@ def plan_run(
     schedule: Schedule | None = None
     samples = held = fingerprint = None
     try:
-        inputs = open_inputs(recipe, root=root, cache=cache, progress=SilentProgress())
+        inputs = open_inputs(recipe, root=root, cache=cache, progress=Progress())
         schedule, samples = inputs.schedule, len(inputs.samples)
         held = len(inputs.validation)
         fingerprint = inputs.fingerprint

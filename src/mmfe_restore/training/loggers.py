@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from mmfe_cache.io import write_file
-from mmfe_cache.progress import Progress, SilentProgress, Task, format_seconds
+from mmfe_cache.progress import Progress, Task, format_seconds
 from mmfe_restore.data import Batch, TrainingBatches
 from mmfe_restore.recipes import recipe_to_dict
 from mmfe_restore.recipes.schema import Recipe
@@ -155,7 +155,7 @@ class LoggingCallback(Callback):
         progress: Progress | None = None,
     ) -> None:
         self._batches, self._task, self._router = batches, task, router
-        self._progress = SilentProgress() if progress is None else progress
+        self._progress = Progress() if progress is None else progress
         self._settled: tuple[float, int] | None = None
         self._end_said = False
         self._window = (0.0, 0.0, 0)

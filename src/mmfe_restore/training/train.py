@@ -18,7 +18,7 @@ from mmfe_cache.guides.base import guide_calls
 from mmfe_cache.io import counted
 from mmfe_cache.machine import THREADS_VARIABLE, emulates_bf16, float32_products
 from mmfe_cache.packing import unpacked_cost
-from mmfe_cache.progress import Progress, SilentProgress
+from mmfe_cache.progress import Progress
 from mmfe_restore.data import TrainingBatches, hold_in_memory
 from mmfe_restore.model.folders import find_weights
 from mmfe_restore.model.restormer import TransformerBlock
@@ -87,7 +87,7 @@ def train(
     """
     machine = Machine.detect()
     # One process speaks for all.
-    progress = SilentProgress() if progress is None or machine.rank else progress
+    progress = Progress() if progress is None or machine.rank else progress
     machine.check(recipe)
     calls_before = guide_calls()
     # A run that goes on has its first weights already: their file need not be there any more.

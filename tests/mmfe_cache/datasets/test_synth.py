@@ -10,7 +10,7 @@ from mmfe_cache.datasets import load_dataset, splits_of, write_synth
 from mmfe_cache.degradations import COMPOSITIONS, split_class
 from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.images import read_rgb8, write_png
-from mmfe_cache.progress import SilentProgress
+from mmfe_cache.progress import Progress
 
 
 def test_the_layout_is_cdd11s_and_loads_as_cdd11(photos, tmp_path):
@@ -104,7 +104,7 @@ def test_partial_targets_lack_what_is_to_be_taken_away_alone(photos, tmp_path):
         write_synth(photos, tmp_path / "x", partial_share=1.5)
 
 
-class Interrupting(SilentProgress):
+class Interrupting(Progress):
     """Stops the run after some pictures, as Ctrl-C does."""
 
     def __init__(self, after):
@@ -279,7 +279,7 @@ def test_a_full_disk_leaves_no_half_picture(photos, tmp_path, monkeypatch):
     assert sum(write_synth(photos, out, compositions=["low"]).pairs.values()) == 6
 
 
-class Warned(SilentProgress):
+class Warned(Progress):
     """Keeps what it is warned of."""
 
     def __init__(self):

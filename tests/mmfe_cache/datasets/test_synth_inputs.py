@@ -12,10 +12,10 @@ from mmfe_cache.datasets import load_dataset, write_synth
 from mmfe_cache.degradations import DegradationConfig
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import write_png
-from mmfe_cache.progress import SilentProgress
+from mmfe_cache.progress import Progress
 
 
-class Warned(SilentProgress):
+class Warned(Progress):
     """Keeps what it is warned of."""
 
     def __init__(self):

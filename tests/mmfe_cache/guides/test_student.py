@@ -245,9 +245,9 @@ def test_the_state_of_another_run_or_a_damaged_one_is_not_gone_on_with(cache, sa
 
     class Stops:
         def __init__(self):
-            from mmfe_cache.progress import SilentProgress
+            from mmfe_cache.progress import Progress
 
-            self._silent = SilentProgress()
+            self._silent = Progress()
             self.message = self.warn = self._silent.message
 
         def task(self, title, total, unit="samples", done=0):

@@ -5,13 +5,13 @@ from benchmarks.cache_support import Pattern, TinyGuide, sample_set, tree
 from mmfe_cache import open_cache
 from mmfe_cache.errors import CacheError, DataError, GuideError, MmfeError, UsageError
 from mmfe_cache.precompute import build_cache
-from mmfe_cache.progress import SilentProgress
+from mmfe_cache.progress import Progress
 from mmfe_cache.views import View
 
 VIEWS = ("whole@16", "crop@8")
 
 
-class Heard(SilentProgress):
+class Heard(Progress):
     def __init__(self):
         self.messages, self.warnings = [], []
 

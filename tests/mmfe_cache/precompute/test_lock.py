@@ -11,10 +11,10 @@ from benchmarks.cache_support import TinyGuide, sample_set, tree
 from mmfe_cache.errors import CacheError
 from mmfe_cache.lock import STALE, lock_file, locked
 from mmfe_cache.precompute import build_cache
-from mmfe_cache.progress import SilentProgress
+from mmfe_cache.progress import Progress
 
 
-class Told(SilentProgress):
+class Told(Progress):
     def __init__(self):
         self.lines = []
 

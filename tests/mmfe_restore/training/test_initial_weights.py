@@ -6,7 +6,7 @@ from unittest.mock import Mock
 import pytest
 
 from mmfe_cache.errors import CacheError
-from mmfe_cache.progress import SilentProgress
+from mmfe_cache.progress import Progress
 from mmfe_cache.store import open_cache, store_path
 from mmfe_restore import Restorer
 from mmfe_restore.training import plan_run, run_dir, train
@@ -85,7 +85,7 @@ def test_a_run_says_it_at_its_start_and_not_when_it_goes_on(world, begin, tmp_pa
     folder = begin("guide.normalise=rms")
     recipe = world.recipe("train.max_steps=2")
     for stop in (1, None):
-        told = Mock(wraps=SilentProgress())
+        told = Mock(wraps=Progress())
         out = tmp_path / "second"
         train(recipe, **world.sources, out=out, init_from=folder, progress=told, stop_after=stop)
         said = [call.args[0] for call in told.warn.call_args_list]

@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 
-from mmfe_cache.progress import SilentProgress
+from mmfe_cache.progress import Progress
 from mmfe_restore.data import Schedule
 from mmfe_restore.training import loggers, train
 
 
-class Told(SilentProgress):
+class Told(Progress):
     def __init__(self):
         self.messages, self.said, self.opened = [], [], []
 

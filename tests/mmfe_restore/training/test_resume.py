@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 
 from mmfe_cache.errors import CacheError, UsageError
-from mmfe_cache.progress import SilentProgress
+from mmfe_cache.progress import Progress
 from mmfe_restore import Restorer
 from mmfe_restore.recipes import load_recipe, recipe_to_dict
 from mmfe_restore.training import train
@@ -47,14 +47,14 @@ def assert_same_run(one, two):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-class Messages(SilentProgress):
+class Messages(Progress):
     text = ""
 
     def message(self, text):
         self.text += f"{text}\n"
 
 
-class Warnings(SilentProgress):
+class Warnings(Progress):
     told = ()
 
     def warn(self, text):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mmfe_cache.embeddings import Embeddings, rms_normalised
-from mmfe_cache.progress import SilentProgress
+from mmfe_cache.progress import Progress
 from mmfe_restore import Restorer
 from mmfe_restore.training import initial_weights, train
 from mmfe_restore.training.initial_weights import saturated_share, warn_if_saturated
@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 from benchmarks.router_scale import answers, simulate
 
 
-class Heard(SilentProgress):
+class Heard(Progress):
     def __init__(self):
         self.warnings = []
 

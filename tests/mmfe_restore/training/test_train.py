@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 
 from mmfe_cache.datasets import load_dataset
 from mmfe_cache.errors import MmfeError, ModelError, UsageError
-from mmfe_cache.progress import SilentProgress
+from mmfe_cache.progress import Progress
 from mmfe_cache.store import open_cache, store_path
 from mmfe_cache.store.sample_table import pixels_digest
 from mmfe_restore.data import SampleGuidance, Schedule, TrainingBatches
@@ -34,7 +34,7 @@ def table(path):
         return list(csv.DictReader(stream))
 
 
-class Heard(SilentProgress):
+class Heard(Progress):
     def __init__(self):
         self.messages, self.warnings = [], []
 

@@ -27,9 +27,9 @@ class Tell:
     """Progress that prints plainly."""
 
     def __init__(self):
-        from mmfe_cache.progress import SilentProgress
+        from mmfe_cache.progress import Progress
 
-        self.task = SilentProgress().task
+        self.task = Progress().task
 
     def message(self, text):
         print(text, flush=True)

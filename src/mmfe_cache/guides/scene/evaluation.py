@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 from mmfe_cache.datasets.photographs import Photograph
 from mmfe_cache.degradations import CLEAR, COMPOSITIONS, KINDS, PROCEDURAL, DegradationConfig
 from mmfe_cache.images import read_noted
-from mmfe_cache.progress import Progress, SilentProgress, Task
+from mmfe_cache.progress import Progress, Task
 from mmfe_cache.views import View
 
 from ..base import Guide
@@ -138,7 +138,7 @@ def evaluate_guide(
         progress: where to report.
     """
     seen_at = View.parse(view)
-    report = progress or SilentProgress()
+    report = progress or Progress()
     total = len(photos) * (1 + 2 * len(COMPOSITIONS) + TRIPLE_DRAWS * len(TRIPLES))
     with report.task(f"evaluating {guide.name}", total, "pictures") as task:
 

@@ -24,7 +24,7 @@ from mmfe_cache.guides.pooling import pool_grid
 from mmfe_cache.guides.scene.data import SceneBatch, training_batches
 from mmfe_cache.guides.scene.network import SceneNetwork, SceneOutput
 from mmfe_cache.machine import float32_products, require_bf16
-from mmfe_cache.progress import Progress, SilentProgress
+from mmfe_cache.progress import Progress
 from mmfe_cache.seeds import generator
 
 SETTLING = 80
@@ -139,7 +139,7 @@ def train_scene(
         DataError: no photographs, or too few to hold some out.
     """
     require_bf16(device, "--device cpu")
-    report = progress or SilentProgress()
+    report = progress or Progress()
     photos, held_out = split_photos(clean_photographs(folder, config, report), hold_out)
     for line in config.check((), KINDS):
         report.warn(line)

@@ -17,7 +17,7 @@ from mmfe_cache.guides.lineage import check_teacher, guide_fingerprint
 from mmfe_cache.guides.scene.evaluation import spearman
 from mmfe_cache.guides.student.data import check_picture
 from mmfe_cache.guides.student.guide import StudentGuide
-from mmfe_cache.progress import Progress, SilentProgress
+from mmfe_cache.progress import Progress
 from mmfe_cache.samples import Sample
 from mmfe_cache.seeds import generator
 from mmfe_cache.store import CacheReader
@@ -111,7 +111,7 @@ def measure_agreement(
     digests = cache.pixel_digests_of(places)
     found: dict[str, dict[str, KindAgreement]] = {}
     ranks: dict[str, float] = {}
-    report = progress or SilentProgress()
+    report = progress or Progress()
     title = f"comparing {guide.name} with {cache.guide}"
     with report.task(title, len(views) * len(chosen), "pictures") as task:
         for name in views:

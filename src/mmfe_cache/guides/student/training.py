@@ -33,7 +33,7 @@ from mmfe_cache.guides.student.guide import Student, StudentGuide, save_student
 from mmfe_cache.guides.student.network import MAX_PARAMETERS, StudentNetwork, relations
 from mmfe_cache.io import counted, write_file
 from mmfe_cache.machine import float32_products, require_bf16
-from mmfe_cache.progress import Progress, SilentProgress
+from mmfe_cache.progress import Progress
 from mmfe_cache.samples import ImageArray, SampleSet
 from mmfe_cache.store import CacheReader
 from mmfe_cache.views import View
@@ -123,7 +123,7 @@ def distill(
         UsageError: the state of another run lies beside ``out``, or a GPU without bfloat16.
     """
     require_bf16(device or "cpu", "--device cpu")
-    chosen, report = settings or Settings(), progress or SilentProgress()
+    chosen, report = settings or Settings(), progress or Progress()
     started = time.perf_counter()
     run = _Run(cache, samples, chosen, device or torch.device("cpu"), report)
     network, optimiser, done = run.resume(state_path(out))
