@@ -13,8 +13,6 @@ from .help import Application
 from .options import FOLDER_NAMES, GuideDevice, Json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from mmfe_cache.embeddings import JointTokens
     from mmfe_cache.samples import SampleSet
 
@@ -65,6 +63,7 @@ def verify(
     Example: mmfe cache verify cache/cdd11/train/scene.zarr --pixels
     """
     from mmfe_cache.errors import CacheError
+    from mmfe_cache.names import first_few
     from mmfe_cache.store.verify import verify as verify_store
 
     samples = _source_of(path, root) if pixels else None
@@ -74,7 +73,7 @@ def verify(
         output.print_json({"intact": report.intact, **asdict(report)})
     else:
         for damage in report.damages:
-            touched = f" ({_few(damage.samples)})" if damage.samples else ""
+            touched = f" ({first_few(damage.samples, 4)})" if damage.samples else ""
             output.print_line(f"{damage.file}: {damage.problem}{touched}")
         images = f", {report.pixels:,} images" if pixels else ""
         output.print_wrapped(
@@ -253,8 +252,3 @@ def _repair_command(path: str, root_damaged: bool) -> str:
         f"--split {found.split or 'SPLIT'} --guide {found.guide or 'GUIDE'}"
         " (as when it was built; --root and --prompt too, where they were given)"
     )
-
-
-def _few(names: Sequence[str], most: int = 4) -> str:
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

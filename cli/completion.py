@@ -5,7 +5,7 @@ Imports no torch. Where no name begins with what was typed, the shell completes 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import get_args
 
 from . import choices
@@ -13,6 +13,13 @@ from . import choices
 
 def _beginning(names: Iterable[str], incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
+
+
+def _one_of(*names: str) -> Callable[[str], list[str]]:
+    def complete(incomplete: str) -> list[str]:
+        return _beginning(names, incomplete)
+
+    return complete
 
 
 def _last_of(names: Iterable[str], incomplete: str) -> list[str]:
@@ -36,11 +43,6 @@ def guides(incomplete: str) -> list[str]:
     return _beginning(GUIDES, incomplete)
 
 
-def inspecting_guides(incomplete: str) -> list[str]:
-    """Named guides that name degradations."""
-    return _beginning(("scene",), incomplete)
-
-
 def guides_of_photographs(incomplete: str) -> list[str]:
     """Named guides that see pictures, and ``none``, the null guidance."""
     from mmfe_cache.guides.registry import GUIDES
@@ -61,11 +63,6 @@ def runs(incomplete: str) -> list[str]:
     from mmfe_restore.model.folders import finished_runs
 
     return _beginning(map(str, finished_runs()), incomplete)
-
-
-def splits(incomplete: str) -> list[str]:
-    """The two splits."""
-    return _beginning(get_args(choices.Split), incomplete)
 
 
 def lists_of_recipes(incomplete: str) -> list[str]:
@@ -95,21 +92,19 @@ def kinds(incomplete: str) -> list[str]:
     return _last_of(KINDS, incomplete)
 
 
-def devices(incomplete: str) -> list[str]:
-    """What computes; a further GPU is cuda:N."""
-    return _beginning(("auto", "cpu", "cuda", "mps"), incomplete)
+inspecting_guides = _one_of("scene")
+"""Named guides that name degradations."""
 
+splits = _one_of(*get_args(choices.Split))
 
-def guide_devices(incomplete: str) -> list[str]:
-    """What trains and runs guides."""
-    return _beginning(("auto", "cpu", "cuda"), incomplete)
+devices = _one_of("auto", "cpu", "cuda", "mps")
+"""What computes; a further GPU is cuda:N."""
 
+guide_devices = _one_of("auto", "cpu", "cuda")
+"""What trains and runs guides."""
 
-def resumptions(incomplete: str) -> list[str]:
-    """From where a training goes on, beside the path of a checkpoint."""
-    return _beginning(("auto", "none"), incomplete)
+resumptions = _one_of("auto", "none")
+"""From where a training goes on, beside the path of a checkpoint."""
 
-
-def wholes(incomplete: str) -> list[str]:
-    """What ``--tile`` and ``--window`` take beside a number of pixels."""
-    return _beginning(("auto", "off"), incomplete)
+wholes = _one_of("auto", "off")
+"""What ``--tile`` and ``--window`` take beside a number of pixels."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,7 +13,8 @@ from .help import Application
 from .options import GuideDevice, Json
 
 if TYPE_CHECKING:
-    from mmfe_cache.degradations import DegradationConfig
+    from mmfe_cache.guides.prompt_training import PromptTraining
+    from mmfe_cache.guides.scene.training import SceneTraining
 
 app = Application(
     no_args_is_help=True,
@@ -42,15 +44,7 @@ def list_(
         for info in GUIDES.values()
     ]
     if as_json:
-        families = [
-            {
-                "family": one.kind,
-                "spelled": one.spelled,
-                "description": one.description,
-                "needs": one.needs,
-            }
-            for one in FAMILIES.values()
-        ]
+        families = [asdict(one) for one in FAMILIES.values()]
         output.print_json({"guides": rows, "families": families})
         return
     output.print_table(
@@ -67,7 +61,7 @@ def list_(
     output.print_table(
         "Families",
         ("family", "--guide", "what it is", "needs"),
-        [(one.kind, one.spelled, one.description, one.needs) for one in FAMILIES.values()],
+        [astuple(one) for one in FAMILIES.values()],
     )
 
 
@@ -119,31 +113,40 @@ def train(
     from mmfe_cache.guides.scene.training import train_scene
 
     output.take_threads(device)
-    if kind == "prompt":
-        _train_prompt(photos, out, seed, hold_out, device, config, as_json)
-        return
-    done = train_scene(
-        photos,
-        steps=steps,
-        seed=seed,
-        hold_out=hold_out,
-        workers=workers,
-        device=str(pick_device(device, for_training=True)),
-        config=config,
-        progress=output.console_progress(),
-    )
-    facts: dict[str, Any] = {
-        "steps": done.steps,
+    given: dict[str, Any] = {
         "seed": seed,
-        "pictures": done.pictures,
-        "photos": len(done.photos),
-        "held_out": len(done.held_out),
-        "degradations": config.spec(),
-        "losses": done.losses,
+        "hold_out": hold_out,
+        "config": config,
+        "progress": output.console_progress(),
     }
-    digest = save_scene(done.network, out, facts)
-    facts = {"out": str(out), "sha256": digest, "seconds": done.seconds, **facts}
-    _print_trained(facts, f"{steps} steps", as_json)
+
+    def seen(done: PromptTraining | SceneTraining) -> dict[str, Any]:
+        return {
+            "seed": seed,
+            "pictures": done.pictures,
+            "photos": len(done.photos),
+            "held_out": len(done.held_out),
+            "degradations": config.spec(),
+        }
+
+    if kind == "prompt":
+        from mmfe_cache.guides.prompt import save_prompt
+        from mmfe_cache.guides.prompt_training import train_prompt
+
+        done = train_prompt(photos, device=pick_device(device), **given)
+        facts = {"kind": "prompt", **seen(done), "accuracy_in_training": done.accuracy}
+        digest, effort = save_prompt(done.head, out, facts), f"{done.pictures} pictures"
+    else:
+        used = str(pick_device(device, for_training=True))
+        done = train_scene(photos, steps=steps, workers=workers, device=used, **given)
+        facts = {"steps": done.steps, **seen(done), "losses": done.losses}
+        digest, effort = save_scene(done.network, out, facts), f"{steps} steps"
+    if as_json:
+        about = {"out": str(out), "sha256": digest, "seconds": done.seconds}
+        output.print_json({**about, **facts})
+        return
+    output.print_line(f"wrote {out} ({effort} in {done.seconds:.0f} s, SHA-256 {digest[:16]}…)")
+    output.print_line(f"measure it: mmfe guide evaluate PHOTOS --guide {out}")
 
 
 def _refuse_maps(**folders: Path | None) -> None:
@@ -158,50 +161,6 @@ def _refuse_maps(**folders: Path | None) -> None:
                 expected="--rain-masks and --snow-masks alone",
                 remedy=f"leave {option} out; --kind prompt takes it",
             )
-
-
-def _train_prompt(
-    photos: Path,
-    out: Path,
-    seed: int,
-    hold_out: int,
-    device: str,
-    config: DegradationConfig,
-    as_json: bool,
-) -> None:
-    from mmfe_cache.guides.prompt import save_prompt
-    from mmfe_cache.guides.prompt_training import train_prompt
-    from mmfe_cache.machine import pick_device
-
-    done = train_prompt(
-        photos,
-        seed=seed,
-        hold_out=hold_out,
-        device=pick_device(device),
-        config=config,
-        progress=output.console_progress(),
-    )
-    facts: dict[str, Any] = {
-        "kind": "prompt",
-        "seed": seed,
-        "pictures": done.pictures,
-        "photos": len(done.photos),
-        "held_out": len(done.held_out),
-        "degradations": config.spec(),
-        "accuracy_in_training": done.accuracy,
-    }
-    digest = save_prompt(done.head, out, facts)
-    facts = {"out": str(out), "sha256": digest, "seconds": done.seconds, **facts}
-    _print_trained(facts, f"{done.pictures} pictures", as_json)
-
-
-def _print_trained(facts: dict[str, Any], effort: str, as_json: bool) -> None:
-    if as_json:
-        output.print_json(facts)
-        return
-    out, digest = facts["out"], facts["sha256"][:16]
-    output.print_line(f"wrote {out} ({effort} in {facts['seconds']:.0f} s, SHA-256 {digest}…)")
-    output.print_line(f"measure it: mmfe guide evaluate PHOTOS --guide {out}")
 
 
 app.command("distill")(guide_student.distill)

@@ -224,9 +224,9 @@ def _tell(
 
 
 def _better(name: str) -> str:
-    from mmfe_restore.metrics.no_reference import SCORES
+    from mmfe_restore.metrics.registry import METRICS
 
-    return "higher" if SCORES[name].higher_is_better else "lower"
+    return "higher" if METRICS[name].higher_is_better else "lower"
 
 
 def _none_exists(inputs: list[Path]) -> RestoreReport:

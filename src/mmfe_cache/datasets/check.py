@@ -186,8 +186,7 @@ def check_dataset(
     compared = distinct = (0, 0)
     if leaks and len(set(wanted)) == 2 and _distinct_splits(samples):
         prints = {
-            split: fingerprints(clean_sources_of(samples[split]), progress, skip_unreadable=True)
-            for split in SPLITS
+            split: fingerprints(clean_sources_of(samples[split]), progress) for split in SPLITS
         }
         found_leaks = find_leaks(prints["train"], prints["test"])
         compared = (len(prints["train"].names), len(prints["test"].names))

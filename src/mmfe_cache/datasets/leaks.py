@@ -58,21 +58,12 @@ class Fingerprints:
     thumbs: NDArray[np.float32]
 
 
-def fingerprints(
-    sources: Iterable[PixelSource],
-    progress: Progress | None = None,
-    *,
-    skip_unreadable: bool = False,
-) -> Fingerprints:
-    """Hash photographs.
+def fingerprints(sources: Iterable[PixelSource], progress: Progress | None = None) -> Fingerprints:
+    """Hash photographs; those that cannot be read are left out.
 
     Args:
         sources: clean pictures; one of several with equal names is read.
         progress: where to report.
-        skip_unreadable: leave pictures out that cannot be read.
-
-    Raises:
-        DataError: a picture cannot be read, unless those are skipped.
     """
     distinct = list({source.name: source for source in sources}.values())
     names: list[str] = []
@@ -83,9 +74,7 @@ def fingerprints(
             try:
                 image = source.read()
             except DataError:
-                if skip_unreadable:
-                    continue
-                raise
+                continue
             names.append(source.name)
             hashes.append(difference_hash(image))
             thumbs.append(_thumb(image))

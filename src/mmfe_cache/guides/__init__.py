@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 def check_guide(name_or_dir: str | Path, weights: str | Path | None = None) -> GuideInfo:
     """What the registry says of a guide, once its files are known to be here; without torch.
 
-    Args:
-        name_or_dir: as for `load_guide`.
-        weights: likewise.
+    It is named as for `load_guide`.
 
     Raises:
         UsageError: there is no such guide.

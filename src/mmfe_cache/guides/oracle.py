@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -13,9 +12,8 @@ from numpy.typing import NDArray
 from mmfe_cache.degradations import KINDS
 from mmfe_cache.embeddings import NUM_TOKENS, Embeddings
 from mmfe_cache.errors import GuideError
-from mmfe_cache.guides.base import Precision, record_calls
+from mmfe_cache.guides.base import record_calls
 from mmfe_cache.guides.pooling import Projection
-from mmfe_cache.guides.registry import GuideInfo
 from mmfe_cache.samples import ImageArray, Sample
 
 DIM = 64
@@ -44,16 +42,8 @@ class OracleGuide:
         )
 
     @classmethod
-    def load(
-        cls,
-        info: GuideInfo,
-        name_or_dir: str | Path,
-        *,
-        device: str,
-        precision: Precision,
-        prompt: str | None,
-    ) -> OracleGuide:
-        """The one oracle; see `load_guide`."""
+    def load(cls, *_: object, **_options: object) -> OracleGuide:
+        """The one oracle, whatever `load_guide` was given."""
         return cls()
 
     def encode(self, images: Sequence[ImageArray]) -> Embeddings:

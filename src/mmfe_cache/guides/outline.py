@@ -102,11 +102,7 @@ class GuideOutline(PixelGuide):
 
 
 def outline_guide(name_or_dir: str | Path, prompt: str | None = None) -> GuideOutline:
-    """The outline of a guide whose weights need not be here.
-
-    Args:
-        name_or_dir: as for `load_guide`.
-        prompt: likewise.
+    """The outline of a guide, named as for `load_guide`, whose weights need not be here.
 
     Raises:
         UsageError: there is no such guide.

@@ -25,9 +25,14 @@ from torch.nn import functional as F
 from mmfe_cache.degradations import CLEAR, COMPOSITIONS
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import GuideError
-from mmfe_cache.guides.scene.guide import MAX_PIXELS, ScenePictures, load_scene, to_bytes
+from mmfe_cache.guides.scene.guide import (
+    MAX_PIXELS,
+    ScenePictures,
+    load_scene,
+    read_metadata,
+    write_weights,
+)
 from mmfe_cache.guides.scene.network import DIM
-from mmfe_cache.io import write_file
 from mmfe_cache.samples import ImageArray
 
 CLASSES = (CLEAR, *COMPOSITIONS)
@@ -145,9 +150,7 @@ def save_prompt(head: PromptHead, path: Path, training: Mapping[str, Any]) -> st
     state = {"weight": head.weight, "bias": head.bias, "vectors": head.vectors}
     said = json.dumps(dict(training))
     metadata = {"format": FORMAT, "dim": str(DIM), "scene": head.scene, "training": said}
-    content = to_bytes({name: tensor.float() for name, tensor in state.items()}, metadata)
-    write_file(path, content)
-    return hashlib.sha256(content).hexdigest()
+    return write_weights(path, {name: t.float() for name, t in state.items()}, metadata)
 
 
 def load_prompt(path: Path | None = None) -> tuple[PromptHead, str]:
@@ -178,9 +181,8 @@ def load_prompt(path: Path | None = None) -> tuple[PromptHead, str]:
 
 def _read_head(content: bytes) -> PromptHead:
     state = load_tensors(content)
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     rows = len(CLASSES)
     if shapes != {"weight": (rows, DIM), "bias": (rows,), "vectors": (rows, DIM)}:
         raise ValueError(f"tensors of other shapes: {shapes}")
-    return PromptHead(**state, scene=str(header["__metadata__"]["scene"]))
+    return PromptHead(**state, scene=read_metadata(content)["scene"])

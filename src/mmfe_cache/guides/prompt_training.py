@@ -57,7 +57,6 @@ def train_prompt(
     *,
     seed: int = 0,
     hold_out: int = 40,
-    draws: int = 1,
     device: torch.device | None = None,
     config: DegradationConfig = PROCEDURAL,
     progress: Progress | None = None,
@@ -68,7 +67,6 @@ def train_prompt(
         folder: photographs, also in subfolders.
         seed: of the degradations and views.
         hold_out: photographs set aside; those of one scene stay together.
-        draws: pictures of each photograph and class.
         device: where ``scene`` runs.
         config: masks and maps to use instead of procedural ones.
         progress: where to report.
@@ -86,7 +84,7 @@ def train_prompt(
     truth: list[int] = []
     with report.task("training prompt", len(photos), "photographs") as task:
         for photo in photos:
-            batch = list(_pictures(photo, seed, draws, config))
+            batch = list(_pictures(photo, seed, config))
             found = guide.encode([picture for picture, _ in batch]).answer
             assert found is not None
             answers.append(found)
@@ -102,19 +100,18 @@ def train_prompt(
 
 
 def _pictures(
-    photo: Photograph, seed: int, draws: int, config: DegradationConfig
+    photo: Photograph, seed: int, config: DegradationConfig
 ) -> Iterator[tuple[ImageArray, int]]:
     """One photograph in every class, each seen in one of `TRAINING_VIEWS`."""
     clean, _ = read_noted(photo.path)  # `clean_photographs` tells of its notes, once
     for place, name in enumerate(CLASSES):
-        for draw in range(draws):
-            parts = ("prompt", seed, photo.path.name, draw)
-            made = compose(
-                clean, name, seed_parts=parts, uniform=False, config=config, photograph=photo.name
-            )
-            views = generator("prompt-view", seed, photo.path.name, name, draw)
-            view = View.parse(TRAINING_VIEWS[int(views.integers(len(TRAINING_VIEWS)))])
-            yield view.render(made.degraded), place
+        parts = ("prompt", seed, photo.path.name, 0)  # the picture's number: one of each class
+        made = compose(
+            clean, name, seed_parts=parts, uniform=False, config=config, photograph=photo.name
+        )
+        views = generator("prompt-view", seed, photo.path.name, name, 0)
+        view = View.parse(TRAINING_VIEWS[int(views.integers(len(TRAINING_VIEWS)))])
+        yield view.render(made.degraded), place
 
 
 def fit_classes(x_ND: Tensor, y_N: Tensor, classes: int) -> tuple[Tensor, Tensor]:

@@ -154,21 +154,21 @@ class Family:
     """A kind of guide.
 
     Attributes:
-        kind: its name, as fingerprints have it.
+        family: its name, as fingerprints have it.
         spelled: what ``--guide`` is given.
         description: one line.
         needs: what must be there beside mmfe.
     """
 
-    kind: str
+    family: str
     spelled: str
     description: str
     needs: str
 
 
 FAMILIES: dict[str, Family] = {
-    family.kind: family
-    for family in (
+    one.family: one
+    for one in (
         Family(
             "qwen2.5-vl",
             "qwen2.5-vl-3b, qwen2.5-vl-7b, DIR",

@@ -144,15 +144,12 @@ def coded_bits(path: Path) -> int:
     return max(bits)
 
 
-def make_profile(
-    chromaticities: Sequence[float], gamma: float | None, name: str = "from the file"
-) -> bytes | None:
+def make_profile(chromaticities: Sequence[float], gamma: float | None) -> bytes | None:
     """Build the ICC profile that a PNG's gAMA and cHRM, or a code point of H.273, stand for.
 
     Args:
         chromaticities: x and y of white, red, green and blue.
         gamma: the exponent that gives linear light; None for sRGB's own curve.
-        name: its description.
 
     Returns:
         A version 2 profile; None where the primaries span no gamut.
@@ -173,7 +170,7 @@ def make_profile(
     else:
         curve = _power(gamma)
     tags = {
-        **_described(name),
+        **_described(),
         **{
             f"{channel}XYZ".encode(): b"XYZ \0\0\0\0" + _fixed(column)
             for channel, column in zip("rgb", columns, strict=True)
@@ -183,7 +180,7 @@ def make_profile(
     return _assemble(tags, b"RGB ")
 
 
-def make_grey_profile(gamma: float, name: str = "from the file") -> bytes | None:
+def make_grey_profile(gamma: float) -> bytes | None:
     """Build the ICC profile of a grey picture, as `make_profile` does of a coloured one.
 
     Returns:
@@ -191,7 +188,7 @@ def make_grey_profile(gamma: float, name: str = "from the file") -> bytes | None
     """
     if not 0.01 < gamma < 100:
         return None
-    return _assemble({**_described(name), b"kTRC": _power(gamma)}, b"GRAY")
+    return _assemble({**_described(), b"kTRC": _power(gamma)}, b"GRAY")
 
 
 def _power(gamma: float) -> bytes:
@@ -199,9 +196,9 @@ def _power(gamma: float) -> bytes:
     return b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
 
 
-def _described(name: str) -> dict[bytes, bytes]:
+def _described() -> dict[bytes, bytes]:
     """The tags that every profile has."""
-    text = name.encode("ascii") + b"\0"
+    text = b"from the file\0"
     description = b"desc\0\0\0\0" + struct.pack(">I", len(text)) + text + bytes(78)
     return {
         b"desc": description + bytes(-len(description) % 4),

@@ -97,16 +97,8 @@ def cut_tiles(
 ) -> ImageArray:
     """`join_tiles` for tiles that lie one after another in memory: one copy of those touched.
 
-    Args:
-        tiles: (rows * columns, TILE, TILE, 3), all tiles of the picture.
-        size: (H, W) of the picture.
-        top: first row of the window, which must lie inside.
-        left: its first column.
-        height: its rows.
-        width: its columns.
-
-    Returns:
-        (height, width, 3) uint8, not necessarily contiguous, the caller's own.
+    The arguments are those of `join_tiles`, but for ``tiles``: all those of the picture,
+    (rows * columns, TILE, TILE, 3). The result is not necessarily contiguous, but the caller's own.
     """
     rows, columns = grid(*size)
     first_row, first_column = top // TILE, left // TILE

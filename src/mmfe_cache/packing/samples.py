@@ -156,15 +156,15 @@ def _load(entry: Mapping[str, Any], picture: Callable[[int], PixelSource]) -> Pi
     return WindowSource(base, top, left, height, width)
 
 
-def unpacked_cost(samples: SampleSet, seconds: float = 0.5) -> str | None:
+_MEASURED = 0.5
+"""Seconds for which reading is timed."""
+
+
+def unpacked_cost(samples: SampleSet) -> str | None:
     """What reading crops from the unpacked files costs, measured on a few of them.
 
-    Args:
-        samples: the split that will be trained on.
-        seconds: how long to measure.
-
     Returns:
-        One line for a warning; None where nothing would be gained.
+        One line for a warning before training; None where nothing would be gained.
     """
     pictures = {
         leaf.name: leaf
@@ -182,7 +182,7 @@ def unpacked_cost(samples: SampleSet, seconds: float = 0.5) -> str | None:
         except DataError:
             continue
         read += 1
-        if time.monotonic() - started > seconds:
+        if time.monotonic() - started > _MEASURED:
             break
     if read == 0:
         return None

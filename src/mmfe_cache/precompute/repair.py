@@ -343,7 +343,7 @@ class _Repair:
                 document = parse_document(file.read_bytes(), str(file))
             except (CacheError, OSError):  # From Python 3.12 on, links in a circle are listed too.
                 continue
-            stores |= set(_values(document["attributes"], "store"))
+            stores |= set(_stores(document["attributes"]))
             if document["node_type"] == "array" and file.parent.name in (*ARRAY_NAMES, "digests"):
                 sizes.add(document["chunk_grid"]["configuration"]["chunk_shape"][0])
         for size in sorted(sizes):
@@ -386,6 +386,6 @@ class _Repair:
         return self._path / name
 
 
-def _values(attributes: dict[str, Any], key: str) -> list[str]:
+def _stores(attributes: dict[str, Any]) -> list[str]:
     found = json.loads(json.dumps(attributes)).values()
-    return [value[key] for value in found if isinstance(value, dict) and key in value]
+    return [value["store"] for value in found if isinstance(value, dict) and "store" in value]

@@ -28,9 +28,9 @@ _CODECS: list[Json] = [
 ]
 
 
-def hex_digest(data: bytes, size: int = 16) -> str:
-    """blake2b of ``data`` with ``size`` bytes of output, in hexadecimal."""
-    return hashlib.blake2b(data, digest_size=size).hexdigest()
+def hex_digest(data: bytes) -> str:
+    """blake2b of ``data`` with 16 bytes of output, in hexadecimal."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def canonical_json(value: object) -> bytes:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName, Embeddings, Tokens
 from mmfe_cache.errors import CacheError, UsageError
+from mmfe_cache.names import first_few
 from mmfe_cache.store import shards
 from mmfe_cache.store.array_reader import CHECKS, ArrayReader, Check
 from mmfe_cache.store.format import METADATA_FILE, SAMPLES, StoreMetadata, ViewMetadata
@@ -145,7 +146,7 @@ class CacheReader:
         if missing:
             raise CacheError(
                 f"the cache {self.path} does not hold {len(missing)} of these {len(ids)} samples",
-                got=f"{_some(missing)}",
+                got=first_few([repr(name) for name in missing], 3),
                 expected=f"samples of {self.dataset}/{self.split}, such as {self._names[0]!r}",
                 remedy=f"mmfe cache build --dataset {self.dataset} --split {self.split}"
                 " in a new place, or give the cache that belongs to this data",
@@ -277,8 +278,3 @@ def _as_indices(given: NDArray[Any]) -> NDArray[np.int64]:
     if given.size and given.max() > np.iinfo(np.int64).max:
         raise UsageError("sample indices are out of range", got=f"{given.max()}")
     return given.astype(np.int64)
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    shown = ", ".join(repr(name) for name in names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

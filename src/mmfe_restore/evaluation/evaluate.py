@@ -32,7 +32,6 @@ from mmfe_restore.evaluation.inputs import (
     batches,
     check_guidance,
     read_pairs,
-    trained_guide,
 )
 from mmfe_restore.evaluation.published import Protocol, protocol_named
 from mmfe_restore.evaluation.report import (
@@ -53,7 +52,7 @@ from mmfe_restore.evaluation.statistics import (
 )
 from mmfe_restore.metrics.registry import PerImage, Settings, chosen_metrics
 from mmfe_restore.model import count_parameters
-from mmfe_restore.model.folders import shown_name
+from mmfe_restore.model.folders import recorded_guide, shown_name
 from mmfe_restore.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -125,7 +124,7 @@ def evaluate(
     if restorer.recipe is None:  # which says how it reads embeddings
         restorer.recipe = recipe
     named = None if checkpoint is None else shown_name(checkpoint)
-    trained = trained_guide(checkpoint)
+    trained = None if checkpoint is None else recorded_guide(checkpoint)
     guidance = check_guidance(restorer, recipe, samples, cache, used_view, trained)
     rank, size = rank_and_size()
     judged_on = torch.device("cpu") if used.type == "mps" else used
@@ -281,16 +280,7 @@ def _guide_sees(recipe: Recipe) -> bool:
 def _other_run(report: EvalReport, out: Path, other: SavedReport) -> OtherRun:
     """Another training beside this one, paired image by image."""
     mine = SavedReport(out, report.to_json(), report.scores)
-    found = compare(other, mine).average
-    return OtherRun(
-        name=run_name(other),
-        differs=differing_settings(other, mine),
-        psnr=found.a,
-        difference=found.mean,
-        low=found.low,
-        high=found.high,
-        omission=found.omission,
-    )
+    return OtherRun(run_name(other), differing_settings(other, mine), compare(other, mine).average)
 
 
 def _notes(

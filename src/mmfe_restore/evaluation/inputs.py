@@ -14,12 +14,7 @@ from mmfe_cache.errors import CacheError, DataError, ModelError
 from mmfe_cache.samples import ImageArray, Sample, SampleSet
 from mmfe_cache.store import CacheReader, open_cache
 from mmfe_restore.data import SampleGuidance, build_command, check_cache, find_store
-from mmfe_restore.model.folders import (
-    model_folder,
-    newest_checkpoint,
-    recipe_of,
-    recorded_guide,
-)
+from mmfe_restore.model.folders import model_folder, newest_checkpoint, recipe_of
 from mmfe_restore.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -109,11 +104,6 @@ def _remedy(recipe: Recipe, samples: SampleSet, view: str, path: Path | None) ->
     return build_command(
         recipe, samples.dataset, samples.split, [view], root=samples.root, cache=path
     )
-
-
-def trained_guide(checkpoint: Path | None) -> Mapping[str, Any] | None:
-    """How the guide saw that a checkpoint was trained with; None where it does not say."""
-    return None if checkpoint is None else recorded_guide(checkpoint)
 
 
 def check_guidance(

@@ -305,7 +305,7 @@ def _thin(groups: Mapping[str, Sequence[ImageScore]]) -> list[str]:
 
 
 def bootstrap(
-    scores: Sequence[ImageScore], *, resamples: int = RESAMPLES
+    scores: Sequence[ImageScore],
 ) -> tuple[dict[str, dict[Figure, Interval]], dict[Figure, Interval]]:
     """Confidence intervals of the class means and of their mean, by the percentile bootstrap.
 
@@ -323,7 +323,7 @@ def bootstrap(
     for label, members in by_label(scores).items():
         scenes = tuple(sorted({s.scene for s in members}))
         if scenes not in drawn:
-            drawn[scenes] = _draws(label, len(scenes), resamples)
+            drawn[scenes] = _draws(label, len(scenes))
         place = {name: index for index, name in enumerate(scenes)}
         weights = drawn[scenes][:, [place[s.scene] for s in members]]
         classes[label] = {}
@@ -347,10 +347,10 @@ def bootstrap_gain(scores: Sequence[ImageScore]) -> tuple[dict[str, Interval], I
     return {label: found["psnr"] for label, found in classes.items()}, average["psnr"]
 
 
-def _draws(name: str, count: int, resamples: int) -> NDArray[np.int64]:
-    """(resamples, count) how often each scene is drawn; the same on every machine."""
+def _draws(name: str, count: int) -> NDArray[np.int64]:
+    """(RESAMPLES, count) how often each scene is drawn; the same on every machine."""
     random = generator("bootstrap", name, count)
-    return random.multinomial(count, np.full(count, 1 / count), size=resamples)
+    return random.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
 
 
 def _weighted_means(weights: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.float64]:

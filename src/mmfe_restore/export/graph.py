@@ -127,9 +127,9 @@ class Graph:
         """The mean over ``axes``."""
         return self.add("ReduceMean", x, self.integers(*axes), keepdims=int(keep))
 
-    def total(self, x: Value, *axes: int, keep: bool = True) -> Value:
-        """The sum over ``axes``."""
-        return self.add("ReduceSum", x, self.integers(*axes), keepdims=int(keep))
+    def total(self, x: Value, *axes: int) -> Value:
+        """The sum over ``axes``, which are kept."""
+        return self.add("ReduceSum", x, self.integers(*axes), keepdims=1)
 
     def join(self, *parts: Value, axis: int) -> Value:
         """Concatenate."""
@@ -143,16 +143,15 @@ class Graph:
         """Reshape to the shape of ``like``."""
         return self.add("Reshape", x, self.add("Shape", like))
 
-    def slice(self, x: Value, axis: int, start: int, stop: int, step: int = 1) -> Value:
-        """x[start:stop:step] along one axis."""
-        limits = (self.integers(one) for one in (start, stop, axis, step))
+    def slice(self, x: Value, axis: int, start: int, stop: int) -> Value:
+        """x[start:stop] along one axis."""
+        limits = (self.integers(one) for one in (start, stop, axis, 1))
         return self.add("Slice", x, *limits)
 
-    def every(self, x: Value, step: int, first: int, axes: tuple[int, int] = (2, 3)) -> Value:
-        """x[..., first::step, first::step]."""
-        ends = self.integers(2**62, 2**62)
-        starts, steps = self.integers(first, first), self.integers(step, step)
-        return self.add("Slice", x, starts, ends, self.integers(*axes), steps)
+    def every_other(self, x: Value) -> Value:
+        """x[:, :, ::2, ::2]."""
+        ends, starts, steps = (self.integers(one, one) for one in (2**62, 0, 2))
+        return self.add("Slice", x, starts, ends, self.integers(2, 3), steps)
 
     def size(self, x: Value, axis: int) -> Value:
         """The size of one axis, a scalar of int64."""

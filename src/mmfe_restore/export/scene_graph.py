@@ -190,10 +190,10 @@ def _front(graph: Graph, picture: Value) -> tuple[Value, Value]:
 
 def _tones(graph: Graph, luminance: Value, front: Value) -> Value:
     """(B, 3·LEVELS): how often each luminance and log luminance occurs; the noise at each."""
-    light = graph.reshape(graph.every(luminance, 2, 0), 0, 1, -1)
+    light = graph.reshape(graph.every_other(luminance), 0, 1, -1)
     log2 = graph.times(graph.add("Log", graph.plus(light, 1 / 64)), 1 / math.log(2))
     logarithm = graph.add("Div", graph.plus(log2, 6.0), graph.constant(6.03))
-    fine = graph.every(graph.slice(front, 1, 4, 5), 2, 0)
+    fine = graph.every_other(graph.slice(front, 1, 4, 5))
     noise = graph.reshape(graph.add("Abs", fine), 0, 1, -1)
     levels = graph.constant(np.arange(LEVELS)[:, None])
     share: list[Value] = []

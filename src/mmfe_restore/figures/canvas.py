@@ -116,12 +116,12 @@ def in_our_style(draw: Callable[P, R]) -> Callable[P, R]:
     return styled
 
 
-def new_figure(height: float, width: float = WIDTH, *, placed: bool = False) -> Figure:
+def new_figure(height: float, *, placed: bool = False) -> Figure:
     """An empty figure, drawn without a display; ``placed``: `axes_at` says what stands where."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout=None if placed else "constrained")
+    figure = Figure(figsize=(WIDTH, height), layout=None if placed else "constrained")
     FigureCanvasAgg(figure)
     return figure
 

@@ -15,7 +15,6 @@ from mmfe_restore.evaluation.inputs import (
     check_guidance,
     load_checkpoint,
     open_eval_cache,
-    trained_guide,
 )
 from mmfe_restore.evaluation.report.pictures import ERROR_SCALE, mean_error
 from mmfe_restore.evaluation.statistics import to_tensor, to_uint8
@@ -30,7 +29,7 @@ from mmfe_restore.figures.canvas import (
     save,
     spelled_out,
 )
-from mmfe_restore.model.folders import shipped_folder
+from mmfe_restore.model.folders import recorded_guide, shipped_folder
 
 # Inches: the classes at the left, between two pictures, the PSNR below a pair of rows.
 _MARGIN, _GAP, _LABEL = 0.16, 0.02, 0.2
@@ -86,7 +85,7 @@ def _run(name: str, path: Path, samples: SampleSet, cache: Path | None) -> Metho
     view = opened.recipe.eval.view
     store = open_eval_cache(opened.recipe, samples, view, cache)
     guidance = check_guidance(
-        opened.restorer, opened.recipe, samples, store, view, trained_guide(opened.path)
+        opened.restorer, opened.recipe, samples, store, view, recorded_guide(opened.path)
     )
     place = {sample.id: index for index, sample in enumerate(samples)}
 

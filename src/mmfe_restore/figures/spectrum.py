@@ -47,27 +47,26 @@ class Expert:
     weight: float | None = None
 
 
-def radial_spectrum(maps: Maps, bins: int = BINS) -> tuple[Curve, Curve]:
+def radial_spectrum(maps: Maps) -> tuple[Curve, Curve]:
     """Power over spatial frequency, summed over directions and channels.
 
     Args:
         maps: (K, H, W); the mean of each channel is taken out.
-        bins: of the frequency axis.
 
     Returns:
-        (bins,) frequencies in cycles per pixel, the middles of equal steps from 0 to √½ (the
-        corners), and (bins,) shares of the power that sum to 1 (all 0 for a constant map).
+        (BINS,) frequencies in cycles per pixel, the middles of equal steps from 0 to √½ (the
+        corners), and (BINS,) shares of the power that sum to 1 (all 0 for a constant map).
     """
     centred = maps - maps.mean(axis=(1, 2), keepdims=True)
     power = (np.abs(np.fft.fft2(centred)) ** 2).sum(axis=0)
     rows = np.fft.fftfreq(maps.shape[1])[:, None]
     columns = np.fft.fftfreq(maps.shape[2])[None, :]
     radius = np.hypot(rows, columns)
-    place = np.minimum((radius / CORNER * bins).astype(int), bins - 1)
-    total = np.bincount(place.ravel(), weights=power.ravel(), minlength=bins)
+    place = np.minimum((radius / CORNER * BINS).astype(int), BINS - 1)
+    total = np.bincount(place.ravel(), weights=power.ravel(), minlength=BINS)
     sum_of_all = total.sum()
-    centres = (np.arange(bins) + 0.5) * CORNER / bins
-    return centres, total / sum_of_all if sum_of_all > 0 else np.zeros(bins)
+    centres = (np.arange(BINS) + 0.5) * CORNER / BINS
+    return centres, total / sum_of_all if sum_of_all > 0 else np.zeros(BINS)
 
 
 def centroid(frequencies: Curve, shares: Curve) -> float:

@@ -21,7 +21,6 @@ from mmfe_cache.machine import Precision
 from mmfe_cache.names import first_few
 from mmfe_cache.progress import Progress
 from mmfe_restore.inference.jobs import NAMED, Job, LeftOut, OutputFormat, Plan, name_left_out, plan
-from mmfe_restore.inference.transparency import fill_transparent
 
 if TYPE_CHECKING:
     import torch
@@ -268,7 +267,8 @@ def _restore(
     scores: Sequence[str],
     progress: Progress,
 ) -> Restored:
-    from mmfe_restore.inference.image import restore_image  # plans and reports need no torch
+    # Plans and reports need no torch.
+    from mmfe_restore.inference.image import fill_transparent, restore_image
 
     started = time.perf_counter()
     photograph = read_photograph(job.source)

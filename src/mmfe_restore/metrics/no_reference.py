@@ -7,7 +7,6 @@ they stand beside PSNR and SSIM and never in their place.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -24,72 +23,18 @@ LICENCE = (
 )
 
 
-@dataclass(frozen=True)
-class NoReferenceScore:
-    """A score of pyiqa's.
-
-    Attributes:
-        name: pyiqa's name of it.
-        label: as tables print it.
-        explanation: one sentence.
-        higher_is_better: whether more is better.
-    """
-
-    name: str
-    label: str
-    explanation: str
-    higher_is_better: bool
+SCORES = ("niqe", "brisque", "musiq", "clipiqa")
+"""The scores that can be asked for, by pyiqa's names; what they say is in `METRICS`."""
 
 
-SCORES = {
-    score.name: score
-    for score in (
-        NoReferenceScore(
-            "niqe",
-            "NIQE",
-            "Natural Image Quality Evaluator: how far a picture's statistics are from those of "
-            "natural ones, without a ground truth. Lower is better.",
-            higher_is_better=False,
-        ),
-        NoReferenceScore(
-            "brisque",
-            "BRISQUE",
-            "Blind spatial quality: damage as a regression sees it, without a ground truth. Lower "
-            "is better.",
-            higher_is_better=False,
-        ),
-        NoReferenceScore(
-            "musiq",
-            "MUSIQ",
-            "What a multi-scale transformer says people would say, without a ground truth. Higher "
-            "is better.",
-            higher_is_better=True,
-        ),
-        NoReferenceScore(
-            "clipiqa",
-            "CLIP-IQA",
-            "Whether CLIP finds a picture good rather than bad, without a ground truth. Higher is "
-            "better.",
-            higher_is_better=True,
-        ),
-    )
-}
-"""The scores that can be asked for, by name."""
-
-
-def find_score(name: str) -> NoReferenceScore:
-    """A score by its name.
+def find_pyiqa(name: str) -> Any:
+    """The package, for the score of that name.
 
     Raises:
         UsageError: there is none of that name, or pyiqa is not installed.
     """
     if name not in SCORES:
         raise UsageError("unknown score", got=name, expected=" | ".join(SCORES))
-    _pyiqa(name)
-    return SCORES[name]
-
-
-def _pyiqa(name: str) -> Any:
     try:
         import pyiqa  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -105,14 +50,14 @@ def load_score(name: str, device: torch.device) -> Callable[[torch.Tensor], torc
     """The function that scores (B, 3, H, W) RGB in [0, 1]: (B,) float64.
 
     Raises:
-        UsageError: as `find_score`.
+        UsageError: as `find_pyiqa`.
         MmfeError: pyiqa cannot load its weights, which it downloads when it first needs them.
     """
     import torch
 
-    find_score(name)
+    pyiqa = find_pyiqa(name)
     try:
-        metric = _pyiqa(name).create_metric(name, device=device)
+        metric = pyiqa.create_metric(name, device=device)
     except Exception as problem:  # hubs and loaders raise anything
         raise MmfeError(
             f"pyiqa could not load {name}",

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from mmfe_cache.errors import UsageError
-from mmfe_restore.metrics.no_reference import SCORES, find_score, load_score
+from mmfe_restore.metrics.no_reference import SCORES, find_pyiqa, load_score
 
 if TYPE_CHECKING:
     import torch
@@ -119,14 +119,6 @@ def _lpips(settings: Settings) -> PerImage:
     return LPIPS().to(settings.device).per_image
 
 
-def _no_reference(name: str) -> Callable[[Settings], PerImage]:
-    def load(settings: Settings) -> PerImage:
-        score = load_score(name, settings.device)
-        return lambda restored, clean: score(restored)
-
-    return load
-
-
 # Not read where they are defined: tables and names are known without torch. A test compares them.
 _SSIM_WINDOWS = {"uniform": 7, "gaussian": 11}
 _LPIPS_SMALLEST = 64
@@ -134,6 +126,28 @@ NO_REFERENCE_SMALLEST = 192
 """NIQE needs two of its patches of 96 pixels."""
 
 _WINDOW = "smaller than SSIM's window"
+
+
+def _no_reference(
+    name: str, label: str, explanation: str, *, higher_is_better: bool = False
+) -> MetricInfo:
+    def load(settings: Settings) -> PerImage:
+        score = load_score(name, settings.device)
+        return lambda restored, clean: score(restored)
+
+    return MetricInfo(
+        name,
+        label,
+        explanation,
+        load,
+        higher_is_better=higher_is_better,
+        digits=3,
+        smallest=NO_REFERENCE_SMALLEST,
+        undefined="too small for a score without ground truth",
+        colour="rgb",
+        optional=True,
+    )
+
 
 METRICS: Mapping[str, MetricInfo] = MappingProxyType(
     {
@@ -179,20 +193,31 @@ METRICS: Mapping[str, MetricInfo] = MappingProxyType(
                 colour="rgb",
                 optional=True,
             ),
-            *(
-                MetricInfo(
-                    score.name,
-                    score.label,
-                    score.explanation,
-                    _no_reference(score.name),
-                    higher_is_better=score.higher_is_better,
-                    digits=3,
-                    smallest=NO_REFERENCE_SMALLEST,
-                    undefined="too small for a score without ground truth",
-                    colour="rgb",
-                    optional=True,
-                )
-                for score in SCORES.values()
+            _no_reference(
+                "niqe",
+                "NIQE",
+                "Natural Image Quality Evaluator: how far a picture's statistics are from those of "
+                "natural ones, without a ground truth. Lower is better.",
+            ),
+            _no_reference(
+                "brisque",
+                "BRISQUE",
+                "Blind spatial quality: damage as a regression sees it, without a ground truth. "
+                "Lower is better.",
+            ),
+            _no_reference(
+                "musiq",
+                "MUSIQ",
+                "What a multi-scale transformer says people would say, without a ground truth. "
+                "Higher is better.",
+                higher_is_better=True,
+            ),
+            _no_reference(
+                "clipiqa",
+                "CLIP-IQA",
+                "Whether CLIP finds a picture good rather than bad, without a ground truth. Higher "
+                "is better.",
+                higher_is_better=True,
             ),
         )
     }
@@ -224,5 +249,5 @@ def chosen_metrics(extra: tuple[str, ...] = ()) -> tuple[MetricInfo, ...]:
         if name not in METRICS:
             raise UsageError("unknown metric", got=name, expected=" | ".join(METRICS))
         if name in SCORES:
-            find_score(name)  # a missing package is said before the first image
+            find_pyiqa(name)  # a missing package is said before the first image
     return tuple(m for m in METRICS.values() if not m.optional or m.name in extra)

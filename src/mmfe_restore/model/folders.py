@@ -136,17 +136,13 @@ def shown_name(folder: Path) -> str:
     return str(folder)
 
 
-def newest_checkpoint(runs: Path | None = None) -> Path:
+def newest_checkpoint() -> Path:
     """The ``model/`` folder of the run that finished last.
 
-    Args:
-        runs: where the runs lie; None for their default place.
-
     Raises:
-        UsageError: no run under ``runs`` is finished.
+        UsageError: no run under `RUNS` is finished.
     """
-    runs = RUNS.folder if runs is None else runs
-    finished = finished_runs(runs)
+    runs, finished = RUNS.folder, finished_runs()
     if not finished:
         raise UsageError(
             f"there is no finished run under {runs}",
@@ -156,13 +152,9 @@ def newest_checkpoint(runs: Path | None = None) -> Path:
     return max((run / "model" / CONFIG for run in finished), key=lambda p: p.stat().st_mtime).parent
 
 
-def finished_runs(runs: Path | None = None) -> list[Path]:
-    """The folders of finished runs under ``runs``, one or two levels deep, sorted.
-
-    Args:
-        runs: where the runs lie; None for their default place.
-    """
-    runs = RUNS.folder if runs is None else runs
+def finished_runs() -> list[Path]:
+    """The folders of finished runs under `RUNS`, one or two levels deep, sorted."""
+    runs = RUNS.folder
     configs = [*runs.glob(f"*/model/{CONFIG}"), *runs.glob(f"*/*/model/{CONFIG}")]
     return sorted(path.parent.parent for path in configs)
 

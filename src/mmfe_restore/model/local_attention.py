@@ -45,11 +45,6 @@ def cells(length: int, cell: int) -> int:
     return 1 if length <= SPAN * cell else -(-length // cell)
 
 
-def windows_along(length: int, cell: int) -> int:
-    """The windows along a side (m)."""
-    return max(cells(length, cell) - SPAN + 1, 1)
-
-
 def is_local(cell: int | None, height: int, width: int) -> bool:
     """Whether a map of this size has more windows than one."""
     return cell is not None and max(height, width) > SPAN * cell

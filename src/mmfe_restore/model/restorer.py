@@ -129,10 +129,7 @@ class Restorer(Network):
     ) -> Tensor:
         """Restore images of 8 bits; a large one is never there as a whole in floating point.
 
-        Args:
-            image: (B, 3, H, W) RGB, uint8, any H and W from 1.
-            embeddings: as for `forward`; so is ``watch``.
-            watch: likewise.
+        The arguments are those of `forward`, but for ``image`` in uint8.
 
         Returns:
             (B, 3, H, W) of the network's `dtype`, 0 to 1, not clamped: what `forward` gives for

@@ -104,14 +104,8 @@ def plan_run(
 ) -> Plan:
     """Work out stages, steps, images, views and memory, and find what would stop the run.
 
-    Reads the data set's list and the cache's metadata; computes nothing on a GPU.
-
-    Args:
-        recipe: what would be trained.
-        root: as for `train`.
-        cache: as for `train`.
-        init_from: likewise; the weights are read and must fit.
-        wandb: likewise; nothing is sent.
+    Reads the data set's list and the cache's metadata; computes nothing on a GPU. The arguments
+    are those of `train`: weights ``init_from`` are read and must fit, to ``wandb`` nothing is sent.
 
     Raises:
         UsageError: the recipe does not fit the machine; for ``init_from`` and ``wandb`` as

@@ -140,13 +140,7 @@ def check_there(
 ) -> None:
     """Refuse what is missing, without torch: importing it takes seconds.
 
-    Args:
-        recipe: what will be trained.
-        root: as for `open_inputs`.
-        cache: likewise.
-        init_from: see `find_weights`; None also where the run goes on.
-        resume: ``"auto"``, a checkpoint, or None.
-        wandb: the project, if any.
+    The arguments are those of `train`; ``init_from`` is None also where the run goes on.
 
     Raises:
         MmfeError: as `open_inputs` and `require_options`; there is no checkpoint ``resume``.

@@ -19,7 +19,7 @@ from mmfe_cache.images.metadata import Captions
 from mmfe_cache.images.reading import Photograph
 from mmfe_restore import Restorer
 from mmfe_restore.inference import RestoreReport, restore_files, restore_image
-from mmfe_restore.inference.transparency import fill_transparent
+from mmfe_restore.inference.image import fill_transparent
 from mmfe_restore.recipes.schema import ModelConfig
 
 D65 = (0.3127, 0.3290)

@@ -369,11 +369,12 @@ def nearest_is_dominant(
         return float("nan"), float("nan"), 0
     answer, strongest = answer_ND[chosen], strongest[chosen]
     distance = np.linalg.norm(answer[:, None] - centroids_KD, axis=2)
-    similarity = _unit(answer) @ _unit(centroids_KD).T
+    similarity = unit_rows(answer) @ unit_rows(centroids_KD).T
     by_distance = distance.argmin(axis=1) == strongest
     by_cosine = similarity.argmax(axis=1) == strongest
     return float(by_distance.mean()), float(by_cosine.mean()), len(strongest)
 
 
-def _unit(rows: Array) -> Array:
+def unit_rows(rows: Array) -> Array:
+    """Every row divided by its length; rows of zeros stay."""
     return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)

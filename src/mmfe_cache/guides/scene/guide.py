@@ -216,24 +216,43 @@ def save_scene(network: SceneNetwork, path: Path, training: Mapping[str, Any]) -
     Returns:
         The file's SHA-256, in hexadecimal.
     """
-    state = {
-        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
-        for name, tensor in network.state_dict().items()
-        if not name.startswith(_TRAINING_ONLY)
-    }
+    state = {n: t for n, t in network.state_dict().items() if not n.startswith(_TRAINING_ONLY)}
     metadata = {"format": FORMAT, "dim": str(DIM), "training": json.dumps(dict(training))}
-    content = to_bytes(state, metadata)
+    return write_weights(path, halved(state), metadata)
+
+
+def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Floating-point tensors in float16, as weights lie on disk."""
+    return {
+        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in state.items()
+    }
+
+
+def write_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Write a safetensors file, whole or not at all; equal contents give equal bytes.
+
+    Returns:
+        The file's SHA-256, in hexadecimal.
+    """
+    content = save_tensors(dict(state), dict(metadata))
+    length = int.from_bytes(content[:8], "little")
+    # The library writes the header's keys in random order.
+    header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)  # tensors stay aligned
+    content = len(header).to_bytes(8, "little") + header + content[8 + length :]
     write_file(path, content)
     return hashlib.sha256(content).hexdigest()
 
 
-def to_bytes(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file with its header's keys sorted: the library writes them in random order."""
-    content = save_tensors(dict(state), dict(metadata))
-    length = int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True).encode()
-    header += b" " * (-len(header) % 8)  # tensors stay aligned
-    return len(header).to_bytes(8, "little") + header + content[8 + length :]
+def read_metadata(content: bytes) -> dict[str, str]:
+    """What `write_weights` was given as ``metadata``.
+
+    Raises:
+        ValueError: these bytes are no such file.
+        KeyError: likewise.
+    """
+    return json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
 
 
 def load_scene(path: Path | None = None) -> tuple[SceneNetwork, str]:

@@ -14,7 +14,7 @@ from mmfe_cache.embeddings import ARRAY_NAMES, Embeddings
 from mmfe_cache.errors import CacheError, GuideError
 from mmfe_cache.guides.base import Guide
 from mmfe_cache.guides.lineage import check_teacher, guide_fingerprint
-from mmfe_cache.guides.scene.evaluation import spearman
+from mmfe_cache.guides.scene.evaluation import spearman, unit_rows
 from mmfe_cache.guides.student.data import check_picture
 from mmfe_cache.guides.student.guide import StudentGuide
 from mmfe_cache.progress import Progress
@@ -24,7 +24,7 @@ from mmfe_cache.store import CacheReader
 from mmfe_cache.views import View
 
 MOST = 512
-"""Samples that are compared at each view, unless told otherwise."""
+"""Samples that are compared at each view, drawn evenly."""
 
 _BATCH = 16
 
@@ -75,7 +75,6 @@ def measure_agreement(
     samples: Sequence[Sample],
     views: Sequence[str],
     *,
-    most: int = MOST,
     progress: Progress | None = None,
 ) -> Agreement:
     """Encode pictures and compare with what the teacher's cache holds of them.
@@ -85,7 +84,6 @@ def measure_agreement(
         cache: the teacher's.
         samples: of the cache's set, two at least.
         views: at which to compare.
-        most: samples at most, drawn evenly.
         progress: where to report.
 
     Raises:
@@ -105,7 +103,7 @@ def measure_agreement(
             expected="two that it did not learn from, at least",
             remedy="the teacher's cache of other photographs, or distill with a larger --hold-out",
         )
-    order = np.sort(generator("agreement", len(samples)).permutation(len(samples))[:most])
+    order = np.sort(generator("agreement", len(samples)).permutation(len(samples))[:MOST])
     chosen = [samples[int(place)] for place in order]
     places = cache.index_of([sample.id for sample in chosen])
     digests = cache.pixel_digests_of(places)
@@ -193,12 +191,8 @@ def compare(mine: Array, truth: Array) -> KindAgreement:
 def rank_correlation(mine_ND: Array, truth_ND: Array) -> float:
     """Spearman's correlation of the cosine similarities of all pairs; NaN where one is constant."""
     pairs = np.triu_indices(len(truth_ND), k=1)
-    return spearman(*(_similarities(rows)[pairs] for rows in (mine_ND, truth_ND)))
-
-
-def _similarities(rows: Array) -> Array:
-    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
-    return unit @ unit.T
+    units = (unit_rows(rows) for rows in (mine_ND, truth_ND))
+    return spearman(*((unit @ unit.T)[pairs] for unit in units))
 
 
 def _cosine(mine: Array, truth: Array) -> float:

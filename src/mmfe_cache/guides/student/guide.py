@@ -16,9 +16,15 @@ from torch import Tensor
 
 from mmfe_cache.embeddings import ARRAY_NAMES, Embeddings
 from mmfe_cache.errors import GuideError
-from mmfe_cache.guides.scene.guide import MAX_PIXELS, ScenePictures, fold_norms, to_bytes
+from mmfe_cache.guides.scene.guide import (
+    MAX_PIXELS,
+    ScenePictures,
+    fold_norms,
+    halved,
+    read_metadata,
+    write_weights,
+)
 from mmfe_cache.guides.student.network import StudentNetwork
-from mmfe_cache.io import write_file
 from mmfe_cache.samples import ImageArray
 
 FORMAT = "mmfe-student"
@@ -111,10 +117,6 @@ def save_student(student: Student, path: Path) -> str:
     Returns:
         The file's SHA-256, in hexadecimal.
     """
-    state = {
-        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
-        for name, tensor in student.network.state_dict().items()
-    }
     metadata = {
         "format": FORMAT,
         "dim": str(student.network.get_buffer("mean_answer").shape[1]),
@@ -123,9 +125,7 @@ def save_student(student: Student, path: Path) -> str:
         "views": json.dumps(list(student.views)),
         "facts": json.dumps(dict(student.facts), sort_keys=True),
     }
-    content = to_bytes(state, metadata)
-    write_file(path, content)
-    return hashlib.sha256(content).hexdigest()
+    return write_weights(path, halved(student.network.state_dict()), metadata)
 
 
 def load_student(path: Path) -> tuple[Student, str]:
@@ -156,8 +156,7 @@ def _parse(content: bytes) -> Student:
         name: tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in load_tensors(content).items()
     }
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    about: dict[str, str] = header["__metadata__"]
+    about = read_metadata(content)
     return Student(
         StudentNetwork.from_state(state).eval().requires_grad_(False),
         about["teacher"],

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, StrictUndefined
 
@@ -28,6 +28,9 @@ from mmfe_restore.evaluation.report.pictures import (
 from mmfe_restore.evaluation.statistics import LEVEL, Gain, ImageScore, Interval
 from mmfe_restore.metrics.registry import METRICS, MetricInfo
 
+if TYPE_CHECKING:
+    from mmfe_restore.evaluation.compare import Difference
+
 
 @dataclass(frozen=True)
 class OtherRun:
@@ -36,20 +39,12 @@ class OtherRun:
     Attributes:
         name: its run's folder.
         differs: in which settings, for people.
-        psnr: its average, dB.
-        difference: the page's run less this one, the mean of paired differences, dB.
-        low: lower end of the difference's interval.
-        high: upper end.
-        omission: images that the difference leaves out, such as ``"1 of 22"``.
+        found: the page's run, B, less this one, A, in PSNR over all classes.
     """
 
     name: str
     differs: str
-    psnr: float
-    difference: float
-    low: float
-    high: float
-    omission: str = ""
+    found: Difference
 
 
 def render_page(report: EvalReport, others: Sequence[OtherRun] = ()) -> str:
@@ -154,9 +149,9 @@ def _page_data(report: EvalReport, others: Sequence[OtherRun]) -> dict[str, Any]
         "guide": _guide(report),
         "photograph": None,
         "others": [
-            {"name": other.name, "differs": other.differs, "omission": other.omission}
-            | _rounded({"psnr": other.psnr, "difference": other.difference})
-            | {"interval": _pair(Interval(other.low, other.high))}
+            {"name": other.name, "differs": other.differs, "omission": other.found.omission}
+            | _rounded({"psnr": other.found.a, "difference": other.found.mean})
+            | {"interval": _pair(Interval(other.found.low, other.found.high))}
             for other in others
         ],
         # Figures of other images would look like a contest that never took place.
