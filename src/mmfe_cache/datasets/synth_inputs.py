@@ -40,14 +40,7 @@ def choose_photographs(
     *,
     skip: Sequence[Path] = (),
 ) -> dict[Split, tuple[Photograph, ...]]:
-    """The photographs of each split; arguments as for `write_synth`.
-
-    Args:
-        photos: of the training split, or of both.
-        test_photos: of the test split; None splits ``photos`` by scene.
-        test_share: part of the scenes that goes to test then.
-        seed: of that split.
-        skip: folders that are not looked into.
+    """The photographs of each split, outside of ``skip``; other arguments as for `write_synth`.
 
     Raises:
         DataError: there is no photograph, one lies in both, or there are too few scenes.

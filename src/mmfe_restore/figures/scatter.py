@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfe_cache.errors import MmfeError
+from mmfe_cache.guides.scene.evaluation import unit_rows
 from mmfe_cache.seeds import generator
 from mmfe_restore.figures.canvas import abbreviated, class_styles, in_order
 
@@ -22,8 +23,7 @@ Matrix = NDArray[np.float64]
 
 def cosine_similarity(vectors: Matrix) -> Matrix:
     """(N, N) cosine similarities of (N, D) vectors, Sim of Eq. 7."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit = vectors / np.maximum(norms, 1e-12)
+    unit = unit_rows(vectors)
     return unit @ unit.T
 
 
