@@ -81,7 +81,7 @@ def test_model_cards_name_licence_data_sets_and_metrics():
     from huggingface_hub import ModelCard
 
     from mmfe_restore import Restorer
-    from mmfe_restore.model.card import model_card
+    from mmfe_restore.model.checkpoints import model_card
     from mmfe_restore.model.folders import shipped_models
 
     for shipped in shipped_models().values():
@@ -90,11 +90,11 @@ def test_model_cards_name_licence_data_sets_and_metrics():
         assert all(name in shipped.training_data for name in data.datasets)
         assert data.metrics
     restorer = Restorer.from_recipe("small")
-    data = ModelCard(model_card(restorer, restorer.recipe, 1_000)).data
+    data = ModelCard(model_card(restorer, restorer.recipe)).data
     assert (data.license, data.library_name) == ("other", "mmfe")
     assert data.datasets == ["cdd11"]
     assert data.metrics == ["psnr", "ssim"]
-    assert ModelCard(model_card(restorer, None, 1_000)).data.datasets is None
+    assert ModelCard(model_card(restorer, None)).data.datasets is None
 
 
 INSTRUCTION = re.compile(r"^(FROM|ARG|WORKDIR|COPY|RUN|USER|ENTRYPOINT|CMD|ENV|LABEL) ")

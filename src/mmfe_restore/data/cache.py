@@ -297,32 +297,22 @@ class SampleGuidance:
         )
 
     def read(
-        self, positions: Sequence[int] | NDArray[np.int64], view: str, *, pin: bool = False
+        self,
+        positions: Sequence[int] | NDArray[np.int64],
+        view: str,
+        *,
+        arrays: Sequence[ArrayName] | None = None,
+        pin: bool = False,
     ) -> Embeddings:
         """The embeddings of the samples at ``positions``, as stored (float16), at ``view``.
 
         Args:
             positions: B of them.
             view: its name.
+            arrays: some kinds of those that are wanted; None for all.
             pin: read into page-locked memory where the store allows it, for copies to a GPU.
         """
-        return self._read(positions, view, self._arrays, pin)
-
-    def read_answers(
-        self, positions: Sequence[int] | NDArray[np.int64], view: str, *, pin: bool = False
-    ) -> torch.Tensor:
-        """(B, D) E_Answer alone, for the router's loss over a global batch; see `read`."""
-        answer = self._read(positions, view, ("answer",), pin).answer
-        assert answer is not None
-        return answer
-
-    def _read(
-        self,
-        positions: Sequence[int] | NDArray[np.int64],
-        view: str,
-        arrays: tuple[ArrayName, ...],
-        pin: bool,
-    ) -> Embeddings:
+        arrays = self._arrays if arrays is None else arrays
         chosen = self._indices[np.asarray(positions, dtype=np.int64)]
         if self._constant is None:
             found = self._cache.gather(chosen, view, arrays=arrays, tokens=self._tokens, pin=pin)
@@ -333,6 +323,14 @@ class SampleGuidance:
         return Embeddings.of(
             {name: t.expand(len(chosen), *t.shape[1:]).contiguous() for name, t in kinds.items()}
         )
+
+    def read_answers(
+        self, positions: Sequence[int] | NDArray[np.int64], view: str, *, pin: bool = False
+    ) -> torch.Tensor:
+        """(B, D) E_Answer alone, for the router's loss over a global batch; see `read`."""
+        answer = self.read(positions, view, arrays=("answer",), pin=pin).answer
+        assert answer is not None
+        return answer
 
 
 def _constant(dim: int, arrays: Sequence[ArrayName], tokens: Tokens) -> Embeddings:

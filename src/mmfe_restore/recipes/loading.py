@@ -42,11 +42,14 @@ def _yaml_stems(entries: Iterable[Any]) -> list[str]:
     return [e.name.removesuffix(SUFFIX) for e in entries if e.name.endswith(SUFFIX)]
 
 
-def read_recipe(name_or_path: str | Path) -> tuple[str, dict[str, Any]]:
+def read_recipe(
+    name_or_path: str | Path, above: tuple[str, ...] = ()
+) -> tuple[str, dict[str, Any]]:
     """Read a recipe and the recipes it is based on into one dictionary.
 
     Args:
         name_or_path: a shipped recipe's name, or the path of a YAML file.
+        above: names of the recipes that are based on this one.
 
     Returns:
         the recipe's name, and what it says over all its bases; ``base`` is gone.
@@ -54,10 +57,6 @@ def read_recipe(name_or_path: str | Path) -> tuple[str, dict[str, Any]]:
     Raises:
         UsageError: there is no such recipe, it is no YAML mapping, or its bases go in a circle.
     """
-    return _read(name_or_path, ())
-
-
-def _read(name_or_path: str | Path, above: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
     name, where, text = _find(name_or_path)
     if name in above:
         raise UsageError("a recipe is based on itself", got=" -> ".join((*above, name)))
@@ -73,7 +72,7 @@ def _read(name_or_path: str | Path, above: tuple[str, ...]) -> tuple[str, dict[s
         return name, values
     if not isinstance(base, str):
         raise UsageError(f"base is not the name of a recipe: {where}", got=repr(base))
-    _, under = _read(base, (*above, name))
+    _, under = read_recipe(base, (*above, name))
     return name, lay_over(under, values)
 
 
