@@ -45,7 +45,7 @@ from mmfe_cache.store.sample_table import (
     table_documents,
 )
 from mmfe_cache.store.shards import ShardIndex, read_index
-from mmfe_cache.store.storage import LocalStorage
+from mmfe_cache.store.storage import Storage
 from mmfe_cache.store.verify import Damage, VerifyReport, verify
 from mmfe_cache.store.writer import CacheWriter, aside_folder
 from mmfe_cache.views import group_name
@@ -311,7 +311,7 @@ class _Repair:
 
     def _indices(self, number: int) -> Iterator[tuple[str, ShardIndex]]:
         """The readable indices of every view's and array's shard ``number``."""
-        storage = LocalStorage(self._path)
+        storage = Storage(self._path)
         for group, view in self._views.items():
             for name in ARRAY_NAMES:
                 place, shape = self._store.place(view.view, name, number), self._store.shape(name)

@@ -13,7 +13,7 @@ from mmfe_cache.embeddings import DEFAULT_PROMPT, JointTokens
 from mmfe_cache.errors import CacheError
 from mmfe_cache.places import CACHE
 from mmfe_cache.store.format import METADATA_FILE, SAMPLES, OtherVersionError, StoreMetadata
-from mmfe_cache.store.storage import LocalStorage, Storage
+from mmfe_cache.store.storage import Storage
 
 
 def store_path(
@@ -117,7 +117,7 @@ def origins(path: Path) -> Iterator[Origin]:
         OtherVersionError: another version of mmfe wrote it.
     """
     if not path.is_dir():
-        raise no_root(LocalStorage(path), path)
+        raise no_root(Storage(path), path)
     try:
         data = (path / METADATA_FILE).read_bytes()
     except OSError:

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Generator
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -22,53 +22,10 @@ Bytes = NDArray[np.uint8]
 T = TypeVar("T")
 
 
-class Storage(Protocol):
-    """Read-only access to the files of one store; file names use forward slashes."""
+class Storage:
+    """Read-only access to the files of one store; file names use forward slashes.
 
-    @property
-    def location(self) -> str:
-        """The path or address, for messages."""
-        ...
-
-    def read(self, name: str) -> bytes:
-        """A whole file.
-
-        Raises:
-            FileNotFoundError: it is not there.
-        """
-        ...
-
-    def tail(self, name: str, count: int) -> tuple[Bytes, int]:
-        """A file's last ``count`` bytes (fewer if it is shorter), and its size.
-
-        Raises:
-            FileNotFoundError: it is not there.
-        """
-        ...
-
-    def whole(self, name: str) -> Bytes:
-        """A whole file, mapped into memory where that is possible.
-
-        Raises:
-            FileNotFoundError: it is not there.
-        """
-        ...
-
-    def local(self, name: str) -> str | None:
-        """The file's path, where it has one and can be mapped."""
-        ...
-
-    def ranges(self, wanted: list[tuple[str, int, int]]) -> list[Bytes]:
-        """Parts of files, each given as name, first byte and end, in the order asked for."""
-        ...
-
-    def folders(self) -> list[str]:
-        """The names of the folders at the top, sorted."""
-        ...
-
-
-class LocalStorage:
-    """A store in a local folder.
+    This one is of a local folder; `RemoteStorage` is of an address.
 
     Args:
         root: the store's folder.
@@ -79,16 +36,24 @@ class LocalStorage:
 
     @property
     def location(self) -> str:
-        """The store's folder."""
+        """The path or address, for messages."""
         return self._root
 
     def read(self, name: str) -> bytes:
-        """A whole file."""
+        """A whole file.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
         with self._errors_named(name):
             return Path(self._root, name).read_bytes()
 
     def tail(self, name: str, count: int) -> tuple[Bytes, int]:
-        """A file's end and its size."""
+        """A file's last ``count`` bytes (fewer if it is shorter), and its size.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
         path = Path(self._root, name)
         with self._errors_named(name), path.open("rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
@@ -97,16 +62,23 @@ class LocalStorage:
         return np.frombuffer(data, np.uint8), size
 
     def whole(self, name: str) -> Bytes:
-        """Map a whole file; no handle stays open."""
+        """A whole file, mapped into memory where that is possible; no handle stays open.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
         with self._errors_named(name):
             return map_file(f"{self._root}/{name}")
 
     def local(self, name: str) -> str | None:
-        """The file's path."""
+        """The file's path, where it has one and can be mapped."""
         return f"{self._root}/{name}"
 
     def ranges(self, wanted: list[tuple[str, int, int]]) -> list[Bytes]:
-        """Parts of files, read without mapping."""
+        """Parts of files, each given as name, first byte and end, in the order asked for.
+
+        They are read without mapping.
+        """
         parts: list[Bytes] = []
         for name, start, stop in wanted:
             with self._errors_named(name), Path(self._root, name).open("rb") as file:
@@ -136,8 +108,8 @@ class LocalStorage:
             ) from problem
 
 
-class RemoteStorage:
-    """A store at an address; implements `Storage`.
+class RemoteStorage(Storage):
+    """A store at an address.
 
     Args:
         address: such as ``s3://bucket/caches/train.zarr``.
@@ -243,7 +215,7 @@ def open_storage(path: str | Path) -> Storage:
         UsageError: fsspec, or its driver for such addresses, is not installed.
     """
     if "://" not in str(path):
-        return LocalStorage(Path(path))
+        return Storage(Path(path))
     return RemoteStorage(str(path))
 
 

@@ -36,7 +36,7 @@ from mmfe_cache.store.sample_table import (
     table_documents,
     with_crc,
 )
-from mmfe_cache.store.storage import LocalStorage, RemoteStorage
+from mmfe_cache.store.storage import RemoteStorage, Storage
 
 from . import shards
 
@@ -95,7 +95,7 @@ class CacheWriter:
             CacheError: it is no cache, or one whose root is gone.
         """
         if (self.path / SAMPLES).is_dir():
-            raise no_root(LocalStorage(self.path), self.path)
+            raise no_root(Storage(self.path), self.path)
         if self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
             raise CacheError(
                 f"{self.path} is in the way: it exists and is not an mmfe cache",
@@ -166,7 +166,7 @@ class CacheWriter:
 
     def shard_batch(self, group: str, view: str, number: int) -> int | None:
         """How many samples were encoded together for a shard, as any of its files tells."""
-        storage = LocalStorage(self.path)
+        storage = Storage(self.path)
         for name in ARRAY_NAMES:
             place, shape = self.metadata.place(view, name, number), self.metadata.shape(name)
             with contextlib.suppress(CacheError, OSError):
@@ -175,7 +175,7 @@ class CacheWriter:
 
     def read_digests(self, number: int) -> NDArray[np.uint8] | None:
         """(n, 16) the pixel digests of one shard's samples; None where none were written yet."""
-        return StoredPixels(LocalStorage(self.path), self.metadata).rows(number)
+        return StoredPixels(Storage(self.path), self.metadata).rows(number)
 
     def write_digests(self, number: int, digests: NDArray[np.uint8]) -> None:
         """Write the (n, 16) pixel digests of one shard's samples."""

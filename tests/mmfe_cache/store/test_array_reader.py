@@ -12,7 +12,7 @@ from mmfe_cache import open_cache
 from mmfe_cache.embeddings import ARRAY_NAMES
 from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.store import storage
-from mmfe_cache.store.storage import LocalStorage
+from mmfe_cache.store.storage import Storage
 
 COUNT = 150
 
@@ -93,14 +93,14 @@ def test_where_the_system_grants_no_more_maps_files_are_read(store, monkeypatch)
 def test_a_shard_that_shrinks_while_it_is_opened_is_refused(tmp_path, monkeypatch):
     # Reading past the end of a mapped file would end the process with SIGBUS.
     write_store(tmp_path / "a.zarr", 20, 8, 64)
-    original = LocalStorage.tail
+    original = Storage.tail
 
     def then_shrink(self, name, count):
         found = original(self, name, count)
         os.truncate(f"{self.location}/{name}", 64)
         return found
 
-    monkeypatch.setattr(LocalStorage, "tail", then_shrink)
+    monkeypatch.setattr(Storage, "tail", then_shrink)
     with pytest.raises(CacheError, match="cannot read") as caught:
         open_cache(tmp_path / "a.zarr").gather([0], VIEW)
     assert "has 64 bytes" in str(caught.value)
