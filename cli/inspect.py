@@ -47,12 +47,30 @@ def command(
 
     # What is wrong with the arguments is said before torch is imported, which takes seconds.
     look = View.parse(view)
-    for path in photos:
-        if not path.exists():
-            raise not_there(path)
     found, left_out = find(photos)
     check_guide(guide)
     check_device(device)
+    seen: list[dict[str, object]] = []
+    failed: list[dict[str, str]] = []
+
+    def fail(path: Path, error: MmfeError) -> None:
+        failed.append({"input": str(path), "error": str(error)})
+        output.warn(f"not inspected: {error.about(path)}")
+
+    def tell(name: str) -> None:
+        if as_json:
+            others = [one.to_json() for one in left_out]
+            found_out = {"guide": name, "view": look.name, "seen": seen, "failed": failed}
+            output.print_json({**found_out, "left_out": others})
+        elif seen:
+            _print(seen)
+        if failed:
+            raise typer.Exit(1)
+
+    if not any(path.exists() for path in photos):
+        for path in photos:
+            fail(path, not_there(path))
+        tell(guide)
 
     from mmfe_cache.guides.scene.guide import SceneGuide
 
@@ -65,33 +83,17 @@ def command(
         )
     for line in name_left_out(left_out):
         output.warn(line)
-    seen: list[dict[str, object]] = []
-    failed: list[dict[str, str]] = []
     for path in found:
         try:
             pixels, notes = read_noted(path)
             finding = loaded.inspect(look.render(pixels))
         except MmfeError as error:
-            failed.append({"input": str(path), "error": str(error)})
-            output.warn(f"not inspected: {error.about(path)}")
+            fail(path, error)
         else:
             seen.append({"input": str(path), **finding})
             for note in notes:
                 output.warn(f"{path}: {note}")
-    if as_json:
-        output.print_json(
-            {
-                "guide": loaded.name,
-                "view": look.name,
-                "seen": seen,
-                "failed": failed,
-                "left_out": [one.to_json() for one in left_out],
-            }
-        )
-    elif seen:
-        _print(seen)
-    if failed:
-        raise typer.Exit(1)
+    tell(loaded.name)
 
 
 def _print(seen: list[dict[str, object]]) -> None:

@@ -62,3 +62,16 @@ def test_the_table_fits_and_shows_every_label(
     printed = capsys.readouterr().out
     for word in ("low", "haze", "rain", "snow", "airlight", "noise", "clear.png"):
         assert word in printed
+
+
+def test_a_photograph_that_is_not_there_leaves_the_others_alone(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone.png"
+    for others, count in (([pictures / "rain.png"], 1), ([], 0)):
+        assert run(["inspect", *map(str, others), str(gone), "--json"]) == 1
+        captured = capsys.readouterr()
+        found = json.loads(captured.out)
+        assert len(found["seen"]) == count
+        assert [one["input"] for one in found["failed"]] == [str(gone)]
+        assert f"not inspected: image {gone} does not exist" in captured.err.replace("\n", " ")
