@@ -60,10 +60,14 @@ def load_checkpoint(path: str | Path | None = None, recipe: Recipe | None = None
     return Checkpoint(folder, restorer.eval(), used)
 
 
+_GUIDANCE = ("encoder_guidance", "decoder_guidance", "experts")
+"""What of a network's configuration says which embeddings it reads (`ModelConfig.reads`)."""
+
+
 def _check_network(folder: Path, network: ModelConfig, recipe: Recipe) -> None:
-    """Refuse a recipe of another network; which windows attention sums over, it says itself."""
+    """Refuse a recipe of a network that reads other embeddings; its size it says itself."""
     there, named = asdict(network), asdict(recipe.model)
-    keys = [key for key in named if there[key] != named[key] and key != "attention_window"]
+    keys = [key for key in _GUIDANCE if there[key] != named[key]]
     if keys:
         raise ModelError(
             f"{recipe.name} is not the recipe of the network in {folder}",
