@@ -53,10 +53,6 @@ def command(
     seen: list[dict[str, object]] = []
     failed: list[dict[str, str]] = []
 
-    def fail(path: Path, error: MmfeError) -> None:
-        failed.append({"input": str(path), "error": str(error)})
-        output.warn(f"not inspected: {error.about(path)}")
-
     def tell(name: str) -> None:
         if as_json:
             others = [one.to_json() for one in left_out]
@@ -69,7 +65,9 @@ def command(
 
     if not any(path.exists() for path in photos):
         for path in photos:
-            fail(path, not_there(path))
+            error = not_there(path)
+            failed.append({"input": str(path), "error": str(error)})
+            output.error(str(error))
         tell(guide)
 
     from mmfe_cache.guides.scene.guide import SceneGuide
@@ -88,7 +86,8 @@ def command(
             pixels, notes = read_noted(path)
             finding = loaded.inspect(look.render(pixels))
         except MmfeError as error:
-            fail(path, error)
+            failed.append({"input": str(path), "error": str(error)})
+            output.warn(f"not inspected: {error.about(path)}")
         else:
             seen.append({"input": str(path), **finding})
             for note in notes:

@@ -74,4 +74,4 @@ def test_a_photograph_that_is_not_there_leaves_the_others_alone(
         found = json.loads(captured.out)
         assert len(found["seen"]) == count
         assert [one["input"] for one in found["failed"]] == [str(gone)]
-        assert f"not inspected: image {gone} does not exist" in captured.err.replace("\n", " ")
+        assert f"image {gone} does not exist" in captured.err.replace("\n", " ")

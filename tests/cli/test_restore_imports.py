@@ -104,7 +104,7 @@ WRONG = """
 2 unknown guide                | restore in.png -o o --guide nobody
 2 does not fit this network    | restore in.png -o o --guide qwen2.5-vl-3b
 2 device cannot be used        | restore in.png -o o --device nobody
-1 mmfe: nowhere.png does not   | inspect nowhere.png
+1 nowhere.png does not exist   | inspect nowhere.png
 2 unknown guide                | inspect in.png --guide nobody
 2 unknown view                 | inspect in.png --view nobody
 2 device cannot be used        | inspect in.png --device nobody
