@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -97,7 +98,9 @@ def command(
 
 def _print(seen: list[dict[str, object]]) -> None:
     rows: list[tuple[object, ...]] = []
+    names = Counter(Path(str(one["input"])).name for one in seen)
     for one in seen:
+        path = Path(str(one["input"]))
         degradations = one["degradations"]
         traits = one["traits"]
         assert isinstance(degradations, dict)
@@ -107,7 +110,7 @@ def _print(seen: list[dict[str, object]]) -> None:
             for value in degradations.values()
         ]
         rest = ["-" if value is None else f"{value:.2f}" for value in traits.values()]
-        rows.append((Path(str(one["input"])).name, *cells, *rest))
+        rows.append((path.name if names[path.name] == 1 else str(path), *cells, *rest))
     first = seen[0]
     assert isinstance(first["degradations"], dict)
     assert isinstance(first["traits"], dict)

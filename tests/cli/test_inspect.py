@@ -75,3 +75,20 @@ def test_a_photograph_that_is_not_there_leaves_the_others_alone(
         assert len(found["seen"]) == count
         assert [one["input"] for one in found["failed"]] == [str(gone)]
         assert f"image {gone} does not exist" in captured.err.replace("\n", " ")
+
+
+def test_photographs_of_one_name_are_told_apart(
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write_png(tmp_path / folder / "same.png", read_rgb8(pictures / "clear.png")[:64, :64])
+    write_png(tmp_path / "a" / "one.png", read_rgb8(pictures / "clear.png")[:64, :64])
+    assert run(["inspect", "a", "b"]) == 0
+    shown = capsys.readouterr().out
+    assert "a/same.png" in shown and "b/same.png" in shown
+    assert "a/one.png" not in shown and "one.png" in shown

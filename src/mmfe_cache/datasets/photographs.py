@@ -154,12 +154,17 @@ class _Walk:
 def left_out(ignored: Sequence[Path], loops: Sequence[Path]) -> tuple[str, ...]:
     """A line for each kind of thing that was left out, with names."""
     kinds = (
-        (ignored, "files that are not images, or folders, left out"),
-        (loops, "links that lead in a circle or nowhere, left out"),
+        (ignored, "file that is not an image, or folder", "files that are not images, or folders"),
+        (
+            loops,
+            "link that leads in a circle or nowhere",
+            "links that lead in a circle or nowhere",
+        ),
     )
     return tuple(
-        f"{len(paths)} {what}: {first_few([path.name for path in paths])}"
-        for paths, what in kinds
+        f"{len(paths)} {one if len(paths) == 1 else several}, left out: "
+        f"{first_few([path.name for path in paths])}"
+        for paths, one, several in kinds
         if paths
     )
 

@@ -37,7 +37,12 @@ _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/")
 
 def is_store(path: Path) -> bool:
     """Whether ``path`` means one store, and not the folder of a data set's stores."""
-    return path.suffix == ".zarr" or (path / "zarr.json").is_file()
+    if (path / "zarr.json").is_file():
+        return True
+    # `cache build --out x.zarr` makes a folder of stores, whatever its name.
+    return path.suffix == ".zarr" and not any(
+        (path / split).is_dir() for split in ("train", "test")
+    )
 
 
 def find_store(recipe: Recipe, dataset: str, split: str, cache: Path | None) -> Path:

@@ -51,4 +51,4 @@ def test_what_lies_beside_images_without_answers_is_named(tmp_path, make):
     (tmp_path / "dead.png").symlink_to("nowhere")
     text = "\n".join(load_dataset("folder", "test", tmp_path).warnings)
     assert "left out: notes.txt" in text
-    assert "links that lead in a circle or nowhere, left out: dead.png" in text
+    assert "link that leads in a circle or nowhere, left out: dead.png" in text

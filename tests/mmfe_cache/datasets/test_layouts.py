@@ -196,7 +196,7 @@ def test_unpaired_extra_and_case_changed_names_are_named_not_guessed(tmp_path, m
     assert "2 clean without a degraded partner, left out: case.png, other.png" in text
     assert "differ in case only are not paired: Case.png / case.png" in text
     assert "2 files that are not images, or folders, left out: more, notes.txt" in text
-    assert "1 links that lead in a circle or nowhere, left out: loop" in text
+    assert "1 link that leads in a circle or nowhere, left out: loop" in text
     assert ".hidden" not in text
 
 

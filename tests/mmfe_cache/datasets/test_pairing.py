@@ -135,7 +135,7 @@ def test_a_pipe_is_left_out_by_name(tmp_path, make):
     os.mkfifo(tmp_path / "pipe.png")
     found = list_images(tmp_path)
     assert [path.name for path in found.images] == ["1.png"]
-    assert found.left_out() == ("1 files that are not images, or folders, left out: pipe.png",)
+    assert found.left_out() == ("1 file that is not an image, or folder, left out: pipe.png",)
 
 
 def test_what_a_system_keeps_for_itself_is_hidden(tmp_path, make):

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from mmfe_cache.embeddings import Embeddings
-from mmfe_restore.data import SampleGuidance
+from mmfe_restore.data import SampleGuidance, find_store
+from mmfe_restore.recipes import load_recipe
 
 D = 4
 
@@ -65,3 +66,13 @@ def test_constant_is_the_same_for_all_samples_views_and_runs(tokens, count):
     elsewhere = SampleGuidance(Cache(["x"]), ["x"], arrays=("image", "answer"), **options)
     assert torch.equal(elsewhere.read([0], "crop@96").image[0], found.image[0])
     assert torch.equal(elsewhere.read_answers([0], "crop@96")[0], found.answer[1])
+
+
+def test_a_folder_of_stores_is_one_whatever_its_name(tmp_path):
+    recipe, folder = load_recipe("small"), tmp_path / "train.zarr"
+    assert find_store(recipe, "cdd11", "train", folder) == folder  # not there: its name counts
+    store = folder / "train" / "scene.zarr"
+    store.mkdir(parents=True)  # as `cache build --out train.zarr` leaves it
+    assert find_store(recipe, "cdd11", "train", folder) == store
+    (store / "zarr.json").write_text("{}")
+    assert find_store(recipe, "cdd11", "train", store) == store
