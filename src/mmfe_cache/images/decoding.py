@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,15 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
+from mmfe_cache.errors import DataError
 from mmfe_cache.images.metadata import (
+    exif_of,
     orientation_of,
     orientation_of_png,
     orientation_of_tiff,
+    upright,
 )
+from mmfe_cache.images.opening import decoding, max_pixels, opened, too_large
 from mmfe_cache.images.profiles import Pixels, Space, lab_to_srgb
 
 FLOAT_LIMIT = 2.0
@@ -350,3 +355,32 @@ def _tag(tags: Any, number: int) -> Any:
     """A TIFF tag's value; the first where several channels agree on it."""
     value = tags.get(number)
     return value[0] if isinstance(value, tuple) and value else value
+
+
+def develop(path: Path) -> NDArray[np.uint16]:
+    """Develop a camera's raw file as it was set: its white balance, sRGB, upright."""
+    with decoding(path):
+        import rawpy
+
+        with rawpy.imread(str(path)) as raw:
+            sizes = raw.sizes
+            count = sizes.width * sizes.height
+            if count > max_pixels():
+                raise too_large(path, f"{sizes.width}x{sizes.height} pixels", count)
+            developed: Any = raw.postprocess(
+                use_camera_wb=True,
+                output_bps=16,
+                output_color=rawpy.ColorSpace.sRGB,
+                gamma=(2.4, 12.92),  # sRGB's curve
+            )
+            return developed
+
+
+def raw_exif(path: Path) -> bytes | None:
+    """Most raw files are TIFF files at their head."""
+    try:
+        with opened(path) as image:
+            prepare(image)
+            return upright(exif_of(image), turned=False)
+    except DataError:
+        return None

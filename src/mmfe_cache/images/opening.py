@@ -243,6 +243,19 @@ def png_chunks(content: bytes) -> Generator[tuple[bytes, bytes, bool], None, Non
         at += 12 + length
 
 
+def is_lossless_webp(path: Path) -> bool:
+    """Whether a WebP file's (first) picture is; its profile, of any length, precedes it."""
+    with path.open("rb") as file:
+        file.seek(12)
+        while len(head := file.read(8)) == 8:
+            name, length = struct.unpack("<4sI", head)
+            if name in (b"VP8L", b"VP8 "):
+                return name == b"VP8L"
+            # A frame's own chunks follow its 16 bytes.
+            file.seek(16 if name == b"ANMF" else length + length % 2, 1)
+    return False
+
+
 def _bare_jpeg(content: bytes) -> bytes:
     """Without application segments and comments, but Adobe's, which tells the colours."""
     kept, at = [content[:2]], 2

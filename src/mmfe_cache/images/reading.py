@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import struct
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,15 +15,20 @@ from PIL import Image
 
 from mmfe_cache.errors import DataError, PictureWarning
 from mmfe_cache.images.colour_tags import HighDynamicRange, coded_bits, colour_profile
-from mmfe_cache.images.decoding import Stored, UnknownRange, decode, prepare
+from mmfe_cache.images.decoding import (
+    Stored,
+    UnknownRange,
+    decode,
+    develop,
+    prepare,
+    raw_exif,
+)
 from mmfe_cache.images.metadata import Captions, captions_of, exif_of, upright, upright_xmp
 from mmfe_cache.images.opening import (
     RAW_SUFFIXES,
-    decoding,
     extra_missing,
-    max_pixels,
+    is_lossless_webp,
     opened,
-    too_large,
     without_metadata,
 )
 from mmfe_cache.images.profiles import Pixels, profile_of
@@ -137,7 +141,7 @@ def read_size(path: Path | str) -> tuple[int, int]:
     """
     path = Path(path)
     if path.suffix.lower() in RAW_SUFFIXES and extra_missing(path.suffix.lower()) is None:
-        height, width = _develop(path).shape[:2]
+        height, width = develop(path).shape[:2]
         return height, width
 
     def work(image: Image.Image, again: Callable[[], Image.Image]) -> tuple[int, int]:
@@ -157,14 +161,14 @@ def read_photograph(path: Path | str) -> Photograph:
     """
     path = Path(path)
     if path.suffix.lower() in RAW_SUFFIXES and extra_missing(path.suffix.lower()) is None:
-        pixels = _develop(path)
-        exif = _raw_exif(path)
+        pixels = develop(path)
+        exif = raw_exif(path)
         return Photograph(Stored(pixels, "rgb"), pixels, "RAW", exif=exif)
 
     def work(image: Image.Image, again: Callable[[], Image.Image]) -> Photograph:
         orientation = prepare(image)
         tags = exif_of(image) if image.format == "TIFF" else None
-        lossless = image.format != "WEBP" or _is_lossless(path)
+        lossless = image.format != "WEBP" or is_lossless_webp(path)
         notes = _left_out(image, pictures=True) + _in_spite_of_its_name(image, path)
         if image.format in ("AVIF", "HEIF") and (bits := coded_bits(path)) > 8:
             notes += (f"it has {bits} bits a channel, of which 8 are read",)
@@ -332,48 +336,6 @@ def _dpi(value: Any, turned: bool) -> tuple[float, float] | None:
     if not (1 < across < 1e5 and 1 < down < 1e5):  # 1 is what Pillow says where a TIFF is silent
         return None
     return (down, across) if turned else (across, down)
-
-
-def _is_lossless(path: Path) -> bool:
-    """Whether a WebP file's (first) picture is; its profile, of any length, precedes it."""
-    with path.open("rb") as file:
-        file.seek(12)
-        while len(head := file.read(8)) == 8:
-            name, length = struct.unpack("<4sI", head)
-            if name in (b"VP8L", b"VP8 "):
-                return name == b"VP8L"
-            # A frame's own chunks follow its 16 bytes.
-            file.seek(16 if name == b"ANMF" else length + length % 2, 1)
-    return False
-
-
-def _develop(path: Path) -> NDArray[np.uint16]:
-    """Develop a camera's raw file as it was set: its white balance, sRGB, upright."""
-    with decoding(path):
-        import rawpy
-
-        with rawpy.imread(str(path)) as raw:
-            sizes = raw.sizes
-            count = sizes.width * sizes.height
-            if count > max_pixels():
-                raise too_large(path, f"{sizes.width}x{sizes.height} pixels", count)
-            developed: Any = raw.postprocess(
-                use_camera_wb=True,
-                output_bps=16,
-                output_color=rawpy.ColorSpace.sRGB,
-                gamma=(2.4, 12.92),  # sRGB's curve
-            )
-            return developed
-
-
-def _raw_exif(path: Path) -> bytes | None:
-    """Most raw files are TIFF files at their head."""
-    try:
-        with opened(path) as image:
-            prepare(image)
-            return upright(exif_of(image), turned=False)
-    except DataError:
-        return None
 
 
 _DIGEST_BYTES = 16
