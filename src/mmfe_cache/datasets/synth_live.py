@@ -253,6 +253,15 @@ def _settings(root: Path) -> SynthSettings:
     path = root / CONFIG_FILE
     known = {field.name: str(field.type) for field in fields(SynthSettings)}
     expected = ", ".join(known)
+
+    def unusable(why: str, got: str) -> DataError:
+        return DataError(
+            f"{path} {why}",
+            got=got,
+            expected=f"a YAML mapping with any of {expected}",
+            remedy="correct the file, or remove it for the procedural model",
+        )
+
     try:
         found: Any = parse_yaml(path.read_text("utf-8-sig"), path)
     except FileNotFoundError:
@@ -260,19 +269,9 @@ def _settings(root: Path) -> SynthSettings:
     except DuplicateKeyError:
         raise
     except (OSError, ValueError, yaml.YAMLError) as problem:
-        raise DataError(
-            f"{path} cannot be read",
-            got=str(problem),
-            expected=f"a YAML mapping with any of {expected}",
-            remedy="correct the file, or remove it for the procedural model",
-        ) from problem
+        raise unusable("cannot be read", str(problem)) from problem
     if not isinstance(found, dict):
-        raise DataError(
-            f"{path} holds no settings",
-            got=type(found).__name__,
-            expected=f"a YAML mapping with any of {expected}",
-            remedy="correct the file, or remove it for the procedural model",
-        )
+        raise unusable("holds no settings", type(found).__name__)
     given = cast("dict[str, Any]", found)
     kinds = {"str | None": (str, type(None)), "float": (float, int), "bool": (bool,)}
     for key, value in given.items():

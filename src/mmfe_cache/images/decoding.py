@@ -3,6 +3,7 @@
 Pillow holds 16-bit samples for one channel only: of a 16-bit colour picture it keeps the high
 bytes. The low bytes are there too, under the raw mode of the other byte order, so such a picture
 is decoded twice. Where white lies is told by type and format, never by a picture's own maximum.
+A camera's raw file is developed by LibRaw instead (the extra `raw`).
 """
 
 from __future__ import annotations
@@ -358,7 +359,14 @@ def _tag(tags: Any, number: int) -> Any:
 
 
 def develop(path: Path) -> NDArray[np.uint16]:
-    """Develop a camera's raw file as it was set: its white balance, sRGB, upright."""
+    """Develop a camera's raw file as it was set: its white balance, sRGB, upright.
+
+    Returns:
+        (H, W, 3), 0 to 65535.
+
+    Raises:
+        DataError: it cannot be developed, or has more than `max_pixels`.
+    """
     with decoding(path):
         import rawpy
 
@@ -377,7 +385,11 @@ def develop(path: Path) -> NDArray[np.uint16]:
 
 
 def raw_exif(path: Path) -> bytes | None:
-    """Most raw files are TIFF files at their head."""
+    """The EXIF block of a camera's raw file: most are TIFF files at their head.
+
+    Returns:
+        With orientation 1, as `develop` turns the picture; None where there is none to read.
+    """
     try:
         with opened(path) as image:
             prepare(image)

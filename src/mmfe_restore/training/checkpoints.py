@@ -148,14 +148,18 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"step-*{SUFFIX}"), reverse=True)
 
 
-def remove_later(folder: Path, step: int) -> None:
+def remove_later(folder: Path, step: int) -> list[str]:
     """Remove the checkpoints after ``step``: of a run that is given up, as its later rows are.
 
     Else they would be taken for the newest ones, and those that the run now saves for old.
+
+    Returns:
+        their names.
     """
-    for path in list_checkpoints(folder):
-        if path.name > f"step-{step:08d}{SUFFIX}":
-            path.unlink(missing_ok=True)
+    later = [p for p in list_checkpoints(folder) if p.name > f"step-{step:08d}{SUFFIX}"]
+    for path in later:
+        path.unlink(missing_ok=True)
+    return [path.name for path in later]
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

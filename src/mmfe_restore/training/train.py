@@ -174,7 +174,11 @@ def train(
             progress.message(f"{out} is complete: {start:,} steps; nothing to do")
             return _report(recipe, inputs, out, start, start, calls_before)
         if checkpoint is not None and resume != "auto" and machine.rank == 0:
-            remove_later(out / run_dir.CHECKPOINTS, start)
+            later = remove_later(out / run_dir.CHECKPOINTS, start)
+            if later:
+                progress.message(
+                    f"removed the checkpoints after step {start:,}: {', '.join(later)}"
+                )
         run = _Run(recipe, inputs, machine, out, start, progress, wandb)
         with _quiet_lightning():
             return run.go(checkpoint, weights, stop_after, callbacks, calls_before)

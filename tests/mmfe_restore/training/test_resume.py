@@ -323,7 +323,9 @@ def test_going_back_to_a_step_gives_up_the_later_ones(world, tmp_path):
     (first,) = list_checkpoints(tmp_path / "checkpoints")
     back = first.rename(tmp_path / "back.ckpt")
     train(recipe, **world.sources, out=tmp_path)
-    train(recipe, **world.sources, out=tmp_path, resume=back, stop_after=2)
+    told = Messages()
+    train(recipe, **world.sources, out=tmp_path, resume=back, stop_after=2, progress=told)
+    assert "removed the checkpoints after step 1: step-00000004.ckpt" in told.text
     kept = [path.name for path in list_checkpoints(tmp_path / "checkpoints")]
     assert kept == ["step-00000002.ckpt"]
     assert train(recipe, **world.sources, out=tmp_path).resumed_from == 2
