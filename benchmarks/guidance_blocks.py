@@ -50,6 +50,7 @@ class Result:
         steps: that it took.
         psnr: dB, the mean over the classes.
         scenes: photograph to dB, the mean over the classes.
+        test: the set it was judged on; ``scenes`` is that of the study's ``--scenes``.
     """
 
     row: str
@@ -59,10 +60,13 @@ class Result:
     steps: int
     psnr: float
     scenes: dict[str, float]
+    test: str = "test"
 
 
-def result_of(run: Path) -> Result:
-    """What a run of the study found; its folder is named ROW-GUIDE-SEED or ROW-SEED, maybe -xN.
+def results_of(run: Path) -> list[Result]:
+    """What a run of the study found, test set by test set.
+
+    Its folder is named ROW-GUIDE-SEED or ROW-SEED, maybe -xN.
 
     Raises:
         ValueError: a folder of another name.
@@ -74,16 +78,19 @@ def result_of(run: Path) -> Result:
     if row is None or found is None:
         raise ValueError(f"{run.name} is no run of the study")
     content = json.loads((run / "result.json").read_text("utf-8"))
-    judged = content["tests"]["test"]
-    return Result(
-        row=row,
-        guide=found[1],
-        budget=int(found[3] or 1),
-        seed=int(found[2]),
-        steps=content["steps"],
-        psnr=round(judged["average"]["psnr"], 4),
-        scenes={scene: round(value, 4) for scene, value in judged["scenes"].items()},
-    )
+    return [
+        Result(
+            row=row,
+            guide=found[1],
+            budget=int(found[3] or 1),
+            seed=int(found[2]),
+            steps=content["steps"],
+            psnr=round(judged["average"]["psnr"], 4),
+            scenes={scene: round(value, 4) for scene, value in judged["scenes"].items()},
+            test=test,
+        )
+        for test, judged in content["tests"].items()
+    ]
 
 
 def collect(study: Path, name: str, note: str) -> Path:
@@ -97,7 +104,7 @@ def collect(study: Path, name: str, note: str) -> Path:
     block = {
         "machine": f"{torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}",
         "note": note,
-        "results": [asdict(result_of(run)) for run in runs],
+        "results": [asdict(result) for run in runs for result in results_of(run)],
     }
     path = RESULTS / f"{name}.json"
     write_file(path, json.dumps(block, indent=1) + "\n")
@@ -127,11 +134,12 @@ def comparisons(blocks: Blocks) -> list[dict[str, Any]]:
         for one, other in combinations(guides, 2)
     ]
     found: list[dict[str, Any]] = []
-    for budget in sorted({one.budget for one in everything}):
+    judged = {(one.budget, one.test) for one in everything}
+    for budget, test in sorted(judged, key=lambda one: (one[0], one[1] != "test", one[1])):
         for one, other in wanted:
-            pairs = pairs_of(blocks, one, other, budget)
+            pairs = pairs_of(blocks, one, other, budget, test)
             if pairs:
-                about = {"one": list(one), "other": list(other), "budget": budget}
+                about = {"one": list(one), "other": list(other), "budget": budget, "test": test}
                 found.append(about | compared(pairs))
     return found
 
@@ -141,15 +149,21 @@ Pair = tuple[str, Result, Result]
 
 
 def pairs_of(
-    blocks: Blocks, one: tuple[str, str | None], other: tuple[str, str | None], budget: int
+    blocks: Blocks,
+    one: tuple[str, str | None],
+    other: tuple[str, str | None],
+    budget: int,
+    test: str = "test",
 ) -> list[Pair]:
-    """The results of two rows under their guides that share block, seed and budget.
+    """The results of two rows under their guides that share block, seed, budget and test set.
 
     A row without guidance stands for every guide's.
     """
     pairs: list[Pair] = []
     for name, results in blocks.items():
-        here = {(r.row, r.guide, r.seed): r for r in results if r.budget == budget}
+        here = {
+            (r.row, r.guide, r.seed): r for r in results if (r.budget, r.test) == (budget, test)
+        }
         for (row, guide, seed), result in sorted(here.items(), key=lambda item: item[0][2]):
             if (row, guide) != one:
                 continue
@@ -182,8 +196,9 @@ def line(found: dict[str, Any]) -> str:
     """One comparison for people."""
     one, other = (" of ".join(filter(None, found[side])) for side in ("one", "other"))
     low, high = found["interval_scenes"]
+    judged = "" if found["test"] == "test" else f" on {found['test']}"
     text = (
-        f"{one} less {other}, ×{found['budget']}: {found['difference']:+.2f} dB in "
+        f"{one} less {other}, ×{found['budget']}{judged}: {found['difference']:+.2f} dB in "
         f"{counted(len(found['pairs']), 'pair')}; over {found['scenes']} scenes {low:+.2f} to "
         f"{high:+.2f}, p = {found['p_scenes']:.3f}"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from benchmarks.guidance_blocks import (
     main,
     pairs_of,
     read_blocks,
-    result_of,
+    results_of,
 )
 
 
@@ -55,6 +55,15 @@ def test_pairs_share_block_seed_and_budget():
     )
 
 
+def test_test_sets_are_compared_apart_and_the_first_comes_first():
+    full, baseline = result("full", "scene", 0, 21.0), result("baseline", None, 0, 20.0)
+    elsewhere = [replace(full, psnr=18.0, test="scenes"), replace(baseline, test="scenes")]
+    first, second = comparisons({"a": [*elsewhere, full, baseline]})
+    assert (first["test"], first["difference"]) == ("test", pytest.approx(1.0))
+    assert (second["test"], second["difference"]) == ("scenes", pytest.approx(-2.0))
+    assert line(second).startswith("full of scene less baseline of scene, ×1 on scenes: -2.00 dB")
+
+
 def test_guides_are_compared_where_both_ran():
     blocks = {"a": [result("full", "prompt", 0, 20.0), result("full", "scene", 0, 20.5)]}
     (found,) = comparisons(blocks)
@@ -77,13 +86,18 @@ def test_a_run_is_known_by_its_folder(tmp_path, name, row, guide, seed, budget):
     run = tmp_path / name
     run.mkdir()
     judged = {"average": {"psnr": 20.123456}, "scenes": {"s": 19.987654}}
-    (run / "result.json").write_text(json.dumps({"steps": 7, "tests": {"test": judged}}))
-    assert result_of(run) == Result(row, guide, budget, seed, 7, 20.1235, {"s": 19.9877})
+    elsewhere = {"average": {"psnr": 18.0}, "scenes": {"t": 18.0}}
+    tests = {"test": judged, "scenes": elsewhere}
+    (run / "result.json").write_text(json.dumps({"steps": 7, "tests": tests}))
+    assert results_of(run) == [
+        Result(row, guide, budget, seed, 7, 20.1235, {"s": 19.9877}),
+        Result(row, guide, budget, seed, 7, 18.0, {"t": 18.0}, "scenes"),
+    ]
 
 
 def test_another_folder_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no run of the study"):
-        result_of(tmp_path / "unknown-scene-0")
+        results_of(tmp_path / "unknown-scene-0")
 
 
 def test_blocks_are_read_as_they_were_collected(tmp_path, monkeypatch, capsys):
