@@ -33,7 +33,7 @@ LOOKED_AT = 4096
 """Samples, spread over the set, that these are chosen from: to draw costs a little, too."""
 
 FILES = 8
-"""Pictures in files, spread over the set, that are read again."""
+"""Pictures in files, spread over the set, that are read again, beside one of every class."""
 
 _MADE = "the photograph, degradations.yaml, a mask or map, or the version of the degradations"
 
@@ -54,7 +54,7 @@ def check_same_pixels(samples: SampleSet, cache: CacheReader) -> None:
     sources = [sample.degraded for sample in samples]
     packed = {index: d for index, s in enumerate(sources) if (d := _packed_digest(s)) is not None}
     made = any(isinstance(source, SyntheticSource) for source in sources)
-    places = [*packed] or list(_spread(len(sources), LOOKED_AT if made else FILES))
+    places = [*packed] or list(_spread(len(sources), LOOKED_AT) if made else _of_each(samples))
     rows = cache.pixel_digests_of(cache.index_of([samples.samples[place].id for place in places]))
     # One of a sample that was skipped, or that a build has not come to, is zeros.
     known = {
@@ -132,6 +132,18 @@ def _packed_digest(source: PixelSource) -> str | None:
 def _spread(count: int, most: int) -> range:
     """At most ``most`` of ``count`` places, evenly apart."""
     return range(0, count, max(1, -(-count // most)))
+
+
+def _of_each(samples: SampleSet) -> list[int]:
+    """`FILES` places, evenly apart, and one of every class, each at another part of its own."""
+    classes: dict[str, list[int]] = {}
+    for place, sample in enumerate(samples):
+        classes.setdefault(sample.label, []).append(place)
+    chosen = set(_spread(len(samples), FILES))
+    for number, (_, members) in enumerate(sorted(classes.items())):
+        if chosen.isdisjoint(members):
+            chosen.add(members[len(members) * number // len(classes)])
+    return sorted(chosen)
 
 
 def _ways(sources: Sequence[PixelSource], places: Iterable[int]) -> Iterator[int]:

@@ -16,6 +16,7 @@ Besides `restormer`'s letters: n cells along a side, m windows.
 
 from __future__ import annotations
 
+from functools import reduce
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -55,7 +56,7 @@ def over_windows(sums: Tensor) -> Tensor:
     for axis in (-3, -2):
         if (windows := sums.shape[axis] - SPAN + 1) > 1:
             parts = [sums.narrow(axis, first, windows) for first in range(SPAN)]
-            sums = torch.stack(parts).sum(dim=0)
+            sums = reduce(torch.add, parts)  # without a copy of all of them
     return sums
 
 

@@ -233,6 +233,8 @@ class Network(nn.Module):
             run.meter = Meter(self._work(run, image, bands, guidance), watch)
         if isinstance(run, Strips) and self._streams(image):
             # Here and not in a method of its own, whose caller would hold the bands to the end.
+            bands = tuple(map(run.put_away, bands))
+            give_back_free()
             streamed = StreamedLevel1(run)
             mgfb, tokens = self._fusion("encoder1", guidance)
             (block,) = _blocks(self.encoder_level1)
@@ -240,6 +242,7 @@ class Network(nn.Module):
             give_back_free()
             x = self._run_below(run, level1, bands, guidance)
             del bands  # as large as the image
+            x = run.put_away(x)
             give_back_free()
             mgfb, tokens = self._fusion("decoder1", guidance)
             (block,) = _blocks(self.decoder_level1)

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from mmfe_restore.model.mgfb import MGFB
 from mmfe_restore.model.parts import (
-    AttentionSums,
     Part,
     Place,
     Projection,
@@ -31,13 +30,14 @@ from mmfe_restore.model.parts import (
     convolve_slice,
     fusion_parts,
     gdfn_part,
+    is_kept,
     query_key_projection,
     rows_within,
     unit,
-    value_part,
 )
 from mmfe_restore.model.restormer import TransformerBlock, Upsample, to_nchw, to_nhwc
 from mmfe_restore.model.runners import hidden_channels
+from mmfe_restore.model.strip_attention import AttentionSums, value_part
 from mmfe_restore.model.strips import Strips
 
 LEAST_ROWS = 8
@@ -178,7 +178,7 @@ class StreamedLevel1:
         """From level 2 of the decoder to the restored image.
 
         Args:
-            x: (1, H/2, W/2, 2C).
+            x: (1, H/2, W/2, 2C); may be put away in half precision.
             skip: what `encode` returned; it is written over.
             up: to level 1.
             block: the only one.
@@ -191,9 +191,11 @@ class StreamedLevel1:
             (1, 3, H, W), of the image's type; of the weights' where that is uint8.
         """
         small, kept = x[0], skip[0]
-        weight = cast(conv_of(up.body).weight, x)
+        weight = conv_of(up.body).weight
+        if not is_kept(x, weight):
+            weight = cast(weight, x)
         bands = bands_within(self._strips.budget, kept.shape[1], block)
-        step = self._height(bands, block, x)
+        step = self._height(bands, block, weight)
         half = max(1, step // 2)
         # Of a band's left margin, whose place the band before it has written over.
         saved = kept[:, :0]
@@ -208,12 +210,12 @@ class StreamedLevel1:
                 if saved.shape[1]:
                     there = torch.cat([saved[rows], there], dim=1)
                 enlarged = to_nhwc(F.pixel_shuffle(doubled, 2))[0]
-                yield torch.cat([enlarged, cast(there, x)], dim=-1)
+                yield torch.cat([enlarged, cast(there, weight)], dim=-1)
 
-        after = () if mgfb is None or tokens is None else fusion_parts(mgfb, tokens[0], x)
+        after = () if mgfb is None or tokens is None else fusion_parts(mgfb, tokens[0], weight)
         size = (kept.shape[0], kept.shape[1])
-        parts = (*self._attend(start, bands, block, x, step, size), *after)
-        last = cast(output.weight, x)
+        parts = (*self._attend(start, bands, block, weight, step, size), *after)
+        last = cast(output.weight, weight)
         pixels = to_nhwc(image)[0]
         # Not the type of the maps: under autocast they have fewer digits than the image.
         exact = output.weight.dtype if image.dtype == torch.uint8 else image.dtype
@@ -264,7 +266,7 @@ class StreamedLevel1:
                 both[:, band.inner.stop :] = 0
                 sums.add(both, Place(row, band.left))
                 row += len(both)
-        matrices = sums.folded(like)
+        matrices = sums.matrices(like)
         answer = value_part(block.attn, block.norm1, matrices, like)
         return answer, gdfn_part(block.ffn, block.norm2, like)
 

@@ -17,13 +17,11 @@ from torch import Tensor, nn
 
 from mmfe_restore.model.mgfb import MGFB
 from mmfe_restore.model.mofe import Experts, MoFE
-from mmfe_restore.model.pages import give_back
+from mmfe_restore.model.pages import give_back, give_back_free
 from mmfe_restore.model.parts import (
-    AttentionSums,
     Fill,
     Part,
     Place,
-    add_attended,
     add_product,
     cast,
     conv_of,
@@ -39,7 +37,6 @@ from mmfe_restore.model.parts import (
     rolling_rows,
     rows_of,
     rows_within,
-    value_part,
 )
 from mmfe_restore.model.restormer import (
     MDTA,
@@ -51,6 +48,12 @@ from mmfe_restore.model.restormer import (
     to_nhwc,
 )
 from mmfe_restore.model.runners import Meter
+from mmfe_restore.model.strip_attention import (
+    AttentionSums,
+    WindowMatrices,
+    add_attended,
+    value_part,
+)
 
 
 class Strips:
@@ -75,6 +78,7 @@ class Strips:
         for one in x:
             self._mdta(block.attn, block.norm1, one)
             self._in_place(gdfn_part(block.ffn, block.norm2, one), one)
+        self._tidy()
         return x
 
     def fuse(self, mgfb: MGFB, x: Tensor, guidance: Tensor) -> Tensor:
@@ -89,6 +93,7 @@ class Strips:
         weights = mofe.router(answer)  # Eq. 4
         for one, seen, scale in zip(x, cast(bands, x), weights, strict=True):
             self._cross_mdta(mofe, one, self._experts(mofe.experts, seen, scale))
+        self._tidy()
         return x
 
     def down(self, down: Downsample, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,7 +103,7 @@ class Strips:
         if not is_kept(x, weight):
             weight = cast(weight, x)
         out = weight.new_empty((batch, height // 2, width // 2, 2 * channels))
-        halves = self._puts_away and x.dtype == torch.float32 and _fits_half(x)
+        halves = self._halves(x)
         kept = x.new_empty(x.shape, dtype=torch.float16) if halves else x
         rows = rows_within(self.budget, width, channels, x) // 2 * 2
         for one, put, result in zip(x, kept, out, strict=True):
@@ -110,6 +115,7 @@ class Strips:
                     put[first:last] = one[first:last]
                     give_back(one[max(first - 1, 0) : last - 1])  # the next strip sees one row more
                 self.meter.add(last - first, width, channels)
+        self._tidy()
         return out, kept
 
     def up(self, up: Upsample, x: Tensor, skip: Tensor, reduce: nn.Conv2d | None) -> Tensor:
@@ -146,7 +152,29 @@ class Strips:
                     give_back(kept[window])
                     give_back(one[max(first - 1, 0) : last - 1])  # the next strip sees one row more
                 self.meter.add(last - first, width, 2 * channels)
+        self._tidy()
         return out
+
+    def put_away(self, x: Tensor) -> Tensor:
+        """Use a map (B, H, W, C) up and return it in half precision, where `down` would."""
+        if not self._halves(x):
+            return x
+        kept = x.new_empty(x.shape, dtype=torch.float16)
+        rows = rows_within(self.budget, x.shape[2], x.shape[3], x)
+        for one, put in zip(x, kept, strict=True):
+            for first in range(0, len(one), rows):
+                window = slice(first, min(first + rows, len(one)))
+                put[window] = one[window]
+                give_back(one[window])
+        return kept
+
+    def _halves(self, x: Tensor) -> bool:
+        return self._puts_away and x.dtype == torch.float32 and _fits_half(x)
+
+    def _tidy(self) -> None:
+        """After parts that held sums of windows, and between levels, where buffers change size."""
+        if self._puts_away:
+            give_back_free()
 
     def _mdta(self, attn: MDTA, norm: LayerNorm, x: Tensor) -> None:
         """In place: x += MDTA(norm(x)) for one image (H, W, C)."""
@@ -181,8 +209,10 @@ class Strips:
             values = convolve_rows(buffer, value_kernel)
             add_attended(x[window], values, matrices, attn.cell, Place(window.start))
 
-    def _attention(self, x: Tensor, fill: Fill, kernel: Tensor, attn: MDTA | CrossMDTA) -> Tensor:
-        """The first pass: W_O · blockdiag(attention) of the windows, (m, m', C, C), from sums.
+    def _attention(
+        self, x: Tensor, fill: Fill, kernel: Tensor, attn: MDTA | CrossMDTA
+    ) -> WindowMatrices:
+        """The first pass: W_O · blockdiag(attention) of the windows, from sums.
 
         ``fill`` writes Q and K side by side, 2C channels before their depthwise ``kernel``.
         """
@@ -190,7 +220,7 @@ class Strips:
         sums = AttentionSums(attn, (height, width), x.device)
         for window, buffer in self._roll((height, width), 2 * channels, fill, x):
             sums.add(convolve_rows(buffer, kernel), Place(window.start))
-        return sums.folded(x)
+        return sums.matrices(x)
 
     def _in_place(self, part: Part, x: Tensor) -> None:
         """One part of one image (H, W, C)."""

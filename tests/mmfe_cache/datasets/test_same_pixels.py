@@ -1,6 +1,7 @@
 """Caches, and packs of the data set `synth`, belong to pictures, not to the ids of these."""
 
 import shutil
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -196,6 +197,22 @@ def test_files_of_the_same_names_with_other_pixels_are_refused(tmp_path):
         with pytest.raises(CacheError, match="have changed since") as caught:
             work(other, TinyGuide(), ["whole@16"], path)
         assert "--root" in str(caught.value)
+
+
+def test_one_class_alone_that_changed_is_noticed(tmp_path):
+    labels = ["haze"] * 10 + ["low"] * 2 + ["rain"] * 8
+
+    def classes(samples):
+        named = [replace(s, label=one) for s, one in zip(samples, labels, strict=True)]
+        return replace(samples, samples=tuple(named))
+
+    before, path = classes(paired(tmp_path / "one", 0)), tmp_path / "a.zarr"
+    build_cache(before, TinyGuide(), ["whole@16"], path, workers=1)
+    after = classes(paired(tmp_path / "other", 1))
+    # Of the others everything is as it was.
+    mixed = tuple(a if a.label == "low" else b for a, b in zip(after, before, strict=True))
+    with pytest.raises(CacheError, match="1[01]' have changed since"):
+        check_same_pixels(replace(before, samples=mixed), open_cache(path))
 
 
 def test_a_few_files_are_read_again_and_skipped_ones_are_not(tmp_path, monkeypatch):

@@ -82,6 +82,19 @@ def test_a_map_is_used_up_while_the_next_is_made_of_it(monkeypatch: pytest.Monke
 
 
 @torch.no_grad()
+def test_a_map_that_is_put_away_is_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, HEIGHT, WIDTH, CHANNELS)
+    expected, given = x.half(), Given()
+    monkeypatch.setattr(strips, "give_back", given)
+    assert torch.equal(Strips(4 * ROW, puts_away=True).put_away(x), expected)
+    assert given.bytes == x.nbytes
+    for as_it_is in (x.double(), x.bfloat16()):
+        assert Strips(4 * ROW, puts_away=True).put_away(as_it_is) is as_it_is
+    assert Strips(4 * ROW).put_away(x) is x
+
+
+@torch.no_grad()
 def test_skip_and_smaller_map_are_used_up_while_the_larger_is_made(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -167,7 +180,8 @@ def test_at_most_level_1_in_half_and_level_2_are_held_beside_the_picture(
         watched(Strips, part)
     watched(StreamedLevel1, "decode")
     trimmed: list[None] = []
-    monkeypatch.setattr(network, "give_back_free", lambda: trimmed.append(None))
+    for module in (network, strips):
+        monkeypatch.setattr(module, "give_back_free", lambda: trimmed.append(None))
     others = 0.0
     held("before")
     others = at["before"][0] * height * width - image.nbytes
@@ -179,7 +193,7 @@ def test_at_most_level_1_in_half_and_level_2_are_held_beside_the_picture(
             image = image.float().div_(255)
             restorer(image)
             picture = 12
-    bands = 9 * 4 * (1 / 16 + 1 / 64 + 1 / 256)
+    bands = 9 * 2 * (1 / 16 + 1 / 64 + 1 / 256)
     level1, level2, spare = 8 * 2, 16 * 4 / 4, 0.4  # tokens, and weights that were multiplied
     assert len(at["block"]) == 2 * (1 + 2) + 4
     # Level 4, and what the decoder waits for: all but the latent level in half precision.
@@ -190,5 +204,7 @@ def test_at_most_level_1_in_half_and_level_2_are_held_beside_the_picture(
     most = max(found for part in ("block", "mix", "down", "up") for found in at[part])
     assert most <= picture + bands + level1 + level2 + spare
     assert most > picture + level1 + level2
-    assert at["decode"][0] <= picture + level1 + level2 + spare  # the bands are gone
-    assert len(trimmed) == 2
+    # The bands are gone, and level 2 was put away too.
+    assert at["decode"][0] <= picture + level1 + level2 / 2 + spare
+    # Before level 1, after it, before it comes again, and within the other levels.
+    assert len(trimmed) == 3 + sum(len(at[part]) for part in ("block", "mix", "down", "up"))

@@ -13,7 +13,7 @@ from benchmarks import eager_nchw
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.machine import to_float64
 from mmfe_restore import Restorer
-from mmfe_restore.model import parts, streaming
+from mmfe_restore.model import streaming, strip_attention
 from mmfe_restore.model.parts import rolling_rows
 from mmfe_restore.model.restormer import LayerNorm, TransformerBlock
 from mmfe_restore.model.runners import WholeMaps
@@ -206,7 +206,7 @@ def test_a_device_without_float64_is_asked_for_none(
         with _disable_current_modes():  # what leaves such a device may have 64 bits
             return to_float64(tensor)
 
-    monkeypatch.setattr(parts, "to_float64", to_the_cpu)
+    monkeypatch.setattr(strip_attention, "to_float64", to_the_cpu)
     with torch.no_grad(), WithoutFloat64():
         assert torch.equal(restorer(image, seen), expected)
         with pytest.raises(AssertionError):
