@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
+from itertools import pairwise
 from typing import Any
 
 import typer
@@ -50,6 +51,10 @@ class _Command(TyperCommand):
         `mmfe`'s own switches are understood after the command too.
         """
         args = _take_switches(args)
+        if (empty := _empty(args)) is not None and not ctx.resilient_parsing:
+            ctx.fail(
+                f"{empty} is empty, maybe of a variable that is not set. Write . for this folder."
+            )
         allowed, ctx.allow_extra_args = ctx.allow_extra_args, True
         rest = super().parse_args(ctx, args)
         ctx.allow_extra_args = allowed
@@ -73,6 +78,20 @@ def _take_switches(words: list[str]) -> list[str]:
     for name in switches.keys() & set(words[:end]):
         setattr(output.VERBOSITY, switches[name], True)
     return [word for word in words[:end] if word not in switches] + words[end:]
+
+
+def _empty(words: list[str]) -> str | None:
+    """Where there is a word without letters: as a path it would be the current folder.
+
+    A suffix alone may be one.
+    """
+    for before, word in pairwise(["", *words]):
+        name, _, value = word.partition("=")
+        if not word and before != "--suffix":
+            return f"What follows {before}" if before.startswith("-") else "One of the arguments"
+        if word.startswith("--") and "=" in word and not value and name != "--suffix":
+            return f"What follows {name}"
+    return None
 
 
 class _Group(TyperGroup):

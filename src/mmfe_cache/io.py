@@ -204,10 +204,15 @@ def explained(path: Path) -> Generator[None]:
         raise explain(problem, path) from problem
 
 
+def is_full(problem: BaseException | None) -> bool:
+    """Whether a file could not be written because its disk, or its user's share of it, is full."""
+    return isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def explain(problem: OSError, path: Path) -> MmfeError:
     """The message, with a remedy, for a refusal of the operating system to write ``path``."""
     again = "; then run the same command again, it goes on where it stopped"
-    if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if is_full(problem) or problem.errno == errno.EFBIG:
         free = free_bytes(path)
         return MmfeError(
             f"no space left to write {path}",

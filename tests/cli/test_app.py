@@ -201,6 +201,30 @@ def test_a_full_disk_says_what_to_do(monkeypatch, capsys):
     assert "free some space" in said
 
 
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["restore", ""], "One of the arguments"),
+        (["restore", "a.png", "--", ""], "What follows --"),
+        (["restore", "a.png", "-o", ""], "What follows -o"),
+        (["data", "synth", "photos", "--out="], "What follows --out"),
+        (["cache", "info", ""], "One of the arguments"),
+    ],
+)
+def test_an_empty_word_is_not_the_current_folder(words, what, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(words) == 2
+    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert f"{what} is empty, maybe of a variable that is not set" in said
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_suffix_may_be_empty(tmp_path, capsys):
+    for words in (["--suffix", ""], ["--suffix="]):
+        assert run(["restore", str(tmp_path / "none.png"), "-o", str(tmp_path), *words]) == 1
+        assert "none.png" in capsys.readouterr().err
+
+
 def test_help_loses_no_part_of_a_path():
     # In markdown <dataset> is a tag, and tags are not shown.
     for name in ("train", "eval", "ablate"):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mmfe_cache.degradations import check_kinds
 from mmfe_cache.errors import DataError, MmfeError, UsageError
 from mmfe_cache.images import encode_photograph, read_photograph
-from mmfe_cache.io import explained, write_file
+from mmfe_cache.io import counted, explained, is_full, write_file
 from mmfe_cache.machine import Precision
 from mmfe_cache.names import first_few
 from mmfe_cache.progress import Progress
@@ -149,7 +149,8 @@ def restore_files(
     """Restore photographs; one that fails is named in the report and the rest goes on.
 
     A photograph keeps its colour profile, EXIF, XMP, transparency and depth as far as its format
-    holds them. One whose restoration is there already is skipped.
+    holds them. One whose restoration is there already is skipped. Once there is no space left, the
+    rest fail without being tried.
 
     Args:
         inputs: files and folders.
@@ -182,11 +183,15 @@ def restore_files(
     restored: list[Restored] = []
     failed: list[tuple[Path, MmfeError]] = []
     skipped: list[Job] = []
+    not_tried: list[Job] = []
+    full = False
     with progress.task("restoring", len(planned.jobs), "photographs") as task:
         for job in planned.jobs:
             try:
                 if _is_finished(job, sources, force):
                     skipped.append(job)
+                elif full:
+                    not_tried.append(job)
                 else:
                     done = _restore(
                         job, restorer, guide, tile, precision, strength, only, scores, progress
@@ -198,7 +203,17 @@ def restore_files(
                 error = _named(job, problem)
                 failed.append((job.source, error))
                 progress.warn(f"not restored: {error.about(job.source)}")
+                # What comes next would be computed for nothing.
+                full = full or is_full(error.__cause__)
             task.advance()
+    if not_tried:
+        error = DataError(
+            f"not tried, since there was no space left: {counted(len(not_tried), 'photograph')}",
+            remedy="free some space, or choose another place with -o; then run the same command "
+            "again, it goes on where it stopped",
+        )
+        failed += [(job.source, error) for job in not_tried]
+        progress.warn(str(error))
     if skipped:
         progress.warn(_are_there(skipped, planned))
     return RestoreReport(tuple(restored), tuple(failed), tuple(skipped), planned.left_out)

@@ -211,7 +211,7 @@ def test_one_class_alone_that_changed_is_noticed(tmp_path):
     after = classes(paired(tmp_path / "other", 1))
     # Of the others everything is as it was.
     mixed = tuple(a if a.label == "low" else b for a, b in zip(after, before, strict=True))
-    with pytest.raises(CacheError, match="1[01]' have changed since"):
+    with pytest.raises(CacheError, match=r"1[01]' have changed since"):
         check_same_pixels(replace(before, samples=mixed), open_cache(path))
 
 

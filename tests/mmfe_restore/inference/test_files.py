@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +198,34 @@ def test_whatever_is_raised_the_rest_goes_on(
     assert [one.source.stem for one in report.restored] == ["a", "c"]
     assert [path.stem for path, _ in report.failed] == ["b"]
     assert "b.png" in str(report.failed[0][1]) and "of its own kind" in str(report.failed[0][1])
+
+
+def test_nothing_more_is_computed_once_the_disk_is_full(
+    restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmfe_restore.inference import files
+
+    for name in "abcd":
+        write_png(tmp_path / "in" / f"{name}.png", photograph(8, 8))
+    write_png(tmp_path / "out" / "c.png", photograph(8, 8))
+    read: list[str] = []
+    genuine = files.read_photograph
+
+    def reading(path: Path) -> object:
+        read.append(path.stem)
+        return genuine(path)
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(files, "read_photograph", reading)
+    monkeypatch.setattr(files, "write_file", full)
+    report = restore_files([tmp_path / "in"], tmp_path / "out", restorer, None)
+    assert read == ["a"]
+    assert [job.source.stem for job in report.skipped] == ["c"]
+    assert [path.stem for path, _ in report.failed] == ["a", "b", "d"]
+    assert "no space left to write" in str(report.failed[0][1])
+    assert "not tried, since there was no space left: 2 photographs" in str(report.failed[1][1])
 
 
 def test_a_blocked_output_folder_fails_its_files_only(restorer: Restorer, tmp_path: Path) -> None:
