@@ -205,7 +205,9 @@ def compare(a: SavedReport, b: SavedReport, figure: Figure = "psnr", most: int =
     if windows[0] != windows[1]:
         said = ["whole images" if one is None else f"windows of {one} pixels" for one in windows]
         notes.append(f"A's attention sums over {said[0]}, B's over {said[1]}")
-    guides = [_judged_with(report.about) for report in (a, b)]
+    # Earlier reports do not say whose embeddings were read.
+    whose = all("embeddings" in report.about for report in (a, b))
+    guides = [_judged_with(report.about, whose) for report in (a, b)]
     if guides[0] != guides[1]:
         notes.append(f"A was judged with {guides[0]}, B with {guides[1]}")
     if not used:
@@ -248,10 +250,17 @@ def compare(a: SavedReport, b: SavedReport, figure: Figure = "psnr", most: int =
     )
 
 
-def _judged_with(about: Mapping[str, Any]) -> str:
-    """The guide and view of a report, or that it had none: such as with ``--no-guide``."""
+def _judged_with(about: Mapping[str, Any], whose: bool) -> str:
+    """The guide and view of a report, or that it had none: such as with ``--no-guide``.
+
+    With ``whose`` it is the guide whose embeddings were read, and what that was asked.
+    """
     guide = about.get("guide")
-    return "no guide" if guide is None else f"the guide {guide} at {about.get('view')}"
+    if guide is None:
+        return "no guide"
+    asked = about.get("prompt") if whose else None
+    question = "" if asked is None else f", asked {asked!r}"
+    return f"the guide {about['embeddings'] if whose else guide} at {about.get('view')}{question}"
 
 
 def _row(

@@ -21,6 +21,7 @@ from mmfe_cache.machine import float32_products, pick_device
 from mmfe_cache.progress import Progress
 from mmfe_cache.samples import ImageArray, Sample, SampleSet
 from mmfe_cache.views import View
+from mmfe_restore.data.cache import PROMPT
 from mmfe_restore.evaluation.compare import (
     SavedReport,
     compare,
@@ -157,6 +158,8 @@ def evaluate(
         window=restorer.config.attention_window,
         view=None if guidance is None else used_view,
         guide=None if guidance is None else recipe.guide.name,
+        embeddings=None if guidance is None or cache is None else cache.guide,
+        prompt=None if guidance is None or cache is None else cache.fingerprint.get(PROMPT),
         tokens=None if guidance is None else recipe.guide.tokens,
         control=recipe.guide.control,
         parameters=count_parameters(restorer),

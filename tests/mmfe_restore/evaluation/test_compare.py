@@ -71,9 +71,28 @@ def test_a_report_reads_back_what_was_measured(runs):
 
 def test_a_guide_of_one_and_none_of_the_other_are_told(runs):
     a, b = read_report(runs / "a"), read_report(runs / "b")
-    guided = replace(b, about={**b.about, "guide": "scene", "view": "whole@224"})
-    told = "A was judged with no guide, B with the guide scene at whole@224"
-    assert told in compare(a, guided).notes
+    told = {"guide": "scene", "embeddings": "scene", "prompt": None, "view": "whole@224"}
+    guided = replace(b, about=b.about | told)
+    note = "A was judged with no guide, B with the guide scene at whole@224"
+    assert note in compare(a, guided).notes
+    early = {key: value for key, value in guided.about.items() if key != "embeddings"}
+    assert note in compare(a, replace(guided, about=early)).notes
+
+
+def test_a_student_and_another_prompt_are_told(runs):
+    a, b = read_report(runs / "a"), read_report(runs / "b")
+    told = {"guide": "qwen", "embeddings": "qwen", "prompt": "What?", "view": "whole@224"}
+    teacher = replace(a, about=a.about | told)
+    student = replace(b, about=b.about | told | {"embeddings": "small", "prompt": None})
+    assert (
+        "A was judged with the guide qwen at whole@224, asked 'What?', B with the guide small at "
+        "whole@224"
+    ) in compare(teacher, student).notes
+    other = replace(b, about=b.about | told | {"prompt": "Why?"})
+    (note,) = (one for one in compare(teacher, other).notes if "B with the guide qwen" in one)
+    assert "'What?'" in note and note.endswith("'Why?'")
+    early = {key: value for key, value in student.about.items() if key != "embeddings"}
+    assert compare(teacher, replace(student, about=early)).notes == compare(a, b).notes
 
 
 def test_other_images_of_the_same_names_are_refused(runs):

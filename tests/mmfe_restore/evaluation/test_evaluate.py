@@ -88,6 +88,7 @@ def test_the_report_states_how_it_was_measured(guided, cache, samples):
     assert report["range"] == 1.0
     assert report["rounding"] == "none"
     assert (report["view"], report["guide"], report["tokens"]) == ("whole@32", "oracle", "grid")
+    assert (report["embeddings"], report["prompt"]) == ("oracle", None)  # it is asked nothing
     assert report["counts"] == {"total": 9, "low": 3, "low_rain": 3, "rain": 3}
     assert report["guide_calls"] == 0
     for row in (report["average"], *report["classes"].values()):

@@ -15,10 +15,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
+from mmfe_cache.degradations import partial_classes
 from mmfe_restore.evaluation import evaluate
 from mmfe_restore.evaluation.compare import read_report
 from mmfe_restore.evaluation.report import add_photograph
-from mmfe_restore.evaluation.report.files import class_words, render_page
+from mmfe_restore.evaluation.report.files import class_words, render_page, terms
 from mmfe_restore.evaluation.report.pictures import BUDGET, choose, encode, error_map
 
 from .browser import chromium, pixels, resize
@@ -333,6 +334,11 @@ def test_what_a_class_is_called():
     assert class_words("low_haze_rain") == "low light + haze + rain"
     assert class_words("noise-25") == "noise σ 25"
     assert class_words("my_own_class") == "my_own_class"
+    assert class_words("low_rain-only-rain") == "low light + rain: rain taken away, the rest kept"
+    names = partial_classes("low_haze_rain")
+    assert len({class_words(name) for name in (*names, "low_haze_rain")}) == 7
+    kinds = [name for name, _ in terms([], ["low_rain-only-rain"])]
+    assert kinds[-2:] == ["low light", "rain"]
 
 
 def test_the_page_refers_to_nothing_outside(page):

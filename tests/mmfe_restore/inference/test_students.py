@@ -112,6 +112,7 @@ def test_its_cache_is_evaluated_in_the_teachers_place(
     restorer, cache = Restorer.from_pretrained(network), open_cache(path)
     judged = evaluate(restorer, recipe, samples, cache, checkpoint=network, device="cpu")
     assert any("pupil, a student of scene" in note for note in judged.notes)
+    assert (judged.guide, judged.embeddings) == ("scene", "pupil")
     with pytest.raises(CacheError, match="did not learn at the view whole@96"):
         evaluate(
             restorer, recipe, samples, cache, checkpoint=network, device="cpu", view="whole@96"

@@ -42,7 +42,10 @@ class EvalReport:
         crop_multiple: images were centre-cropped to a multiple of this; 1 means whole images.
         window: that the network's attention sums over, in pixels; None for whole images.
         view: the guide's view; None for an unguided run.
-        guide: the guide's name; None for an unguided run.
+        guide: the guide's name in the recipe; None for an unguided run.
+        embeddings: whose embeddings were read, which may be a student's in the guide's place;
+            None for an unguided run.
+        prompt: what that guide was asked; None where it is asked nothing.
         tokens: which reading of the tokens; None for an unguided run.
         control: ``none``, ``shuffled`` or ``constant`` embeddings.
         parameters: of the network.
@@ -64,6 +67,8 @@ class EvalReport:
     window: int | None
     view: str | None
     guide: str | None
+    embeddings: str | None
+    prompt: str | None
     tokens: str | None
     control: str
     parameters: int
@@ -137,6 +142,8 @@ class EvalReport:
             "rounding": self.rounding,
             "view": self.view,
             "guide": self.guide,
+            "embeddings": self.embeddings,
+            "prompt": self.prompt,
             "tokens": self.tokens,
             "control": self.control,
             "average": {**_finite(summary.average), **summary.gain.to_json()},

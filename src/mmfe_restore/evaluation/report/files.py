@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, StrictUndefined
 
+from mmfe_cache.degradations import split_class
 from mmfe_cache.errors import UsageError
 from mmfe_cache.images import read_rgb8
 from mmfe_cache.io import counted, draft_folder, write_file, write_json
@@ -250,10 +251,14 @@ DEGRADATIONS: dict[str, tuple[str, str]] = {
 
 def class_words(label: str) -> str:
     """A class in words: ``low_haze`` is "low light + haze"; a label of one's own is kept."""
-    parts = label.split("_")
+    composition, wanted = split_class(label)
+    parts = composition.split("_")
     if not all(part.partition("-")[0] in DEGRADATIONS for part in parts):
         return label
-    return " + ".join(map(_part_words, parts))
+    words = " + ".join(map(_part_words, parts))
+    if wanted is None:
+        return words
+    return f"{words}: {' and '.join(map(_part_words, wanted))} taken away, the rest kept"
 
 
 def _part_words(part: str) -> str:
@@ -264,7 +269,8 @@ def _part_words(part: str) -> str:
 
 def terms(metrics: Sequence[MetricInfo], labels: Iterable[str]) -> list[tuple[str, str]]:
     """Names and explanations of everything that a report of these metrics and classes names."""
-    present = dict.fromkeys(part.partition("-")[0] for label in labels for part in label.split("_"))
+    compositions = [split_class(label)[0] for label in labels]
+    present = dict.fromkeys(p.partition("-")[0] for name in compositions for p in name.split("_"))
     return [
         *((metric.label, metric.explanation) for metric in metrics),
         (
