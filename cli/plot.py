@@ -307,7 +307,7 @@ def _tell(drawn: Drawing, as_json: bool) -> None:
             said += f"dominates them, {panel['nearest_cosine']:.1%} by cosine (chance 25.0%; "
             said += f"composition alone at most {panel['composition_alone']:.1%})"
         said = said or f"two principal components: {panel['variance']:.1%} of the variance"
-        output.print_wrapped(f"{panel['guide']}, {panel['view']}: {said}")
+        output.print_wrapped(f"{panel['name']}, {panel['view']}: {said}")
     if "variance" in drawn.facts:
         output.print_wrapped(
             f"two principal components: {drawn.facts['variance']:.1%} of the variance"

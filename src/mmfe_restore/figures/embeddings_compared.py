@@ -61,7 +61,8 @@ def plot_compared(
         force: write over figures that are there.
 
     Returns:
-        The files; and as ``panels`` what `plot_embeddings` says of each guide.
+        The files; and as ``panels`` what `plot_embeddings` says of each guide, with its ``name``
+        in the figure and in the CSV.
 
     Raises:
         CacheError: a view is not there.
@@ -99,16 +100,29 @@ def plot_compared(
     check_targets(out, ["embeddings"], force=force)
     shown: list[Arrangement] = []
     panels: list[dict[str, Any]] = []
-    for cache, view in caches:
+    for (cache, view), name in zip(caches, _names(caches), strict=True):
         shown.append(arrange(cache, view, severities=severities, most=most))
-        panels.append(facts_of(shown[-1], cache, view, severities))
+        facts = facts_of(shown[-1], cache, view, severities)
+        panels.append({**facts, "name": name, "cache": str(cache.path)})
     rows = [
-        (facts["guide"], *row)
+        (facts["name"], *row)
         for one, facts in zip(shown, panels, strict=True)
         for row in rows_of(one)
     ]
     table = Table(("guide", *COLUMNS), tuple(rows))
     return Drawing(save(_draw(shown, panels), table, out, "embeddings"), {"panels": panels})
+
+
+def _names(caches: Sequence[tuple[CacheReader, str]]) -> list[str]:
+    """The guides' names; with the stores' where one guide comes twice, as of two prompts."""
+    guides = [(cache.guide, view) for cache, view in caches]
+    stores = [f"{cache.guide} ({cache.path.stem})" for cache, _ in caches]
+    if len(set(zip(stores, (view for _, view in caches), strict=True))) < len(caches):
+        stores = [str(cache.path) for cache, _ in caches]
+    return [
+        store if guides.count(guide) > 1 else guide[0]
+        for guide, store in zip(guides, stores, strict=True)
+    ]
 
 
 def claim(facts: dict[str, Any]) -> str:
@@ -152,5 +166,5 @@ def _draw(shown: Sequence[Arrangement], panels: Sequence[dict[str, Any]]) -> Fig
 
 def _heading(column: int, facts: dict[str, Any], panels: int) -> str:
     """What stands above a panel, in lines no wider than it."""
-    said = f"({'abcd'[column]}) {facts['guide']}, {facts['view']}\n{claim(facts)}"
+    said = f"({'abcd'[column]}) {facts['name']}, {facts['view']}\n{claim(facts)}"
     return "\n".join(fill(line, _LINE // panels) for line in said.splitlines())

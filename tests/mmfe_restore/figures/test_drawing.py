@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -125,7 +126,7 @@ def test_two_guides_side_by_side(tmp_path):
     assert [panel["guide"] for panel in panels] == ["oracle", "prompt"]
     for number, cache in enumerate(caches):
         alone = plot_embeddings(cache, "whole@32", tmp_path / f"{number}", severities=recorded)
-        assert panels[number] == alone.facts
+        assert panels[number] == alone.facts | {"name": cache.guide, "cache": str(cache.path)}
         mine = {row["id"]: row["tsne1"] for row in rows if row["guide"] == cache.guide}
         with alone.files[-1].open() as stream:
             assert {row["id"]: row["tsne1"] for row in csv.DictReader(stream)} == mine
@@ -135,6 +136,21 @@ def test_two_guides_side_by_side(tmp_path):
     assert f"{panels[0]['nearest']:.0%} of mixtures nearest" in words
     plain = plot_compared([(c, "whole@32") for c in caches], tmp_path / "b")
     assert "of the variance" in plain.files[1].read_text()
+
+
+def test_two_caches_of_one_guide_are_told_apart(tmp_path):
+    (cache, _), _ = four_kinds(tmp_path)
+    other = open_cache(shutil.copytree(cache.path, tmp_path / "elsewhere" / "asked.zarr"))
+    drawing = plot_compared([(c, "whole@32") for c in (cache, other)], tmp_path / "a")
+    names = ["oracle (oracle)", "oracle (asked)"]
+    assert [panel["name"] for panel in drawing.facts["panels"]] == names
+    assert [panel["guide"] for panel in drawing.facts["panels"]] == ["oracle", "oracle"]
+    with drawing.files[-1].open() as stream:
+        assert list(dict.fromkeys(row["guide"] for row in csv.DictReader(stream))) == names
+    assert "oracle (asked), whole@32" in drawing.files[1].read_text()
+    same = open_cache(shutil.copytree(cache.path, tmp_path / "third" / "oracle"))
+    drawing = plot_compared([(c, "whole@32") for c in (cache, same)], tmp_path / "b")
+    assert [p["name"] for p in drawing.facts["panels"]] == [str(cache.path), str(same.path)]
 
 
 def test_guides_of_different_samples_are_not_set_side_by_side(cache, tmp_path):
