@@ -213,12 +213,40 @@ def evaluate(
 
     Example: mmfe guide evaluate student.safetensors --teacher cache/cdd11/train/scene.zarr
     """
+    from mmfe_cache.errors import UsageError
+
     if teacher is not None:
+        # A student is compared at its cache's views, on its cache's pictures.
+        settings = {
+            "--guide": guide != "scene",
+            "--weights": weights is not None,
+            "--view": view != "whole@224",
+            "--seed": seed != 0,
+            "--rain-masks": rain_masks is not None,
+            "--snow-masks": snow_masks is not None,
+            "--depth": depth is not None,
+            "--light-maps": light_maps is not None,
+            "--dark-photos": dark_photos is not None,
+            "--mask-share": mask_share != 1,
+            "--varied-share": varied_share != 0,
+        }
+        if given := [name for name, is_given in settings.items() if is_given]:
+            raise UsageError(
+                "a student is compared with its teacher at the cache's views, on its pictures",
+                got=", ".join(given),
+                expected="FILE.safetensors --teacher CACHE, with --root and --device",
+                remedy="leave them out, or leave --teacher out and give photographs",
+            )
         guide_student.evaluate(str(photos), teacher, root, device, as_json)
         return
+    if root is not None:
+        raise UsageError(
+            "--root is the data set of a teacher's cache",
+            got=f"--root {root} without --teacher",
+            remedy="leave it out, or give --teacher CACHE",
+        )
     from mmfe_cache.datasets.synth_inputs import clean_photographs
     from mmfe_cache.degradations import KINDS
-    from mmfe_cache.errors import UsageError
     from mmfe_cache.guides import check_guide, load_guide
     from mmfe_cache.machine import check_device
     from mmfe_cache.views import View

@@ -87,6 +87,14 @@ class Embeddings:
                 found[name] = tensor
         return found
 
+    def out_of_inference(self) -> Embeddings:
+        """Tensors that were made in inference mode, copied into ordinary ones.
+
+        A network that runs outside of `torch.no_grad` keeps them for its backward pass, which
+        PyTorch refuses for the others.
+        """
+        return self.map(lambda tensor: tensor.clone() if tensor.is_inference() else tensor)
+
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Embeddings:
         """Apply ``function`` to every tensor that is there."""
         return replace(self, **{name: function(t) for name, t in self.present().items()})

@@ -90,6 +90,15 @@ def test_the_shipped_guide_is_measured_far_above_chance(photos, capsys):
     assert "mean average precision" in capsys.readouterr().out
 
 
+def test_what_a_comparison_with_a_teacher_does_not_use_is_refused(photos, tmp_path, capsys):
+    command = ["guide", "evaluate", "student.safetensors", "--teacher", "cache.zarr"]
+    assert run([*command, "--view", "native", "--mask-share", "0.5"]) == 2
+    said = capsys.readouterr().err
+    assert "got:      --view, --mask-share" in said
+    assert run(["guide", "evaluate", str(photos), "--root", str(tmp_path)]) == 2
+    assert "without --teacher" in capsys.readouterr().err
+
+
 def test_maps_pages_and_made_sets_among_photographs_are_named(photos, tmp_path, capsys):
     """As by `data synth`: maps belong to the photographs that it would name so."""
     from mmfe_cache.datasets import write_synth

@@ -40,10 +40,10 @@ class AsyncCopy:
         self._found = found.to("cpu")
 
     def result(self) -> Embeddings:
-        """Wait for the copy; CPU tensors."""
+        """Wait for the copy; CPU tensors that a network with gradients may read."""
         while self._copied:
             self._copied.pop().synchronize()
-        return self._found
+        return self._found.out_of_inference()
 
 
 def _to_pinned(tensor: Tensor) -> Tensor:

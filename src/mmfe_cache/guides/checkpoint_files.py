@@ -24,7 +24,7 @@ _TEXT_FILES = (
     "chat_template.json",
     "chat_template.jinja",
 )
-INDEX = "model.safetensors.index.json"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _BLOCK = 1 << 24
 
 
@@ -110,14 +110,17 @@ def missing_download(info: GuideInfo, directory: Path | None) -> int | None:
 
 
 def weight_files(directory: Path) -> list[str]:
-    """The names of the files that hold a checkpoint's weights; those of the index if there is one.
+    """The names of the files that hold a checkpoint's weights.
+
+    A single file comes before those of an index, as it does for transformers: a network that was
+    trained on may have been saved beside the files that it came from.
 
     Raises:
         GuideError: the index cannot be read.
     """
     index = directory / INDEX
-    if not index.is_file():
-        return ["model.safetensors"]
+    if not index.is_file() or (directory / SINGLE).is_file():
+        return [SINGLE]
     try:
         return sorted(set(_read_index(index)["weight_map"].values()))
     except (KeyError, AttributeError) as problem:

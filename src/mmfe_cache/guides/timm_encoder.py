@@ -74,6 +74,8 @@ class TimmGuide(PixelGuide):
     def __init__(
         self, name: TimmName, *, device: torch.device, precision: Precision = "auto"
     ) -> None:
+        if device.type == "mps":  # it knows no float64, which pooling takes
+            device = torch.device("cpu")
         self._encoder = find_encoder(name.model)
         self.dtype, self.tf32 = pick_dtype(precision, device), precision == "tf32"
         network, self._digest, self._weights = load_encoder(name, self._encoder)
@@ -110,8 +112,8 @@ class TimmGuide(PixelGuide):
             scale = (MAX_PIXELS / (height * width)) ** 0.5
             size = (max(1, round(height * scale)), max(1, round(width * scale)))
         if size is not None and size != (height, width):
-            kernel = _INTERPOLATIONS.get(self._encoder.interpolation, Image.Resampling.BICUBIC)
-            image = np.asarray(Image.fromarray(image).resize((size[1], size[0]), kernel))
+            resized = Image.fromarray(image).resize((size[1], size[0]), self._kernel)
+            image = np.asarray(resized)
         if self._encoder.size is not None:
             return image
         cell = self._encoder.stride
@@ -121,6 +123,9 @@ class TimmGuide(PixelGuide):
     def fingerprint(self) -> Mapping[str, Any]:
         """Everything of this guide that changes its embeddings."""
         encoder = self._encoder
+        # Models that differ in their tag alone may differ in this.
+        usual = self._kernel == Image.Resampling.BICUBIC
+        shrunk = {} if usual else {"interpolation": encoder.interpolation}
         return {
             "guide": "timm",
             "model": encoder.model.split(".")[0],
@@ -133,12 +138,17 @@ class TimmGuide(PixelGuide):
             "mean": list(encoder.mean),
             "spread": list(encoder.spread),
             "dtype": self.precision,
+            **shrunk,
         }
 
     def describe(self) -> Mapping[str, Any]:
         """What a user wants to know of it."""
         more = {"model": self._encoder.model, "dtype": self.precision}
         return self._about("timm", self._encoder.licence, self._weights, **more)
+
+    @property
+    def _kernel(self) -> Image.Resampling:
+        return _INTERPOLATIONS.get(self._encoder.interpolation, Image.Resampling.BICUBIC)
 
     def _shape(self, prepared: ImageArray) -> Hashable:
         return prepared.shape

@@ -187,7 +187,8 @@ def gather_parts(restorer: Restorer, inside: Inside = "auto") -> Parts:
 
     Raises:
         UsageError: a network that normalises its embeddings; ``scene`` for a network of another
-            guide; a view that no file can hold; no null guidance where ``none`` asks for it.
+            guide; ``scene`` or ``inputs`` for one that reads none; a view that no file can hold; no
+            null guidance where ``none`` asks for it.
         ModelError: nobody says which recipe trained the network.
         GuideError: the guide is in another state than in training.
     """
@@ -196,6 +197,8 @@ def gather_parts(restorer: Restorer, inside: Inside = "auto") -> Parts:
     restorer = restorer.float().cpu().eval()
     reads = restorer.config.reads
     if not reads:
+        if inside in ("scene", "inputs"):
+            guide_for(restorer, name=inside)  # which refuses a network that reads nothing
         return Parts(restorer)
     if inside == "none":
         guide_for(restorer, name="none")  # which refuses a network without null guidance

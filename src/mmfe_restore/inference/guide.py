@@ -125,12 +125,19 @@ def guide_for(
         None where the network reads no embedding, or the null guidance was asked for.
 
     Raises:
-        UsageError: a guide of another width, one that cannot see photographs, or ``none`` for a
-            network without null guidance.
+        UsageError: a guide of another width, one that cannot see photographs, one for a network
+            that reads none, or ``none`` for a network without null guidance.
         ModelError: nobody says which recipe trained the network.
         GuideError: the guide's checkpoint is not there, or in another state than in training.
     """
     if not restorer.config.reads:
+        if name not in (None, "none"):
+            raise UsageError(
+                "this network reads no embeddings: a guide would tell it nothing",
+                got=f"--guide {name}",
+                expected="a network that was trained with a guide",
+                remedy="leave --guide out",
+            )
         return None
     if name == "none":
         if restorer.has_null_guidance:

@@ -1,10 +1,11 @@
 """Results are waited for on the device that makes them, which need not be the current one."""
 
+import numpy as np
 import pytest
 import torch
 
 from mmfe_cache.embeddings import Embeddings
-from mmfe_cache.guides import base
+from mmfe_cache.guides import base, load_guide
 from mmfe_cache.guides.base import AsyncCopy
 
 
@@ -64,3 +65,13 @@ def test_on_a_gpu_the_values_have_arrived():
     big = torch.randn(4000, 4000, device=last)
     answer = sum(big @ big for _ in range(20))
     assert torch.equal(AsyncCopy(Embeddings(answer=answer)).result().answer, answer.cpu())
+
+
+def test_a_network_with_gradients_may_read_what_a_guide_gave():
+    guide = load_guide("scene", device="cpu")
+    found = guide.encode([np.zeros((64, 80, 3), np.uint8)])
+    for embeddings in (found, guide.only(found, ["rain"])):
+        for tensor in embeddings.present().values():
+            weight = torch.ones(tensor.shape[-1], requires_grad=True)
+            (tensor @ weight).sum().backward()
+            assert torch.equal(weight.grad, tensor.flatten(0, -2).sum(dim=0))

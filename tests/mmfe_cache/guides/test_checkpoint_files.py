@@ -4,11 +4,14 @@ import hashlib
 import json
 import shutil
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from mmfe_cache.errors import GuideError
 from mmfe_cache.guides import GUIDES, load_guide
-from mmfe_cache.guides.checkpoint_files import checkpoint_digest, find_checkpoint, is_local
+from mmfe_cache.guides.checkpoint_files import INDEX, checkpoint_digest, find_checkpoint, is_local
 
 NAME = "qwen2.5-vl-3b"
 
@@ -78,3 +81,23 @@ def test_the_digest_follows_every_byte_that_matters(tmp_path, tiny_qwen):
     assert checkpoint_digest(copied) == before
     (copied / "chat_template.jinja").write_text("another conversation")
     assert checkpoint_digest(copied) != before
+
+
+def test_a_single_file_comes_before_an_index_as_for_transformers(tiny_qwen, tmp_path):
+    """Who trains a sharded checkpoint on may save it in one file beside the parts."""
+    folder = shutil.copytree(tiny_qwen, tmp_path / "toy")
+    parts = {"weight_map": {"a": "model-00001-of-00001.safetensors"}}
+    (folder / INDEX).write_text(json.dumps(parts))
+    picture = np.random.default_rng(0).integers(0, 256, (56, 56, 3), dtype=np.uint8)
+    before = load_guide(folder, device="cpu")
+    known = before.fingerprint()
+    tensors = load_file(folder / "model.safetensors")
+    save_file(
+        {name: tensor * 1.5 for name, tensor in tensors.items()},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    after = load_guide(folder, device="cpu")
+    first, second = (guide.encode([picture]).answer for guide in (before, after))
+    assert not torch.allclose(first, second)
+    assert after.fingerprint() != known

@@ -261,6 +261,10 @@ def test_the_state_of_another_run_or_a_damaged_one_is_not_gone_on_with(cache, sa
     with pytest.raises(UsageError, match="another distillation") as other:
         distill(cache, samples, out, Settings(steps=7, hold_out=0.3))
     assert "steps: 6" in other.value.got and "steps: 7" in other.value.expected
+    fewer = replace(samples, samples=samples.samples[:-1])  # as before a repair took one in
+    with pytest.raises(UsageError, match="another distillation") as other:
+        distill(cache, fewer, out, QUICK)
+    assert other.value.got.startswith("learnt: ") and "steps" not in other.value.got
     state_path(out).write_bytes(state_path(out).read_bytes()[:-5])
     with pytest.raises(UsageError, match="damaged"):
         distill(cache, samples, out, QUICK)

@@ -216,3 +216,14 @@ def test_names_are_taken_apart_and_caches_called_after_them(tmp_path):
     weights.write_bytes(b"two")
     assert store_path("cdd11", "test", f"timm:a.b,weights={weights}").name != mine
     assert store_path("c", "test", "timm:a,weights=random").name == "timm-a-weights-random.zarr"
+
+
+def test_how_a_picture_is_shrunk_is_part_of_the_fingerprint(monkeypatch):
+    tags = ("resnet18.a1_in1k", "resnet18.fb_ssl_yfcc100m_ft_in1k")
+    bicubic, bilinear = (load_guide(f"timm:{tag}", weights="random", device="cpu") for tag in tags)
+    assert "interpolation" not in bicubic.fingerprint()  # as before there was another
+    assert bilinear.fingerprint() == bicubic.fingerprint() | {"interpolation": "bilinear"}
+    monkeypatch.setattr("mmfe_cache.guides.timm_encoder.MAX_PIXELS", 48 * 48)
+    picture = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+    first, second = (guide.encode([picture]).answer for guide in (bicubic, bilinear))
+    assert not torch.allclose(first, second)

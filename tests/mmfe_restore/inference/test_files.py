@@ -10,7 +10,8 @@ import torch
 from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.images import read_rgb8, write_png
 from mmfe_restore import Restorer
-from mmfe_restore.inference import restore_files, restore_image
+from mmfe_restore.export.files import gather_parts
+from mmfe_restore.inference import guide_for, restore_files, restore_image
 from mmfe_restore.inference.jobs import default_out, plan
 from mmfe_restore.recipes.schema import ModelConfig
 
@@ -25,6 +26,17 @@ def restorer() -> Restorer:
 
 def photograph(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_a_guide_for_a_network_that_reads_none_is_refused(restorer: Restorer) -> None:
+    assert guide_for(restorer) is None and guide_for(restorer, name="none") is None
+    with pytest.raises(UsageError, match="reads no embeddings") as caught:
+        guide_for(restorer, name="scene")
+    assert caught.value.got == "--guide scene"
+    for inside in ("scene", "inputs"):
+        with pytest.raises(UsageError, match="reads no embeddings"):
+            gather_parts(restorer, inside)
+    assert gather_parts(restorer, "auto").guide is None
 
 
 @pytest.mark.parametrize("tile", ["auto", 64])

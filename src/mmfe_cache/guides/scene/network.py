@@ -319,9 +319,10 @@ def ask_only(network: SceneNetwork, embeddings: Embeddings, kinds: Collection[st
         after = _moved(network, before, kinds)
         pairs = zip(network.tokens_of_answer(before), network.tokens_of_answer(after), strict=True)
         changes = [(new - old).to(answer.device) for old, new in pairs]
-        return Embeddings(
+        asked = Embeddings(
             image.float() + changes[0], joint.float() + changes[1], after.to(answer.device)
         )
+    return asked.out_of_inference()
 
 
 def _moved(network: SceneNetwork, answer_BD: Tensor, kinds: Collection[str]) -> Tensor:

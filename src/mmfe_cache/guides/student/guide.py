@@ -68,6 +68,8 @@ class StudentGuide(ScenePictures):
     """
 
     def __init__(self, weights: Path, *, device: torch.device) -> None:
+        if device.type == "mps":  # its adaptive pooling wants sizes that are multiples of four
+            device = torch.device("cpu")
         student, self._digest = load_student(weights)
         network = student.network
         dim = int(network.get_buffer("mean_answer").shape[1])

@@ -175,6 +175,7 @@ class _Run:
         gone = set(cache.skipped)
         there = [sample for sample in samples if sample.id not in gone]
         learnt, self.held_out, self.scenes = split_scenes(there, settings.hold_out, settings.seed)
+        self.learnt = hashlib.sha256("\n".join(one.id for one in learnt).encode()).hexdigest()
         self.data = TeacherData(cache, learnt, self.views, seed=settings.seed)
         self.shares: dict[ArrayName, float] = {}
 
@@ -184,6 +185,8 @@ class _Run:
         return {
             "cache": self.cache.metadata.id,
             "views": [view.name for view in self.views],
+            # A repair may have taken in samples that a build had skipped.
+            "learnt": self.learnt,
             **asdict(self.settings),
         }
 
@@ -218,12 +221,13 @@ class _Run:
                 network.load_state_dict({**mine, **known})
             network = self._place(network)
             return network, self._optimiser(network), 0
-        if state["identity"] != self.identity:
-            old, new = state["identity"], self.identity
+        old, new = state["identity"], self.identity
+        # An earlier version may not have written all of them.
+        if differing := [key for key in new if old.get(key, new[key]) != new[key]]:
             raise UsageError(
                 f"the state of another distillation lies at {path}",
-                got=", ".join(f"{k}: {old.get(k)}" for k in new if old.get(k) != new[k]),
-                expected=", ".join(f"{k}: {new[k]}" for k in new if old.get(k) != new[k]),
+                got=", ".join(f"{key}: {old[key]}" for key in differing),
+                expected=", ".join(f"{key}: {new[key]}" for key in differing),
                 remedy="go on with its settings, remove it, or give another --out",
             )
         self.shares = state["shares"]
