@@ -66,7 +66,8 @@ def test_half_a_download_is_refused(hub, tiny_qwen):
 
 def test_a_missing_shard_of_an_index_is_named(tmp_path, tiny_qwen):
     copied = shutil.copytree(tiny_qwen, tmp_path / "copy")
-    index = {"weight_map": {"a": "model-1.safetensors", "b": "model.safetensors"}}
+    (copied / "model.safetensors").rename(copied / "model-2.safetensors")
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
     (copied / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(GuideError, match="not complete") as caught:
         load_guide(copied, device="cpu")
