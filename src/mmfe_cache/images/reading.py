@@ -166,10 +166,11 @@ def read_photograph(path: Path | str) -> Photograph:
         return Photograph(Stored(pixels, "rgb"), pixels, "RAW", exif=exif)
 
     def work(image: Image.Image, again: Callable[[], Image.Image]) -> Photograph:
+        # First: to count its pages Pillow opens the first anew, and exchanges its sides once more.
+        notes = _left_out(image, pictures=True) + _in_spite_of_its_name(image, path)
         orientation = prepare(image)
         tags = exif_of(image) if image.format == "TIFF" else None
         lossless = image.format != "WEBP" or is_lossless_webp(path)
-        notes = _left_out(image, pictures=True) + _in_spite_of_its_name(image, path)
         if image.format in ("AVIF", "HEIF") and (bits := coded_bits(path)) > 8:
             notes += (f"it has {bits} bits a channel, of which 8 are read",)
         if image.mode in ("P", "PA"):

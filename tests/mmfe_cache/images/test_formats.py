@@ -175,6 +175,43 @@ def test_uncompressed_subsampled_ycbcr_tiff(tmp_path: Path, subsampling: tuple[i
     assert np.abs(read_rgb8(tmp_path / "a.tif") - wanted).max() <= 2
 
 
+def planar_tiff(path: Path, samples: np.ndarray, orientation: int, pages: int) -> None:
+    """A TIFF written by hand, 16 bits plane by plane; all pages show the same samples."""
+    height, width, channels = samples.shape
+    plane = 2 * height * width
+    entries = 11
+    size = 2 + 12 * entries + 4
+    content = samples.transpose(2, 0, 1).astype("<u2").tobytes()
+    head = b"II*\0" + struct.pack("<I", 8 + len(content))
+    for page in range(pages):
+        at = 8 + len(content)
+        starts = [8 + plane * channel for channel in range(channels)]
+        values = struct.pack("<3H3I3I", *[16] * 3, *starts, *[plane] * 3)
+        tags = [
+            (256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, at + size), (259, 4, 1, 1),
+            (262, 4, 1, 2), (273, 4, 3, at + size + 6), (274, 3, 1, orientation),
+            (277, 4, 1, 3), (278, 4, 1, height), (279, 4, 3, at + size + 18), (284, 4, 1, 2),
+        ]  # fmt: skip
+        after = at + size + len(values) if page + 1 < pages else 0
+        content += struct.pack("<H", entries)
+        content += b"".join(struct.pack("<HHII", *tag) for tag in tags)
+        content += struct.pack("<I", after) + values
+    path.write_bytes(head + content)
+
+
+@pytest.mark.parametrize("pages", [1, 2])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_deep_planes_of_several_pages_stand_upright(
+    tmp_path: Path, orientation: int, pages: int
+) -> None:
+    planar_tiff(tmp_path / "a.tif", DEEP, orientation, pages)
+    upright = DEEP if orientation == 1 else np.rot90(DEEP, -1)
+    assert np.array_equal(read_photograph(tmp_path / "a.tif").srgb, upright)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert np.array_equal(read_rgb8(tmp_path / "a.tif"), upright >> 8)
+
+
 @pytest.mark.parametrize("values", [
     np.array([[0, 127.5, 255]], np.float32),
     np.array([[0, 65535]], np.float32),
