@@ -175,6 +175,8 @@ def read_photograph(path: Path | str) -> Photograph:
             notes += (f"it has {bits} bits a channel, of which 8 are read",)
         if image.mode in ("P", "PA"):
             notes += ("it has a palette, and comes back as RGB",)
+        if image.mode == "LAB":
+            notes += ("it is L*a*b*, and comes back as RGB",)
         stored, profile = _stored(image, again, path, orientation)
         exif = tags if image.format == "TIFF" else exif_of(image)  # PNG's may follow the pixels
         srgb = _to_srgb(stored, profile)
@@ -247,7 +249,9 @@ def _stored(
     """Upright pixels in the file's own colours, and the profile that they are in."""
     turn = prepare(image) if orientation is None else orientation
     stored = decode(image, again)
-    return stored.turned(turn), colour_profile(image, path, stored.space)
+    # L*a*b* is in sRGB by now: a profile that lies beside it is not of these values.
+    profile = None if image.mode == "LAB" else colour_profile(image, path, stored.space)
+    return stored.turned(turn), profile
 
 
 def _to_srgb(stored: Stored, data: bytes | None) -> Pixels:

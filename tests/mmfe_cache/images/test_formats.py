@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from mmfe_cache.errors import DataError
-from mmfe_cache.images import read_photograph, read_rgb8, read_size
+from mmfe_cache.images import encode_photograph, read_photograph, read_rgb8, read_size
+from mmfe_cache.images.colour_tags import make_profile
 
 RNG = np.random.default_rng(0)
 DEEP = RNG.integers(0, 65536, (21, 34, 3)).astype(np.uint16)
@@ -478,6 +479,23 @@ def test_lab_tiff(tmp_path: Path) -> None:
     """Closed form: L* = 50, a* = b* = 0 is the sRGB grey of linear light 0.18419, 119."""
     Image.new("LAB", (4, 4), (round(50 * 255 / 100), 128, 128)).save(tmp_path / "a.tif")
     assert np.abs(read_rgb8(tmp_path / "a.tif").astype(int) - 119).max() <= 2
+
+
+@pytest.mark.parametrize("kind", ["lab", "wide"])
+def test_a_lab_tiff_comes_back_as_rgb_without_its_profile(tmp_path: Path, kind: str) -> None:
+    """Its values became sRGB's: a profile of L*a*b*, or of other colours, would mistell them."""
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    wide = make_profile((0.3127, 0.3290, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06), 1.0)
+    image = Image.new("LAB", (4, 4), (round(50 * 255 / 100), 128, 128))
+    image.save(tmp_path / "a.tif", icc_profile=lab if kind == "lab" else wide)
+    photograph = read_photograph(tmp_path / "a.tif")
+    assert photograph.profile is None
+    assert photograph.notes == ("it is L*a*b*, and comes back as RGB",)
+    assert np.abs(photograph.srgb.astype(int) - 119).max() <= 2
+    assert np.abs(read_rgb8(tmp_path / "a.tif").astype(int) - 119).max() <= 2
+    content, _ = encode_photograph(photograph, photograph.srgb, "tiff")
+    with Image.open(io.BytesIO(content)) as written:
+        assert written.mode == "RGB" and "icc_profile" not in written.info
 
 
 @pytest.mark.parametrize("top_down", [False, True])
