@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mmfe_cache.images.encoding import (
+    check_colours as check_colours,
     encode_photograph as encode_photograph,
     write_png as write_png,
 )

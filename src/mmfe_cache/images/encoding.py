@@ -33,7 +33,9 @@ SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "tiff": (".tif", ".tiff"),
     "avif": (".avif",),
     "bmp": (".bmp",),
-    "pnm": (".ppm", ".pgm", ".pnm"),
+    "ppm": (".ppm",),
+    "pgm": (".pgm",),
+    "pnm": (".pnm",),
     "heif": tuple(sorted(HEIC_SUFFIXES)),
 }
 """Every format that can be written, with its files' endings; the first is what a new file gets."""
@@ -41,7 +43,10 @@ SUFFIXES: Mapping[str, tuple[str, ...]] = {
 QUALITY = 95
 """Of lossy formats, 0 to 100; JPEG and AVIF without chroma subsampling."""
 
-_DEEP = {"png", "tiff", "pnm"}
+_PIXMAPS = {"ppm", "pgm", "pnm"}
+"""Netpbm's: of colours, of greys, and of either."""
+
+_DEEP = {"png", "tiff", *_PIXMAPS}
 _WITH_ALPHA = {"png", "webp", "tiff", "avif", "heif"}
 _WITH_METADATA = {"png", "jpeg", "webp", "tiff", "avif", "heif"}
 _JPEG_SEGMENT = 65_533
@@ -115,6 +120,7 @@ def encode_photograph(
     Raises:
         DataError: it cannot be written in this format here.
     """
+    check_colours(original, name)
     sheet = _sheet(original, restored, name)
     if name not in _DEEP:
         if sheet.values.dtype == np.uint16:
@@ -124,8 +130,8 @@ def encode_photograph(
     if sheet.alpha is not None and name not in _WITH_ALPHA:
         sheet.notes.append(f"{name.upper()} holds no transparency: it lies on white")
         _lay_on_white(sheet)
-    if name == "pnm":
-        content = _pnm(sheet.values)
+    if name in _PIXMAPS:
+        content = _pixmap(sheet, name)
     elif name == "tiff":
         content = _tiff(sheet)
     elif sheet.values.dtype == np.uint16:
@@ -133,6 +139,24 @@ def encode_photograph(
     else:
         content = _through_pillow(sheet, name)
     return content, tuple(sheet.notes)
+
+
+def check_colours(original: Photograph, name: str) -> None:
+    """Refuse a coloured photograph for a format of greys; best asked before it is restored.
+
+    Args:
+        original: what is to be restored.
+        name: a key of `SUFFIXES`.
+
+    Raises:
+        DataError: it has colours, and the format holds none.
+    """
+    if name == "pgm" and original.stored.space != "grey":
+        raise DataError(
+            "a coloured photograph cannot be written as PGM, which holds greys alone",
+            expected="a name that ends in .ppm",
+            remedy="name the file so with -o, or choose a --format, such as png",
+        )
 
 
 def _sheet(original: Photograph, restored: Pixels, name: str) -> _Sheet:
@@ -365,7 +389,12 @@ def _tiff(sheet: _Sheet) -> bytes:
     return b"II*\0" + struct.pack("<I", 8) + tags.tobytes(8) + packed
 
 
-def _pnm(values: Pixels) -> bytes:
+def _pixmap(sheet: _Sheet, name: str) -> bytes:
+    """A PPM holds three channels, a PGM one, a PNM what the picture has."""
+    values = sheet.values
+    if name == "ppm" and values.shape[2] == 1:
+        sheet.notes.append("PPM holds colours: its grey is written in three equal channels")
+        values = np.repeat(values, 3, axis=2)
     height, width, channels = values.shape
     head = b"P%d\n%d %d\n%d\n" % (
         6 if channels == 3 else 5, width, height, np.iinfo(values.dtype).max,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mmfe_cache.degradations import check_kinds
 from mmfe_cache.errors import DataError, MmfeError, UsageError
-from mmfe_cache.images import encode_photograph, read_photograph
+from mmfe_cache.images import check_colours, encode_photograph, read_photograph
 from mmfe_cache.io import counted, explained, is_full, write_file
 from mmfe_cache.machine import Precision
 from mmfe_cache.names import first_few
@@ -287,6 +287,7 @@ def _restore(
 
     started = time.perf_counter()
     photograph = read_photograph(job.source)
+    check_colours(photograph, job.format)  # before anything is computed for nothing
     found = None if guide is None else guide.encode(photograph.seen())
     embeddings = None if guide is None or found is None else guide.read(found, only)
     pixels: Any = photograph.srgb

@@ -12,6 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
+from mmfe_cache.errors import UsageError
 from mmfe_cache.images import encode_photograph, read_photograph, read_rgb8
 from mmfe_cache.images.colour_tags import coded_bits, make_grey_profile, make_profile
 from mmfe_cache.images.decoding import Stored
@@ -230,6 +231,31 @@ def test_sixteen_bits_in_and_out(
     found = read_photograph(restored(identity, path)).stored
     assert found.space == ("grey" if channels == 1 else "rgb")
     assert np.array_equal(found.values, values)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_pixmaps_name_says_what_it_holds(identity: Restorer, tmp_path: Path, deep: bool) -> None:
+    """P5 is grey and called .pgm, P6 has colours and is called .ppm; .pnm is either."""
+    values = DEEP if deep else NOISE
+    original = {"c": Stored(values, "rgb"), "g": Stored(values[:, :, :1], "grey")}
+    for word, stored in original.items():
+        photograph = Photograph(stored, np.repeat(stored.values, 3, 2)[:, :, :3], "PNG")
+        content = encode_photograph(photograph, photograph.srgb, "png")[0]
+        (tmp_path / f"{word}.png").write_bytes(content)
+    for word, name, magic in (
+        ("g", "g.pgm", b"P5"), ("g", "g.pnm", b"P5"), ("g", "g.ppm", b"P6"),
+        ("c", "c.ppm", b"P6"), ("c", "c.pnm", b"P6"), ("c", "c.pgm", None),
+    ):  # fmt: skip
+        report = restore_files([tmp_path / f"{word}.png"], tmp_path / name, identity, None)
+        if magic is None:
+            assert ".ppm" in str(report.failed[0][1]) and not (tmp_path / name).exists()
+            continue
+        assert (tmp_path / name).read_bytes().startswith(magic)
+        seen = read_photograph(tmp_path / name).srgb
+        assert np.array_equal(seen, read_photograph(tmp_path / f"{word}.png").srgb)
+        assert bool(report.restored[0].notes) == (name == "g.ppm")
+    with pytest.raises(UsageError, match=r"\.pbm"):
+        restore_files([tmp_path / "g.png"], tmp_path / "g.pbm", identity, None)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
