@@ -180,6 +180,8 @@ def restore_files(
     for line in name_left_out(planned.left_out):
         progress.warn(line)
     sources = _sources(planned)
+    if force:  # a restoration that was named beside its photograph is an input too
+        sources |= {os.path.realpath(path) for path in inputs if not path.is_dir()}
     restored: list[Restored] = []
     failed: list[tuple[Path, MmfeError]] = []
     skipped: list[Job] = []
@@ -374,7 +376,7 @@ def _is_finished(job: Job, sources: set[str], force: bool) -> bool:
     if os.path.realpath(job.target) in sources:  # Path.resolve fails on links in a circle
         raise DataError(
             f"{job.target} is one of the inputs, which are never written over",
-            remedy="choose another folder with -o, or a --suffix",
+            remedy="choose another folder with -o, or a --suffix; or leave it out of what you name",
         )
     if job.target.is_dir():
         raise DataError(

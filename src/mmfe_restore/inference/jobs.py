@@ -133,7 +133,7 @@ def plan(
     if target.exists() and not target.is_dir():
         raise UsageError(f"{target} is a file", expected="a folder, or a new picture's name")
     jobs = _name(found, target, format, suffix)
-    return _without_own_outputs(found, jobs, left_out)
+    return _without_own_outputs(found, jobs, left_out, suffix)
 
 
 def find(inputs: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
@@ -293,20 +293,23 @@ def _ending(source: Path, format: OutputFormat) -> tuple[str, str]:
     return (own if own.lower() in SUFFIXES[format] else SUFFIXES[format][0]), format
 
 
-def _without_own_outputs(found: list[_Found], jobs: list[Job], left_out: list[LeftOut]) -> Plan:
+def _without_own_outputs(
+    found: list[_Found], jobs: list[Job], left_out: list[LeftOut], suffix: str
+) -> Plan:
     """Leave out what an earlier run wrote beside its inputs.
 
-    That is a file of a folder that is the target of another file of the same folder.
+    That is a file of a folder that is the target of another file of the same folder; and a file
+    that was named, as by a star, and is the target of another that was, by the suffix at its end.
     """
     targets: dict[tuple[Path | None, str], Path] = {
         (one.root, os.path.realpath(job.target)): job.source
         for one, job in zip(found, jobs, strict=True)
-        if one.root is not None
     }
     kept: list[Job] = []
     for one, job in zip(found, jobs, strict=True):
         origin = targets.get((one.root, os.path.realpath(job.source)))
-        if origin is None or origin == job.source:
+        marked = bool(suffix) and job.source.stem.endswith(suffix)
+        if origin is None or origin == job.source or (one.root is None and not marked):
             kept.append(job)
         else:
             left_out.append(LeftOut(job.source, f"the restoration of {origin.name}"))

@@ -188,6 +188,37 @@ def test_restorations_beside_their_inputs_are_not_restored_again(
     assert report.left_out[0].reason == "the restoration of a.png"
 
 
+def test_a_star_names_restorations_beside_their_photographs_too(
+    restorer: Restorer, tmp_path: Path
+) -> None:
+    """A second call of `restore d/*.png -o d --suffix _x` goes on where the first stopped."""
+    for name in ("a.png", "b.png"):
+        write_png(tmp_path / name, photograph(8, 8))
+    write_png(tmp_path / "a_x.png", photograph(3, 3))  # of the first call
+    for _ in range(2):
+        report = restore_files(
+            sorted(tmp_path.glob("*.png")), tmp_path, restorer, None, suffix="_x"
+        )
+        assert not report.failed
+        assert {(one.path.name, one.reason) for one in report.left_out} >= {
+            ("a_x.png", "the restoration of a.png")
+        }
+    assert [job.source.name for job in report.skipped] == ["a.png", "b.png"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["a.png", "a_x.png", "b.png", "b_x.png"]
+    # Nor is a file that was named written over when all is restored again.
+    again = restore_files(
+        sorted(tmp_path.glob("*.png")), tmp_path, restorer, None, suffix="_x", force=True
+    )
+    assert [path.name for path, _ in again.failed] == ["a.png", "b.png"]
+    assert read_rgb8(tmp_path / "a_x.png").shape == (3, 3, 3)
+    # Alone it is a photograph like any other, and so is one that merely ends alike.
+    write_png(tmp_path / "c_x.png", photograph(8, 8))
+    for name in ("a_x.png", "c_x.png"):
+        assert targets(tmp_path, name, suffix="_x") == [f"out/{name[:3]}_x.png"]
+    assert not plan([tmp_path / "b.png", tmp_path / "c_x.png"], tmp_path, suffix="_x").left_out
+
+
 @pytest.mark.parametrize(
     "error", [RuntimeError, NotImplementedError, MemoryError, OSError, KeyError]
 )
