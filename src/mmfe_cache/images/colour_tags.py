@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -104,9 +105,12 @@ def _png_code_points(path: Path) -> tuple[int, int] | None:
             length, name = struct.unpack(">I4s", head)
             if name == b"IDAT":
                 return None
-            if name == b"cICP" and len(points := file.read(4)) == 4:
-                return points[0], points[1]
-            file.seek(length + 4, 1)
+            after = file.tell() + length + 4
+            block = file.read(8) if name == b"cICP" and length == 4 else b""
+            # A broken chunk counts as none, as every other of a PNG.
+            if block and zlib.crc32(name + block[:4]) == int.from_bytes(block[4:], "big"):
+                return block[0], block[1]
+            file.seek(after)
     return None
 
 

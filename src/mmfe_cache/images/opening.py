@@ -7,13 +7,12 @@ import os
 import re
 import struct
 import warnings
-import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from mmfe_cache.errors import DataError, MmfeError, UsageError
 from mmfe_cache.io import look_there
@@ -64,6 +63,10 @@ MAX_PIXELS_VARIABLE = "MMFE_MAX_PIXELS"
 # Pillow warns at half of its limit. Once and for all, since a filter that is set for a while only
 # (`warnings.catch_warnings`) is everyone's, and pictures are read in threads.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+# What one chunk of a PNG may unpack to. Pillow's 1 MiB refuses profiles made of large tables, and
+# the texts of programs that make pictures; all texts of a file remain below MAX_TEXT_MEMORY.
+PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, 16 << 20)
 
 
 def max_pixels() -> int:
@@ -203,46 +206,6 @@ def decoding(path: Path) -> Generator[None, None, None]:
         ) from problem
 
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
-_PNG_COLOURS = {b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"eXIf", b"cICP"}
-
-
-def without_metadata(path: Path) -> list[bytes]:
-    """A PNG or JPEG file's bytes without blocks that Pillow may stumble over; first the milder.
-
-    The milder one keeps what tells colours and orientation, where its checksum is right.
-    """
-    try:
-        content = path.read_bytes() if path.is_file() else b""
-    except OSError:
-        return []
-    if content.startswith(_PNG):
-        chunks = list(png_chunks(content))
-        pixels = [whole for name, whole, _ in chunks if name in _PNG_PIXELS]
-        colours = [
-            whole
-            for name, whole, sound in chunks
-            if name in _PNG_PIXELS or (name in _PNG_COLOURS and sound)
-        ]
-        return [_PNG + b"".join(colours), _PNG + b"".join(pixels)]
-    return [_bare_jpeg(content)] if content.startswith(b"\xff\xd8") else []
-
-
-def png_chunks(content: bytes) -> Generator[tuple[bytes, bytes, bool], None, None]:
-    """Each chunk's name, its bytes as they lie there, and whether its checksum is right."""
-    at = len(_PNG)
-    while at + 12 <= len(content):
-        length, name = struct.unpack_from(">I4s", content, at)
-        whole = content[at : at + 12 + length]
-        sound = (
-            len(whole) == 12 + length
-            and zlib.crc32(whole[4:-4]) == struct.unpack_from(">I", whole, 8 + length)[0]
-        )
-        yield name, whole, sound
-        at += 12 + length
-
-
 def is_lossless_webp(path: Path) -> bool:
     """Whether a WebP file's (first) picture is; its profile, of any length, precedes it."""
     with path.open("rb") as file:
@@ -254,17 +217,6 @@ def is_lossless_webp(path: Path) -> bool:
             # A frame's own chunks follow its 16 bytes.
             file.seek(16 if name == b"ANMF" else length + length % 2, 1)
     return False
-
-
-def _bare_jpeg(content: bytes) -> bytes:
-    """Without application segments and comments, but Adobe's, which tells the colours."""
-    kept, at = [content[:2]], 2
-    while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] != 0xDA:
-        marker, length = content[at + 1], struct.unpack_from(">H", content, at + 2)[0]
-        if not (0xE0 <= marker <= 0xEF or marker == 0xFE) or marker == 0xEE:
-            kept.append(content[at : at + 2 + length])
-        at += 2 + length
-    return b"".join([*kept, content[at:]])
 
 
 def not_there(path: Path) -> DataError:

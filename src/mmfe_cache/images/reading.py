@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmfe_cache.errors import DataError, PictureWarning
+from mmfe_cache.images.bare import Bare, bare_copies
 from mmfe_cache.images.colour_tags import HighDynamicRange, coded_bits, colour_profile
 from mmfe_cache.images.decoding import (
     Stored,
@@ -24,20 +25,19 @@ from mmfe_cache.images.decoding import (
     raw_exif,
 )
 from mmfe_cache.images.metadata import Captions, captions_of, exif_of, upright, upright_xmp
+from mmfe_cache.images.notes import bits_of_tiff, in_spite_of_its_name, left_out
 from mmfe_cache.images.opening import (
     RAW_SUFFIXES,
     extra_missing,
     is_lossless_webp,
     opened,
-    without_metadata,
 )
 from mmfe_cache.images.profiles import Pixels, profile_of
-from mmfe_cache.io import counted
 from mmfe_cache.samples import ImageArray
 
 _Result = TypeVar("_Result")
 
-_XMP_TAG, _BITS_TAG = 700, 258
+_XMP_TAG = 700
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,9 @@ def read_rgb8(path: Path | str) -> ImageArray:
 
     The orientation is applied, once, whatever the format. An ICC profile (or PNG's gAMA, cHRM and
     cICP) is converted to sRGB; grey and palettes become RGB; transparency is laid on white; 16-bit
-    values keep their high byte; floats are in [0, 1]. Broken metadata counts as none. Of several
-    pages or frames the first is read, with a warning.
+    values keep their high byte; floats are in [0, 1]. Broken metadata counts as none, with a
+    warning where it tells colours or orientation. Of several pages or frames the first is read,
+    with a warning.
 
     Args:
         path: the file.
@@ -108,9 +109,9 @@ def read_noted(path: Path) -> tuple[ImageArray, tuple[str, ...]]:
         return read_photograph(path).seen(), ()
 
     def work(
-        image: Image.Image, again: Callable[[], Image.Image]
+        image: Image.Image, again: Callable[[], Image.Image], bare: Bare | None
     ) -> tuple[ImageArray, tuple[str, ...]]:
-        notes = _left_out(image)
+        notes = left_out(image) + (bare.notes(shown=True) if bare else ())
         stored, profile = _stored(image, again, path)
         return _on_white(_to_srgb(stored, profile), stored.alpha), notes
 
@@ -126,9 +127,11 @@ def read_notes(path: Path) -> tuple[str, ...]:
     if path.suffix.lower() in RAW_SUFFIXES and extra_missing(path.suffix.lower()) is None:
         return ()
 
-    def work(image: Image.Image, again: Callable[[], Image.Image]) -> tuple[str, ...]:
+    def work(
+        image: Image.Image, again: Callable[[], Image.Image], bare: Bare | None
+    ) -> tuple[str, ...]:
         del again
-        return _left_out(image)
+        return left_out(image) + (bare.notes(shown=True) if bare else ())
 
     return _with_image(path, work)
 
@@ -144,8 +147,10 @@ def read_size(path: Path | str) -> tuple[int, int]:
         height, width = develop(path).shape[:2]
         return height, width
 
-    def work(image: Image.Image, again: Callable[[], Image.Image]) -> tuple[int, int]:
-        del again
+    def work(
+        image: Image.Image, again: Callable[[], Image.Image], bare: Bare | None
+    ) -> tuple[int, int]:
+        del again, bare
         orientation = prepare(image)
         width, height = image.size
         return (width, height) if orientation >= 5 else (height, width)
@@ -165,9 +170,10 @@ def read_photograph(path: Path | str) -> Photograph:
         exif = raw_exif(path)
         return Photograph(Stored(pixels, "rgb"), pixels, "RAW", exif=exif)
 
-    def work(image: Image.Image, again: Callable[[], Image.Image]) -> Photograph:
+    def work(image: Image.Image, again: Callable[[], Image.Image], bare: Bare | None) -> Photograph:
         # First: to count its pages Pillow opens the first anew, and exchanges its sides once more.
-        notes = _left_out(image, pictures=True) + _in_spite_of_its_name(image, path)
+        notes = left_out(image, pictures=True) + in_spite_of_its_name(image, path)
+        notes += bare.notes() if bare else ()
         orientation = prepare(image)
         tags = exif_of(image) if image.format == "TIFF" else None
         lossless = image.format != "WEBP" or is_lossless_webp(path)
@@ -182,7 +188,7 @@ def read_photograph(path: Path | str) -> Photograph:
         srgb = _to_srgb(stored, profile)
         if stored.note:
             notes += (stored.note,)
-        elif stored.values.dtype == np.uint8 and (bits := _bits_of_tiff(image)) > 8:
+        elif stored.values.dtype == np.uint8 and (bits := bits_of_tiff(image)) > 8:
             notes += (f"it has {bits} bits a channel, of which 8 are read",)
         if stored.space == "cmyk":
             notes += ("it is CMYK, and comes back as RGB",)
@@ -207,11 +213,12 @@ def read_photograph(path: Path | str) -> Photograph:
 
 
 def _with_image(
-    path: Path, work: Callable[[Image.Image, Callable[[], Image.Image]], _Result]
+    path: Path, work: Callable[[Image.Image, Callable[[], Image.Image], Bare | None], _Result]
 ) -> _Result:
-    """Do ``work`` on an open image, and once more without metadata where they were in its way."""
+    """Do ``work`` on an open image, and again without the metadata that were in its way."""
 
-    def once(content: bytes | None) -> _Result:
+    def once(bare: Bare | None) -> _Result:
+        content = bare.content if bare else None
         others: list[Any] = []
 
         def again() -> Image.Image:
@@ -222,7 +229,7 @@ def _with_image(
         try:
             with opened(path, content) as image:
                 try:
-                    return work(image, again)
+                    return work(image, again, bare)
                 except (UnknownRange, HighDynamicRange) as problem:
                     raise _cannot_be_known(path, problem) from None
         finally:
@@ -232,7 +239,7 @@ def _with_image(
     try:
         return once(None)
     except DataError:
-        for bare in without_metadata(path):  # a decoder may have failed over such a block only
+        for bare in bare_copies(path):  # a decoder may have failed over such a block only
             try:
                 return once(bare)
             except DataError:
@@ -279,39 +286,6 @@ def _high_bytes(values: Pixels) -> NDArray[np.uint8]:
     return (values >> 8).astype(np.uint8) if values.dtype == np.uint16 else values.astype(np.uint8)
 
 
-def _left_out(image: Image.Image, *, pictures: bool = False) -> tuple[str, ...]:
-    """What of an open picture is not read.
-
-    Args:
-        image: the picture.
-        pictures: also a phone's second pictures, such as gain and depth maps (MPO): they are
-            missed where a photograph is written again, and not where it is only looked at.
-    """
-    what = {"TIFF": "pages", "MPO": "pictures"}.get(str(image.format), "frames")
-    if what == "pictures" and not pictures:
-        return ()
-    count = int(getattr(image, "n_frames", 1))
-    notes = () if count <= 1 else (f"it holds {count} {what}, of which the first is read",)
-    if pictures and image.format == "HEIF" and (maps := _maps_of(image)):
-        notes += (f"it holds {counted(maps, 'map')} of gain or depth beside its picture, not kept",)
-    return notes
-
-
-def _maps_of(image: Image.Image) -> int:
-    """How many further pictures a HEIC file has for its own, as phones write them."""
-    further: Any = image.info.get("aux") or {}
-    depths: Any = image.info.get("depth_images") or ()
-    return sum(len(one) for one in further.values()) + len(depths)
-
-
-def _in_spite_of_its_name(image: Image.Image, path: Path) -> tuple[str, ...]:
-    """A note where the name's ending means another format than the file's."""
-    named = Image.registered_extensions().get(path.suffix.lower())
-    # A phone's JPEG with several pictures is an MPO, whatever it is called.
-    found = "JPEG" if image.format == "MPO" else image.format
-    return () if named in (None, found) else (f"it is a {found} file, in spite of its name",)
-
-
 def _cannot_be_known(path: Path, problem: Exception) -> DataError:
     if isinstance(problem, HighDynamicRange):
         return DataError(
@@ -326,11 +300,6 @@ def _cannot_be_known(path: Path, problem: Exception) -> DataError:
         expected="8 or 16-bit integers, or floats in [0, 1]",
         remedy="divide its values by their white, such as 255 or 65535, and save it again",
     )
-
-
-def _bits_of_tiff(image: Image.Image) -> int:
-    bits = getattr(image, "tag_v2", {}).get(_BITS_TAG) if image.format == "TIFF" else None
-    return max(bits) if isinstance(bits, tuple) and bits else 8
 
 
 def _dpi(value: Any, turned: bool) -> tuple[float, float] | None:

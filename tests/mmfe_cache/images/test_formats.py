@@ -435,6 +435,7 @@ def chunk(name: bytes, content: bytes, crc: int | None = None) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", crc or right)
 
 
+@pytest.mark.filterwarnings("ignore::mmfe_cache.errors.PictureWarning")
 @pytest.mark.parametrize("extra", [
     chunk(b"tEXt", b"a\0b", 7),
     chunk(b"gAMA", b"\0"),
