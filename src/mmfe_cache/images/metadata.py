@@ -1,15 +1,14 @@
 """What a file holds beside its pixels: EXIF, XMP, IPTC, a JPEG's comment, a PNG's texts.
 
-EXIF and XMP blocks are read and patched byte by byte. Re-writing one with a library would move what
-camera makers' notes point to, and one broken entry would cost all the others. Captions, authors and
-rights lie in IPTC records (IIM 4.2) in a JPEG's Photoshop block and in a TIFF; programs that make
-pictures write what they did into a PNG's text chunks. Nothing here fails: what cannot be read is
-not there.
+EXIF blocks are read and patched byte by byte, as XMP is (`xmp`). Re-writing one with a library
+would move what camera makers' notes point to, and one broken entry would cost all the others.
+Captions, authors and rights lie in IPTC records (IIM 4.2) in a JPEG's Photoshop block and in a
+TIFF; programs that make pictures write what they did into a PNG's text chunks. Nothing here fails:
+what cannot be read is not there.
 """
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -28,8 +27,6 @@ _PREFIX = b"Exif\0\0"
 
 # Exif 2.32 wants one SHORT; LONG is written by many and read by all but the browsers.
 _FORMATS = {_SHORT: "H", _LONG: "I"}
-
-_XMP_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[2-8](?=\s*[\"'<])")
 
 
 class _Entry(NamedTuple):
@@ -170,11 +167,6 @@ def upright(exif: bytes | None, turned: bool) -> bytes | None:
         if after + 4 <= len(block):
             block[after : after + 4] = bytes(4)
     return _PREFIX + bytes(block)
-
-
-def upright_xmp(xmp: bytes | None) -> bytes | None:
-    """The XMP packet of a picture whose pixels have been turned upright."""
-    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp) if xmp else None
 
 
 def _byte_order(block: bytes | bytearray) -> str:

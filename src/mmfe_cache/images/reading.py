@@ -24,7 +24,7 @@ from mmfe_cache.images.decoding import (
     prepare,
     raw_exif,
 )
-from mmfe_cache.images.metadata import Captions, captions_of, exif_of, upright, upright_xmp
+from mmfe_cache.images.metadata import Captions, captions_of, exif_of, upright
 from mmfe_cache.images.notes import bits_of_tiff, in_spite_of_its_name, left_out
 from mmfe_cache.images.opening import (
     RAW_SUFFIXES,
@@ -33,6 +33,7 @@ from mmfe_cache.images.opening import (
     opened,
 )
 from mmfe_cache.images.profiles import Pixels, profile_of
+from mmfe_cache.images.xmp import beyond_xmp, upright_xmp
 from mmfe_cache.samples import ImageArray
 
 _Result = TypeVar("_Result")
@@ -50,7 +51,7 @@ class Photograph:
         format: Pillow's name of the format, or ``RAW``.
         profile: the ICC profile that ``stored`` is in; None for sRGB.
         exif: the EXIF block, its orientation reset.
-        xmp: the XMP packet, its orientation reset.
+        xmp: the XMP packet, its orientation reset, without thumbnails.
         dpi: pixels an inch, across and down.
         captions: IPTC, comment and texts.
         lossless: for WebP, whether its pixels were stored without loss.
@@ -193,16 +194,15 @@ def read_photograph(path: Path | str) -> Photograph:
         if stored.space == "cmyk":
             notes += ("it is CMYK, and comes back as RGB",)
             stored, profile = Stored(srgb, "rgb", stored.alpha), None
-        xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
-        if image.format == "TIFF":
-            xmp = getattr(image, "tag_v2", {}).get(_XMP_TAG)
+        xmp = _xmp_of(image)
+        notes += beyond_xmp(xmp)
         return Photograph(
             stored,
             srgb if srgb.shape[2] == 3 else np.repeat(srgb, 3, axis=2),
             str(image.format),
             profile=profile,
             exif=upright(exif, orientation >= 5),
-            xmp=upright_xmp(xmp.encode() if isinstance(xmp, str) else xmp),
+            xmp=upright_xmp(xmp, orientation >= 5),
             dpi=_dpi(image.info.get("dpi"), orientation >= 5),
             captions=captions_of(image),
             lossless=lossless,
@@ -300,6 +300,14 @@ def _cannot_be_known(path: Path, problem: Exception) -> DataError:
         expected="8 or 16-bit integers, or floats in [0, 1]",
         remedy="divide its values by their white, such as 255 or 65535, and save it again",
     )
+
+
+def _xmp_of(image: Image.Image) -> bytes | None:
+    """The XMP packet as it lies there; a PNG's may follow its pixels."""
+    xmp: Any = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+    if image.format == "TIFF":
+        xmp = getattr(image, "tag_v2", {}).get(_XMP_TAG)
+    return xmp.encode() if isinstance(xmp, str) else xmp
 
 
 def _dpi(value: Any, turned: bool) -> tuple[float, float] | None:
