@@ -289,9 +289,11 @@ def show_beside(report: EvalReport, table_format: str) -> None:
 
 def _default_out(model: Path, given: str | None, dataset: str, split: str) -> Path:
     from mmfe_cache.places import RUNS
+    from mmfe_restore.model.folders import is_repository, shipped_folder
 
     run = model.parent if model.name == "model" else model
-    if given is not None and not Path(given).exists():
+    # As the network was found: a folder of a shipped one's name does not take its place.
+    if given is not None and (shipped_folder(given) is not None or is_repository(given)):
         run = RUNS.folder / given  # nobody's reports belong in the package or in the Hub's cache
     return run / "eval" / f"{dataset}-{split}"
 

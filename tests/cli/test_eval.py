@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from PIL import Image
 from mmfe_cache.degradations import COMPOSITIONS
 from mmfe_cli import output
 from mmfe_cli.app import run
+from mmfe_cli.eval import _default_out
 from mmfe_restore.model import Restorer
+from mmfe_restore.model.folders import DEFAULT, model_folder
 
 from ..small import small_recipe
 
@@ -192,3 +195,15 @@ def test_the_newest_finished_run_is_the_default(place, tmp_path, monkeypatch, ca
     write_run(tmp_path / "runs" / "new", **UNGUIDED)
     assert run(["eval", "--root", str(place / "data"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["checkpoint"] == "runs/new/model"
+
+
+def test_no_report_goes_into_the_package(tmp_path, monkeypatch):
+    """Nor where a folder in the working directory has a shipped network's name."""
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        found = _default_out(model_folder(DEFAULT), DEFAULT, "cdd11", "test")
+        assert found == Path("runs", DEFAULT, "eval", "cdd11-test")
+        (tmp_path / DEFAULT).mkdir(exist_ok=True)
+    # A folder is meant by its path, and has its reports beside it.
+    own = write_run(tmp_path / DEFAULT, **UNGUIDED) / "model"
+    assert _default_out(own, f"./{DEFAULT}", "cdd11", "test") == own.parent / "eval" / "cdd11-test"
