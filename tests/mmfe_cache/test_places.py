@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from mmfe_cache.datasets import data_root
 from mmfe_cache.places import CACHE, DATA, RUNS
 from mmfe_cache.store import store_path
 from mmfe_cli.app import run
-from mmfe_restore.model.folders import newest_checkpoint
+from mmfe_restore.model.folders import finished_runs, newest_checkpoint
 from mmfe_restore.training.run_dir import default_folder
 
 
@@ -46,3 +47,18 @@ def test_the_newest_run_is_looked_for_there(
     monkeypatch.setenv("MMFE_RUNS", str(tmp_path / "none"))
     assert run(["eval"]) == 2
     assert str(tmp_path / "none") in capsys.readouterr().err
+
+
+def test_the_newest_run_may_be_a_row_of_an_ablation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one with `--set` too, whose runs lie a level deeper."""
+    monkeypatch.setenv("MMFE_RUNS", str(tmp_path))
+    names = ("demo", "table4a/full", "set-0123abcd/table4a/full")
+    for time, name in enumerate(names):
+        config = tmp_path / name / "model" / "config.json"
+        config.parent.mkdir(parents=True)
+        config.write_text("{}")
+        os.utime(config, (time, time))
+        assert newest_checkpoint() == config.parent
+    assert finished_runs() == sorted(tmp_path / name for name in names)

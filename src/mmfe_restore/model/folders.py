@@ -153,9 +153,16 @@ def newest_checkpoint() -> Path:
 
 
 def finished_runs() -> list[Path]:
-    """The folders of finished runs under `RUNS`, one or two levels deep, sorted."""
-    runs = RUNS.folder
-    configs = [*runs.glob(f"*/model/{CONFIG}"), *runs.glob(f"*/*/model/{CONFIG}")]
+    """The folders of finished runs under `RUNS`, one to three levels deep, sorted.
+
+    They are NAME of `mmfe train`, TABLE/ROW of `mmfe ablate`, and set-HASH/TABLE/ROW of
+    `mmfe ablate --set`.
+    """
+    configs = [
+        path
+        for above in ("*", "*/*", "*/*/*")
+        for path in RUNS.folder.glob(f"{above}/model/{CONFIG}")
+    ]
     return sorted(path.parent.parent for path in configs)
 
 
