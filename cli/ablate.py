@@ -58,9 +58,9 @@ def command(
 
     Rows of several tables that are the same training, labels aside, are trained once and reused;
     --dry-run names them. With --seeds K the table has mean and standard deviation over K trainings.
-    Every row's difference to the full model's is paired image by image; docs/evaluation.md says
-    what its two intervals mean. Embeddings that a cache holds are never computed again: the table
-    ends in the count of guide calls.
+    Every row's difference to the reference's (the full model's, where the table has it) is paired
+    image by image; docs/evaluation.md says what its two intervals mean. Embeddings that a cache
+    holds are never computed again: the table ends in the count of guide calls.
 
     Example: mmfe ablate table4a --seeds 3 --dry-run
     """
@@ -182,7 +182,7 @@ def _show_figures(found: dict[str, Any]) -> None:
         [
             *("row", "recipe", "params M", "printed M", "PSNR"),
             *(["sd of seeds"] if several else []),
-            *("95 % interval", "SSIM 11×11", "SSIM 7×7", "less the full model", "95 % of scenes"),
+            *("95 % interval", "SSIM 11×11", "SSIM 7×7", "less the reference", "95 % of scenes"),
             *(["95 % of seeds"] if several else []),
             *("printed PSNR", "printed SSIM"),
         ],
@@ -203,7 +203,7 @@ def _show_figures(found: dict[str, Any]) -> None:
             ]
             for method, row, figures in lines
         ],
-        caption=f"the full model: {reference}; printed: {found['source']}{_judged(found['rows'])}",
+        caption=f"the reference: {reference}; printed: {found['source']}{_judged(found['rows'])}",
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mmfe_cache.datasets.synth import write_synth
+from mmfe_cache.embeddings import DEFAULT_PROMPT
 from mmfe_cli.app import run
 from mmfe_restore.evaluation import ablation_plan
 from mmfe_restore.evaluation.ablation_plan import ABLATIONS
@@ -285,6 +286,16 @@ def test_the_table_of_prompts(tmp_path, capsys, monkeypatch):
     assert plan["rows"][0]["recipe"].startswith("prompts/is-it-dark-")
     assert len({row["out"] for row in plan["rows"]}) == 2
     assert len({cache["path"] for cache in plan["caches"]}) == 4
+
+
+def test_the_first_of_ones_own_prompts_is_the_reference(tmp_path, capsys, monkeypatch):
+    """Also where another one is the paper's question, and so the full model's."""
+    monkeypatch.chdir(tmp_path)
+    asked = ["--prompt", "Is it dark?", "--prompt", DEFAULT_PROMPT]
+    assert run(["ablate", "prompts", *asked, "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["reference"] == plan["rows"][0]["recipe"]
+    assert "cdd11" in plan["rows"][1]["shares"]
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,8 @@ def make_plan(
             ``out/<table>/<row>-seed<S>``, unless the same training is there already under the
             name of another table's row; None for their default place.
         seeds: trainings of each row, at least 1: with the recipe's seed and those that follow.
-        prompts: of the table of prompts, a row each; those of the shipped recipes without any.
+        prompts: of the table of prompts, a row each, the first the reference; those of the shipped
+            recipes without any.
 
     Raises:
         UsageError: an unknown table or override, overrides that make two rows equal, or a run
@@ -171,7 +172,9 @@ def make_plan(
         for row, recipe in zip(table.rows, recipes, strict=True)
     )
     _check_distinct(rows, overrides)
-    return Plan(table, rows, _reference(rows, overrides), _needs(rows, cache), root, cache)
+    # Whoever names the rows also says, by their order, which one the others are compared with.
+    reference = rows[0] if prompts else _reference(rows, overrides)
+    return Plan(table, rows, reference, _needs(rows, cache), root, cache)
 
 
 def missing_inputs(plan: Plan) -> tuple[MmfeError, ...]:
