@@ -12,9 +12,12 @@ import pytest
 
 from mmfe_cache.datasets.synth import write_synth
 from mmfe_cache.embeddings import DEFAULT_PROMPT
+from mmfe_cache.errors import UsageError
 from mmfe_cli.app import run
 from mmfe_restore.evaluation import ablation_plan
-from mmfe_restore.evaluation.ablation_plan import ABLATIONS
+from mmfe_restore.evaluation.ablation_plan import ABLATIONS, make_plan
+from mmfe_restore.recipes import load_recipe, recipe_to_dict
+from mmfe_restore.training.run_dir import claim
 
 SMALL = [
     "guide=scene", "model.width=8", "model.num_blocks=[1,1,1,1]", "model.num_refinement_blocks=1",
@@ -53,8 +56,6 @@ SAME = {
 
 def test_rows_that_are_the_same_training_say_so_and_share_it(tmp_path, capsys, monkeypatch):
     import yaml
-
-    from mmfe_restore.recipes import load_recipe, recipe_to_dict
 
     monkeypatch.chdir(tmp_path)
     command = ["ablate", "table4b", "--dry-run", "--json"]
@@ -296,6 +297,24 @@ def test_the_first_of_ones_own_prompts_is_the_reference(tmp_path, capsys, monkey
     plan = json.loads(capsys.readouterr().out)
     assert plan["reference"] == plan["rows"][0]["recipe"]
     assert "cdd11" in plan["rows"][1]["shares"]
+
+
+def test_a_begun_run_is_taken_up_whether_the_papers_question_is_named_or_not(tmp_path):
+    out = tmp_path / "table4a" / "full"
+    assert claim(out, load_recipe("table4a/full")) == ""
+    before = (out / "recipe.yaml").read_bytes()
+    plan = make_plan("prompts", out=tmp_path, prompts=["Is it dark?", DEFAULT_PROMPT])
+    (shared,) = plan.rows[1].runs
+    assert (shared.state, shared.out) == ("started", out)
+    assert claim(out, shared.recipe) == ""
+    assert (out / "recipe.yaml").read_bytes() == before
+    # What is said to have changed is how it is computed, and that alone.
+    recipe = shared.recipe
+    halves = replace(recipe, train=replace(recipe.train, accumulate=2))
+    assert claim(out, halves) == "train.accumulate=1 (now 2)"
+    with pytest.raises(UsageError, match="another recipe") as caught:
+        claim(out, plan.rows[0].runs[0].recipe)
+    assert f"guide.prompt={DEFAULT_PROMPT!r} (now 'Is it dark?')" in str(caught.value)
 
 
 @pytest.mark.parametrize(

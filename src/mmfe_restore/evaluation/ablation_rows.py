@@ -124,9 +124,7 @@ def identity(recipe: Recipe) -> str:
 
     Its labels are left out: a name or description changes nothing that is computed.
     """
-    settings = recipe_settings(recipe)
-    settings["guide"]["prompt"] = recipe.guide.asked  # the paper's question is the one by default
-    return json.dumps(settings, sort_keys=True)
+    return json.dumps(recipe_settings(recipe), sort_keys=True)
 
 
 def equal_recipes(overrides: Sequence[str]) -> dict[str, list[str]]:

@@ -212,8 +212,12 @@ def defining_overrides(overrides: Sequence[str]) -> list[str]:
 
 
 def recipe_settings(recipe: Recipe) -> dict[str, Any]:
-    """`recipe_to_dict` without `LABELS` and `EXECUTION_KEYS`: equal where one model is trained."""
+    """`recipe_to_dict` without `LABELS` and `EXECUTION_KEYS`: equal where one model is trained.
+
+    ``guide.prompt`` is what is asked: the paper's question is the one by default, named or not.
+    """
     found = {key: value for key, value in recipe_to_dict(recipe).items() if key not in LABELS}
+    found["guide"]["prompt"] = recipe.guide.asked
     for part, _, key in (name.partition(".") for name in EXECUTION_KEYS):
         del found[part][key]
     return found

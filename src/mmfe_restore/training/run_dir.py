@@ -24,7 +24,7 @@ from mmfe_cache.places import RUNS
 from mmfe_restore.model.folders import GUIDE_FINGERPRINT
 from mmfe_restore.recipes import recipe_from_dict, recipe_settings, recipe_to_dict
 from mmfe_restore.recipes.checks import UnknownKeyError
-from mmfe_restore.recipes.loading import LABELS, defining_overrides
+from mmfe_restore.recipes.loading import EXECUTION_KEYS, defining_overrides
 from mmfe_restore.recipes.schema import Recipe
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def claim(out: Path, recipe: Recipe) -> str:
             )
         if (out / MODEL).exists():
             return ""  # trained already, with what the file says
-        changed = _difference(recipe_to_dict(there), recipe_to_dict(recipe))
+        changed = _difference(_execution(there), _execution(recipe))
         if changed:
             _write_recipe(file, recipe)
         return changed
@@ -136,9 +136,14 @@ def _written_by(out: Path) -> str:
         return "another version"
 
 
+def _execution(recipe: Recipe) -> dict[str, Any]:
+    settings = flatten(recipe_to_dict(recipe))
+    return {key: settings[key] for key in EXECUTION_KEYS}
+
+
 def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     theirs, ours = flatten(there), flatten(here)
-    keys = [key for key in ours if theirs.get(key) != ours[key] and key not in LABELS]
+    keys = [key for key in ours if theirs.get(key) != ours[key]]
     return ", ".join(f"{key}={theirs.get(key)!r} (now {ours[key]!r})" for key in keys[:5])
 
 
