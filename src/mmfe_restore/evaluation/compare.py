@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -139,7 +140,9 @@ def read_report(path: Path) -> SavedReport:
             f"the report {folder} cannot be read",
             got=f"{type(problem).__name__}: {problem}",
             expected=f"{METRICS_FILE} and {PER_IMAGE} as mmfe eval writes them",
-            remedy=f"mmfe eval --out {folder} --force",
+            # Without its run the command would put the newest one's figures there.
+            remedy=f"mmfe eval --checkpoint RUN --out {shlex.quote(str(folder))} --force, with the "
+            "run that it judges and the options that it was made with",
         ) from None
     if not scores:
         raise DataError(f"the report {folder} holds no image")

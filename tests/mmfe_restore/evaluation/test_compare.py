@@ -141,8 +141,10 @@ def test_a_damaged_report(runs, tmp_path, text):
     saved = runs / "a" / "eval" / "mine-test" / "per_image.csv"
     (tmp_path / "metrics.json").write_text(text)
     (tmp_path / "per_image.csv").write_bytes(saved.read_bytes())
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="cannot be read") as caught:
         read_report(tmp_path)
+    # Not the newest run's figures, in this report's place.
+    assert f"mmfe eval --checkpoint RUN --out {tmp_path} --force" in str(caught.value)
 
 
 def with_psnr(report, values):
