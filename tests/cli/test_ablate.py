@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from dataclasses import replace
 
@@ -191,6 +192,17 @@ def test_a_row_is_judged_at_the_view_it_was_trained_at_too(data, first, there, c
     assert one["average"]["psnr"] != further["rows"][1]["average"]["psnr"]
     assert run(table5b(data, there)) == 0
     assert "spatial, at whole@32" in capsys.readouterr().out
+    # A report at the further view, judged in another way: what the refusal advises makes that one.
+    row, place = there / "runs" / "table5b" / "spatial", "eval-at-whole-32/cdd11-test"
+    sources = ["--root", str(data), "--cache", str(there / "cache")]
+    judged = ["--checkpoint", str(row), "--view", "whole@32", "--out", str(row / place), "--force"]
+    assert run(["eval", *judged, *sources, "--protocol", "onerestore"]) == 0
+    capsys.readouterr()
+    assert run(table5b(data, there)) == 2
+    advised = re.search(r"mmfe (eval .*--force), with", capsys.readouterr().err)
+    assert run([*shlex.split(advised[1]), *sources]) == 0
+    capsys.readouterr()
+    assert run_table5b(data, there, capsys)["rows"][1]["also"] == [one]
 
 
 def test_a_row_that_was_judged_by_hand_in_another_way(data, there, capsys):

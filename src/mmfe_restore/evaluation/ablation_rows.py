@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -227,6 +228,13 @@ def _check_judged(folder: Path, evaluation: Evaluation, recipe: Recipe) -> None:
             f"{evaluation.folder} was judged in another way than this table's rows are",
             got=", ".join(f"{name} {value}" for name, value in found.items()),
             expected=", ".join(f"{name} {value}" for name, value in expected.items()),
-            remedy=f"mmfe eval --checkpoint {folder} --force, with the --root and --cache of this "
+            remedy=f"{_judging(folder, evaluation, recipe)}, with the --root and --cache of this "
             "command",
         )
+
+
+def _judging(folder: Path, evaluation: Evaluation, recipe: Recipe) -> str:
+    """The command that makes this report anew; without ``--out`` it is the one at the own view."""
+    own = evaluation.view == recipe.eval.view
+    place = [] if own else ["--view", evaluation.view, "--out", str(evaluation.folder)]
+    return shlex.join(["mmfe", "eval", "--checkpoint", str(folder), *place, "--force"])
