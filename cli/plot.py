@@ -46,7 +46,8 @@ Recipes = Annotated[
     str | None,
     typer.Option(
         "--recipes",
-        help="Comma-separated recipes, or a table such as table5a: their runs.",
+        help="Comma-separated recipes, or a table such as table5a: their runs, or those of equal "
+        "recipes.",
         autocompletion=completion.lists_of_recipes,
     ),
 ]
@@ -231,9 +232,19 @@ def _find(
     wanted = [named_path(str(c)) for c in checkpoints or ()]
     for given in [] if recipes is None else recipes.split(","):
         table = [n for n in recipe_names() if n.startswith(f"{given.strip()}/")]
-        wanted += [(n, place / n) for n in sorted(table, key=_numbers) or [given.strip()]]
+        wanted += [(n, _run_of(n, place)) for n in sorted(table, key=_numbers) or [given.strip()]]
     found = [(name, model_folder(path)) for name, path in wanted] or [("", newest_checkpoint())]
     return found, recipe_of(found[0][1])
+
+
+def _run_of(recipe: str, runs: Path) -> Path:
+    """A recipe's run; `mmfe ablate` trains rows that are the same training once."""
+    from mmfe_restore.evaluation.ablation_rows import place_of
+
+    found = place_of(recipe, runs)
+    if found != runs / recipe:
+        output.remark(f"{recipe} is drawn from {found}, the same training")
+    return found
 
 
 def _open(found: Sequence[tuple[str, Path]]) -> list[tuple[str, Restorer]]:

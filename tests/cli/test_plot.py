@@ -88,11 +88,12 @@ def test_a_picture_of_ones_own_has_no_embedding_in_a_cache(tmp_path, monkeypatch
     assert "--image and --sample exclude each other" in capsys.readouterr().err
 
 
-def test_runs_in_the_papers_order_and_told_apart(tmp_path, monkeypatch, capsys):
-    def finished(folder, recipe, experts):
-        about = load_recipe(recipe, ["guide=scene", *SMALL, f"model.num_experts={experts}"])
-        Restorer(about.model).save_pretrained(folder / "model", recipe=about)
+def finished(folder, recipe, experts):
+    about = load_recipe(recipe, ["guide=scene", *SMALL, f"model.num_experts={experts}"])
+    Restorer(about.model).save_pretrained(folder / "model", recipe=about)
 
+
+def test_runs_in_the_papers_order_and_told_apart(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for count in (1, 2, 4, 8, 16):
         name = f"table5a/experts-{count}"
@@ -108,3 +109,31 @@ def test_runs_in_the_papers_order_and_told_apart(tmp_path, monkeypatch, capsys):
     two = ["--checkpoint", "a", "--checkpoint", "b", "--out", "two"]
     assert run(["plot", "experts", *two, "--image", "gray.png", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["centroids"]) == 2
+
+
+def test_a_row_without_a_run_of_its_own_is_drawn_from_the_equal_rows(tmp_path, monkeypatch, capsys):
+    """`mmfe ablate` trains rows of several tables that are the same training once."""
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (48, 32), "gray").save("gray.png")
+    finished(tmp_path / "runs" / "table4a" / "full", "table4a/full", 4)
+    finished(tmp_path / "runs" / "table4b" / "multiscale", "table4b/multiscale", 2)
+    (tmp_path / "runs" / "table5b" / "frequency" / "checkpoints").mkdir(parents=True)
+    rows = "table4b/full,table4b/multiscale,table5b/frequency"
+    command = ["plot", "experts", "--image", "gray.png", "--json", "--recipes"]
+    assert run([*command, rows]) == 0
+    told = capsys.readouterr()
+    drawn = json.loads(told.out)["centroids"]
+    assert {name: len(of_run) for name, of_run in drawn.items()} == {
+        "table4b/full": 4, "table4b/multiscale": 2, "table5b/frequency": 4,
+    }  # fmt: skip
+    for name in ("table4b/full", "table5b/frequency"):
+        assert f"{name} is drawn from runs/table4a/full" in " ".join(told.err.split())
+    assert "multiscale is drawn" not in told.err
+    # A run of its own goes before; a row that equals none is looked for in its own place.
+    finished(tmp_path / "runs" / "table4b" / "full", "table4b/full", 8)
+    assert run([*command, "table4b/full", "--out", "own"]) == 0
+    told = capsys.readouterr()
+    assert [len(of_run) for of_run in json.loads(told.out)["centroids"].values()] == [8]
+    assert "is drawn from" not in told.err
+    assert run([*command, "table4b/neither"]) == 2
+    assert "there is no checkpoint at runs/table4b/neither" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from mmfe_cache.parsing import DuplicateKeyError, parse_yaml
 from mmfe_restore.evaluation.compare import read_report
 from mmfe_restore.evaluation.published import PublishedRow, published_tables
 from mmfe_restore.evaluation.report import METRICS_FILE
+from mmfe_restore.model.folders import CONFIG
 from mmfe_restore.recipes import (
     Recipe,
     load_recipe,
@@ -143,6 +144,28 @@ def equal_recipes(overrides: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
+def place_of(name: str, runs: Path) -> Path:
+    """Where the training of a recipe lies: equal recipes of several tables share one run.
+
+    Args:
+        name: of the recipe, such as ``table4b/full``.
+        runs: the folder of all runs.
+
+    Returns:
+        ``runs/name``, unless it holds no model and the folder of an equal recipe does.
+    """
+    own = runs / name
+    if _holds_model(own):
+        return own
+    equal = next((names for names in equal_recipes(()).values() if name in names), ())
+    return next((runs / other for other in equal if _holds_model(runs / other)), own)
+
+
+def _holds_model(folder: Path) -> bool:
+    """Whether it is a finished run's, or itself a checkpoint's."""
+    return any((above / CONFIG).is_file() for above in (folder / "model", folder))
+
+
 def _run(row: PublishedRow, recipe: Recipe, shares: Sequence[str], out: Path, step: int) -> Run:
     suffix = f"-seed{recipe.train.seed}" if step else ""
     folder = _place(recipe, shares, out, suffix)
@@ -174,7 +197,7 @@ def _place(recipe: Recipe, shares: Sequence[str], out: Path, suffix: str) -> Pat
         return own
     others = (out / f"{other}{suffix}" for other in shares)
     equal = [folder for folder in others if _holds(folder, recipe)]
-    finished = [folder for folder in equal if (folder / "model" / "config.json").is_file()]
+    finished = [folder for folder in equal if (folder / "model" / CONFIG).is_file()]
     return (*finished, *equal, own)[0]
 
 
@@ -209,7 +232,7 @@ def _state(folder: Path, evaluations: Sequence[Evaluation], recipe: Recipe) -> s
             _check_judged(folder, evaluation, recipe)
     if all(evaluation.done for evaluation in evaluations):
         return "evaluated"
-    return "trained" if (folder / "model" / "config.json").is_file() else "started"
+    return "trained" if (folder / "model" / CONFIG).is_file() else "started"
 
 
 def _check_judged(folder: Path, evaluation: Evaluation, recipe: Recipe) -> None:
