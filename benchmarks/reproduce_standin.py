@@ -77,10 +77,11 @@ def commands(document: Path) -> list[list[str]]:
 def made_small(words: Sequence[str]) -> list[str]:
     """A command of the document as the stand-in runs it: two processes, small networks."""
     small = ["2" if word == "8" else word for word in words]
+    # With --set runs go to folders of other names; here they must lie where the document's do, for
+    # other tables to share them and for `eval` and `plot` to find them.
     if "ablate" in words:
-        return [*small, *(STAGED if "table4b" in words else SMALL)]
+        return [*small, "--out", "runs", *(STAGED if "table4b" in words else SMALL)]
     if "train" in words:
-        # With --set a run goes to a folder of another name; here it must lie where eval looks.
         out = [] if "--out" in words else ["--out", f"runs/{words[words.index('--recipe') + 1]}"]
         return [*small, *out, *SMALL, *(TASKS if any("aio" in word for word in words) else ())]
     return [*small, *LATENCY] if "benchmarks.latency" in words else small
