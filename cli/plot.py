@@ -223,11 +223,20 @@ def _find(
     checkpoints: Sequence[Path] | None, recipes: str | None, runs: Path | None
 ) -> tuple[list[tuple[str, Path]], Recipe]:
     """Name and folder of each network that was asked for, and the first one's recipe."""
+    from mmfe_cache.errors import UsageError
     from mmfe_cache.places import RUNS
     from mmfe_restore.figures import named_path
     from mmfe_restore.model.folders import model_folder, newest_checkpoint, recipe_of
     from mmfe_restore.recipes import recipe_names
 
+    if runs is not None and not runs.is_dir():
+        # Below it MISSING/cdd11 would be taken for a network on the Hub, and looked for there.
+        raise UsageError(
+            f"there is no folder {runs}",
+            got=f"--runs {runs}",
+            expected="the folder in which the recipes' runs lie",
+            remedy="leave --runs out for $MMFE_RUNS, else runs",
+        )
     place = RUNS.folder if runs is None else runs
     wanted = [named_path(str(c)) for c in checkpoints or ()]
     for given in [] if recipes is None else recipes.split(","):

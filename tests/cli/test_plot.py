@@ -27,6 +27,8 @@ SMALL = (
         (["embeddings", "none.zarr"], 3),
         (["routing", "--checkpoint", "none"], 2),
         (["experts", "--recipes", "table5a"], 2),
+        # No network of the Hub, though it looks like OWNER/NAME.
+        (["experts", "--recipes", "cdd11", "--runs", "none"], 2),
     ],
 )
 def test_what_is_not_there(tmp_path, monkeypatch, capsys, arguments, code):
