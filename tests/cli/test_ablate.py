@@ -217,6 +217,17 @@ def test_a_row_that_was_judged_by_hand_in_another_way(data, there, capsys):
     capsys.readouterr()
     assert run(table5b(data, there)) == 0
     assert "ours: protocol mmfe, whole image" in capsys.readouterr().out
+    # One on the embeddings of a student, in its teacher's place; and one that does not say whose.
+    report = there / "runs" / "table5b" / "spatial" / "eval" / "cdd11-test" / "metrics.json"
+    about = json.loads(report.read_text())
+    assert about["embeddings"] == about["guide"] == "scene"
+    report.write_text(json.dumps(about | {"embeddings": "student"}))
+    assert run(table5b(data, there)) == 2
+    assert "embeddings student\n" in capsys.readouterr().err
+    del about["embeddings"]
+    report.write_text(json.dumps(about))
+    assert run(table5b(data, there)) == 0
+    capsys.readouterr()
 
 
 def test_a_row_trained_at_one_size_is_judged_there_too(data, tmp_path, capsys):

@@ -13,6 +13,7 @@ import yaml
 
 from mmfe_cache.errors import UsageError
 from mmfe_cache.parsing import DuplicateKeyError, parse_yaml
+from mmfe_restore.data.cache import guide_name
 from mmfe_restore.evaluation.compare import read_report
 from mmfe_restore.evaluation.published import PublishedRow, published_tables
 from mmfe_restore.evaluation.report import METRICS_FILE
@@ -245,6 +246,12 @@ def _check_judged(folder: Path, evaluation: Evaluation, recipe: Recipe) -> None:
         "view": evaluation.view if guided else None,
         "attention_window": recipe.model.attention_window,
     }
+    # Earlier reports do not say whose embeddings were read, such as a student's.
+    if guided and about.get("embeddings") is not None:
+        expected["embeddings"] = guide_name(recipe)
+    # Without a prompt of the recipe's own it is that of the store which ``--cache`` names.
+    if guided and about.get("prompt") is not None and recipe.guide.prompt is not None:
+        expected["prompt"] = recipe.guide.prompt
     found = {name: about.get(name) for name in expected}
     if found != expected:
         raise UsageError(
