@@ -160,12 +160,33 @@ def clear(out: Path) -> list[str]:
     """
     if not (out / RECIPE).exists():
         return []  # no run of ours: a folder "model" in it is somebody else's
-    # Where `mmfe eval` and `mmfe ablate` put them.
-    reports = [file.parent for file in sorted(out.glob("eval*/*/metrics.json"))]
-    for folder in (*(out / name for name in (CHECKPOINTS, MODEL, BEST, "tensorboard")), *reports):
-        shutil.rmtree(folder, ignore_errors=True)
+    reports = _remove_reports(out)
+    for name in (CHECKPOINTS, MODEL, BEST, "tensorboard"):
+        shutil.rmtree(out / name, ignore_errors=True)
     for name in (RECIPE, VERSIONS, METRICS, "router.csv", "validation.csv"):
         (out / name).unlink(missing_ok=True)
+    return reports
+
+
+def give_up_model(out: Path) -> list[str]:
+    """Remove the model of the run in ``out``, which is to train on, and the reports that judged it.
+
+    Returns:
+        the folders that went; none where there is no model.
+    """
+    if not (out / MODEL).exists():
+        return []
+    # The model last: a process that is killed in between finds it there, and removes the rest.
+    gone = [*_remove_reports(out), str(out / MODEL)]
+    shutil.rmtree(out / MODEL, ignore_errors=True)
+    return gone
+
+
+def _remove_reports(out: Path) -> list[str]:
+    # Where `mmfe eval` and `mmfe ablate` put them.
+    reports = [file.parent for file in sorted(out.glob("eval*/*/metrics.json"))]
+    for report in reports:
+        shutil.rmtree(report, ignore_errors=True)
     return [str(report) for report in reports]
 
 

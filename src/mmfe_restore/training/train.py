@@ -145,6 +145,8 @@ def train(
     begins = resume is None or (resume == "auto" and not kept and not model_alone)
     weights = None if init_from is None else find_weights(init_from, needed=begins)
     require_options(weights if begins else None, wandb)
+    if begins and weights is not None:
+        new_restorer(recipe, weights)  # others are refused before anything of an earlier run goes
     inputs = open_inputs(recipe, root=root, cache=cache, progress=progress)
     with run_dir.locked_run(out) if machine.rank == 0 else nullcontext() as stale:
         if stale:
@@ -152,12 +154,15 @@ def train(
         if machine.rank == 0:
             if resume is None and (reports := run_dir.clear(out)):
                 progress.message(f"removed the reports of the run before: {', '.join(reports)}")
-            if changed := run_dir.claim(out, recipe):
-                progress.message(f"going on with other settings of how it is computed: {changed}")
+            _say_changed(run_dir.claim(out, recipe), progress)
         checkpoint, start = find_start(out, recipe, resume, progress)
         if model_alone:
             start = inputs.schedule.steps
         complete = start >= inputs.schedule.steps and run_dir.holds_model(out)
+        if weights is not None and checkpoint is None and not begins and not complete:
+            # No checkpoint can be read: these weights are needed after all.
+            require_options(weights, wandb)
+            new_restorer(recipe, weights)
         if start:
             _take_recorded_threads(out, progress)
         if machine.rank == 0:
@@ -173,6 +178,13 @@ def train(
         if complete:
             progress.message(f"{out} is complete: {start:,} steps; nothing to do")
             return _report(recipe, inputs, out, start, start, calls_before)
+        if machine.rank == 0 and (gone := run_dir.give_up_model(out)):
+            progress.message(
+                "removed the model that is trained again, and the reports that judged it: "
+                + ", ".join(gone)
+            )
+            # Beside a model the recipe that it was trained with stands still.
+            _say_changed(run_dir.claim(out, recipe), progress)
         if checkpoint is not None and resume != "auto" and machine.rank == 0:
             later = remove_later(out / run_dir.CHECKPOINTS, start)
             if later:
@@ -220,6 +232,11 @@ def _report(
         validation=validation,
         rank=Machine.detect().rank,
     )
+
+
+def _say_changed(changed: str, progress: Progress) -> None:
+    if changed:
+        progress.message(f"going on with other settings of how it is computed: {changed}")
 
 
 def _take_recorded_threads(out: Path, progress: Progress) -> None:

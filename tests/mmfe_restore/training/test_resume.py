@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 
-from mmfe_cache.errors import CacheError, UsageError
+from mmfe_cache.errors import CacheError, ModelError, UsageError
 from mmfe_cache.progress import Progress
 from mmfe_restore import Restorer
 from mmfe_restore.recipes import load_recipe, recipe_to_dict
@@ -52,6 +52,16 @@ class Messages(Progress):
 
     def message(self, text):
         self.text += f"{text}\n"
+
+
+class Seen(Callback):
+    """Asserts something of the run's folder while it trains."""
+
+    def __init__(self, holds):
+        self.holds = holds
+
+    def on_train_start(self, trainer, pl_module):
+        assert self.holds()
 
 
 class Warnings(Progress):
@@ -334,9 +344,7 @@ def test_going_back_to_a_step_gives_up_the_later_ones(world, tmp_path):
 def test_reports_go_with_the_model_that_they_judge(world, tmp_path):
     out = tmp_path / "run"
     train(world.recipe("train.max_steps=1"), **world.sources, out=out)
-    for folder in ("eval/cdd11-test", "eval-at-whole-32/cdd11-test"):
-        (out / folder).mkdir(parents=True)
-        (out / folder / "metrics.json").write_text("{}")
+    judge(out)
     (out / "eval" / "notes").mkdir()
     told = Messages()
     recipe = world.recipe("train.max_steps=2")
@@ -344,6 +352,77 @@ def test_reports_go_with_the_model_that_they_judge(world, tmp_path):
     assert not list(out.glob("eval*/cdd11-test"))
     assert (out / "eval" / "notes").is_dir()
     assert f"removed the reports of the run before: {out / 'eval' / 'cdd11-test'}" in told.text
+
+
+def judge(out):
+    for folder in ("eval/cdd11-test", "eval-at-whole-32/cdd11-test"):
+        (out / folder).mkdir(parents=True)
+        (out / folder / "metrics.json").write_text("{}")
+
+
+def everything(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_step_back_of_a_finished_run_gives_up_its_model_and_its_reports(world, tmp_path):
+    out, recipe = tmp_path / "run", world.recipe("train.max_steps=2")
+    train(recipe, **world.sources, out=out)
+    judge(out)
+    back, told = out / "checkpoints" / "step-00000001.ckpt", Messages()
+    train(
+        world.recipe("train.max_steps=2", "train.accumulate=2", "train.checkpoint_every=3600"),
+        **world.sources,
+        out=out,
+        resume=back,
+        progress=told,
+        callbacks=[Seen(lambda: not (out / "model").exists() and not list(out.glob("eval*/*")))],
+    )
+    for name in ("eval/cdd11-test", "eval-at-whole-32/cdd11-test", "model"):
+        assert str(out / name) in told.text
+    assert (out / "model" / "config.json").exists()
+    # What it was trained with is said and recorded, as docs/training.md has it.
+    assert "train.accumulate=1 (now 2)" in told.text
+    assert load_recipe(str(out / "recipe.yaml")).train.accumulate == 2
+
+
+def test_a_finished_run_without_a_readable_checkpoint_gives_its_reports_up(world, tmp_path):
+    out, recipe = tmp_path / "run", world.recipe("train.max_steps=2")
+    train(recipe, **world.sources, out=out)
+    judge(out)
+    for path in list_checkpoints(out / "checkpoints"):
+        path.write_bytes(b"")
+    told = Messages()
+    train(recipe, **world.sources, out=out, progress=told)
+    assert not list(out.glob("eval*/*"))
+    assert f"the reports that judged it: {out / 'eval' / 'cdd11-test'}, {out}" in told.text
+
+
+def test_what_is_refused_costs_a_finished_run_nothing(world, tmp_path):
+    out, recipe = tmp_path / "run", world.recipe("train.max_steps=2")
+    train(recipe, **world.sources, out=out)
+    judge(out)
+    other = tmp_path / "other.pth"
+    torch.save({"params": {"patch_embed.proj.weight": torch.zeros(2)}}, other)
+    bad = tmp_path / "bad.ckpt"
+    bad.write_bytes(b"")
+    back = out / "checkpoints" / "step-00000001.ckpt"
+    before = everything(out)
+    for wanted in (
+        {"resume": bad},
+        {"resume": back, "init_from": other},  # not the weights that it began with
+        {"resume": None, "init_from": other},
+        {"resume": None, "init_from": tmp_path / "none.pth"},
+    ):
+        with pytest.raises((UsageError, ModelError)):
+            train(recipe, **world.sources, out=out, **wanted)
+        assert everything(out) == before
+    for path in list_checkpoints(out / "checkpoints"):
+        path.write_bytes(b"")
+    before = everything(out)
+    for weights in (other, tmp_path / "none.pth"):
+        with pytest.raises((UsageError, ModelError)):
+            train(recipe, **world.sources, out=out, init_from=weights)
+        assert everything(out) == before
 
 
 def test_a_complete_run_is_left_alone_also_without_its_checkpoints(world, tmp_path, monkeypatch):
