@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 _MUCH = 16 * 2**30
 """Bytes of a training step from which a dry run names the settings that need less."""
 
+_PARTS = 8
+"""Parts of a global batch that are then advised, where every stage's batch has as many."""
+
 
 def command(
     recipe: Annotated[
@@ -215,16 +218,27 @@ def _dry_run(
             "moments and kept activations, estimated"
         )
         if max(stage.memory for stage in plan.stages) > _MUCH:
-            output.print_wrapped(
-                "less memory, same result: --set train.accumulate=8, and where that is not enough "
-                "--set train.activation_checkpointing=true; on a CPU: --recipe small"
-            )
+            output.print_wrapped(_less_memory(recipe))
     for warning in plan.warnings:
         output.console_progress().warn(warning)
     if plan.problem is not None:
         if str(plan.problem) == told and not output.VERBOSITY.debug:
             raise typer.Exit(plan.problem.exit_code)
         raise plan.problem
+
+
+def _less_memory(recipe: Recipe) -> str:
+    from mmfe_restore.training.machine import Machine
+
+    again = "--set train.activation_checkpointing=true; on a CPU: --recipe small"
+    parts = Machine.detect().smaller_parts(recipe)
+    if not parts:
+        return f"less memory, same result: {again}"
+    accumulate = next((number for number in parts if number >= _PARTS), parts[-1])
+    return (
+        f"less memory, same result: --set train.accumulate={accumulate}, and where that is not "
+        f"enough {again}"
+    )
 
 
 def _count(number: int | None) -> str:

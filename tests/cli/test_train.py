@@ -108,6 +108,24 @@ def test_a_dry_run_prints_the_plan_and_makes_no_step(capsys, sources, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("batches", "wanted"), [((16, 16), 8), ((4, 2), 2), ((12, 6), 6), ((4, 3), None)]
+)
+def test_a_dry_run_advises_parts_that_every_stage_has(
+    capsys, sources, monkeypatch, batches, wanted
+):
+    monkeypatch.setattr("mmfe_cli.train._MUCH", 0)
+    each = ", ".join(f"{{epochs: 1, resolution: 16, batch_size: {size}}}" for size in batches)
+    words = ["train", "--recipe", "demo", *SETS, "--set", f"train.stages=[{each}]", *sources]
+    code = run([*words, "--dry-run"])  # 2 where a batch is larger than the set
+    told = " ".join(capsys.readouterr().out.split())
+    assert "less memory, same result: --set train." in told
+    assert ("train.accumulate" in told) == (wanted is not None)
+    if wanted is not None:
+        assert f"--set train.accumulate={wanted}," in told
+        assert run([*words, "--set", f"train.accumulate={wanted}", "--dry-run"]) == code
+
+
 def test_a_dry_run_of_what_cannot_run_exits_as_the_run_would(capsys, tmp_path, sources):
     words = ["train", "--recipe", "demo", *SETS, "--root", sources[1], "--cache", str(tmp_path)]
     assert run([*words, "--dry-run", "--json"]) == 3

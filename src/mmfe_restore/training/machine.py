@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import gcd
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
 from mmfe_cache.errors import MmfeError, UsageError
+from mmfe_cache.io import counted
 from mmfe_cache.machine import (
     Processes,
     has_gpu,
@@ -80,6 +82,18 @@ class Machine:
                     expected=f"a multiple of {parts}",
                     remedy="another number of processes, train.accumulate or batch_size",
                 )
+
+    def smaller_parts(self, recipe: Recipe) -> tuple[int, ...]:
+        """The values of ``train.accumulate`` above the recipe's that `check` lets pass, ascending.
+
+        With each of them every stage's batch is shared equally, in smaller parts than now.
+        """
+        common = gcd(*(stage.batch_size for stage in recipe.train.stages))
+        return tuple(
+            parts
+            for parts in range(recipe.train.accumulate + 1, common // self.world_size + 1)
+            if common % (self.world_size * parts) == 0
+        )
 
     def precision(self, recipe: Recipe) -> Any:
         """Lightning's name of the recipe's precision on this device."""
@@ -201,18 +215,20 @@ def _explain(recipe: Recipe, machine: Machine, task: RestorationTask) -> MmfeErr
     if on_cuda:
         _, total = torch.cuda.mem_get_info()
         got += f"; {torch.cuda.max_memory_allocated() / 2**30:.1f} of {total / 2**30:.1f} GiB used"
-    smaller = next((n for n in range(2, each + 1) if each % n == 0), None)
+    smaller = machine.smaller_parts(recipe)
     ways: list[str] = []
-    if smaller is not None:
+    if smaller:
+        crops = stage.batch_size // (machine.world_size * smaller[0])
         ways.append(
-            f"--set train.accumulate={train.accumulate * smaller} "
-            f"({each // smaller} crops at once, the same result)"
+            f"--set train.accumulate={smaller[0]} ({counted(crops, 'crop')} at once, the same "
+            "result)"
         )
     if machine.compiles(recipe) and machine.activation_memory(recipe) > 0.5 and on_cuda:
         ways.append("--set train.activation_memory=0.5 (about half of the memory)")
     if not train.activation_checkpointing:
         ways.append("--set train.activation_checkpointing=true (about a third slower)")
-    ways.append("more processes, or a smaller batch_size in train.stages")
+    # More processes share a batch equally only where more parts do.
+    ways.append(f"{'more processes, or ' if smaller else ''}a smaller batch_size in train.stages")
     return MmfeError(
         "out of memory in training",
         got=got,

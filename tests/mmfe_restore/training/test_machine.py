@@ -124,6 +124,42 @@ def test_memory_that_runs_out_while_compiling_is_told_as_such(task, monkeypatch)
         assert f"train.{way}" in told
 
 
+STAGES = (
+    "train.stages=[{{epochs: 1, resolution: 128, batch_size: {}}},"
+    " {{epochs: 1, resolution: 256, batch_size: {}}}]"
+)
+
+
+@pytest.mark.parametrize(
+    ("world", "batches", "accumulate", "wanted"),
+    [
+        (1, (64, 6), 1, 2),
+        (1, (64, 9), 1, None),  # 32 crops each fit the first stage; the second cannot be halved
+        (1, (12, 9), 1, 3),
+        (4, (64, 16), 1, 2),
+        (16, (64, 16), 1, None),
+        (2, (48, 24), 2, 3),  # not twice as many parts, but the next that are equal
+    ],
+)
+def test_parts_that_are_advised_are_parts_of_every_stage(task, world, batches, accumulate, wanted):
+    recipe = load_recipe("cdd11", [STAGES.format(*batches), f"train.accumulate={accumulate}"])
+    task.schedule.stage_at = lambda step: StagePlan(recipe.train.stages[0], 0, 0, 0, 9, 0)
+    with (
+        pytest.raises(MmfeError, match="out of memory in training") as caught,
+        memory_explained(recipe, machine(world), task),
+    ):
+        raise MemoryError
+    advice = str(caught.value.remedy)
+    if wanted is None:
+        assert "train.accumulate" not in advice and "more processes" not in advice
+        assert "smaller batch_size" in advice
+        return
+    crops = batches[0] // (world * wanted)
+    assert f"--set train.accumulate={wanted} ({crops} crops at once" in advice
+    changed = f"train.accumulate={wanted}"
+    machine(world).check(load_recipe("cdd11", [STAGES.format(*batches), changed]))
+
+
 def test_a_compiler_that_fails_is_told_with_the_way_around_it(task):
     with (
         pytest.raises(MmfeError, match="could not be compiled") as caught,
