@@ -174,12 +174,16 @@ def decoded_bytes(samples: Sequence[Sample], limit: int) -> int:
     return total
 
 
-def hold_in_memory(samples: Sequence[Sample]) -> tuple[Sample, ...] | None:
+def hold_in_memory(samples: Sequence[Sample], *, processes: int = 1) -> tuple[Sample, ...] | None:
     """Wrap every picture in a `HeldSource` where all of them fit; None where they do not.
 
     Samples of one scene share one ground truth. A noisy sample needs its clean picture only.
+
+    Args:
+        samples: their pictures are to be kept.
+        processes: on this machine, each of which keeps its own; they ask before any has decoded.
     """
-    budget = int(SHARE * free_memory())
+    budget = int(SHARE * free_memory() / processes)
     if decoded_bytes(samples, budget) > budget:
         return None
     held: dict[str, HeldSource] = {}

@@ -263,7 +263,9 @@ class _Run:
     ) -> None:
         self.recipe, self.inputs, self.machine, self.wandb = recipe, inputs, machine, wandb
         self.out, self.start, self.progress = out, start, progress
-        held = hold_in_memory(inputs.samples) if machine.may_hold(recipe) else None
+        held = None
+        if machine.may_hold(recipe):
+            held = hold_in_memory(inputs.samples, processes=machine.devices)
         cost = None if held is not None else unpacked_cost(inputs.training)
         if cost is not None:
             progress.warn(cost)

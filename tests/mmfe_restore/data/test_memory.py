@@ -32,6 +32,13 @@ def test_a_set_that_does_not_fit_is_not_held(samples, monkeypatch):
     assert hold_in_memory(samples) is None
 
 
+def test_processes_of_one_machine_hold_no_more_than_one_may(samples, monkeypatch):
+    need = 15 * 40 * 56 * 3
+    monkeypatch.setattr(dataset, "free_memory", lambda: int(8 * need / dataset.SHARE))
+    assert hold_in_memory(samples, processes=8) is not None
+    assert hold_in_memory(samples, processes=9) is None
+
+
 def test_noisy_samples_need_their_clean_picture_only(make_samples):
     noisy = make_samples(scenes=2, labels=("noise-15", "noise-50"), sigma=15.0)
     assert dataset.decoded_bytes(noisy, 10**9) == 2 * 40 * 56 * 3
