@@ -45,7 +45,7 @@ class ValidationCallback(Callback):
 
     Attributes:
         last: mean over labels of the last validation, dB.
-        best: the highest so far.
+        best: the highest so far, whose model is in ``best/``.
     """
 
     def __init__(
@@ -72,6 +72,10 @@ class ValidationCallback(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the scores of the run that is resumed."""
         self.last, self.best = state_dict["last"], state_dict["best"]
+        if not (self._out / BEST).exists():
+            # Another folder's checkpoint (`--resume CHECKPOINT --out NEW`): the model with that
+            # score is not here, and this folder's best is the best of what is computed here.
+            self.best = float("-inf")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

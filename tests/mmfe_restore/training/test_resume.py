@@ -341,6 +341,30 @@ def test_going_back_to_a_step_gives_up_the_later_ones(world, tmp_path):
     assert train(recipe, **world.sources, out=tmp_path).resumed_from == 2
 
 
+def test_a_checkpoint_carried_into_another_folder_gets_a_best_model_there(world, tmp_path):
+    recipe = world.recipe(
+        "data.validation_scenes=1", "data.validation_every=1", "train.max_steps=3"
+    )
+    first, other, carried = tmp_path / "first", tmp_path / "other", tmp_path / "carried.ckpt"
+    train(recipe, **world.sources, out=first, stop_after=1)
+    (step,) = list_checkpoints(first / "checkpoints")
+    state = read_checkpoint(step)
+    (scores,) = [s for s in state["callbacks"].values() if isinstance(s, dict) and "best" in s]
+    scores["best"] = 99.0  # of a run that was better than what comes now
+    torch.save(state, carried)
+    train(recipe, **world.sources, out=other, resume=carried)
+    assert (other / "best" / "config.json").exists()
+    with (other / "validation.csv").open() as stream:
+        averages = [r["psnr"] for r in csv.DictReader(stream) if r["label"] == "average"]
+    kept = read_checkpoint(list_checkpoints(other / "checkpoints")[0])["callbacks"]
+    (best,) = [s["best"] for s in kept.values() if isinstance(s, dict) and "best" in s]
+    assert best == pytest.approx(max(map(float, averages)), abs=1e-3)
+    # In its own folder the best model is there, and only a better one replaces it.
+    before = everything(first / "best")
+    train(recipe, **world.sources, out=first, resume=carried)
+    assert everything(first / "best") == before
+
+
 def test_reports_go_with_the_model_that_they_judge(world, tmp_path):
     out = tmp_path / "run"
     train(world.recipe("train.max_steps=1"), **world.sources, out=out)
