@@ -254,7 +254,8 @@ class _Build:
                     got=f"{len(left)} missing shards, the first is {left[0]}",
                     remedy="run the same command again",
                 )
-            if not known[view.name].complete:
+            # A repair that takes samples in makes what was measured before unsaid.
+            if not known[view.name].complete or known[view.name].statistics is None:
                 found = statistics_of(self.path, view.name)
                 writer.finish_view(view.group, known[view.name], found)
         writer.clear_aside()

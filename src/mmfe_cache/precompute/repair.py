@@ -20,7 +20,6 @@ from mmfe_cache.lock import locked
 from mmfe_cache.precompute.build import (
     build_cache,
     check_same,
-    statistics_of,
     wanted_metadata,
 )
 from mmfe_cache.progress import Progress
@@ -48,7 +47,6 @@ from mmfe_cache.store.shards import ShardIndex, read_index
 from mmfe_cache.store.storage import Storage
 from mmfe_cache.store.verify import Damage, VerifyReport, verify
 from mmfe_cache.store.writer import CacheWriter, aside_folder
-from mmfe_cache.views import group_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,8 @@ def repair_cache(
 ) -> RepairReport:
     """Verify the store at ``path`` and write again exactly what is damaged or missing.
 
-    Samples that were skipped are taken in where their images can be read now.
+    Samples that were skipped are taken in where their images can be read now, and finished views
+    of which nothing was measured are measured.
 
     Metadata and the sample table follow from the samples, the guide and what is left of the
     store; a damaged shard of a finished view is computed again. Unfinished views are left to
@@ -99,7 +98,7 @@ def repair_cache(
     """
     path, sink = true_place(path), progress or Progress()
     before = verify(path, progress=sink)
-    if before.intact and not open_cache(path).skipped:
+    if before.intact and not _unsettled(path):
         return RepairReport(path, (), (), 0, before)
     with locked(path):
         repair = _Repair(path, samples, guide)
@@ -124,11 +123,14 @@ def repair_cache(
             shard_batches=repair.shard_batches,
         )
         encodings += report.encodings
-    stale = views if recovered else [view for view in views if view.view in repair.unmeasured]
-    if stale:
-        with locked(path):
-            repair.update_statistics(stale)
     return RepairReport(path, before.damages, recovered, encodings, verify(path, progress=sink))
+
+
+def _unsettled(path: Path) -> bool:
+    """Whether an intact store may gain by a repair: samples were skipped, a view not measured."""
+    reader = open_cache(path)
+    unmeasured = any(reader.view_metadata[name].statistics is None for name in reader.views)
+    return unmeasured or bool(reader.skipped)
 
 
 class _Repair:
@@ -142,7 +144,6 @@ class _Repair:
     Attributes:
         shard_batches: how many samples were encoded together for the shards that are removed,
             by view and number.
-        unmeasured: finished views whose own metadata is lost, and with it what was measured.
     """
 
     def __init__(self, path: Path, samples: SampleSet, guide: Guide) -> None:
@@ -150,7 +151,6 @@ class _Repair:
         self._store = wanted_metadata(samples, guide, shard_samples=1)
         self._views: dict[str, ViewMetadata] = {}
         self.shard_batches: dict[tuple[str, int], int] = {}
-        self.unmeasured: set[str] = set()
 
     def restore_root(self) -> None:
         """Write the root again if it is damaged and the other files agree on what it said.
@@ -197,9 +197,9 @@ class _Repair:
                 complete = not writer.missing_shards(group, view.view)
                 known = replace(view, complete=complete)
                 wanted.append(known)
-                self.unmeasured.add(view.view)
             else:
                 wanted += [known] if known.complete else []
+            self._views[group] = known
             self._put(f"{group}/{METADATA_FILE}", serialise(known.document()))
             for name, document in view.array_documents(self._store).items():
                 self._put(f"{group}/{name}/{METADATA_FILE}", serialise(document))
@@ -229,7 +229,8 @@ class _Repair:
         """Take samples in whose images were skipped and can be read now.
 
         A shard's files bear the digests of all its pixels, so every view's file of it goes, for
-        a build to compute again.
+        a build to compute again. What was measured of the views goes before, so that whoever
+        ends a repair that was killed measures them again.
 
         Returns:
             the samples' ids.
@@ -253,21 +254,15 @@ class _Repair:
             if ids:
                 self._note_batches(number, self._views)
                 for group, view in self._views.items():
+                    if view.statistics is not None:
+                        self._views[group] = replace(view, statistics=None)
+                        writer.update_view(group, self._views[group])
                     for name in ARRAY_NAMES:
                         place = self._store.place(view.view, name, number)
                         self._remove(f"{group}/{name}/{place.file}")
                 writer.write_digests(number, rows)
                 recovered += ids
         return tuple(recovered)
-
-    def update_statistics(self, views: Sequence[ViewMetadata]) -> None:
-        """Write what the embeddings of finished views are like, where it changed or is lost."""
-        writer, known = CacheWriter(self._path, self._store), open_cache(self._path).view_metadata
-        for view in views:
-            if known[view.view].complete:
-                found = statistics_of(self._path, view.view)
-                group = group_name(view.view)
-                writer.update_view(group, replace(known[view.view], statistics=found))
 
     def _note_batches(self, number: int, groups: Iterable[str]) -> None:
         """Before its files go: the batches of a shard, so that its bytes come back."""

@@ -253,7 +253,7 @@ class ViewMetadata:
         batch_size: samples the guide encoded together.
         complete: whether every shard has been written.
         statistics: what `mmfe_cache.store.info.measure` found in the finished view; None
-            where an earlier version finished it.
+            where an earlier version finished it, or a repair has taken samples in since.
     """
 
     store: str

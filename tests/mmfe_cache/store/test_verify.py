@@ -238,6 +238,54 @@ def test_a_repair_takes_in_skipped_samples_whose_images_were_mended(tmp_path):
     assert open_cache(store).skipped == ()
 
 
+@pytest.mark.parametrize("ended_by", ["repair", "build"])
+@pytest.mark.parametrize("killed_in", ["recovering", "encoding", "measuring"])
+def test_what_a_killed_repair_had_not_measured_is_measured(
+    tmp_path, monkeypatch, ended_by, killed_in
+):
+    store = tmp_path / "a.zarr"
+    build(store, samples=sample_set(10, broken=[5]), on_error="skip")
+    build(tmp_path / "whole.zarr")
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*arguments, **options):
+        raise Killed
+
+    # Before the first digest is written, before any shard is, and when all shards are.
+    place = {
+        "recovering": "mmfe_cache.store.writer.CacheWriter.write_digests",
+        "encoding": "mmfe_cache.precompute.repair.build_cache",
+        "measuring": "mmfe_cache.precompute.build.measure",
+    }[killed_in]
+    with monkeypatch.context() as patch:
+        patch.setattr(place, kill)
+        with pytest.raises(Killed):
+            repair_cache(store, sample_set(10), TinyGuide())
+    if ended_by == "build" and killed_in != "recovering":  # a build leaves skipped samples out
+        build(store, on_error="skip")
+        assert tree(store) == tree(tmp_path / "whole.zarr")
+    repaired(store, tree(tmp_path / "whole.zarr"))
+
+
+@pytest.mark.parametrize("mend", ["repair", "build"])
+def test_a_view_of_an_earlier_version_is_measured(store, mend):
+    from mmfe_cache.store.writer import CacheWriter
+
+    expected, reader = tree(store), open_cache(store)
+    about = replace(reader.view_metadata["whole@16"], statistics=None)
+    CacheWriter(store, reader.metadata).update_view("whole-16", about)
+    assert tree(store) != expected
+    guide = TinyGuide()
+    if mend == "repair":
+        repair_cache(store, sample_set(10), guide)
+    else:
+        build(store, guide=guide)
+    assert tree(store) == expected
+    assert guide.calls == 0
+
+
 def test_a_repair_that_takes_samples_in_still_refuses_other_pixels(tmp_path):
     build(tmp_path / "a.zarr", samples=sample_set(10, broken=[5]), on_error="skip")
     with pytest.raises(CacheError, match="have changed"):
