@@ -8,6 +8,7 @@ again: so a few are looked at once more.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -74,6 +75,25 @@ def check_same_pixels(samples: SampleSet, cache: CacheReader) -> None:
             f"cache build --dataset {samples.dataset} in a new place (--out), or remove the old "
             "cache first",
         )
+
+
+def few_pixels(samples: SampleSet) -> str:
+    """A digest of a few degraded pictures, for who has no cache that says which they were.
+
+    It is the same whether they lie in files, are made while reading or come from a pack.
+
+    Args:
+        samples: the split.
+
+    Returns:
+        32 hexadecimal digits.
+
+    Raises:
+        DataError: one of the pictures cannot be read.
+    """
+    sources = [samples.samples[place].degraded for place in _of_each(samples)]
+    rows = [_packed_digest(source) or pixel_digest(source.read()) for source in sources]
+    return hashlib.blake2b(bytes.fromhex("".join(rows)), digest_size=16).hexdigest()
 
 
 _CHECKED: WeakKeyDictionary[PackReader, set[Path]] = WeakKeyDictionary()

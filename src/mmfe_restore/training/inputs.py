@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from mmfe_cache.datasets import load_dataset
-from mmfe_cache.datasets.same_pixels import check_same_pixels
+from mmfe_cache.datasets.same_pixels import check_same_pixels, few_pixels
 from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.guides.lineage import differing_guide, guide_fingerprint, only_precision
 from mmfe_cache.progress import Progress
 from mmfe_cache.samples import Sample, SampleSet
 from mmfe_cache.seeds import generator
 from mmfe_cache.store import CacheReader, open_cache
-from mmfe_cache.store.sample_table import pixels_digest
+from mmfe_cache.store.sample_table import ids_digest, pixels_digest
 from mmfe_restore.data import (
     PROMPT,
     SampleGuidance,
@@ -36,6 +36,7 @@ class Inputs:
     """The checked inputs of a run.
 
     Attributes:
+        loaded: the training split as it is on the disk.
         training: the training split without what is held out or skipped.
         validation: held out of training, by whole scenes.
         schedule: every step of the run.
@@ -45,6 +46,7 @@ class Inputs:
         validation_guidance: of ``validation``, as ``guide.prompt`` asks.
     """
 
+    loaded: SampleSet
     training: SampleSet
     validation: tuple[Sample, ...]
     schedule: Schedule
@@ -64,6 +66,16 @@ class Inputs:
             return None
         seen = pixels_digest(self.cache.pixel_digests)
         return {**self.cache.fingerprint, PIXELS: seen.hex()}
+
+    def data_identity(self) -> dict[str, str] | None:
+        """What tells an unguided run's data from others; None where `identity` of a cache does.
+
+        Raises:
+            DataError: one of the pictures that are read for it cannot be.
+        """
+        if self.cache is not None:
+            return None
+        return {"samples.ids": ids_digest(self.loaded.ids), PIXELS: few_pixels(self.loaded)}
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -118,6 +130,7 @@ def open_inputs(
     if readers:
         asked = readers[(recipe.guide.prompts or (recipe.guide.prompt,)).index(recipe.guide.prompt)]
     return Inputs(
+        loaded=everything,
         training=replace(everything, samples=training),
         validation=validation,
         schedule=Schedule(recipe, training),

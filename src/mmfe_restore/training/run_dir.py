@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from mmfe_cache.errors import CacheError, UsageError
+from mmfe_cache.errors import CacheError, DataError, UsageError
 from mmfe_cache.guides.lineage import guide_fingerprint
 from mmfe_cache.io import draft_folder, remove_drafts, write_file, write_json
 from mmfe_cache.lock import locked
@@ -38,7 +38,7 @@ MODEL = "model"
 BEST = "best"
 LOCK = "train.lock"
 PIXELS = "samples.pixels"
-"""What the record of a run's cache calls the pixels that it was built from."""
+"""What a run's record calls the pixels that it saw: its cache's, or a few of the data set's."""
 
 _PACKAGES = ("mmfe", "torch", "lightning", "numpy", "zarr", "pytorch-wavelets", "torchmetrics")
 
@@ -196,21 +196,24 @@ def record_versions(
     cache: Mapping[str, Any] | None,
     world_size: int,
     *,
+    data: Mapping[str, str] | None,
     init_from: Path | None,
     resumed: bool,
     complete: bool = False,
 ) -> None:
     """Write what the run's result depends on; `versions` says what that is.
 
-    A run that is ``complete`` is held to its record alone: nothing is computed any more.
+    ``cache`` is `Inputs.identity`, ``data`` `Inputs.data_identity`; one of them is None. A run
+    that is ``complete`` is held to its record alone: nothing is computed any more.
 
     Raises:
         CacheError: a resumed run would read other embeddings than it began with.
+        DataError: a resumed run without a guide would see other pictures than it began with.
         UsageError: a resumed run began with other weights than ``init_from``, or its record is
             damaged.
     """
     file = out / VERSIONS
-    now = json.loads(json.dumps(versions(recipe, cache, world_size, init_from), default=str))
+    now = json.loads(json.dumps(versions(recipe, cache, data, world_size, init_from), default=str))
     if resumed and file.exists():
         before = _read_versions(file)
         began: dict[str, Any] = before.get("cache") or {}
@@ -224,6 +227,17 @@ def record_versions(
                 got=", ".join(f"{key}={reads.get(key)!r}" for key in other[:4]),
                 expected=", ".join(f"{key}={began.get(key)!r}" for key in other[:4]),
                 remedy="give the run its cache back, or begin anew with --resume none",
+            )
+        # A run that an earlier version began recorded nothing of this.
+        seen, sees = before.get("data") or {}, now["data"] or {}
+        other = sorted(k for k in seen.keys() & sees.keys() if seen[k] != sees[k])
+        if other:
+            raise DataError(
+                "the data set is not the one that this run began with",
+                got=", ".join(f"{key}={sees[key]!r}" for key in other),
+                expected=", ".join(f"{key}={seen[key]!r}" for key in other),
+                remedy="give the run its data set back (--root), choose another --out, or begin "
+                "anew with --resume none",
             )
         first = before.get("init_from")
         # The weights are in the checkpoint by now: their file need not be there any more.
@@ -253,10 +267,10 @@ def recorded_threads(out: Path) -> int | None:
 def _read_versions(file: Path) -> dict[str, Any]:
     try:
         values = parse_json(file.read_bytes(), file)
-        _ = values.get("cache"), values.get("init_from")
+        _ = values.get("cache"), values.get("init_from"), (values.get("data") or {}).keys()
     except (ValueError, AttributeError) as problem:
         raise UsageError(
-            f"{file} cannot be read, so nobody can tell whether the cache is still the run's",
+            f"{file} cannot be read, so nobody can tell whether cache and data are the run's",
             got=f"{type(problem).__name__}: {problem}",
             remedy=f"remove {file} to go on without that check",
         ) from None
@@ -264,9 +278,13 @@ def _read_versions(file: Path) -> dict[str, Any]:
 
 
 def versions(
-    recipe: Recipe, cache: Mapping[str, Any] | None, world_size: int, init_from: Path | None
+    recipe: Recipe,
+    cache: Mapping[str, Any] | None,
+    data: Mapping[str, str] | None,
+    world_size: int,
+    init_from: Path | None,
 ) -> dict[str, Any]:
-    """What a result depends on besides the recipe: versions, seed, machine, cache, weights."""
+    """What a result depends on besides the recipe: versions, seed, machine, data, weights."""
     import torch
 
     installed: dict[str, str | None] = {}
@@ -284,6 +302,7 @@ def versions(
         "world_size": world_size,
         "seed": recipe.train.seed,
         "cache": None if cache is None else dict(cache),
+        "data": None if data is None else dict(data),
         "init_from": None if init_from is None else _identity(init_from),
     }
 

@@ -131,7 +131,8 @@ def train(
             training is writing there; there is no ``init_from``, or Weights & Biases is not
             installed.
         ModelError: ``init_from`` holds another network's weights, or training diverged.
-        DataError: the data set is missing or a picture cannot be read.
+        DataError: the data set is missing, or not the one that an unguided run began with, or a
+            picture cannot be read.
     """
     machine = Machine.detect()
     # One process speaks for all.
@@ -171,6 +172,7 @@ def train(
                 recipe,
                 inputs.identity,
                 machine.world_size,
+                data=inputs.data_identity(),
                 init_from=weights,
                 resumed=start > 0,
                 complete=complete,

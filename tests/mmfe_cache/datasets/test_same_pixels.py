@@ -10,11 +10,12 @@ from PIL import Image
 
 from benchmarks.cache_support import TinyGuide, tree
 from mmfe_cache.datasets import load_dataset, same_pixels
-from mmfe_cache.datasets.same_pixels import check_same_pixels
+from mmfe_cache.datasets.same_pixels import check_same_pixels, few_pixels
 from mmfe_cache.degradations import light
 from mmfe_cache.errors import CacheError, DataError
 from mmfe_cache.images import pixel_digest, write_png
 from mmfe_cache.packing import forget_packs, pack, pack_path
+from mmfe_cache.packing.reader import PackedSource
 from mmfe_cache.precompute import build_cache
 from mmfe_cache.precompute.plan import plan_build
 from mmfe_cache.store import open_cache
@@ -227,3 +228,17 @@ def test_a_few_files_are_read_again_and_skipped_ones_are_not(tmp_path, monkeypat
     digest = pixel_digest
     check_same_pixels(samples, open_cache(path))
     assert 4 <= len(read) <= same_pixels.FILES
+
+
+def test_a_few_pictures_have_one_digest_in_files_made_and_packed(root, tmp_path):
+    made = few_pixels(load_dataset("synth", "train", root, packed=False))
+    assert few_pixels(load_dataset("synth", "train", root)) == made
+    pack_anew(root)
+    packed = load_dataset("synth", "train", root)
+    assert isinstance(packed.samples[0].degraded, PackedSource)
+    assert few_pixels(packed) == made
+    say(root, "varied_share: 0")
+    assert few_pixels(load_dataset("synth", "train", root, packed=False)) != made
+    one, two = paired(tmp_path / "one", 0), paired(tmp_path / "two", 1)
+    assert len(few_pixels(one)) == 32
+    assert few_pixels(one) != few_pixels(two)

@@ -14,7 +14,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 
-from mmfe_cache.errors import CacheError, ModelError, UsageError
+from mmfe_cache.datasets import load_dataset
+from mmfe_cache.errors import CacheError, DataError, ModelError, UsageError
+from mmfe_cache.images import write_png
 from mmfe_cache.progress import Progress
 from mmfe_restore import Restorer
 from mmfe_restore.recipes import load_recipe, recipe_to_dict
@@ -216,9 +218,40 @@ def test_a_cache_of_other_pixels_is_not_the_one_of_the_run(world, tmp_path):
     assert len(json.loads(file.read_text())["cache"]["samples.pixels"]) == 32
 
 
+def test_an_unguided_run_notices_other_data(world, tmp_path):
+    unguided = (f"model.{key}=none" for key in ("encoder_guidance", "decoder_guidance", "experts"))
+    recipe = world.recipe(*unguided, "model.guidance_dropout=0", "train.max_steps=3")
+    out, moved, other, fewer = (tmp_path / name for name in ("run", "moved", "other", "fewer"))
+    for root in (moved, other, fewer):
+        shutil.copytree(world.root, root)
+    for sample in load_dataset("cdd11", "train", other).samples:  # equal names, other pictures
+        write_png(Path(sample.degraded.name), sample.degraded.read() // 2)
+    gone = load_dataset("cdd11", "train", fewer).samples[-1].scene
+    for sample in load_dataset("cdd11", "train", fewer).samples:
+        if sample.scene == gone:
+            Path(sample.degraded.name).unlink()
+            Path(sample.clean.name).unlink(missing_ok=True)
+    train(recipe, root=world.root, out=out, stop_after=1)
+    before = everything(out)
+    for root, what in ((other, "samples.pixels"), (fewer, "samples.ids")):
+        with pytest.raises(DataError, match="not the one that this run began with") as caught:
+            train(recipe, root=root, out=out)
+        assert what in str(caught.value)
+        assert everything(out) == before
+    assert train(recipe, root=moved, out=out, stop_after=2).resumed_from == 1
+    file = out / "versions.json"
+    versions = json.loads(file.read_text())
+    del versions["data"]  # as an earlier version wrote it
+    file.write_text(json.dumps(versions))
+    assert train(recipe, root=other, out=out).resumed_from == 2
+    assert json.loads(file.read_text())["data"].keys() == {"samples.ids", "samples.pixels"}
+    with pytest.raises(DataError):  # complete: nothing would be computed, and it is said still
+        train(recipe, root=moved, out=out)
+
+
 def test_a_damaged_record_of_the_run_is_named(world, tmp_path):
     train(world.recipe(), **world.sources, out=tmp_path, stop_after=2)
-    for text in ("{", "[]"):
+    for text in ("{", "[]", '{"data": 1}'):
         (tmp_path / "versions.json").write_text(text)
         with pytest.raises(UsageError, match=r"versions\.json cannot be read"):
             train(world.recipe(), **world.sources, out=tmp_path)
