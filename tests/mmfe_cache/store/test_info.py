@@ -82,6 +82,7 @@ def test_a_large_view_is_measured_on_samples_spread_over_it(store, monkeypatch):
 
 def test_a_cache_of_an_earlier_version_is_read_and_measured_on_request(tmp_path, capsys):
     path = build(tmp_path / "old.zarr")
+    new = tree(path)
     recorded = describe(open_cache(path))["statistics"]
     file = path / "whole-16" / "zarr.json"
     document = parse_document(file.read_bytes(), "it")
@@ -95,8 +96,9 @@ def test_a_cache_of_an_earlier_version_is_read_and_measured_on_request(tmp_path,
     assert run(["cache", "info", str(path), "--statistics", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["statistics"] == recorded
     assert run(["cache", "verify", str(path)]) == 0
-    build(path)  # and a build that finds it whole leaves it as it is
     assert tree(path) == before
+    build(path)  # and a build that finds it whole records what is lacking, as a repair's
+    assert tree(path) == new
     assert open_cache(path).gather([0], VIEW).answer is not None
 
 
