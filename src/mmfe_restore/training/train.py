@@ -141,9 +141,10 @@ def train(
     calls_before = guide_calls()
     # A run that goes on has its first weights already: their file need not be there any more.
     kept = bool(list_checkpoints(out / run_dir.CHECKPOINTS))
-    # Its checkpoints are large, and may have been removed once the model was there.
-    model_alone = resume == "auto" and not kept and run_dir.holds_model(out)
-    begins = resume is None or (resume == "auto" and not kept and not model_alone)
+    # A model is written at the end alone. The checkpoints before it are large, and may have been
+    # removed or damaged since.
+    finished = resume == "auto" and run_dir.holds_model(out)
+    begins = resume is None or (resume == "auto" and not kept and not finished)
     weights = None if init_from is None else find_weights(init_from, needed=begins)
     require_options(weights if begins else None, wandb)
     if begins and weights is not None:
@@ -156,9 +157,10 @@ def train(
             if resume is None and (reports := run_dir.clear(out)):
                 progress.message(f"removed the reports of the run before: {', '.join(reports)}")
             _say_changed(run_dir.claim(out, recipe), progress)
-        checkpoint, start = find_start(out, recipe, resume, progress)
-        if model_alone:
-            start = inputs.schedule.steps
+        if finished:
+            checkpoint, start = None, inputs.schedule.steps
+        else:
+            checkpoint, start = find_start(out, recipe, resume, progress)
         complete = start >= inputs.schedule.steps and run_dir.holds_model(out)
         if weights is not None and checkpoint is None and not begins and not complete:
             # No checkpoint can be read: these weights are needed after all.
