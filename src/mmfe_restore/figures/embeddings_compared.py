@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +116,8 @@ def plot_compared(
 def _names(caches: Sequence[tuple[CacheReader, str]]) -> list[str]:
     """The guides' names; with the stores' where one guide comes twice, as of two prompts."""
     guides = [(cache.guide, view) for cache, view in caches]
-    stores = [f"{cache.guide} ({cache.path.stem})" for cache, _ in caches]
+    # A store may also be an address.
+    stores = [f"{cache.guide} ({PurePath(str(cache.path)).stem})" for cache, _ in caches]
     if len(set(zip(stores, (view for _, view in caches), strict=True))) < len(caches):
         stores = [str(cache.path) for cache, _ in caches]
     return [
