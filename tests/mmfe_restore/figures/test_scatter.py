@@ -86,7 +86,7 @@ def test_equal_vectors_have_one_place():
 @pytest.mark.parametrize("panels", [2, 3, 4])
 def test_a_panels_heading_is_no_wider_than_the_panel(panels):
     facts = {
-        "guide": "timm:tf_efficientnet_lite0,weights=random", "view": "crop@224", "variance": 0.5,
+        "name": "timm:tf_efficientnet_lite0,weights=random", "view": "crop@224", "variance": 0.5,
         "nearest": 0.62, "nearest_cosine": 0.62, "composition_alone": 0.65,
     }  # fmt: skip
     with mpl.rc_context(STYLE):
