@@ -8,7 +8,8 @@ from mmfe_cache.lazy import lazy_names
 
 if TYPE_CHECKING:
     from mmfe_restore.training.dry_run import Plan as Plan, plan_run as plan_run
-    from mmfe_restore.training.train import TrainReport as TrainReport, train as train
+    from mmfe_restore.training.report import TrainReport as TrainReport
+    from mmfe_restore.training.train import train as train
 
 
 # Imported when asked for: a wrong path is said before torch is imported.
@@ -16,6 +17,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "dry_run": ["Plan", "plan_run"],
-        "train": ["TrainReport", "train"],
+        "report": ["TrainReport"],
+        "train": ["train"],
     },
 )
