@@ -140,7 +140,8 @@ def test_two_guides_side_by_side(tmp_path):
 
 def test_two_caches_of_one_guide_are_told_apart(tmp_path):
     (cache, _), _ = four_kinds(tmp_path)
-    other = open_cache(shutil.copytree(cache.path, tmp_path / "elsewhere" / "asked.zarr"))
+    copied = shutil.copytree(cache.path, tmp_path / "elsewhere" / "asked.zarr")
+    other = open_cache(str(copied))  # as from the command line
     drawing = plot_compared([(c, "whole@32") for c in (cache, other)], tmp_path / "a")
     names = ["oracle (oracle)", "oracle (asked)"]
     assert [panel["name"] for panel in drawing.facts["panels"]] == names
