@@ -164,7 +164,11 @@ def place_of(name: str, runs: Path) -> Path:
 
 def _holds_model(folder: Path) -> bool:
     """Whether it is a finished run's, or itself a checkpoint's."""
-    return any((above / CONFIG).is_file() for above in (folder / "model", folder))
+    return _is_trained(folder) or (folder / CONFIG).is_file()
+
+
+def _is_trained(folder: Path) -> bool:
+    return (folder / "model" / CONFIG).is_file()
 
 
 def _run(row: PublishedRow, recipe: Recipe, shares: Sequence[str], out: Path, step: int) -> Run:
@@ -198,7 +202,7 @@ def _place(recipe: Recipe, shares: Sequence[str], out: Path, suffix: str) -> Pat
         return own
     others = (out / f"{other}{suffix}" for other in shares)
     equal = [folder for folder in others if _holds(folder, recipe)]
-    finished = [folder for folder in equal if (folder / "model" / CONFIG).is_file()]
+    finished = [folder for folder in equal if _is_trained(folder)]
     return (*finished, *equal, own)[0]
 
 
@@ -233,7 +237,7 @@ def _state(folder: Path, evaluations: Sequence[Evaluation], recipe: Recipe) -> s
             _check_judged(folder, evaluation, recipe)
     if all(evaluation.done for evaluation in evaluations):
         return "evaluated"
-    return "trained" if (folder / "model" / CONFIG).is_file() else "started"
+    return "trained" if _is_trained(folder) else "started"
 
 
 def _check_judged(folder: Path, evaluation: Evaluation, recipe: Recipe) -> None:

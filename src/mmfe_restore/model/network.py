@@ -218,7 +218,7 @@ class Network(nn.Module):
         Args:
             image: (B, 3, H, W), H and W multiples of `size_multiple`: 0 to 1, or uint8, which is
                 turned into the weights' type only as far as it must be.
-            bands: as `bands` gives them.
+            bands: as `bands` gives them; for an image that is streamed they are used up.
             e_image: (B, T, D), where a site reads it.
             e_joint: (B, T, D), where a site reads it.
             e_answer: (B, D), where MoFE is on.
