@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
@@ -52,7 +53,7 @@ GROUPS = ("data", "guide", "cache", "model", "plot")
 """Files that hold a group of commands each: a typer application ``app``."""
 
 INTERRUPTED = 130
-"""The exit code after Ctrl-C: 128 + SIGINT."""
+"""The exit code after Ctrl-C, and after SIGTERM: 128 + SIGINT."""
 
 _ROOM = "free some space there and give the same command again"
 _PLACE = "choose a place that you may write to, or change its permissions"
@@ -107,7 +108,25 @@ def main() -> None:
     output.write_any_name()
     output.warn_plainly()
     _leave_matplotlib_out()
+    _stop_as_by_ctrl_c()
     sys.exit(run())
+
+
+def _stop_as_by_ctrl_c() -> None:
+    """SIGTERM, by which schedulers and containers stop a program, ends a command as Ctrl-C does.
+
+    What was half written is cleared away, and what the same command would do is said. Training has
+    handlers of its own. Processes that are forked keep the usual end: pools stop theirs by it.
+    """
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        return  # whoever started this has decided otherwise
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if hasattr(os, "register_at_fork"):  # Windows forks nothing
+        os.register_at_fork(after_in_child=_end_by_sigterm)
+
+
+def _end_by_sigterm() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class _WithoutPlots(MetaPathFinder):

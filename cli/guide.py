@@ -168,6 +168,7 @@ app.command("distill")(guide_student.distill)
 
 @app.command("evaluate")
 def evaluate(
+    context: typer.Context,
     photos: Annotated[
         Path,
         typer.Argument(
@@ -217,20 +218,9 @@ def evaluate(
 
     if teacher is not None:
         # A student is compared at its cache's views, on its cache's pictures.
-        settings = {
-            "--guide": guide != "scene",
-            "--weights": weights is not None,
-            "--view": view != "whole@224",
-            "--seed": seed != 0,
-            "--rain-masks": rain_masks is not None,
-            "--snow-masks": snow_masks is not None,
-            "--depth": depth is not None,
-            "--light-maps": light_maps is not None,
-            "--dark-photos": dark_photos is not None,
-            "--mask-share": mask_share != 1,
-            "--varied-share": varied_share != 0,
-        }
-        if given := [name for name, is_given in settings.items() if is_given]:
+        if given := options.given_besides(
+            context, "photos", "teacher", "root", "device", "as_json"
+        ):
             raise UsageError(
                 "a student is compared with its teacher at the cache's views, on its pictures",
                 got=", ".join(given),

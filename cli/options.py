@@ -137,3 +137,21 @@ def degradation_config(
         mask_share=mask_share,
         varied_share=varied_share,
     )
+
+
+def given_besides(context: typer.Context, *expected: str) -> list[str]:
+    """The options of a command line that go with another way to call the command.
+
+    Args:
+        context: of the command.
+        expected: the parameters' names that may be given.
+
+    Returns:
+        such as ``["--view"]``, in the command's order; what a default fills in is not one.
+    """
+    return [
+        max(parameter.opts, key=len)
+        for parameter in context.command.params
+        if parameter.name not in expected
+        and getattr(context.get_parameter_source(parameter.name or ""), "name", "") == "COMMANDLINE"
+    ]

@@ -93,8 +93,9 @@ class TestFastDemo:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_exits_130_says_once_how_to_go_on_and_leaves_nothing_half_written(
-    tmp_path, start_forked
+    tmp_path, start_forked, told
 ):
     out = tmp_path / "demo"
     (tmp_path / "mmfe").write_text("from mmfe_cli.app import main; main()")
@@ -102,7 +103,7 @@ def test_ctrl_c_exits_130_says_once_how_to_go_on_and_leaves_nothing_half_written
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not list(out.glob("cdd11/**/*.png")):
         time.sleep(0.05)
-    os.kill(wait.pid, signal.SIGINT)
+    os.kill(wait.pid, told)
     done = wait()
     shown = done.stderr
     assert done.returncode == 130, shown
