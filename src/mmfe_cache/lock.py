@@ -108,7 +108,7 @@ def locked(
             stop.set()
             beat.join()
             # Where someone removed the file or took it over meanwhile, it is another's now.
-            ours = _same(file, handle) and _read(handle) == own
+            ours = same_file(file, handle) and _read(handle) == own
             _HANDLES.discard(handle)
             if os.name == "nt":  # an open file cannot be removed there
                 os.close(handle)
@@ -133,7 +133,7 @@ def _acquire(file: Path, claim: _Claim) -> tuple[int, Callable[[], None], str | 
             if release is None or _alive_elsewhere(file, handle, owner):
                 raise _refusal(file, handle, owner, claim)  # noqa: TRY301
             # The holder may have removed the file between our opening and locking it.
-            if not _same(file, handle):
+            if not same_file(file, handle):
                 os.close(handle)
                 release()
                 continue
@@ -186,7 +186,8 @@ def _write(handle: int) -> None:
         raise MmfeError("cannot write the lock", got=problem.strerror) from problem
 
 
-def _same(file: Path, handle: int) -> bool:
+def same_file(file: Path, handle: int) -> bool:
+    """Whether the open file ``handle`` is still what lies at ``file``."""
     try:
         return os.path.samestat(file.stat(), os.fstat(handle))
     except FileNotFoundError:

@@ -16,7 +16,7 @@ import numpy as np
 
 from mmfe_cache.errors import DataError
 from mmfe_cache.io import write_file
-from mmfe_cache.lock import try_lock
+from mmfe_cache.lock import same_file, try_lock
 
 from .codec import LEVEL, PLAIN, STORED_AS, TILE, TILE_BYTES, num_tiles
 from .reader import FORMAT, VERSION
@@ -57,10 +57,8 @@ class Staging:
         self._compress = compress
         self.done: dict[int, dict[str, Any]] = {}
         self._pending: list[str] = []
-        self._file = self._tiles.open("ab")
-        self._release: Callable[[], None] = lambda: None
+        self._file, self._release = _open_locked(self._tiles, path)
         try:
-            self._release = _lock(self._file, path)
             self._resume()
             self._end = max((e["start"] + e["length"] for e in self.done.values()), default=0)
             self._file.truncate(self._end)
@@ -117,14 +115,16 @@ class Staging:
         self._pending.clear()
 
     def close(self) -> None:
-        """Close the file of tiles, whatever could still be written of it."""
+        """Close the file of tiles, whatever could still be written of it, and give up the lock."""
         with suppress(OSError):
             self._file.close()
         self._release()
 
     def assemble(self, about: bytes, samples: bytes) -> Path:
-        """Write the HDF5 file from the tiles; it is whole and flushed on return."""
-        self.close()
+        """Write the HDF5 file from the flushed tiles; it is whole and on the disk on return.
+
+        The lock is kept: until the file has its name, no other run may write one in its place.
+        """
         # A new file each time: HDF5 would not truncate one that a failed attempt left open.
         self._part.unlink(missing_ok=True)
         try:
@@ -217,10 +217,28 @@ class Staging:
         file["location"] = places
 
     def remove(self) -> None:
-        """Remove what only a stopped run needs, and what it made of it."""
+        """Remove what only a stopped run needs, and what it made of it; `close` is still due."""
+        if os.name == "nt":  # an open file cannot be removed there, and the lock lies beside it
+            self._file.close()
         self._part.unlink(missing_ok=True)
         self._tiles.unlink(missing_ok=True)
         self._journal.unlink(missing_ok=True)
+
+
+def _open_locked(tiles: Path, path: Path) -> tuple[BinaryIO, Callable[[], None]]:
+    """Open the file of tiles for appending and lock it; the file, and what gives the lock back."""
+    while True:
+        file = tiles.open("ab")
+        try:
+            release = _lock(file, path)
+            # A run that ended between our opening and locking it has removed it.
+            if same_file(tiles, file.fileno()):
+                return file, release
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+        release()
 
 
 def _lock(file: BinaryIO, path: Path) -> Callable[[], None]:

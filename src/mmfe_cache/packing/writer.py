@@ -119,8 +119,7 @@ def pack(
             # Also when it is stopped: what was tiled so far is what the next run starts from.
             staging.flush()
         part = staging.assemble(about, description)
-    if verify:
-        bad = PackReader(part).damaged(progress)
+        bad = PackReader(part).damaged(progress) if verify else ()
         if bad:
             # What lies there would spoil every further run as well.
             staging.remove()
@@ -130,8 +129,8 @@ def pack(
                 expected="the pixels that were written",
                 remedy="check the disk and run the same command again",
             )
-    part.replace(path)
-    staging.remove()
+        part.replace(path)
+        staging.remove()
     forget_packs()
     return PackReport(
         path,

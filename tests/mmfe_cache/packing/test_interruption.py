@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from pkgutil import resolve_name
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from mmfe_cache.datasets import load_dataset
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import write_png
+from mmfe_cache.lock import try_lock
 from mmfe_cache.packing import (
     PackReader,
     forget_packs,
@@ -191,6 +193,43 @@ def test_two_runs_never_write_one_pack(samples, tmp_path):
     pack(replace(samples, samples=(*samples.samples[:-1], both)), path, workers=1)
     assert PackReader(path).damaged() == ()
     assert pack(samples, path).reused == 0, "a finished run leaves no lock"
+
+
+@pytest.mark.parametrize("last", ["staging.Staging._fill_raw", "reader.PackReader.damaged"])
+def test_a_second_run_is_refused_until_the_first_pack_has_its_name(
+    samples, tmp_path, monkeypatch, last
+):
+    pytest.importorskip("fcntl")
+    path, place = tmp_path / "p.h5", f"mmfe_cache.packing.{last}"
+    step, refused = resolve_name(place), []
+
+    def meanwhile(self, *arguments):
+        with pytest.raises(DataError, match="another process is writing the pack"):
+            pack(samples, path)
+        refused.append(last)
+        return step(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, meanwhile)
+        pack(samples, path)
+    assert refused == [last]
+    assert PackReader(path).damaged() == ()
+    assert list(tmp_path.glob("p.h5*")) == [path]
+
+
+def test_a_run_that_waited_for_the_end_of_another_keeps_its_tiles(samples, tmp_path, monkeypatch):
+    pytest.importorskip("fcntl")
+    path, ended = tmp_path / "p.h5", []
+
+    def slowly(handle, file):
+        if not ended:  # the other run ends between our opening its file and locking it
+            ended.append(file.unlink())
+        return try_lock(handle, file)
+
+    monkeypatch.setattr("mmfe_cache.packing.staging.try_lock", slowly)
+    pack(samples, path)
+    assert ended
+    assert PackReader(path).damaged() == ()
 
 
 def test_unreadable_pictures_stop_it_before_anything_is_written(samples, lol, tmp_path):
