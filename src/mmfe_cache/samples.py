@@ -49,8 +49,9 @@ class Sample:
         degraded: the degraded picture (for denoising: noise realisation 0).
         clean: the ground truth; None where there is none.
         label: the class that averages are taken over, such as ``"low_haze"`` or ``"noise-25"``.
-        scene: what is never split between training and test: the clean photograph's name, or what
-            several photographs of one's own show, see `mmfe_cache.datasets.photographs.scene_of`.
+        scene: what is never split between training and test: the clean photograph's name, the
+            sequence of GoPro's frames, or what several photographs of one's own show, see
+            `mmfe_cache.datasets.photographs.scene_of`.
         severities: degradation name to severity in [0, 1]; only synthetic sets record it.
         noise_sigma: standard deviation on the 0 to 255 scale where ``degraded`` is
             ``clean`` plus Gaussian noise; training then draws fresh noise from ``clean``.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import read_size
-from mmfe_cache.names import first_few, stem_of
+from mmfe_cache.names import composed, first_few, stem_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class FilePair:
 
     Attributes:
         stem: the sample's name within its part.
-        scene: the clean photograph's name.
+        scene: the clean photograph's name, or that of the sequence which a frame is of.
         degraded: the degraded file; None where it is made from the clean one.
         clean: the clean file; None where there is none.
     """
@@ -67,7 +67,27 @@ def by_sequence(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
     def key(path: Path) -> str:
         return f"{path.parent.parent.name}-{stem_of(path)}"
 
-    return _by_keys(degraded, clean, key, key)
+    found = _by_keys(degraded, clean, key, key)
+    sequences = {key(path): composed(path.parent.parent.name) for path in degraded}
+    pairs = [replace(pair, scene=sequences[pair.stem]) for pair in found.pairs]
+    return replace(found, pairs=tuple(pairs))
+
+
+def by_frame(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:
+    """GoPro's frames, or crops of them, in one folder: equal names, whose sequence is the scene."""
+    found = by_name(degraded, clean)
+    pairs = [replace(pair, scene=sequence_of(pair.scene)) for pair in found.pairs]
+    return replace(found, pairs=tuple(pairs))
+
+
+def sequence_of(name: str) -> str:
+    """``GOPR0372_07_00`` for its frame ``GOPR0372_07_00-000047`` and that one's crop ``…-s012``.
+
+    Any other name is its own scene: neighbouring frames show the same, so that what is held out
+    of training must not be frames of what is trained on.
+    """
+    frame = re.fullmatch(r"(GOPR\d+_\d+_\d+)[-_]\d+(?:-s\d+)?", name)
+    return frame[1] if frame else name
 
 
 def by_rain_number(degraded: Sequence[Path], clean: Sequence[Path]) -> Pairing:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from .layouts import Layout, Maker, Part
 from .pairing import (
     PairingRule,
+    by_frame,
     by_haze_id,
     by_name,
     by_order,
@@ -227,12 +228,15 @@ BLUR_TRAIN = Part(
             "deblurring/GoPro/crop/train/input_crops",
             "deblurring/GoPro/crop/train/target_crops",
             16824,
+            by_frame,
         ),
-        _pairs(PROMPTIR, "Train/Deblur/blur", "Train/Deblur/sharp", 2103, maker="windows"),
+        _pairs(
+            PROMPTIR, "Train/Deblur/blur", "Train/Deblur/sharp", 2103, by_frame, maker="windows"
+        ),
         _pairs(
             PUBLISHED, "train/*/blur", "train/*/sharp", 2103, by_sequence, _GOPRO, maker="windows"
         ),
-        _pairs(DFPIR, "train/blur", "train/sharp", 2103, bases=_GOPRO[1:], maker="windows"),
+        _pairs(DFPIR, "train/blur", "train/sharp", 2103, by_frame, _GOPRO[1:], maker="windows"),
     ),
 )
 
@@ -240,10 +244,12 @@ BLUR_TEST = Part(
     "deblurring (GoPro)",
     ("blur",),
     (
-        _pairs(PROMPTIR, "test/deblur/gopro/input", "test/deblur/gopro/target", 1111),
-        _pairs(MOCEIR, "deblurring/GoPro/test/input", "deblurring/GoPro/test/target", 1111),
+        _pairs(PROMPTIR, "test/deblur/gopro/input", "test/deblur/gopro/target", 1111, by_frame),
+        _pairs(
+            MOCEIR, "deblurring/GoPro/test/input", "deblurring/GoPro/test/target", 1111, by_frame
+        ),
         _pairs(PUBLISHED, "test/*/blur", "test/*/sharp", 1111, by_sequence, _GOPRO),
-        _pairs(DFPIR, "test/blur", "test/sharp", 1111, bases=_GOPRO[1:]),
+        _pairs(DFPIR, "test/blur", "test/sharp", 1111, by_frame, _GOPRO[1:]),
     ),
 )
 

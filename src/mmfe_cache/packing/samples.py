@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmfe_cache.datasets.pairing import sequence_of
 from mmfe_cache.datasets.photographs import list_images
 from mmfe_cache.datasets.sources import (
     DerivedSource,
@@ -122,7 +123,7 @@ def load_samples(content: bytes, picture: Callable[[int], PixelSource]) -> tuple
                 _load(entry["degraded"], picture),
                 None if entry["clean"] is None else _load(entry["clean"], picture),
                 entry["label"],
-                entry["scene"],
+                _scene(entry),
                 entry["severities"],
                 entry["noise_sigma"],
             )
@@ -143,6 +144,11 @@ def _dump(source: PixelSource, pictures: PictureList) -> dict[str, Any]:
         window = [source.top, source.left, source.height, source.width]
         return {"window": window, "of": _dump(source.base, pictures)}
     return {"picture": pictures.number(source)}
+
+
+def _scene(entry: Mapping[str, Any]) -> str:
+    # In older packs each of GoPro's frames is a scene of its own.
+    return sequence_of(entry["scene"]) if entry["label"] == "blur" else entry["scene"]
 
 
 def _load(entry: Mapping[str, Any], picture: Callable[[int], PixelSource]) -> PixelSource:

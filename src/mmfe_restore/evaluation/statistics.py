@@ -32,7 +32,7 @@ class ImageScore:
     Attributes:
         id: the sample's id.
         label: its class.
-        scene: its clean photograph's name.
+        scene: what it shows, as `Sample.scene`.
         height: of what was judged, after any crop, in pixels.
         width: likewise.
         values: figure to value; nan where the image is too small for the metric, inf for the

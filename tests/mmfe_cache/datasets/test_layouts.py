@@ -116,6 +116,7 @@ def test_published_layouts_are_recognised_and_named(case, tmp_path, make):
         assert set(samples.labels) == expected
     for sample in samples:
         assert sample.id.startswith(f"{sample.label}/")
+        assert GOPRO not in sample.id or sample.scene == GOPRO, "one scene, whatever the frame"
         assert sample.degraded.size() == sample.clean.size()
         assert sample.degraded.read().shape == (*sample.clean.size(), 3)
     # Each part holds far fewer files than published, and says so with both numbers.

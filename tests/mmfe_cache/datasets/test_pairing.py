@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from mmfe_cache.datasets import load_dataset
-from mmfe_cache.datasets.pairing import by_haze_id, by_name, by_order, by_rain_number, by_sequence
+from mmfe_cache.datasets.pairing import (
+    by_frame,
+    by_haze_id,
+    by_name,
+    by_order,
+    by_rain_number,
+    by_sequence,
+)
 from mmfe_cache.datasets.photographs import list_images, similar_folder
 from mmfe_cache.errors import DataError
 
@@ -52,6 +59,21 @@ def test_sequences_keep_equal_frame_names_apart():
         paths("S1/blur/1.png", "S2/blur/1.png"), paths("S1/sharp/1.png", "S2/sharp/1.png")
     )
     assert [p.stem for p in found.pairs] == ["S1-1", "S2-1"]
+    assert [p.scene for p in found.pairs] == ["S1", "S2"]
+
+
+def test_frames_and_crops_in_one_folder_are_of_the_scene_of_their_sequence():
+    names = (
+        "GOPR0372_07_00-000047.png",
+        "GOPR0372_07_00-000048-s001.png",
+        "GOPR0372_07_01_000047.png",
+        "night-000047.png",
+    )
+    both = [paths(*(f"{side}/{name}" for name in names)) for side in ("blur", "sharp")]
+    found = by_frame(*both)
+    assert [f"{p.stem}.png" for p in found.pairs] == list(names)
+    scenes = ["GOPR0372_07_00", "GOPR0372_07_00", "GOPR0372_07_01", "night-000047"]
+    assert [p.scene for p in found.pairs] == scenes
 
 
 def test_order_decides_only_where_names_cannot(tmp_path, make):

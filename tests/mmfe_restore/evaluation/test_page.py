@@ -134,9 +134,9 @@ class TestBrowser:
         )
         assert bottom < 900
 
-    def test_the_lead_counts_photographs_and_not_their_versions_alone(self, opened):
+    def test_the_lead_counts_scenes_and_not_their_versions_alone(self, opened):
         lead = opened.find_element(By.CLASS_NAME, "lead").text
-        assert lead.startswith("9 degraded pictures of 3 photographs, from ")
+        assert lead.startswith("9 degraded pictures of 3 scenes, from ")
 
     @pytest.mark.parametrize("width", [390, 800, 1280])
     def test_names_of_kinds_are_never_cut_and_every_gain_is_on_the_screen(self, opened, width):

@@ -85,7 +85,7 @@ def _lead(report: EvalReport) -> str:
     # Said first: eleven versions of two photographs are no 22 photographs.
     what = f"{count} degraded photographs"
     if scenes < count:
-        what = f"{count} degraded pictures of {counted(scenes, 'photograph')}"
+        what = f"{count} degraded pictures of {counted(scenes, 'scene')}"
     guided = (
         f", guided by what the guide {report.guide} saw in each of them"
         if report.guide and report.control == "none"
