@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from mmfe_cache.errors import DataError, UsageError
-from mmfe_cache.packing.reader import PackReader, open_pack, pack_places
+from mmfe_cache.packing.reader import PackReader, is_foreign, open_pack, pack_places
 from mmfe_cache.places import DATA
 from mmfe_cache.samples import Sample, SampleSet
 
@@ -24,7 +24,7 @@ from .cdd11 import (
 from .folder import PAIRS_OF_FOLDERS, load_folder
 from .layouts import FolderCache, FoundPart, Part, find_part, missing_part, sample_set, samples_of
 from .photographs import Split, scenes_of
-from .same_pixels import check_made_pack
+from .same_pixels import check_made_pack, compare_files
 from .synth_live import load_synthetic
 
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -257,7 +257,8 @@ def check_split(split: str) -> Split:
 def splits_of(name: str, root: Path | None = None) -> tuple[Split, ...]:
     """The splits that a data set under ``root`` has.
 
-    Both, but for a set that was made with one only, and for a folder that holds the packs of one.
+    Both, but for a set that was made with one only, and for a folder that holds the pack of one and
+    no files of the other.
     """
     where = data_root(name, root)
     made = read_spec(where) if dataset_info(name).synthetic else None
@@ -282,15 +283,19 @@ def find_packs(
     """
     dataset_info(name)
     wanted: list[Split] = [check_split(split) for split in splits or SPLITS]
-    found: list[tuple[Split, PackReader | None]] = [
-        (split, find_pack(name, split, root)[0]) for split in wanted
-    ]
+    found: list[tuple[Split, PackReader | None]] = []
+    foreign: list[str] = []
+    for split in wanted:
+        pack, others = find_pack(name, split, root)
+        found.append((split, pack))
+        foreign += others
     lacking = [split for split, pack in found if pack is None]
     if lacking and (splits or len(lacking) == len(wanted)):
         first = pack_places(root, name, lacking[0])
         raise DataError(
             f"there is no pack of {name!r}, split {' or '.join(lacking)}, under {root}",
-            got="none of " + ", ".join(str(place.relative_to(root)) for place in first),
+            got="; ".join(foreign)
+            or "none of " + ", ".join(str(place.relative_to(root)) for place in first),
             expected="what `mmfe data pack` writes, in ROOT/packed or in the folder of its --out",
             remedy=f"mmfe data pack --dataset {name}, or name the folder of its --out as --root",
         )
@@ -328,13 +333,14 @@ def load_dataset(
     where = data_root(name, root)
     if not where.is_dir():
         raise not_there(info, where)
-    if packed:
-        found = load_packed(name, wanted, where)
-        if found is not None:
-            return found
-    if info.load is not None:
-        return info.load(wanted, where)
-    return _load_parts(name, wanted, where)
+    pack, foreign = find_pack(name, wanted, where) if packed else (None, ())
+    if pack is not None:
+        samples = _load_packed(pack, where)
+    elif info.load is not None:
+        samples = info.load(wanted, where)
+    else:
+        samples = _load_parts(name, wanted, where)
+    return replace(samples, warnings=(*samples.warnings, *foreign))
 
 
 def _load_parts(name: str, split: Split, root: Path) -> SampleSet:
@@ -357,33 +363,35 @@ def _load_parts(name: str, split: Split, root: Path) -> SampleSet:
     return sample_set(name, split, root, ", ".join(dict.fromkeys(layouts)), samples, warnings)
 
 
-def load_packed(name: str, split: Split, root: Path) -> SampleSet | None:
-    """The samples of ``root``'s pack of this split; None when there is none of this data set.
+def _load_packed(pack: PackReader, root: Path) -> SampleSet:
+    """The samples of a pack under ``root``.
 
     Raises:
         DataError: the pack is damaged, or the files beside it have changed since, or pictures that
             are made while reading would be made otherwise.
     """
-    pack, foreign = find_pack(name, split, root)
-    if pack is None:
-        return None
-    newer = pack.compare_files(root)
+    newer = compare_files(pack, root)
     check_made_pack(pack, root)
     samples = pack.samples(root)
-    return replace(samples, warnings=(*samples.warnings, *foreign, *newer))
+    return replace(samples, warnings=(*samples.warnings, *newer))
 
 
 def find_pack(name: str, split: Split, root: Path) -> tuple[PackReader | None, tuple[str, ...]]:
-    """The pack of a split, and a line for each pack of another set that lies in its place.
+    """The pack of a split, and a line for each file in its place that is none of this split.
 
     Raises:
-        DataError: what lies there is damaged or no pack.
+        DataError: what lies there is damaged or cannot be opened, or what lies in ``packed`` is no
+            pack.
     """
     foreign: list[str] = []
     if (root / UNFINISHED_FILE).exists():
         return None, ()
     for path in pack_places(root, name, split):
         if not path.exists():
+            continue
+        # The root itself may hold anybody's ``train.h5``.
+        if path.parent == root and is_foreign(path):
+            foreign.append(f"{path} is no pack of mmfe and is left out")
             continue
         pack = open_pack(path)
         described = pack.about
@@ -394,9 +402,32 @@ def find_pack(name: str, split: Split, root: Path) -> tuple[PackReader | None, t
 
 
 def packed_splits(name: str, folder: Path) -> tuple[Split, ...]:
-    """The splits whose packs lie in ``folder`` itself, as `mmfe data pack --out` writes them."""
-    return tuple(
+    """The splits whose packs lie in ``folder`` itself, as `mmfe data pack --out` writes them.
+
+    None where the other split lies there as well: such a folder is more than one of packs.
+    """
+    packed: list[Split] = [
         split
         for split in SPLITS
-        if any(p.parent == folder and p.exists() for p in pack_places(folder, name, split))
-    )
+        if any(
+            place.parent == folder and place.exists() and not is_foreign(place)
+            for place in pack_places(folder, name, split)
+        )
+    ]
+    if packed and any(_lies_below(name, split, folder) for split in set(SPLITS) - set(packed)):
+        return ()
+    return tuple(packed)
+
+
+def _lies_below(name: str, split: Split, root: Path) -> bool:
+    """Whether a split has files under ``root``, or a pack in ``root/packed``."""
+    if any(place.parent != root and place.exists() for place in pack_places(root, name, split)):
+        return True
+    load = dataset_info(name).load
+    if load is None:
+        return any(found is not None for _, found in find_parts(name, split, root))
+    try:
+        load(split, root)
+    except DataError:
+        return (root / split).is_dir()  # what is wrong with it is said where it is loaded
+    return True

@@ -18,11 +18,13 @@ from weakref import WeakKeyDictionary
 
 from mmfe_cache.errors import CacheError, DataError
 from mmfe_cache.images import pixel_digest
+from mmfe_cache.names import composed, first_few
 from mmfe_cache.packing.reader import PackedSource, PackReader, open_pack
 from mmfe_cache.samples import PixelSource, SampleSet
 
+from .photographs import is_image_name, list_images
 from .sources import SyntheticSource
-from .synth_live import made_sources
+from .synth_live import CONFIG_FILE, made_sources, settings_digest, settings_files
 
 if TYPE_CHECKING:
     from mmfe_cache.store.reader import CacheReader
@@ -35,6 +37,9 @@ LOOKED_AT = 4096
 
 FILES = 8
 """Pictures in files, spread over the set, that are read again, beside one of every class."""
+
+PROBES = 64
+"""Packed files, spread over the pack, whose sizes are compared with those in their folder."""
 
 _MADE = "the photograph, degradations.yaml, a mask or map, or the version of the degradations"
 
@@ -130,6 +135,88 @@ def check_made_pack(pack: PackReader, root: Path) -> None:
             remedy=f"{_MADE} is another: rm '{pack.path}', then mmfe data pack",
         )
     _CHECKED.setdefault(pack, set()).add(root)
+
+
+def compare_files(pack: PackReader, root: Path) -> tuple[str, ...]:
+    """Compare a pack with the files under ``root`` that it was made from.
+
+    A pack may well outlive that folder: files that are gone are fine.
+
+    Args:
+        pack: the pack.
+        root: of the data set.
+
+    Returns:
+        A line for people where folders hold images that came after they were packed.
+
+    Raises:
+        DataError: files have changed since.
+    """
+    changed: list[str] = []
+    for number in range(0, len(pack), max(1, -(-len(pack) // PROBES))):
+        path = root / pack.names[number]
+        if path.is_file() and path.stat().st_size != int(pack.bytes[number]):
+            changed.append(pack.names[number])
+    if changed:
+        raise DataError(
+            f"the files under {root} have changed since they were packed",
+            got=f"other sizes: {first_few(changed)}",
+            expected=f"the files that {pack.path} was made from",
+            remedy=f"rm '{pack.path}', then mmfe data pack",
+        )
+    _compare_settings(pack, root)
+    more = _newer(pack, root)
+    if not more:
+        return ()
+    lacking = f"the pack {pack.path} lacks newer files ({first_few(more)})"
+    return (f"{lacking}: rm it, then mmfe data pack",)
+
+
+def _newer(pack: PackReader, root: Path) -> list[str]:
+    """What came into each folder since: by name, or only how many where it cannot be told."""
+    packed: dict[str, set[str]] = {}
+    for name in pack.names:
+        folder, _, file = composed(name).rpartition("/")
+        packed.setdefault(folder or ".", set()).add(file)
+    lines: list[str] = []
+    for name, count in pack.about["folders"].items():
+        folder = root / name
+        now = [composed(p.name) for p in list_images(folder).images] if folder.is_dir() else []
+        known = {file for file in packed.get(composed(name), ()) if is_image_name(Path(file))}
+        if len(known) == count:
+            if new := [file for file in now if file not in known]:
+                lines.append(f"{name}: {first_few(new)}")
+        elif len(now) > count:  # some that lay there without a partner were not packed
+            lines.append(f"{name}: {len(now)} images, {count} when it was packed")
+    return lines
+
+
+def _compare_settings(pack: PackReader, root: Path) -> None:
+    """Compare what pictures that are made while reading, as those of `synth`, depend on."""
+    known = pack.about.get("settings")  # None in packs of files, and in those of before
+    if known is None or not _has_photographs(pack, root):
+        return  # a folder of packs alone has no settings either
+    if (found := settings_digest(root)) != known:
+        raise DataError(
+            f"{root / CONFIG_FILE} has changed since {pack.path} was made by it",
+            got=f"digest {found[:12]}",
+            expected=f"digest {known[:12]}",
+            remedy=f"rm '{pack.path}', then mmfe data pack",
+        )
+    before, now = pack.about.get("settings_files"), settings_files(root)
+    if before is not None and now is not None and now != before:
+        other = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+        raise DataError(
+            f"masks or maps have changed since {pack.path} was made with them",
+            got=f"other files or sizes: {first_few(other)}",
+            expected=f"those that {root / CONFIG_FILE} named then",
+            remedy=f"rm '{pack.path}', then mmfe data pack",
+        )
+
+
+def _has_photographs(pack: PackReader, root: Path) -> bool:
+    folders = [root / name for name in pack.about["folders"]]
+    return any(folder.is_dir() and list_images(folder).images for folder in folders)
 
 
 def _read_again(sources: Sequence[PixelSource], places: Iterable[int]) -> Iterator[tuple[int, str]]:

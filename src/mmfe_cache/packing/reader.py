@@ -6,6 +6,7 @@ is taken, so threads and forked workers read side by side.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,11 +16,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfe_cache.datasets.photographs import list_images
-from mmfe_cache.datasets.synth_live import CONFIG_FILE, settings_digest, settings_files
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import check_crop, pixel_digest
-from mmfe_cache.names import first_few
 from mmfe_cache.progress import Progress
 from mmfe_cache.samples import ImageArray, SampleSet
 
@@ -48,9 +46,6 @@ ARRAYS = ("tiles", "height", "width", "first_tile", "digest", "name", "bytes", "
 _FOREIGN = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError, IndexError)
 """What h5py and NumPy raise where a file is damaged or holds other types than a pack."""
 
-_PROBES = 64
-"""How many of the packed files are compared with those in the folder they came from."""
-
 _REMEDY = "remove it and run `mmfe data pack` again"
 
 
@@ -66,7 +61,8 @@ class PackReader:
         about: the data set's name, split, layout and warnings, and the images in each folder.
 
     Raises:
-        DataError: missing, unfinished, foreign, damaged, or made of links to other files.
+        DataError: missing, unfinished, foreign, damaged, made of links to other files, or not to be
+            opened at the moment, such as without the right to read it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -75,25 +71,21 @@ class PackReader:
             with h5py.File(path, "r") as file:
                 self._check(file)
                 self._read_index(file)
+            self._map = np.memmap(path, np.uint8, "r")
         except FileNotFoundError:
             raise DataError(f"pack {path} does not exist", remedy="mmfe data pack") from None
         except _FOREIGN as problem:
-            raise DataError(
-                f"pack {path} cannot be read",
-                got=str(problem),
-                expected="a whole HDF5 file that `mmfe data pack` wrote",
-                remedy=_REMEDY,
-            ) from problem
-        self._map = np.memmap(path, np.uint8, "r")
+            raise _unreadable(path, problem) from problem
 
     def _check(self, file: h5py.File) -> None:
         attributes = dict[str, Any](file.attrs)
-        if attributes.get("format") != FORMAT or attributes.get("version") != VERSION:
+        known = attributes.get("format") == FORMAT
+        if not known or attributes.get("version") != VERSION:
             raise DataError(
                 f"{self.path} is not a pack of this version",
                 got=f"format {attributes.get('format')!r}, version {attributes.get('version')}",
                 expected=f"format {FORMAT!r}, version {VERSION}",
-                remedy=_REMEDY,
+                remedy=_REMEDY if known else "move it away: it is another program's",
             )
         for name in file:
             link = file.get(name, getlink=True)
@@ -216,67 +208,6 @@ class PackReader:
             tuple(self.about["warnings"]),
         )
 
-    def compare_files(self, root: Path) -> tuple[str, ...]:
-        """Compare the pack with the files under ``root`` that it was made from.
-
-        A pack may well outlive that folder: files that are gone are fine.
-
-        Returns:
-            A line for people where folders hold more images than they did when they were packed.
-
-        Raises:
-            DataError: files have changed since.
-        """
-        changed: list[str] = []
-        for number in range(0, len(self), max(1, len(self) // _PROBES)):
-            path = root / self.names[number]
-            if path.is_file() and path.stat().st_size != int(self.bytes[number]):
-                changed.append(self.names[number])
-        if changed:
-            raise DataError(
-                f"the files under {root} have changed since they were packed",
-                got=f"other sizes: {first_few(changed)}",
-                expected=f"the files that {self.path} was made from",
-                remedy=f"rm '{self.path}', then mmfe data pack",
-            )
-        self._compare_settings(root)
-        more: list[str] = []
-        for name, count in self.about["folders"].items():
-            folder = root / name
-            now = len(list_images(folder).images) if folder.is_dir() else 0
-            if now > count:
-                more.append(f"{name}: {now} images, {count} when it was packed")
-        if not more:
-            return ()
-        lacking = f"the pack {self.path} lacks newer files ({first_few(more)})"
-        return (f"{lacking}: rm it, then mmfe data pack",)
-
-    def _compare_settings(self, root: Path) -> None:
-        """Compare what pictures that are made while reading, as those of `synth`, depend on."""
-        known = self.about.get("settings")  # None in packs of files, and in those of before
-        if known is None or not self._has_photographs(root):
-            return  # a folder of packs alone has no settings either
-        if (found := settings_digest(root)) != known:
-            raise DataError(
-                f"{root / CONFIG_FILE} has changed since {self.path} was made by it",
-                got=f"digest {found[:12]}",
-                expected=f"digest {known[:12]}",
-                remedy=f"rm '{self.path}', then mmfe data pack",
-            )
-        before, now = self.about.get("settings_files"), settings_files(root)
-        if before is not None and now is not None and now != before:
-            other = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
-            raise DataError(
-                f"masks or maps have changed since {self.path} was made with them",
-                got=f"other files or sizes: {first_few(other)}",
-                expected=f"those that {root / CONFIG_FILE} named then",
-                remedy=f"rm '{self.path}', then mmfe data pack",
-            )
-
-    def _has_photographs(self, root: Path) -> bool:
-        folders = [root / name for name in self.about["folders"]]
-        return any(folder.is_dir() and list_images(folder).images for folder in folders)
-
     def _raw(self, first: int, count: int) -> NDArray[np.uint8]:
         start = self._offset + first * TILE_BYTES
         return self._map[start : start + count * TILE_BYTES].reshape(count, TILE, TILE, 3)
@@ -351,6 +282,32 @@ def open_pack(path: Path) -> PackReader:
 def forget_packs() -> None:
     """Close the packs of this process; one that was written anew is then read anew."""
     open_pack.cache_clear()
+
+
+def _unreadable(path: Path, problem: Exception) -> DataError:
+    # What the system refuses bears a number; what HDF5 finds wrong in a file does not.
+    if isinstance(problem, OSError) and problem.errno is not None:
+        return DataError(
+            f"pack {path} cannot be opened",
+            got=os.strerror(problem.errno),
+            expected="a file that may be read, and that no other program is writing",
+            remedy="see to that and run the same command again; nothing says that it is damaged",
+        )
+    return DataError(
+        f"pack {path} cannot be read",
+        got=str(problem),
+        expected="a whole HDF5 file that `mmfe data pack` wrote",
+        remedy=_REMEDY,
+    )
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether a file is an HDF5 file of another program; a damaged one counts as a pack."""
+    try:
+        with h5py.File(path, "r") as file:
+            return bool(file.attrs.get("format") != FORMAT)
+    except _FOREIGN:
+        return False
 
 
 def _is_plain(file: h5py.File, name: str) -> bool:

@@ -1,6 +1,9 @@
 """Packs that are damaged, foreign or untrue are refused by name."""
 
+import errno
+import os
 import zlib
+from contextlib import suppress
 
 import h5py
 import numpy as np
@@ -39,8 +42,9 @@ def test_foreign_and_linked_files_are_refused(samples, tmp_path):
     foreign = tmp_path / "foreign.h5"
     with h5py.File(foreign, "w") as file:
         file["tiles"] = np.zeros(3)
-    with pytest.raises(DataError, match="not a pack of this version"):
+    with pytest.raises(DataError, match="not a pack of this version") as caught:
         open_pack(foreign)
+    assert caught.value.remedy.startswith("move it away")
     (tmp_path / "text.h5").write_text("hello")
     with pytest.raises(DataError, match="cannot be read"):
         open_pack(tmp_path / "text.h5")
@@ -78,6 +82,37 @@ def test_foreign_and_linked_files_are_refused(samples, tmp_path):
         file.attrs["complete"] = False
     with pytest.raises(DataError, match="not finished"):
         open_pack(unfinished)
+
+
+def test_a_pack_that_the_system_does_not_open_is_not_to_be_removed(samples, tmp_path):
+    (tmp_path / "folder.h5").mkdir()
+    with pytest.raises(DataError, match="cannot be opened") as caught:
+        PackReader(tmp_path / "folder.h5")
+    assert caught.value.got == os.strerror(errno.EISDIR)
+    assert "remove" not in str(caught.value)
+
+
+def test_a_pack_is_not_to_be_removed_where_too_many_files_are_open(samples, tmp_path):
+    resource = pytest.importorskip("resource")
+    path, taken = tmp_path / "p.h5", []
+    pack(samples, path)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = os.open(path, os.O_RDONLY)
+    os.close(used)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 3, before[1]))
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.open(path, os.O_RDONLY))
+        with pytest.raises(DataError, match="cannot be opened") as caught:
+            PackReader(path)
+    finally:
+        for handle in taken:
+            os.close(handle)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert caught.value.got == os.strerror(errno.EMFILE)
+    assert "remove" not in str(caught.value)
+    assert PackReader(path).damaged() == ()
 
 
 def change(file, name, value):

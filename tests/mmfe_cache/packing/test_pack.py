@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from mmfe_cache.datasets import load_dataset
+from mmfe_cache.datasets import find_packs, load_dataset, splits_of
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import read_rgb8, write_png
 from mmfe_cache.packing import (
@@ -130,6 +131,54 @@ def test_a_pack_in_a_folder_of_its_own_is_a_root(samples, lol, tmp_path):
             load_dataset("lol-v1", "test", place)
 
 
+def test_another_programs_file_beside_the_splits_hides_none(make_pair, tmp_path):
+    for split in ("train", "test"):
+        make_pair(tmp_path / split, "a")
+    with h5py.File(tmp_path / "train.h5", "w") as file:
+        file["weights"] = np.zeros(3)
+    assert splits_of("folder", tmp_path) == ("train", "test")
+    found = load_dataset("folder", "train", tmp_path)
+    assert found.ids == ("folder/a",)
+    assert found.warnings == (f"{tmp_path / 'train.h5'} is no pack of mmfe and is left out",)
+    with pytest.raises(DataError, match="there is no pack") as caught:
+        find_packs("folder", tmp_path, ["train"])
+    assert "train.h5 is no pack of mmfe" in str(caught.value)
+
+
+@pytest.mark.parametrize("folders", [("train", "test"), ("",)])
+def test_a_pack_beside_the_files_hides_no_split(make_pair, tmp_path, folders):
+    for folder in folders:
+        make_pair(tmp_path / folder, "a")
+    pack(load_dataset("folder", "test", tmp_path), tmp_path / "folder-test.h5")
+    assert splits_of("folder", tmp_path) == ("train", "test")
+
+
+def test_a_pack_beside_published_files_hides_no_split(samples, lol):
+    pack(samples, lol / "lol-v1-test.h5")
+    assert splits_of("lol-v1", lol) == ("train", "test")
+    pack(samples, lol / "packed/lol-v1-train.h5")
+    (lol / "our485").rename(lol / "gone")
+    assert splits_of("lol-v1", lol) == ("train", "test")
+    (lol / "packed").rename(lol / "away")
+    assert splits_of("lol-v1", lol) == ("test",)
+
+
+def test_an_older_pack_of_gopro_has_the_sequences_as_scenes(tmp_path):
+    names = [f"GOPR0372_07_00-00004{frame}" for frame in range(2)]
+    for name in names:
+        for side in ("blur", "sharp"):
+            pixels = generator("g", side, name).integers(0, 256, (20, 24, 3)).astype(np.uint8)
+            write_png(tmp_path / "gopro/test" / side / f"{name}.png", pixels)
+    found = load_dataset("gopro", "test", tmp_path)
+    assert {sample.scene for sample in found} == {"GOPR0372_07_00"}
+    before = [replace(one, scene=name) for one, name in zip(found, names, strict=True)]
+    pack(replace(found, samples=tuple(before)), tmp_path / "packed/gopro-test.h5")
+    packed = load_dataset("gopro", "test", tmp_path)
+    assert packed.layout.endswith("(packed)")
+    assert packed.ids == found.ids
+    assert {sample.scene for sample in packed} == {"GOPR0372_07_00"}
+
+
 def test_files_that_came_after_packing_are_named(samples, lol):
     path = pack_path(lol, "lol-v1", "train", shared=True)
     pack(samples, path)
@@ -139,8 +188,33 @@ def test_files_that_came_after_packing_are_named(samples, lol):
     found = load_dataset("lol-v1", "train", lol)
     assert len(found) == 4
     (line,) = [line for line in found.warnings if "newer" in line]
-    assert "our485/high: 5 images, 4 when it was packed" in line
+    assert "our485/high: new.png, our485/low: new.png" in line
     assert str(path) in line
+    for side in ("low", "high"):  # as many went
+        (lol / "our485" / side / "p 0ü.png").unlink()
+    found = load_dataset("lol-v1", "train", lol)
+    assert "our485/high: new.png" in found.warnings[-1]
+
+
+def test_files_that_came_after_packing_are_counted_where_some_were_not_packed(lol):
+    for name in ("alone", "later"):
+        write_png(lol / "our485/high" / f"{name}.png", np.zeros((8, 8, 3), np.uint8))
+        if name == "alone":
+            path = pack_path(lol, "lol-v1", "train", shared=True)
+            pack(load_dataset("lol-v1", "train", lol), path)
+    (line,) = [n for n in load_dataset("lol-v1", "train", lol).warnings if "newer" in n]
+    assert "(our485/high: 6 images, 5 when it was packed)" in line
+
+
+def test_at_most_64_files_are_compared_and_they_are_of_the_whole_pack(make_pair, tmp_path):
+    for number in range(50):
+        make_pair(tmp_path, f"{number:02d}")
+    pack(load_dataset("folder", "train", tmp_path), tmp_path / "packed/folder-train.h5")
+    for path in tmp_path.rglob("*.png"):
+        path.write_bytes(b"changed")
+    with pytest.raises(DataError, match="have changed since they were packed") as caught:
+        load_dataset("folder", "train", tmp_path)
+    assert "and 45 more" in str(caught.value)  # 50 of 100: every second one
 
 
 def test_recipes_survive_over_one_copy_of_the_pixels(tmp_path):
@@ -186,6 +260,18 @@ def test_many_workers_read_the_same(samples, tmp_path, method):
     assert found["threads"] == 1
     # An HDF5 handle that crosses a fork is not safe: none is open before, and none there.
     assert (found["hdf5_files_here"], found["hdf5_files_there"]) == (0, 0)
+
+
+@pytest.fixture
+def make_pair():
+    """Writes a pair of the data set `folder`: make_pair(folder, name)."""
+
+    def write(folder, name):
+        for side in ("input", "target"):
+            pixels = generator("p", side, name).integers(0, 256, (20, 24, 3)).astype(np.uint8)
+            write_png(folder / side / f"{name}.png", pixels)
+
+    return write
 
 
 def read_all(source):
