@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mmfe_cache.embeddings import Embeddings
+from mmfe_cache.errors import MmfeError
 from mmfe_cache.samples import Sample
 from mmfe_cache.seeds import generator
 from mmfe_restore.data.cache import SampleGuidance
@@ -154,11 +155,17 @@ class TrainingBatches:
                 yield step, everything[first : first + size]
 
     def __iter__(self) -> Iterator[Batch]:
-        """The remaining micro-batches, in order."""
+        """The remaining micro-batches, in order.
+
+        Raises:
+            DataError: a picture cannot be read; also where a worker met it.
+        """
         items = iter(self._loader)  # starting workers is no waiting for a batch
         started = time.perf_counter()
-        for (step, mine), (degraded, clean) in items:
-            batch = self._guide(Batch(degraded, clean, step=step), mine)
+        for (step, mine), cut in items:
+            if isinstance(cut, Exception):
+                raise cut
+            batch = self._guide(Batch(*cut, step=step), mine)
             if self._pin:
                 batch = batch.pin_memory()
             self.waited += time.perf_counter() - started
@@ -258,14 +265,25 @@ class _MicroBatches(Sampler[MicroBatch]):
         return self._batches.draws()
 
 
-class _CutMicroBatches(Dataset[tuple[MicroBatch, tuple[Tensor, Tensor]]]):
-    """Cuts a micro-batch, and hands back what it is of: the two cannot be mixed up."""
+Cut = tuple[Tensor, Tensor] | MmfeError | OSError
+"""The degraded and the clean crops of a micro-batch, or why they cannot be cut."""
+
+
+class _CutMicroBatches(Dataset[tuple[MicroBatch, Cut]]):
+    """Cuts a micro-batch, and hands back what it is of: the two cannot be mixed up.
+
+    A picture that cannot be read is handed back too: PyTorch would put a worker's whole traceback
+    in place of the message, and drop what is to be done.
+    """
 
     def __init__(self, pairs: TrainingPairs) -> None:
         self._pairs = pairs
 
-    def __getitem__(self, micro: MicroBatch) -> tuple[MicroBatch, tuple[Tensor, Tensor]]:
-        return micro, collate_pairs([self._pairs[draw] for draw in micro[1]])
+    def __getitem__(self, micro: MicroBatch) -> tuple[MicroBatch, Cut]:
+        try:
+            return micro, collate_pairs([self._pairs[draw] for draw in micro[1]])
+        except (MmfeError, OSError) as problem:
+            return micro, problem
 
 
 def _as_it_is(item: Any) -> Any:

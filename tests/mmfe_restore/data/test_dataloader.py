@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from mmfe_cache.embeddings import Embeddings
+from mmfe_cache.errors import DataError
+from mmfe_cache.images import FileSource, write_png
 from mmfe_restore.data import SampleGuidance, Schedule, TrainingBatches
 from mmfe_restore.data.dataset import crop_number
 from mmfe_restore.recipes import DataConfig, ModelConfig, Recipe, Stage, TrainConfig
@@ -95,6 +97,19 @@ def test_processes_and_micro_batches_share_each_global_batch(samples, world, acc
         for part in parts:  # L_MGL is over the global batch on every process
             assert torch.equal(part.answers, one.answers)
             assert torch.equal(part.answers_keep, one.keep)
+
+
+def test_a_picture_that_a_worker_cannot_read_is_named_with_its_remedy(samples, tmp_path):
+    path = tmp_path / "cut.png"
+    write_png(path, samples[0].clean.read())
+    path.write_bytes(path.read_bytes()[:400])
+    here = [replace(one, degraded=FileSource(path)) for one in samples]
+    plain = TrainingBatches(recipe_of(), here, Schedule(recipe_of(), here), None, num_workers=1)
+    with pytest.raises(DataError, match=r"cut\.png") as caught:
+        next(iter(plain))
+    with pytest.raises(DataError) as expected:
+        FileSource(path).read()
+    assert str(caught.value) == str(expected.value)
 
 
 def test_guidance_is_dropped_as_often_as_the_recipe_says(samples):
