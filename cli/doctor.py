@@ -187,13 +187,13 @@ def _threads() -> dict[str, Any]:
 
 
 def _memory() -> dict[str, int | None]:
-    found: dict[str, int | None] = {}
-    for name, key in (("total", "SC_PHYS_PAGES"), ("free", "SC_AVPHYS_PAGES")):
-        try:
-            found[name] = os.sysconf(key) * os.sysconf("SC_PAGE_SIZE")
-        except (ValueError, OSError, AttributeError):  # not on this system
-            found[name] = None
-    return found
+    from mmfe_cache.machine import free_memory
+
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):  # not on this system
+        total = None
+    return {"total": total, "free": free_memory() or None}
 
 
 def _places() -> dict[str, Any]:

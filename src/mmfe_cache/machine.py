@@ -6,9 +6,10 @@ import os
 import re
 import statistics
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from mmfe_cache.errors import UsageError
@@ -298,6 +299,61 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def free_memory(system: Path = Path("/")) -> int:
+    """Bytes of memory that may still be taken; 0 where the system does not say.
+
+    On Linux that is what the kernel can give without swapping, copies of files that it need not
+    keep included, but no more than the limits of a container or a job leave.
+
+    Args:
+        system: where ``proc`` and ``sys`` lie.
+    """
+    available = _fields(system / "proc/meminfo").get("MemAvailable")
+    if available is not None:
+        return max(0, min([1024 * available, *_left_of_limits(system)]))
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 0
+
+
+_LIMITS = {
+    "": ("", "memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+"""Of both versions of control groups, by controller: the folder, and the files and the field."""
+
+
+def _left_of_limits(system: Path) -> Iterator[int]:
+    """What each limit leaves: that of the process's own control group, and of those above it."""
+    for line in _text(system / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        for controller in _LIMITS.keys() & set(controllers.split(",")):
+            folder, limit, usage, files = _LIMITS[controller]
+            top = system / "sys/fs/cgroup" / folder
+            own = top / path.lstrip("/")
+            for group in (own, *own.parents):
+                if not group.is_relative_to(top):
+                    break
+                numbers = [_text(group / name).strip() for name in (limit, usage)]
+                if all(number.isdigit() for number in numbers):  # "max" is none
+                    kept = _fields(group / "memory.stat").get(files, 0)
+                    yield int(numbers[0]) - int(numbers[1]) + kept
+
+
+def _fields(path: Path) -> dict[str, int]:
+    """The lines ``name number`` or ``name: number unit`` of a file of the kernel's."""
+    rows = [line.split() for line in _text(path).splitlines()]
+    return {row[0].rstrip(":"): int(row[1]) for row in rows if len(row) > 1 and row[1].isdigit()}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def time_network(threads: int) -> float:

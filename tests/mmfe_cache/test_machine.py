@@ -13,11 +13,72 @@ from mmfe_cache.machine import (
     choose_threads,
     emulates_bf16,
     float32_products,
+    free_memory,
     is_out_of_memory,
     pick_device,
     require_bf16,
     time_network,
 )
+
+MIB = 2**20
+V1, V2 = "4:cpu,memory:/box/job\n0::/box/job\n", "0::/box/job\n"
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "free"),
+    [
+        (V2, {}, 900),
+        (V2, {"memory.max": "max", "memory.current": 700 * MIB}, 900),
+        (V2, {"memory.max": 800 * MIB, "memory.current": 700 * MIB}, 100),
+        (
+            V2,
+            {
+                "box/job/memory.max": 800 * MIB,
+                "box/job/memory.current": 700 * MIB,
+                "box/job/memory.stat": f"anon {500 * MIB}\ninactive_file {200 * MIB}\n",
+            },
+            300,
+        ),
+        (
+            V2,
+            {
+                "box/job/memory.max": "max",
+                "box/job/memory.current": 1,
+                "box/memory.max": 500 * MIB,
+                "box/memory.current": 600 * MIB,
+            },
+            0,
+        ),
+        (
+            V1,
+            {
+                "memory/box/job/memory.limit_in_bytes": 800 * MIB,
+                "memory/box/job/memory.usage_in_bytes": 700 * MIB,
+                "memory/box/job/memory.stat": f"inactive_file 0\ntotal_inactive_file {50 * MIB}\n",
+            },
+            150,
+        ),
+        (
+            V1,
+            {
+                "memory/memory.limit_in_bytes": 9223372036854771712,
+                "memory/memory.usage_in_bytes": 5,
+            },
+            900,
+        ),
+    ],
+)
+def test_free_memory_is_what_kernel_and_limits_leave(tmp_path, groups, files, free):
+    meminfo = f"MemTotal: {2000 * 1024} kB\nMemFree: 5 kB\nMemAvailable: {900 * 1024} kB\n"
+    found = {
+        "proc/meminfo": meminfo,
+        "proc/self/cgroup": groups,
+        **{f"sys/fs/cgroup/{name}": f"{content}\n" for name, content in files.items()},
+    }
+    for name, content in found.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert free_memory(tmp_path) == free * MIB
 
 
 @pytest.mark.parametrize("name", ["banana", "", "mps", "meta", "cuda:99", "xpu", "cuda:-1"])

@@ -5,7 +5,6 @@ Small training sets stay decoded in memory, so that no step waits for a PNG deco
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +15,7 @@ from torch.utils.data import Dataset
 
 from mmfe_cache.datasets import add_noise
 from mmfe_cache.errors import DataError
+from mmfe_cache.machine import free_memory
 from mmfe_cache.samples import ImageArray, PixelSource, Sample
 from mmfe_cache.seeds import generator
 from mmfe_cache.views import View, mirror_to
@@ -199,14 +199,6 @@ def hold_in_memory(samples: Sequence[Sample], *, processes: int = 1) -> tuple[Sa
         )
         for sample in samples
     )
-
-
-def free_memory() -> int:
-    """Bytes of memory that are free now; 0 where the system does not say."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return 0
 
 
 def _sources(sample: Sample) -> list[PixelSource]:
