@@ -22,7 +22,7 @@ class DuplicateKeyError(UsageError):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's scalars: ``2e-4`` is a number, and ``on`` and ``off`` are words."""
+    """YAML 1.2's scalars: ``2e-4`` and ``010`` are numbers, ``on``, ``1:30`` and dates words."""
 
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         twice = next(_duplicates(node), None)
@@ -31,16 +31,34 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+def _construct_int(loader: _Loader, node: ScalarNode) -> int:
+    text = str(loader.construct_scalar(node))
+    return int(text, 0 if text.startswith(("0o", "0x")) else 10)
+
+
+_OTHERS = (":bool", ":int", ":float", ":timestamp")
+"""Types whose scalars YAML 1.1, which PyYAML reads, writes in other ways."""
+
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in rules if not tag.endswith((":bool", ":float"))]
+    first: [(tag, pattern) for tag, pattern in rules if not tag.endswith(_OTHERS)]
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile(r"^(?:[-+]?\d+|0o[0-7]+|0x[0-9a-fA-F]+)$", re.ASCII),
+    list("-+0123456789"),
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF")
 )
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?$|^[-+]?\.inf$|^\.nan$"),
+    re.compile(
+        r"^(?:[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
+        re.ASCII,
+    ),
     list("-+.0123456789"),
 )
 
@@ -60,6 +78,8 @@ def parse_yaml(text: str, where: object = "the text") -> Any:
     loader.name = str(where)
     try:
         return loader.get_single_data()
+    except ValueError as problem:  # such as `!!int word`, or more digits than Python reads
+        raise yaml.YAMLError(str(problem)) from problem
     finally:
         loader.dispose()
 

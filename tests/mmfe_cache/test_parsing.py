@@ -36,8 +36,16 @@ def test_yaml_that_repeats_no_key():
 
 def test_yaml_scalars_are_those_of_yaml_1_2():
     assert parse_yaml("[2e-4, on, off, true, .inf]") == [2e-4, "on", "off", True, float("inf")]
+    assert parse_yaml("[.Inf, -.INF, 1., 0]") == [float("inf"), -float("inf"), 1.0, 0]
+    assert parse_yaml("[010, 08, -3, +4, 0x1F, 0o17]") == [10, 8, -3, 4, 31, 15]
+    words = ["1:30", "1_000", "2024-01-02", "2024-13-45", "0b1"]
+    assert parse_yaml(f"[{', '.join(words)}]") == words
+
+
+@pytest.mark.parametrize("text", ["a: [", "!!int word", "!!timestamp 2024-13-45", "9" * 5000])
+def test_what_is_no_yaml_is_a_yaml_error(text):
     with pytest.raises(yaml.YAMLError):
-        parse_yaml("a: [")
+        parse_yaml(text)
 
 
 @pytest.mark.parametrize(
