@@ -125,9 +125,22 @@ def degradation_config(
     mask_share: float,
     varied_share: float,
 ) -> DegradationConfig:
-    """The options as one value; folders are looked into."""
-    from mmfe_cache.degradations import DegradationConfig
+    """The options as one value; folders are looked into.
 
+    Raises:
+        UsageError: a share of masks, and no masks.
+        DataError: see `DegradationConfig.from_folders`.
+    """
+    from mmfe_cache.degradations import DegradationConfig
+    from mmfe_cache.errors import UsageError
+
+    if mask_share != 1 and rain_masks is None and snow_masks is None:
+        raise UsageError(
+            "--mask-share says how often masks are used, and there are none",
+            got=f"--mask-share {mask_share:g}",
+            expected="--rain-masks or --snow-masks beside it",
+            remedy="name a folder of masks, or leave --mask-share out",
+        )
     return DegradationConfig.from_folders(
         rain_masks=rain_masks,
         snow_masks=snow_masks,

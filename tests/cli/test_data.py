@@ -155,6 +155,7 @@ def test_an_incomplete_set_exits_1_and_names_what_is_missing(photos, tmp_path, c
         (("verify", "--root", "{tmp}", "--split", "val"), 2, "unknown split"),
         (("verify", "--root", "{tmp}/none"), 1, "there is no pack"),
         (("pack", "--root", "{tmp}/empty"), 1, "the low part is not there"),
+        (("synth", "{tmp}/photos", "--out", "{tmp}/o", "--mask-share", "0.5"), 2, "there are none"),
         (("synth",), 2, ""),
     ],
 )

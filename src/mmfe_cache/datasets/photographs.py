@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,7 +193,8 @@ class Photograph:
     """A clean photograph of a folder.
 
     Attributes:
-        name: unique in its set; the file's stem, with its folder's where stems repeat.
+        name: unique in its set, also where case does not count; the file's stem, with its folder's
+            where stems repeat.
         path: the file.
         scene: what it shows: photographs of one scene never lie in two splits.
     """
@@ -236,28 +238,26 @@ def find_photographs(
             got=f"no image file in {', '.join(map(str, places)) or 'an empty list'}",
             expected="at least one .png, .jpg, .bmp, .tif, .webp or .ppm file",
         )
-    stems = [stem_of(path) for path, _ in files]
-    repeated = (
-        {stem for stem in stems if stems.count(stem) > 1}
-        if len(set(stems)) < len(stems)
-        else set[str]()
-    )
+    # Names become files of one folder: where case does not count, one would replace another.
+    times = Counter(stem_of(path).casefold() for path, _ in files)
     photographs: dict[str, Photograph] = {}
     for path, inside in files:
         name = stem_of(path)
-        if name in repeated:
+        if times[name.casefold()] > 1:
             name = "-".join((*folders_of(inside), stem_of(inside)))
         # Of one stem in one folder, such as a camera's JPEG and what was made of it: one scene.
         scene = scene_of(name)
-        if name in photographs:
+        if name.casefold() in photographs:
             name = f"{name}-{path.suffix[1:].lower()}"
-        if name in photographs:
+        key = name.casefold()
+        if key in photographs:
             raise DataError(
                 f"two photographs claim the name {name!r}",
-                got=f"{photographs[name].path} and {path}",
+                got=f"{photographs[key].path} and {path}",
+                expected="names that differ in more than upper and lower case",
                 remedy="rename one of them",
             )
-        photographs[name] = Photograph(name, path, scene)
+        photographs[key] = Photograph(name, path, scene)
     return tuple(sorted(photographs.values(), key=lambda photograph: photograph.name))
 
 

@@ -42,6 +42,9 @@ from .synth_live import DEFAULT_SEED, seed_parts
 FORMAT = 1
 """Changes when the same photographs would give other files."""
 
+TEST_SHARE = 0.2
+"""Part of the scenes that goes to test where nothing else is said."""
+
 
 @dataclass(frozen=True, slots=True)
 class SynthReport:
@@ -78,7 +81,7 @@ def write_synth(
     seed: int = DEFAULT_SEED,
     max_side: int | None = None,
     compositions: Sequence[str] = COMPOSITIONS,
-    test_share: float = 0.2,
+    test_share: float = TEST_SHARE,
     partial_share: float = 0.0,
     config: DegradationConfig = PROCEDURAL,
     workers: int = 2,
@@ -113,7 +116,8 @@ def write_synth(
         DataError: a photograph is unreadable, too small, of another shape than its low-light
             photograph, or its name too long (all of them are named, and nothing is written), too
             few scenes, a photograph without its map, or ``out`` holds something else.
-        UsageError: unknown composition, or a senseless number.
+        UsageError: unknown composition, a senseless number, or ``test_share`` beside
+            ``test_photos``.
     """
     started = time.monotonic()
     progress = progress or Progress()
@@ -126,6 +130,13 @@ def write_synth(
         raise UsageError("max_side is too small", got=max_side, expected=f"at least {MIN_SIDE}")
     if not 0 <= partial_share <= 1:
         raise UsageError("partial_share is out of range", got=partial_share, expected="0 to 1")
+    if test_photos is not None and test_share != TEST_SHARE:
+        raise UsageError(
+            "the test photographs are named, so that no share of others can be test",
+            got=f"a test share of {test_share:g} (--test-share)",
+            expected="test photographs (--test-photos), or a share",
+            remedy="leave one of them out",
+        )
     places = (photos,) if test_photos is None else (photos, test_photos)
     made = tuple(dict.fromkeys(folder for where in places for folder in made_sets(where)))
     skip = (out, *made, *config.folders)

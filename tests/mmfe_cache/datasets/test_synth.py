@@ -7,6 +7,7 @@ from PIL import Image
 
 from benchmarks.cache_support import tree
 from mmfe_cache.datasets import load_dataset, splits_of, write_synth
+from mmfe_cache.datasets.photographs import find_photographs
 from mmfe_cache.degradations import COMPOSITIONS, split_class
 from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.images import read_rgb8, write_png
@@ -246,6 +247,7 @@ def test_senseless_options_are_usage_errors(photos, tmp_path):
         {"compositions": ["low", "low"]},
         {"max_side": 3},
         {"test_share": 1.5},
+        {"test_photos": photos, "test_share": 0.9},
     ):
         with pytest.raises(UsageError):
             write_synth(photos, tmp_path / "out", **options)
@@ -257,6 +259,17 @@ def test_equal_stems_in_subfolders_are_kept_apart(tmp_path, make):
     report = write_synth(tmp_path / "p", tmp_path / "out", compositions=["low"], test_share=0.5)
     assert dict(report.scenes) == {"train": 1, "test": 1}
     assert {p.stem for p in (tmp_path / "out").rglob("clear/*.png")} == {"a-1", "b-1"}
+
+
+def test_stems_that_differ_in_case_only_make_files_that_do_not(tmp_path, make):
+    for number, path in enumerate(["a/X.png", "b/x.png", "y.jpg", "Y.png", "z.png"]):
+        make(tmp_path / "p" / path, name=str(number))
+    found = find_photographs(tmp_path / "p")
+    assert [one.name for one in found] == ["Y", "a-X", "b-x", "y-jpg", "z"]
+    for name in ("Z.png", "Z.PNG"):
+        make(tmp_path / "p" / name)
+    with pytest.raises(DataError, match="claim the name 'z-png'"):
+        find_photographs(tmp_path / "p")
 
 
 def test_a_full_disk_leaves_no_half_picture(photos, tmp_path, monkeypatch):
