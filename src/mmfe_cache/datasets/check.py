@@ -15,7 +15,7 @@ from mmfe_cache.names import printable
 from mmfe_cache.progress import Progress
 from mmfe_cache.samples import Sample, SampleSet
 
-from .folder import find_folder_pairs
+from .folder import find_folder_pairs, shared_files
 from .layouts import Counted, FoundPart, Part, missing_part, samples_of
 from .leaks import Leak, clean_sources_of, count_distinct, find_leaks, fingerprints
 from .pairing import FilePair
@@ -168,11 +168,12 @@ def check_dataset(
             loaded = info.load(split, where)
             samples[split] += loaded.samples
             pairs = find_folder_pairs(split, where) if name == "folder" else None
-            parts.append(
-                _check_loaded(loaded, split, info.pairs, reader)
-                if pairs is None
-                else _check_part(where, split, pairs.part, pairs, reader)
-            )
+            if pairs is None:
+                parts.append(_check_loaded(loaded, split, info.pairs, reader))
+            else:
+                checked = _check_part(where, split, pairs.part, pairs, reader)
+                notes = (*shared_files(split, where), *checked.notes)
+                parts.append(replace(checked, notes=notes))
             continue
         for part, found in find_parts(name, split, where):
             parts.append(_check_part(where, split, part, found, reader))
@@ -353,5 +354,5 @@ def _readable(found: FoundPart, check: PartCheck) -> list[Sample]:
 
 
 def _distinct_splits(samples: Mapping[Split, Sequence[Sample]]) -> bool:
-    # A `folder` without train and test serves the same files twice: that is said elsewhere.
+    # A `folder` without train and test serves the same files twice: its parts' notes say so.
     return {s.degraded.name for s in samples["train"]} != {s.degraded.name for s in samples["test"]}

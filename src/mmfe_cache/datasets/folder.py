@@ -58,7 +58,8 @@ def find_folder_pairs(split: Split, root: Path) -> FoundPart | None:
     return find_part(base, _PART, FolderCache())
 
 
-def _shared(split: Split, root: Path) -> tuple[str, ...]:
+def shared_files(split: Split, root: Path) -> tuple[str, ...]:
+    """A line for people where the split has no folder of its own."""
     if (root / split).is_dir():
         return ()
     return (f"no folder {split} under {root}: the same files serve every split",)
@@ -74,7 +75,7 @@ def load_folder(split: Split, root: Path) -> SampleSet:
         DataError: no pair and no image is there.
     """
     base = root / split if (root / split).is_dir() else root
-    warnings = list(_shared(split, root))
+    warnings = list(shared_files(split, root))
     found = find_folder_pairs(split, root)
     if found is not None:
         warnings += found.warnings()

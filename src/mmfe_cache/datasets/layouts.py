@@ -97,10 +97,14 @@ class FoundPart:
         return self.pairing.pairs
 
     def absent(self) -> tuple[str, ...]:
-        """Published pairs of which no file is there, by name; empty for a renamed copy."""
+        """Published or recorded pairs of which no file is there, by name.
+
+        None are named of a published set whose files mostly bear other names: a renamed copy.
+        """
         paths = (*self.pairing.unpaired_degraded, *self.pairing.unpaired_clean)
-        there = {pair.stem for pair in self.pairs}
-        if not there <= set(self.part.names):
+        there, names = {pair.stem for pair in self.pairs}, set(self.part.names)
+        few = 2 * len(there & names) < min(len(there), len(names))
+        if few and self.layout.counted == "published":
             return ()
         half = {rain_key(path) for path in paths}  # any other name's key is its stem
         return tuple(name for name in self.part.names if name not in there | half)

@@ -9,16 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mmfe_cache.degradations import split_class
 from mmfe_cache.errors import DataError
 from mmfe_cache.progress import Progress
 from mmfe_cache.samples import ImageArray, PixelSource, Sample
 
 HASH_SIDE = 16
-"""The hash has HASH_SIDE squared bits."""
+"""The hash has HASH_SIDE squared cells."""
 
-MAX_DISTANCE = 40
-"""Most bits of 256 that may differ between two candidates: unrelated photographs differ in 128,
-give or take 16."""
+MAX_DIFFERING = 40 / 256
+"""Largest share of the compared cells that may differ between two candidates: of unrelated
+photographs half of them do."""
+
+LEAST_STEP = 1
+"""Neighbouring cells count where they differ by more than this, in grey levels: in a sky rounding
+decides which is brighter, another way in every resized copy."""
 
 MIN_CORRELATION = 0.98
 """Least correlation of the two thumbnails, which confirms a candidate."""
@@ -33,7 +38,7 @@ class Leak:
     Attributes:
         test: its name in the test split.
         train: its name in the training split.
-        distance: bits of the hash that differ.
+        distance: cells of the hash that differ.
         correlation: of the two thumbnails.
     """
 
@@ -49,12 +54,12 @@ class Fingerprints:
 
     Attributes:
         names: of their sources.
-        hashes: (N, HASH_SIDE ** 2) bool.
+        hashes: (N, HASH_SIDE ** 2) float32, see `difference_hash`.
         thumbs: (N, 48 * 48) float32, zero mean, unit length.
     """
 
     names: tuple[str, ...]
-    hashes: NDArray[np.bool_]
+    hashes: NDArray[np.float32]
     thumbs: NDArray[np.float32]
 
 
@@ -67,7 +72,7 @@ def fingerprints(sources: Iterable[PixelSource], progress: Progress | None = Non
     """
     distinct = list({source.name: source for source in sources}.values())
     names: list[str] = []
-    hashes: list[NDArray[np.bool_]] = []
+    hashes: list[NDArray[np.float32]] = []
     thumbs: list[NDArray[np.float32]] = []
     with (progress or Progress()).task("comparing", len(distinct), "photographs") as task:
         for source in distinct:
@@ -79,18 +84,31 @@ def fingerprints(sources: Iterable[PixelSource], progress: Progress | None = Non
             hashes.append(difference_hash(image))
             thumbs.append(_thumb(image))
             task.advance()
-    bits = HASH_SIDE**2
+    cells = HASH_SIDE**2
     return Fingerprints(
         tuple(names),
-        np.array(hashes, dtype=np.bool_).reshape(-1, bits),
+        np.array(hashes, dtype=np.float32).reshape(-1, cells),
         np.array(thumbs, dtype=np.float32).reshape(-1, _THUMB**2),
     )
 
 
-def difference_hash(image: ImageArray) -> NDArray[np.bool_]:
-    """Whether each of 16x16 cells is brighter than its right neighbour, as 256 bits."""
-    small = _grey(image, HASH_SIDE + 1, HASH_SIDE)
-    return (small[:, 1:] > small[:, :-1]).ravel()
+def difference_hash(image: ImageArray) -> NDArray[np.float32]:
+    """Of 16x16 cells: 1 where the right neighbour is brighter, -1 where darker, 0 where neither.
+
+    Returns:
+        (256,) float32.
+    """
+    steps = np.diff(_grey(image, HASH_SIDE + 1, HASH_SIDE), axis=1).ravel()
+    return np.where(np.abs(steps) > LEAST_STEP, np.sign(steps), np.float32(0))
+
+
+def _candidates(
+    hashes: NDArray[np.float32], other: NDArray[np.float32]
+) -> tuple[NDArray[np.intp], NDArray[np.floating]]:
+    """The rows of ``hashes`` that may show what ``other`` shows; in how many cells each differs."""
+    compared = np.abs(hashes) @ np.abs(other)
+    differing = (compared - hashes @ other) / 2
+    return np.flatnonzero(differing <= MAX_DIFFERING * compared), differing
 
 
 def find_leaks(train: Fingerprints, test: Fingerprints) -> tuple[Leak, ...]:
@@ -101,10 +119,8 @@ def find_leaks(train: Fingerprints, test: Fingerprints) -> tuple[Leak, ...]:
     leaks: list[Leak] = []
     if not train.names or not test.names:
         return ()
-    signs = train.hashes.astype(np.float32) * 2 - 1
-    for name, bits, thumb in zip(test.names, test.hashes, test.thumbs, strict=True):
-        distances = (bits.size - signs @ (bits.astype(np.float32) * 2 - 1)) / 2
-        near = np.flatnonzero(distances <= MAX_DISTANCE)
+    for name, cells, thumb in zip(test.names, test.hashes, test.thumbs, strict=True):
+        near, differing = _candidates(train.hashes, cells)
         if near.size == 0:
             continue
         correlations = train.thumbs[near] @ thumb
@@ -112,7 +128,7 @@ def find_leaks(train: Fingerprints, test: Fingerprints) -> tuple[Leak, ...]:
         if correlations[best] >= MIN_CORRELATION:
             twin = int(near[best])
             leaks.append(
-                Leak(name, train.names[twin], int(distances[twin]), float(correlations[best]))
+                Leak(name, train.names[twin], int(differing[twin]), float(correlations[best]))
             )
     return tuple(leaks)
 
@@ -120,20 +136,22 @@ def find_leaks(train: Fingerprints, test: Fingerprints) -> tuple[Leak, ...]:
 def count_distinct(prints: Fingerprints) -> int:
     """How many different photographs a split shows; copies under other names count once."""
     count = 0
-    for row, (bits, thumb) in enumerate(zip(prints.hashes, prints.thumbs, strict=True)):
-        distances = np.count_nonzero(prints.hashes[:row] != bits, axis=1)
-        near = np.flatnonzero(distances <= MAX_DISTANCE)
+    for row, (cells, thumb) in enumerate(zip(prints.hashes, prints.thumbs, strict=True)):
+        near, _ = _candidates(prints.hashes[:row], cells)
         twin = near.size > 0 and float((prints.thumbs[near] @ thumb).max()) >= MIN_CORRELATION
         count += not twin
     return count
 
 
 def clean_sources_of(samples: Iterable[Sample]) -> Sequence[PixelSource]:
-    """The distinct clean pictures of a split, windows counted as their whole frame."""
+    """The distinct clean pictures of a split, windows counted as their whole frame.
+
+    A partial target is none: some degradations stay in it, and its photograph is counted already.
+    """
     found: dict[str, PixelSource] = {}
     for sample in samples:
         source = sample.clean
-        if source is None:
+        if source is None or split_class(sample.label)[1] is not None:
             continue
         source = getattr(source, "base", source)
         found.setdefault(source.name, source)

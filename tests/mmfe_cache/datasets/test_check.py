@@ -4,11 +4,12 @@ from PIL import Image
 
 from mmfe_cache.datasets import DATASETS, check_dataset, load_dataset, write_synth
 from mmfe_cache.datasets.folder import load_folder
-from mmfe_cache.datasets.leaks import find_leaks, fingerprints
+from mmfe_cache.datasets.leaks import count_distinct, find_leaks, fingerprints
 from mmfe_cache.datasets.registry import DatasetInfo
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import FileSource, read_rgb8, write_png
 from mmfe_cache.packing import pack, pack_path
+from mmfe_cache.seeds import generator
 
 
 @pytest.fixture
@@ -84,6 +85,28 @@ def test_a_photograph_that_is_gone_from_every_class_of_a_made_set_is_named(photo
     assert [p.missing for p in report.parts] == [expected, expected, (), ()]
 
 
+def test_a_photograph_in_the_place_of_one_that_is_gone_hides_nothing(photos, tmp_path, make):
+    write_synth(photos, tmp_path / "out", compositions=["low"])
+    gone = sorted((tmp_path / "out/train/clear").iterdir())[0].name
+    for kind in ("clear", "low"):
+        folder = tmp_path / "out/train" / kind
+        (folder / gone).rename(folder / "another.png")
+    train = part(check_dataset("cdd11", tmp_path / "out"), "train")
+    assert train.missing == (f"recorded pair {gone.removesuffix('.png')}",)
+    assert not train.ok
+    names = [1, 22, 23, 55, 79, 111, 146, 179, 493, 547, 665, 669, 748, 778, "another"]
+    for name in names:
+        for side in ("low", "high"):
+            make(tmp_path / "eval15" / side / f"{name}.png", height=8, width=8)
+    test = part(check_dataset("lol-v1", tmp_path, splits=["test"]), "test")
+    assert (test.found, test.missing) == (15, ("published pair 780",))
+
+
+def test_partial_targets_are_no_further_photographs(photos, tmp_path):
+    write_synth(photos, tmp_path / "out", compositions=["low_rain", "haze_snow"], partial_share=1)
+    assert sum(check_dataset("cdd11", tmp_path / "out").compared) == 6
+
+
 def test_absent_parts_do_not_stop_the_check(lol):
     report = check_dataset("aio5", lol)
     there = {(p.split, p.name) for p in report.parts if p.layout}
@@ -104,6 +127,32 @@ def test_leaks_are_found_in_spite_of_names_sizes_and_compression(lol, make):
     assert {leak.test.rsplit("/", 1)[1] for leak in report.leaks} == {"1.png", "2.jpg"}
     assert all(leak.train.endswith("our485/high/2.png") for leak in report.leaks)
     assert not report.ok
+
+
+def test_a_resized_copy_of_a_picture_with_much_sky_is_found():
+    class Shown:
+        def __init__(self, name, pixels):
+            self.name, self.pixels = name, pixels
+
+        def read(self):
+            return self.pixels
+
+    whole, copies = [], []
+    for number in range(6):
+        random = generator("sky", number)
+        sky = np.full((321, 481, 3), 200.0) + np.linspace(0, 6, 481)[:, None]
+        small = random.integers(0, 255, (5, 7, 3)).astype(np.uint8)
+        sky[150:300, 100:300] = Image.fromarray(small).resize((200, 150))
+        pixels = np.clip(sky + random.normal(0, 2, sky.shape), 0, 255).astype(np.uint8)
+        whole.append(Shown(f"{number}", pixels))
+        for size in ((96, 64), (300, 200), (240, 160)):
+            small = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+            copies.append(Shown(f"{number} at {size}", small))
+    prints = fingerprints(whole), fingerprints(copies)
+    leaks = find_leaks(*prints)
+    assert [leak.test for leak in leaks] == [copy.name for copy in copies]
+    assert all(leak.test.startswith(f"{leak.train} at") for leak in leaks)
+    assert count_distinct(prints[1]) == count_distinct(prints[0]) == len(whole)
 
 
 def test_different_photographs_are_no_leak(tmp_path, make):
@@ -158,6 +207,15 @@ def test_what_a_loaded_set_warns_of_is_in_its_report(tmp_path, make):
     report = check_dataset("folder", tmp_path)
     assert {p.layout for p in report.parts} == {"images without answers"}
     assert any("the same files serve every split" in note for note in report.parts[0].notes)
+
+
+def test_pairs_that_serve_both_splits_are_said_to(tmp_path, make):
+    for side in ("input", "target"):
+        make(tmp_path / side / "1.png")
+    report = check_dataset("folder", tmp_path)
+    for split in ("train", "test"):
+        notes = part(report, split).notes
+        assert notes == (f"no folder {split} under {tmp_path}: the same files serve every split",)
 
 
 def test_a_folder_that_links_to_itself_is_named(lol):
