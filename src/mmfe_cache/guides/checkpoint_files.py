@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -137,24 +138,34 @@ def _read_index(index: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", found)
 
 
-def checkpoint_digest(directory: Path) -> str:
-    """BLAKE2b-128 over everything in a checkpoint that changes its embeddings.
+def checkpoint_digests(directory: Path) -> dict[str, str]:
+    """What a fingerprint says of everything in a checkpoint that changes its embeddings.
 
-    A directory of the Hugging Face cache is named by its commit and its weights are stored under
-    their SHA-256, so their names are hashed; elsewhere every byte is.
+    Returns:
+        ``checkpoint``, BLAKE2b-128 over the text files and the SHA-256 of every file of weights,
+        the same wherever the checkpoint lies; and where the weights had to be read,
+        ``checkpoint_bytes``, over their bytes: what earlier versions called such a checkpoint. The
+        Hugging Face cache mostly stores weights under their SHA-256, and they are not read.
     """
     digest = hashlib.blake2b(digest_size=16)
     for name in _TEXT_FILES:
         if (directory / name).is_file():
             digest.update(f"{name}\0".encode() + (directory / name).read_bytes())
+    in_bytes, read = digest.copy(), False
     for name in weight_files(directory):
         path = directory / name
         digest.update(f"{name}\0".encode())
+        in_bytes.update(f"{name}\0".encode())
         blob = path.resolve().name
-        if path.is_symlink() and len(blob) == 64:
+        if path.is_symlink() and re.fullmatch("[0-9a-f]{64}", blob):
             digest.update(blob.encode())
+            in_bytes.update(blob.encode())
             continue
+        own, read = hashlib.sha256(), True
         with path.open("rb") as file:
             while block := file.read(_BLOCK):
-                digest.update(block)
-    return digest.hexdigest()
+                own.update(block)
+                in_bytes.update(block)
+        digest.update(own.hexdigest().encode())
+    found = {"checkpoint": digest.hexdigest()}
+    return {**found, "checkpoint_bytes": in_bytes.hexdigest()} if read else found

@@ -29,15 +29,43 @@ def differing_guide(trained: Mapping[str, Any], here: Mapping[str, Any]) -> list
     Returns:
         one for each key; of guides of two kinds, which share little, only those that name them.
     """
-    keys = trained.keys() | here.keys()
+    keys = differing_keys(trained, here)
     kinds = trained.get("guide.guide"), here.get("guide.guide")
     if None not in kinds and kinds[0] != kinds[1]:
-        keys &= {"guide.guide", "guide.name"}
+        keys = [key for key in keys if key in ("guide.guide", "guide.name")]
     return [
-        f"{key.removeprefix('guide.')}: {trained.get(key)!r} / {here.get(key)!r}"
-        for key in sorted(keys)
-        if trained.get(key) != here.get(key)
+        f"{key.removeprefix('guide.')}: {trained.get(key)!r} / {here.get(key)!r}" for key in keys
     ]
+
+
+_CHECKPOINT = ("guide.checkpoint", "guide.checkpoint_bytes")
+
+
+def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Where two fingerprints differ, flat, as caches have them; sorted.
+
+    Where a checkpoint was fetched from changes nothing. Its weights have two digests, see
+    `checkpoint_digests`: the same ones where any of them agree.
+    """
+    left_out = {"guide.repository", "guide.checkpoint_bytes"}
+    names = [{found[key] for key in _CHECKPOINT if key in found} for found in (one, other)]
+    if names[0] & names[1]:
+        left_out.add("guide.checkpoint")
+    keys = (one.keys() | other.keys()) - left_out
+    return sorted(key for key in keys if one.get(key) != other.get(key))
+
+
+def spellings(fingerprint: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A guide's own fingerprint in every way that a cache of it may have it, this one first.
+
+    Where weights were read, ``checkpoint_bytes`` stands beside ``checkpoint``; where they were not,
+    it does not, and earlier versions had it in the other's place.
+    """
+    found = [dict(fingerprint)]
+    if "checkpoint_bytes" in fingerprint:
+        rest = {key: value for key, value in fingerprint.items() if key != "checkpoint_bytes"}
+        found += [rest, {**rest, "checkpoint": fingerprint["checkpoint_bytes"]}]
+    return found
 
 
 def only_precision(differing: Sequence[str]) -> bool:

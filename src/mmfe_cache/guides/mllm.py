@@ -22,7 +22,7 @@ from mmfe_cache.embeddings import DEFAULT_PROMPT, Embeddings, JointTokens
 from mmfe_cache.errors import GuideError, UsageError
 from mmfe_cache.guides.base import PixelGuide, Precision, pick_dtype
 from mmfe_cache.guides.checkpoint import conversation, load_network, load_processor
-from mmfe_cache.guides.checkpoint_files import checkpoint_digest, find_checkpoint
+from mmfe_cache.guides.checkpoint_files import checkpoint_digests, find_checkpoint
 from mmfe_cache.guides.pooling import pool_grid, pool_sequence
 from mmfe_cache.guides.registry import GuideInfo
 from mmfe_cache.machine import pick_device
@@ -138,7 +138,7 @@ class PromptedGuide(PixelGuide):
         return {
             "guide": self._info.kind,
             **self._origin(),
-            "checkpoint": self._digest,
+            **self._digests,
             "processor": type(self._processor.image_processor).__name__,
             "prompt": self.prompt,
             "pooling": f"{self.image_pooling}; mean + 16 runs of {read}; last token",
@@ -153,8 +153,8 @@ class PromptedGuide(PixelGuide):
         return self._about(self._info.kind, self._info.licence, self._directory, **more)
 
     @cached_property
-    def _digest(self) -> str:
-        return checkpoint_digest(self._directory)
+    def _digests(self) -> dict[str, str]:
+        return checkpoint_digests(self._directory)
 
     def _encode_batch(self, prepared: Sequence[Any]) -> Embeddings:
         step = _CPU_BATCH if self.device.type == "cpu" else len(prepared)

@@ -15,6 +15,7 @@ from typing import Any
 from mmfe_cache.datasets.same_pixels import check_same_pixels
 from mmfe_cache.errors import CacheError, MmfeError, UsageError
 from mmfe_cache.guides.base import Guide
+from mmfe_cache.guides.lineage import differing_keys
 from mmfe_cache.io import format_bytes, free_bytes
 from mmfe_cache.lock import locked
 from mmfe_cache.precompute.distributed import Ranks
@@ -333,7 +334,7 @@ def check_same(
         CacheError: names every field that differs, old and new.
     """
     old, new = known.identity(), wanted.identity()
-    differing = [name for name in sorted(old | new) if old.get(name) != new.get(name)]
+    differing = differing_keys(old, new)
     if not differing:
         return
     lines = [

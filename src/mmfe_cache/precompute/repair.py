@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ import numpy as np
 from mmfe_cache.embeddings import ARRAY_NAMES
 from mmfe_cache.errors import CacheError, DataError
 from mmfe_cache.guides.base import Guide
+from mmfe_cache.guides.lineage import spellings
 from mmfe_cache.images import pixel_digest
 from mmfe_cache.io import explained, write_file
 from mmfe_cache.lock import locked
@@ -341,8 +343,8 @@ class _Repair:
             stores |= set(_stores(document["attributes"]))
             if document["node_type"] == "array" and file.parent.name in (*ARRAY_NAMES, "digests"):
                 sizes.add(document["chunk_grid"]["configuration"]["chunk_shape"][0])
-        for size in sorted(sizes):
-            wanted = replace(self._store, shard_samples=size)
+        for size, one in itertools.product(sorted(sizes), spellings(self._store.fingerprint)):
+            wanted = replace(self._store, shard_samples=size, fingerprint=one)
             if wanted.id in stores:
                 return wanted
         raise CacheError(

@@ -1,6 +1,7 @@
 """Checkpoints on this machine: found in the Hugging Face cache, complete or refused."""
 
 import hashlib
+import itertools
 import json
 import shutil
 
@@ -11,7 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from mmfe_cache.errors import GuideError
 from mmfe_cache.guides import GUIDES, load_guide
-from mmfe_cache.guides.checkpoint_files import INDEX, checkpoint_digest, find_checkpoint, is_local
+from mmfe_cache.guides.checkpoint_files import INDEX, checkpoint_digests, find_checkpoint, is_local
+from mmfe_cache.guides.lineage import differing_guide
+from mmfe_cache.parsing import flatten
 
 NAME = "qwen2.5-vl-3b"
 
@@ -76,12 +79,42 @@ def test_a_missing_shard_of_an_index_is_named(tmp_path, tiny_qwen):
 
 def test_the_digest_follows_every_byte_that_matters(tmp_path, tiny_qwen):
     copied = shutil.copytree(tiny_qwen, tmp_path / "copy")
-    before = checkpoint_digest(copied)
-    assert before == checkpoint_digest(tiny_qwen)
+    before = checkpoint_digests(copied)
+    assert before == checkpoint_digests(tiny_qwen)
     (copied / "README.md").write_text("says nothing")
-    assert checkpoint_digest(copied) == before
+    assert checkpoint_digests(copied) == before
     (copied / "chat_template.jinja").write_text("another conversation")
-    assert checkpoint_digest(copied) != before
+    assert checkpoint_digests(copied) != before
+
+
+def seen(guide):
+    """What a cache or a network says of a guide."""
+    return flatten({"guide": dict(guide.fingerprint())})
+
+
+def test_one_checkpoint_is_one_guide_wherever_it_lies(hub, tiny_qwen, tmp_path):
+    snapshot = put(hub, GUIDES[NAME].repository, tiny_qwen)
+    linked = seen(load_guide(NAME, device="cpu"))
+    copied = seen(load_guide(shutil.copytree(tiny_qwen, tmp_path / "copy"), device="cpu"))
+    for link in list(snapshot.iterdir()):  # as the Hub's cache is where there are no links
+        content = link.read_bytes()
+        link.unlink()
+        link.write_bytes(content)
+    unlinked = seen(load_guide(NAME, device="cpu"))
+    for trained, here in itertools.permutations((linked, copied, unlinked), 2):
+        assert differing_guide(trained, here) == []
+    # As an earlier version called a directory: by its bytes, the names among them.
+    text = hashlib.blake2b(digest_size=16)
+    files = ("config.json", "preprocessor_config.json", "processor_config.json",
+             "tokenizer_config.json", "tokenizer.json", "vocab.json", "merges.txt",
+             "chat_template.json", "chat_template.jinja", "model.safetensors")  # fmt: skip
+    for file in (tiny_qwen / name for name in files if (tiny_qwen / name).is_file()):
+        text.update(file.name.encode() + b"\0" + file.read_bytes())
+    del copied["guide.checkpoint_bytes"]
+    copied["guide.checkpoint"] = text.hexdigest()
+    assert differing_guide(copied, unlinked) == differing_guide(unlinked, copied) == []
+    copied["guide.checkpoint"] = "0" * 32
+    assert differing_guide(copied, unlinked)[0].startswith(f"checkpoint: '{'0' * 32}' / ")
 
 
 def test_a_single_file_comes_before_an_index_as_for_transformers(tiny_qwen, tmp_path):

@@ -15,9 +15,9 @@ VIEWS = ("whole@16", "crop@8")
 
 
 def build(path, **options):
-    options = {"guide": TinyGuide(), "samples": sample_set(10)} | options
-    guide, samples = options.pop("guide"), options.pop("samples")
-    return build_cache(samples, guide, VIEWS, path, batch_size=2, shard_samples=4, **options)
+    options = {"guide": TinyGuide(), "samples": sample_set(10), "views": VIEWS} | options
+    guide, samples, views = (options.pop(name) for name in ("guide", "samples", "views"))
+    return build_cache(samples, guide, views, path, batch_size=2, shard_samples=4, **options)
 
 
 @pytest.fixture
@@ -366,3 +366,37 @@ def test_a_root_of_any_bytes_is_named_and_repaired(store, content):
     assert "mmfe cache repair" in str(caught.value)
     assert [d.file for d in verify(store).damages] == ["zarr.json"]
     repaired(store, expected)
+
+
+class Checkpoint(TinyGuide):
+    """Of a checkpoint in a directory, as this version names it or as earlier ones did."""
+
+    def __init__(self, **names):
+        super().__init__()
+        self._names = names
+
+    def fingerprint(self):
+        return {**super().fingerprint(), **self._names}
+
+
+def test_a_cache_that_names_its_checkpoint_as_earlier_versions_did(tmp_path):
+    """It is gone on with, and its root is made again, to the same bytes."""
+    before = Checkpoint(checkpoint="by its bytes")
+    now = Checkpoint(checkpoint="by SHA-256", checkpoint_bytes="by its bytes")
+    build(tmp_path / "a.zarr", guide=before)
+    expected = tree(tmp_path / "a.zarr")
+    build(tmp_path / "b.zarr", views=VIEWS[:1], guide=before)
+    build(tmp_path / "b.zarr", guide=now)
+    assert tree(tmp_path / "b.zarr") == expected
+    (tmp_path / "b.zarr/zarr.json").unlink()
+    repair_cache(tmp_path / "b.zarr", sample_set(10), now)
+    assert tree(tmp_path / "b.zarr") == expected
+    for names in ({"checkpoint": "by SHA-256"}, {**now.fingerprint()}):  # of links; of this version
+        shutil.rmtree(tmp_path / "b.zarr")
+        build(tmp_path / "b.zarr", guide=Checkpoint(**names))
+        expected = tree(tmp_path / "b.zarr")
+        (tmp_path / "b.zarr/zarr.json").unlink()
+        repair_cache(tmp_path / "b.zarr", sample_set(10), now)
+        assert tree(tmp_path / "b.zarr") == expected
+    with pytest.raises(CacheError, match=r"guide\.checkpoint: by SHA-256 in the cache"):
+        build(tmp_path / "b.zarr", guide=Checkpoint(checkpoint="x", checkpoint_bytes="y"))
