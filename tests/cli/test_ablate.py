@@ -13,9 +13,11 @@ import pytest
 
 from mmfe_cache.datasets.synth import write_synth
 from mmfe_cache.embeddings import DEFAULT_PROMPT
-from mmfe_cache.errors import UsageError
+from mmfe_cache.errors import CacheError, UsageError
+from mmfe_cache.progress import Progress
 from mmfe_cli.app import run
 from mmfe_restore.evaluation import ablation_plan
+from mmfe_restore.evaluation.ablation import run_plan
 from mmfe_restore.evaluation.ablation_plan import ABLATIONS, make_plan
 from mmfe_restore.recipes import load_recipe, recipe_to_dict
 from mmfe_restore.training.run_dir import claim
@@ -77,6 +79,18 @@ def test_rows_that_are_the_same_training_say_so_and_share_it(tmp_path, capsys, m
         "runs/table4a/full",
     )
     assert rows["table4b/neither"]["state"] == "missing"
+    # It was asked what the one store of `train --cache` was, and the rows ask the paper's question.
+    wet = {"guide_fingerprint": {"guide.prompt": "Is it wet?"}}
+    (folder / "model" / "config.json").write_text(json.dumps(wet))
+    assert run(command) == 0
+    rows = {row["recipe"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert (rows["table4b/full"]["state"], rows["table4b/full"]["out"]) == (
+        "missing",
+        "runs/table4b/full",
+    )
+    assert run(["ablate", "table4a", "--dry-run"]) == 2
+    assert "got:      guide.prompt='Is it wet?'" in capsys.readouterr().err
+    (folder / "model" / "config.json").write_text("{}")
     # Another recipe in that place is no equal run.
     recipe["train"]["seed"] = 7
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
@@ -228,6 +242,28 @@ def test_a_row_that_was_judged_by_hand_in_another_way(data, there, capsys):
     report.write_text(json.dumps(about))
     assert run(table5b(data, there)) == 0
     capsys.readouterr()
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_a_row_that_was_trained_on_other_data(judged, data, there, capsys):
+    """Of a set that was made anew, its cache too; training refuses such a run, and so does this."""
+    row = there / "runs" / "table5b" / "spatial"
+    record = json.loads((row / "versions.json").read_text())
+    record["cache"]["samples.pixels"] = "0" * 32
+    (row / "versions.json").write_text(json.dumps(record))
+    if not judged:
+        shutil.rmtree(row / "eval")
+    assert run(table5b(data, there)) == 3
+    said = capsys.readouterr().err
+    assert f"{row}: the cache is not the one" in said and "samples.pixels='000" in said
+    assert run([*table5b(data, there), "--dry-run", "--json"]) == 0
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert str(row) in problem
+    # Whoever calls it without that look is told as well.
+    overrides = ["model.num_experts=2", *SMALL]
+    sources = {"root": data, "cache": there / "cache", "out": there / "runs"}
+    with pytest.raises(CacheError, match="not the one"):
+        run_plan(make_plan("table5b", overrides, **sources), Progress(), device="cpu")
 
 
 def test_a_row_trained_at_one_size_is_judged_there_too(data, tmp_path, capsys):

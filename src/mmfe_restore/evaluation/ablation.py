@@ -14,7 +14,7 @@ from mmfe_cache.guides.base import guide_calls
 from mmfe_cache.machine import pick_device
 from mmfe_cache.progress import Progress
 from mmfe_cache.samples import SampleSet
-from mmfe_restore.evaluation.ablation_plan import CacheNeed, Plan
+from mmfe_restore.evaluation.ablation_plan import CacheNeed, Plan, check_run
 from mmfe_restore.evaluation.ablation_rows import Evaluation, Row, Run
 from mmfe_restore.evaluation.compare import SavedReport, read_report
 from mmfe_restore.evaluation.evaluate import evaluate
@@ -47,6 +47,9 @@ def run_plan(plan: Plan, progress: Progress, *, device: str = "auto") -> dict[st
 
     Returns:
         the plan's JSON with each row's figures, and how often a guide was called for what.
+
+    Raises:
+        MmfeError: what `check_run` refuses, or training and evaluation do.
     """
     pick_device(device, for_training=True)  # refused now, and not after the first row's training
     counts = Counts()
@@ -55,6 +58,9 @@ def run_plan(plan: Plan, progress: Progress, *, device: str = "auto") -> dict[st
         if need.missing:
             _build(plan, need, progress, device)
     counts.build = guide_calls() - before
+    for row in plan.rows:
+        for run in row.runs:
+            check_run(plan, run)
     tests: dict[str, SampleSet] = {}
     for index in range(len(plan.rows[0].runs)):
         for row in plan.rows:

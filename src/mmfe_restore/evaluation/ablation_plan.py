@@ -12,7 +12,7 @@ from typing import Any
 
 from mmfe_cache.datasets import load_dataset
 from mmfe_cache.embeddings import JointTokens
-from mmfe_cache.errors import CacheError, MmfeError, UsageError
+from mmfe_cache.errors import CacheError, DataError, MmfeError, UsageError
 from mmfe_cache.guides import check_guide
 from mmfe_cache.places import RUNS
 from mmfe_cache.store import open_cache
@@ -20,6 +20,7 @@ from mmfe_restore.data import find_store
 from mmfe_restore.evaluation.ablation_rows import (
     PROMPT_ROWS,
     Row,
+    Run,
     equal_recipes,
     identity,
     make_row,
@@ -32,6 +33,7 @@ from mmfe_restore.recipes import (
     recipe_names,
     recipe_to_dict,
 )
+from mmfe_restore.training.inputs import check_trained_on
 
 ABLATIONS = ("table4a", "table4b", "table5a", "table5b", "table5c", "tableS1")
 """The tables whose rows are recipes."""
@@ -181,8 +183,9 @@ def missing_inputs(plan: Plan) -> tuple[MmfeError, ...]:
     """What would stop the work that is left, found without torch: importing it takes seconds.
 
     Returns:
-        An error for each split of the data set that is still needed and not there, and for each
-        guide that is not there and whose cache is still to be built; none twice.
+        An error for each split of the data set that is still needed and not there, for each guide
+        that is not there and whose cache is still to be built, and for each run that was trained on
+        other data; none twice.
     """
     dataset = plan.rows[0].recipe.data.dataset  # one and the same for a table's rows
     runs = [run for row in plan.rows for run in row.runs]
@@ -195,6 +198,7 @@ def missing_inputs(plan: Plan) -> tuple[MmfeError, ...]:
     looks: list[Callable[[], object]] = [
         *(partial(load_dataset, dataset, split, plan.root) for split in sorted(splits)),
         *(partial(check_guide, guide) for guide in guides),
+        *(partial(check_run, plan, run) for run in runs),
     ]
     problems: dict[str, MmfeError] = {}
     for look in looks:
@@ -203,6 +207,28 @@ def missing_inputs(plan: Plan) -> tuple[MmfeError, ...]:
         except MmfeError as problem:
             problems.setdefault(str(problem), problem)
     return tuple(problems.values())
+
+
+def check_run(plan: Plan, run: Run) -> None:
+    """Refuse a trained run of other data than the plan's: one table, one data set.
+
+    Raises:
+        CacheError: it read other embeddings than the cache of training holds.
+        DataError: without a guide, it saw other pictures.
+        UsageError: its record is damaged.
+    """
+    if run.state not in ("trained", "evaluated"):
+        return  # `train` looks when it goes on
+    try:
+        check_trained_on(run.recipe, root=plan.root, cache=plan.cache, out=run.out)
+    except (CacheError, DataError) as problem:
+        raise type(problem)(
+            f"{run.out}: {problem.problem}",
+            got=problem.got,
+            expected=problem.expected,
+            remedy="give its data set and caches (--root, --cache), or choose another --out for "
+            "the runs of this table",
+        ) from None
 
 
 def _printed_table(name: str, overrides: Sequence[str]) -> tuple[PublishedTable, list[Recipe]]:

@@ -17,7 +17,7 @@ from mmfe_restore.data.cache import guide_name
 from mmfe_restore.evaluation.compare import read_report
 from mmfe_restore.evaluation.published import PublishedRow, published_tables
 from mmfe_restore.evaluation.report import METRICS_FILE
-from mmfe_restore.model.folders import CONFIG
+from mmfe_restore.model.folders import CONFIG, recorded_guide, with_trained_prompt
 from mmfe_restore.recipes import (
     Recipe,
     load_recipe,
@@ -212,10 +212,15 @@ def _holds(folder: Path, recipe: Recipe) -> bool:
 
 
 def _recipe_in(folder: Path) -> Recipe | None:
-    """The recipe of a run; None where there is none that can be read."""
+    """The recipe of a run; None where there is none that can be read.
+
+    Of a trained one it names what the guide was asked: a recipe without a prompt takes the one of
+    the store that ``--cache`` names.
+    """
     try:
         file = folder / "recipe.yaml"
-        return recipe_from_dict(parse_yaml(file.read_text(encoding="utf-8"), file))
+        recipe = recipe_from_dict(parse_yaml(file.read_text(encoding="utf-8"), file))
+        return with_trained_prompt(recipe, recorded_guide(folder / "model"))
     except DuplicateKeyError:
         raise
     except (OSError, UsageError, yaml.YAMLError, ValueError):
@@ -227,9 +232,13 @@ def _state(folder: Path, evaluations: Sequence[Evaluation], recipe: Recipe) -> s
     if not file.is_file():
         return "missing"
     if not _holds(folder, recipe):
+        there = _recipe_in(folder)
+        other = there is not None and there.guide.asked != recipe.guide.asked
         raise UsageError(
             f"{folder} holds a run of another recipe than this table's row",
-            expected=f"a run of {recipe.name} with the same --set",
+            got=f"guide.prompt={there.guide.asked!r}" if there is not None and other else None,
+            expected=f"a run of {recipe.name} with the same --set"
+            + (f" and guide.prompt={recipe.guide.asked!r}" if other else ""),
             remedy="choose another place with --out, or remove the folder",
         )
     for evaluation in evaluations:

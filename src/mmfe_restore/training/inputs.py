@@ -10,7 +10,7 @@ from typing import Any
 
 from mmfe_cache.datasets import load_dataset
 from mmfe_cache.datasets.same_pixels import check_same_pixels, few_pixels
-from mmfe_cache.errors import CacheError, UsageError
+from mmfe_cache.errors import CacheError, DataError, UsageError
 from mmfe_cache.guides.lineage import differing_guide, guide_fingerprint, only_precision
 from mmfe_cache.progress import Progress
 from mmfe_cache.samples import Sample, SampleSet
@@ -28,7 +28,7 @@ from mmfe_restore.data import (
 )
 from mmfe_restore.model.folders import find_weights
 from mmfe_restore.recipes.schema import Recipe
-from mmfe_restore.training.run_dir import PIXELS
+from mmfe_restore.training.run_dir import PIXELS, check_record
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,7 @@ class Inputs:
     @property
     def identity(self) -> dict[str, Any] | None:
         """`fingerprint`, and the pixels that were seen: those of a set made anew bear equal ids."""
-        if self.cache is None:
-            return None
-        seen = pixels_digest(self.cache.pixel_digests)
-        return {**self.cache.fingerprint, PIXELS: seen.hex()}
+        return None if self.cache is None else _cache_identity(self.cache)
 
     def data_identity(self) -> dict[str, str] | None:
         """What tells an unguided run's data from others; None where `identity` of a cache does.
@@ -73,9 +70,7 @@ class Inputs:
         Raises:
             DataError: one of the pictures that are read for it cannot be.
         """
-        if self.cache is not None:
-            return None
-        return {"samples.ids": ids_digest(self.loaded.ids), PIXELS: few_pixels(self.loaded)}
+        return _data_identity(self.loaded) if self.cache is None else None
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -177,6 +172,35 @@ def check_inputs(recipe: Recipe, *, root: Path | None, cache: Path | None) -> No
     load_dataset(recipe.data.dataset, "train", root)
     if recipe.model.reads:
         _open_caches(recipe, root, cache)
+
+
+def check_trained_on(recipe: Recipe, *, root: Path | None, cache: Path | None, out: Path) -> None:
+    """Refuse a run that was trained on another cache or data set than these, without torch.
+
+    What is not there is not compared.
+
+    Raises:
+        MmfeError: as `check_record`; the cache, or a picture that is compared, cannot be read.
+    """
+    dataset = recipe.data.dataset
+    if recipe.model.reads:
+        store = find_store(recipe, dataset, "train", cache)
+        if store.exists():
+            check_record(out, _cache_identity(open_cache(store)), None)
+        return
+    try:
+        samples = load_dataset(dataset, "train", root)
+    except DataError:
+        return
+    check_record(out, None, _data_identity(samples))
+
+
+def _cache_identity(cache: CacheReader) -> dict[str, Any]:
+    return {**cache.fingerprint, PIXELS: pixels_digest(cache.pixel_digests).hex()}
+
+
+def _data_identity(samples: SampleSet) -> dict[str, str]:
+    return {"samples.ids": ids_digest(samples.ids), PIXELS: few_pixels(samples)}
 
 
 def require_options(init_from: Path | None, wandb: str | None) -> None:

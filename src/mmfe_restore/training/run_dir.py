@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from mmfe_cache.errors import CacheError, DataError, UsageError
-from mmfe_cache.guides.lineage import guide_fingerprint
+from mmfe_cache.guides.lineage import differing_keys, guide_fingerprint
 from mmfe_cache.io import draft_folder, remove_drafts, write_file, write_json
 from mmfe_cache.lock import locked
 from mmfe_cache.machine import has_gpu
@@ -215,30 +215,7 @@ def record_versions(
     file = out / VERSIONS
     now = json.loads(json.dumps(versions(recipe, cache, data, world_size, init_from), default=str))
     if resumed and file.exists():
-        before = _read_versions(file)
-        began: dict[str, Any] = before.get("cache") or {}
-        reads: dict[str, Any] = now["cache"] or {}
-        if PIXELS not in began:  # a run that an earlier version began
-            reads = {key: value for key, value in reads.items() if key != PIXELS}
-        other = sorted(k for k in {*began, *reads} if began.get(k) != reads.get(k))
-        if other:
-            raise CacheError(
-                "the cache is not the one that this run began with",
-                got=", ".join(f"{key}={reads.get(key)!r}" for key in other[:4]),
-                expected=", ".join(f"{key}={began.get(key)!r}" for key in other[:4]),
-                remedy="give the run its cache back, or begin anew with --resume none",
-            )
-        # A run that an earlier version began recorded nothing of this.
-        seen, sees = before.get("data") or {}, now["data"] or {}
-        other = sorted(k for k in seen.keys() & sees.keys() if seen[k] != sees[k])
-        if other:
-            raise DataError(
-                "the data set is not the one that this run began with",
-                got=", ".join(f"{key}={sees[key]!r}" for key in other),
-                expected=", ".join(f"{key}={seen[key]!r}" for key in other),
-                remedy="give the run its data set back (--root), choose another --out, or begin "
-                "anew with --resume none",
-            )
+        before = check_record(out, cache, data)
         first = before.get("init_from")
         # The weights are in the checkpoint by now: their file need not be there any more.
         given = now["init_from"] or {}
@@ -253,6 +230,49 @@ def record_versions(
         now["init_from"] = first
     if not complete:
         write_json(file, now)
+
+
+def check_record(
+    out: Path, cache: Mapping[str, Any] | None, data: Mapping[str, str] | None
+) -> dict[str, Any]:
+    """Compare what the run in ``out`` recorded of its cache or data set with these.
+
+    Returns:
+        the record; nothing in it where an earlier version left none.
+
+    Raises:
+        CacheError: the run read other embeddings.
+        DataError: without a guide, it saw other pictures.
+        UsageError: its record is damaged.
+    """
+    file = out / VERSIONS
+    if not file.exists():
+        return {}
+    before = _read_versions(file)
+    began: dict[str, Any] = before.get("cache") or {}
+    reads: dict[str, Any] = json.loads(json.dumps(cache or {}, default=str))
+    if PIXELS not in began:  # a run that an earlier version began
+        reads.pop(PIXELS, None)
+    other = differing_keys(began, reads)
+    if other:
+        raise CacheError(
+            "the cache is not the one that this run began with",
+            got=", ".join(f"{key}={reads.get(key)!r}" for key in other[:4]),
+            expected=", ".join(f"{key}={began.get(key)!r}" for key in other[:4]),
+            remedy="give the run its cache back, or begin anew with --resume none",
+        )
+    # A run that an earlier version began recorded nothing of this.
+    seen, sees = before.get("data") or {}, data or {}
+    other = sorted(k for k in seen.keys() & sees.keys() if seen[k] != sees[k])
+    if other:
+        raise DataError(
+            "the data set is not the one that this run began with",
+            got=", ".join(f"{key}={sees[key]!r}" for key in other),
+            expected=", ".join(f"{key}={seen[key]!r}" for key in other),
+            remedy="give the run its data set back (--root), choose another --out, or begin "
+            "anew with --resume none",
+        )
+    return before
 
 
 def recorded_threads(out: Path) -> int | None:

@@ -22,6 +22,7 @@ from mmfe_restore import Restorer
 from mmfe_restore.recipes import load_recipe, recipe_to_dict
 from mmfe_restore.training import train
 from mmfe_restore.training.checkpoints import list_checkpoints, read_checkpoint
+from mmfe_restore.training.inputs import check_trained_on
 from mmfe_restore.training.run_dir import default_folder
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -261,6 +262,11 @@ def test_an_unguided_run_notices_other_data(world, tmp_path):
     assert json.loads(file.read_text())["data"].keys() == {"samples.ids", "samples.pixels"}
     with pytest.raises(DataError):  # complete: nothing would be computed, and it is said still
         train(recipe, root=moved, out=out)
+    # What `mmfe ablate` asks of a row that is trained; a set that is not there says nothing.
+    for root in (other, tmp_path / "nowhere"):
+        check_trained_on(recipe, root=root, cache=None, out=out)
+    with pytest.raises(DataError, match="not the one"):
+        check_trained_on(recipe, root=moved, cache=None, out=out)
 
 
 def test_a_damaged_record_of_the_run_is_named(world, tmp_path):
