@@ -44,8 +44,8 @@ def command(
         typer.Option(
             "--out",
             "-o",
-            help="Report folder [default: eval/DATASET-SPLIT in the run's folder; of a network "
-            "that is no run's, in $MMFE_RUNS/NAME, else runs/NAME].",
+            help="Report folder [default: eval/DATASET-SPLIT in the run's or network's folder; "
+            "of a shipped network or one of the Hub, in $MMFE_RUNS/NAME, else runs/NAME].",
         ),
     ] = None,
     protocol: Annotated[choices.Protocol | None, typer.Option(help="How peers measure.")] = None,

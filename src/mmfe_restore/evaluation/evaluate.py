@@ -290,7 +290,7 @@ def _notes(
     recipe: Recipe, samples: SampleSet, guidance: SampleGuidance | None, crop: int
 ) -> tuple[str, ...]:
     notes = [f"layout: {samples.layout}", *samples.warnings]
-    if recipe.eval.crop_multiple not in (1, crop):
+    if recipe.eval.crop_multiple != crop:
         notes.append(
             f"the recipe's eval.crop_multiple of {recipe.eval.crop_multiple} has no effect: the "
             f"protocol and the data set ask for {'whole images' if crop == 1 else crop}"

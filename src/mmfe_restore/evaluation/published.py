@@ -47,7 +47,11 @@ class Protocol:
     source: str = ""
 
     def crop_for(self, dataset: str, recipe_multiple: int) -> int:
-        """The crop multiple for a dataset; 1 means the whole image."""
+        """The crop multiple for a dataset; 1 means the whole image.
+
+        Where the protocol leaves it to the recipe, the data set's own is the least: its peers judge
+        no more of a picture.
+        """
         info = DATASETS.get(dataset)
         if info is not None and info.whole_images:
             return 1
@@ -80,7 +84,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
         for protocol in (
             Protocol(
                 "mmfe",
-                "RGB, the recipe's crop, no rounding; both SSIM windows",
+                "RGB, the recipe's crop (the data set's at least), no rounding; both SSIM windows",
                 ssim_window="gaussian",
                 source="the paper compares with MoCE-IR's rows, hence the Gaussian window",
             ),

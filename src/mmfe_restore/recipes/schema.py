@@ -276,7 +276,8 @@ class EvalConfig(_Part):
     Attributes:
         view: the view that evaluation reads.
         protocol: crop, range, rounding and windows by the peer's name.
-        crop_multiple: centre-crop test images to a multiple of this; 1 keeps them whole.
+        crop_multiple: centre-crop test images to a multiple of this; 1 keeps them whole. Under the
+            protocol ``mmfe`` alone, and ``aio3`` and ``aio5`` are cropped to 16 at least.
     """
 
     view: str = "whole@224"

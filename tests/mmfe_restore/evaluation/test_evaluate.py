@@ -189,6 +189,16 @@ def test_a_crop_without_effect_is_said_to_have_none(unguided):
     report = evaluate(restorer, cropping, mine, None, device="cpu", protocol="promptir")
     assert report.crop_multiple == 16
     assert any("crop_multiple of 8 has no effect" in note for note in report.notes)
+    # Whole images are a wish as well; the peers' sets are never judged whole.
+    report = evaluate(restorer, recipe, mine, None, device="cpu", protocol="promptir")
+    assert any("crop_multiple of 1 has no effect" in note for note in report.notes)
+    tasks = replace(mine, dataset="aio3")
+    for asked, used in ((1, 16), (8, 16), (32, 32)):
+        cropping = replace(recipe, eval=replace(recipe.eval, crop_multiple=asked))
+        report = evaluate(restorer, cropping, tasks, None, device="cpu", protocol="mmfe")
+        assert report.crop_multiple == used
+        said = [note for note in report.notes if f"crop_multiple of {asked} has no effect" in note]
+        assert bool(said) == (asked != used)
 
 
 def test_a_network_is_judged_with_the_windows_that_it_has(unguided):
