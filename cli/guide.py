@@ -100,7 +100,7 @@ def train(
     from mmfe_cache.machine import check_device, pick_device
 
     # What is missing or misspelt is said before torch is imported, which takes seconds.
-    guide_student.check_out(out)
+    guide_student.check_out(out, free=True)
     check_device(device)
     if kind == "scene":
         _refuse_maps(depth=depth, light_maps=light_maps, dark_photos=dark_photos)

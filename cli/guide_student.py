@@ -75,7 +75,8 @@ def distill(
     if as_json:
         output.print_json({**facts, "teacher": reader.guide, "resumed": done.resumed})
         return
-    output.print_line(f"wrote {out}, a student of {reader.guide} (SHA-256 {done.sha256[:16]}…)")
+    wrote = "there is" if done.resumed == steps else "wrote"
+    output.print_line(f"{wrote} {out}, a student of {reader.guide} (SHA-256 {done.sha256[:16]}…)")
     if done.agreement is not None:
         _print_agreement(done.agreement, "on the photographs set aside")
 
@@ -134,11 +135,16 @@ def evaluate(guide: str, teacher: Path, root: Path | None, device: str, as_json:
     _print_agreement(found, "on the photographs set aside" if learnt_here else where)
 
 
-def check_out(out: Path) -> None:
+def check_out(out: Path, *, free: bool = False) -> None:
     """Refuse an ``--out`` that is no new file of a guide's weights.
 
+    Args:
+        out: what was given.
+        free: whether a file that is there is refused, too: whoever was trained with it, or built a
+            cache with it, names its hash.
+
     Raises:
-        UsageError: it names a folder, or no .safetensors file.
+        UsageError: it names a folder, or no .safetensors file; or such a file is there.
     """
     from mmfe_cache.errors import UsageError
 
@@ -146,3 +152,10 @@ def check_out(out: Path) -> None:
         raise UsageError("--out names no .safetensors file", got=out, expected="FILE.safetensors")
     if out.is_dir():
         raise UsageError("--out is a folder", got=out, expected="a new FILE.safetensors")
+    if free and out.exists():
+        raise UsageError(
+            "--out is there already, and networks and caches may have been made with it",
+            got=out,
+            expected="a new FILE.safetensors",
+            remedy="choose another name, or remove the file",
+        )

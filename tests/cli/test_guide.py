@@ -71,6 +71,12 @@ def test_train_writes_a_guide_and_evaluate_measures_it(photos, tmp_path, capsys)
     trained = json.loads(capsys.readouterr().out)
     assert trained["photos"] == 2
     assert trained["steps"] == 2
+    # Caches and networks that were made with it name its hash: it is not replaced.
+    content = out.read_bytes()
+    for kind in ("scene", "prompt"):
+        assert run([*command, "--kind", kind]) == 2
+        assert "is there already" in capsys.readouterr().err
+    assert out.read_bytes() == content
     command = ["-q", "guide", "evaluate", str(photos), "--guide", str(out), "--view", "whole@64"]
     assert run([*command, "--device", "cpu", "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)

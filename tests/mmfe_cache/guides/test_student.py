@@ -137,14 +137,20 @@ def test_agreement_is_what_numpy_says(student, cache, samples):
     assert found.views["whole@64"]["joint"].r2 == pytest.approx(r2, abs=1e-6)
 
 
-def test_a_student_is_measured_on_what_it_did_not_learn_from(student, cache, samples):
+def test_a_student_is_measured_on_what_it_did_not_learn_from(student, cache, samples, tmp_path):
     guide = load_guide(student[0], device="cpu")
     found, learnt_here = measure_student(guide, cache, samples.samples)
     assert learnt_here
     assert found == student[1].agreement  # as distilling measured it, on the photographs set aside
     aside = [s for s in samples if s.scene in student[1].facts["held_out_scenes"]]
     assert found.samples == len(aside) < len(samples)
-    guide.facts = {**guide.facts, "cache": "another"}
+    # Its teacher's cache of the same photographs, built anew with other shards.
+    build_cache(samples, load_guide("scene", device="cpu"), VIEWS, tmp_path / "a.zarr",
+                shard_samples=4)  # fmt: skip
+    again = open_cache(tmp_path / "a.zarr")
+    assert again.metadata.id != cache.metadata.id
+    assert measure_student(guide, again, samples.samples)[1]
+    guide.facts = {**guide.facts, "cache": "another", "split": "test"}
     found, learnt_here = measure_student(guide, cache, samples.samples)
     assert (found.samples, learnt_here) == (len(samples), False)
     other = [replace(s, degraded=Source(s.id, s.degraded.read() // 2)) for s in samples]
@@ -235,6 +241,23 @@ def test_a_killed_run_goes_on_to_the_same_bytes(cache, samples, student, tmp_pat
     assert 0 < done.resumed < QUICK.steps
     assert done.sha256 == student[1].sha256
     assert not state_path(out).exists()
+
+
+def test_a_finished_student_is_not_trained_again_and_another_file_not_replaced(
+    cache, samples, student, tmp_path
+):
+    out, first = student
+    before = out.stat().st_mtime_ns
+    done = distill(cache, samples, out, QUICK)
+    assert (done.sha256, done.facts) == (first.sha256, first.facts)
+    assert (done.resumed, out.stat().st_mtime_ns) == (QUICK.steps, before)
+    with pytest.raises(UsageError, match="not the student that this command trains") as refused:
+        distill(cache, samples, out, replace(QUICK, steps=7))
+    assert refused.value.got == f"steps: {QUICK.steps}"
+    assert out.stat().st_mtime_ns == before
+    (tmp_path / "scene.safetensors").write_bytes(b"a guide of another kind")
+    with pytest.raises(UsageError, match="not the student"):
+        distill(cache, samples, tmp_path / "scene.safetensors", QUICK)
 
 
 def test_the_state_of_another_run_or_a_damaged_one_is_not_gone_on_with(cache, samples, tmp_path):

@@ -15,7 +15,7 @@ from mmfe_cache.errors import CacheError, GuideError
 from mmfe_cache.guides.base import Guide
 from mmfe_cache.guides.lineage import check_teacher, guide_fingerprint
 from mmfe_cache.guides.scene.evaluation import spearman, unit_rows
-from mmfe_cache.guides.student.data import check_picture
+from mmfe_cache.guides.student.data import check_picture, ids_learnt
 from mmfe_cache.guides.student.guide import StudentGuide
 from mmfe_cache.progress import Progress
 from mmfe_cache.samples import Sample
@@ -150,8 +150,8 @@ def measure_student(
         progress: where to report.
 
     Returns:
-        What was measured at every view that the student learnt and the cache holds, and whether it
-        is the cache that the student learnt from: then the photographs set aside alone count.
+        What was measured at every view that the student learnt and the cache holds, and whether the
+        student learnt from these photographs: then those set aside alone count.
 
     Raises:
         CacheError: the cache has none of the student's views, or was built from other pictures.
@@ -169,9 +169,15 @@ def measure_student(
         )
     gone = set(cache.skipped)
     chosen = [sample for sample in samples if sample.id not in gone]
-    learnt_here = student.facts.get("cache") == cache.metadata.id
+    facts = student.facts
+    aside = set(facts.get("held_out_scenes", ()))
+    # The teacher's cache may have been built anew, with other shards or in another precision.
+    same_set = (facts.get("dataset"), facts.get("split")) == (cache.dataset, cache.split)
+    others = ids_learnt([sample for sample in chosen if sample.scene not in aside])
+    learnt_here = facts.get("cache") == cache.metadata.id or (
+        same_set and facts.get("learnt") == others
+    )
     if learnt_here:
-        aside = set(student.facts["held_out_scenes"])
         chosen = [sample for sample in chosen if sample.scene in aside]
     return measure_agreement(student, cache, chosen, views, progress=progress), learnt_here
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -154,6 +155,11 @@ def check_picture(
             expected="the set that the cache was built from",
             remedy="give its folder: --root DIR",
         )
+
+
+def ids_learnt(samples: Sequence[Sample]) -> str:
+    """How a student's file names the samples that it learnt from: 64 hexadecimal digits."""
+    return hashlib.sha256("\n".join(sample.id for sample in samples).encode()).hexdigest()
 
 
 def split_scenes(

@@ -28,8 +28,8 @@ from mmfe_cache.guides.lineage import guide_fingerprint
 from mmfe_cache.guides.scene.guide import read_scene
 from mmfe_cache.guides.scene.training import average_from_now, one_cycle
 from mmfe_cache.guides.student.agreement import Agreement, measure_agreement
-from mmfe_cache.guides.student.data import TeacherData, split_scenes
-from mmfe_cache.guides.student.guide import Student, StudentGuide, save_student
+from mmfe_cache.guides.student.data import TeacherData, ids_learnt, split_scenes
+from mmfe_cache.guides.student.guide import Student, StudentGuide, load_student, save_student
 from mmfe_cache.guides.student.network import MAX_PARAMETERS, StudentNetwork, relations
 from mmfe_cache.io import counted, write_file
 from mmfe_cache.machine import float32_products, require_bf16
@@ -75,9 +75,9 @@ class Distillation:
     Attributes:
         sha256: of the file.
         facts: as in the file.
-        agreement: on the photographs set aside; None where there are none.
+        agreement: on the photographs set aside; None where there are none, or nothing was done.
         seconds: wall time of this call.
-        resumed: the step that an earlier call had reached.
+        resumed: the step that an earlier call had reached; the last one where nothing was done.
     """
 
     sha256: str
@@ -106,6 +106,8 @@ def distill(
 ) -> Distillation:
     """Train a student on a teacher's cache, at all its finished views.
 
+    Where ``out`` is the student that this would train, nothing is done.
+
     Args:
         cache: the teacher's.
         samples: the split that it was built from.
@@ -120,12 +122,18 @@ def distill(
         CacheError: the cache has no finished view, or was built from other samples or pixels.
         DataError: there are too few photographs to set some aside.
         GuideError: the teacher sees no pictures, or is a student.
-        UsageError: the state of another run lies beside ``out``, or a GPU without bfloat16.
+        UsageError: ``out`` is there and is another file, the state of another run lies beside it,
+            or a GPU without bfloat16.
     """
     require_bf16(device or "cpu", "--device cpu")
     chosen, report = settings or Settings(), progress or Progress()
     started = time.perf_counter()
     run = _Run(cache, samples, chosen, device or torch.device("cpu"), report)
+    if out.exists() and not state_path(out).exists():
+        student, digest = run.finished(out)
+        report.message(f"{out} is complete: {chosen.steps:,} steps; nothing to do")
+        seconds = time.perf_counter() - started
+        return Distillation(digest, student.facts, None, seconds, chosen.steps)
     network, optimiser, done = run.resume(state_path(out))
     if done:
         report.message(f"going on at step {done} of {chosen.steps}: {state_path(out)}")
@@ -175,7 +183,7 @@ class _Run:
         gone = set(cache.skipped)
         there = [sample for sample in samples if sample.id not in gone]
         learnt, self.held_out, self.scenes = split_scenes(there, settings.hold_out, settings.seed)
-        self.learnt = hashlib.sha256("\n".join(one.id for one in learnt).encode()).hexdigest()
+        self.learnt = ids_learnt(learnt)
         self.data = TeacherData(cache, learnt, self.views, seed=settings.seed)
         self.shares: dict[ArrayName, float] = {}
 
@@ -204,6 +212,29 @@ class _Run:
         }
 
     # Beginning, and beginning again
+
+    def finished(self, out: Path) -> tuple[Student, str]:
+        """The student in ``out`` and its SHA-256, where it is the one that this run would train.
+
+        Raises:
+            UsageError: it is another one, or no student.
+        """
+        try:
+            student, digest = load_student(out)
+        except GuideError:
+            differing = ["no student"]
+        else:
+            new, old = self.identity, student.facts
+            differing = [f"{key}: {old.get(key)}" for key in new if old.get(key) != new[key]]
+            if not differing:
+                return student, digest
+        raise UsageError(
+            f"{out} is there and is not the student that this command trains; networks and caches "
+            "may have been made with it",
+            got=", ".join(differing),
+            expected="a new file, or this distillation's own",
+            remedy="give another --out, or remove the file",
+        )
 
     def resume(self, path: Path) -> tuple[StudentNetwork, torch.optim.Optimizer, int]:
         """The network and its optimiser as an earlier call left them, or new ones."""
