@@ -36,7 +36,7 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean, pstdev
+from statistics import mean, stdev
 from typing import Any
 
 from benchmarks.guidance_answers import (
@@ -183,7 +183,7 @@ def study(arguments: argparse.Namespace) -> dict[str, Any]:
 def summary(
     row: str, guide: str | None, budget: int, found: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Mean and spread over the seeds of one row."""
+    """Mean and spread (sample standard deviation; None of one) over the seeds of one row."""
     psnr = [result["average"]["psnr"] for result in found]
     return {
         "row": row,
@@ -193,7 +193,7 @@ def summary(
         "parameters": found[0]["parameters"],
         "input_psnr": found[0]["average"]["input_psnr"],
         "psnr": mean(psnr),
-        "spread": pstdev(psnr),
+        "spread": stdev(psnr) if len(psnr) > 1 else None,
         "ssim_uniform": mean(result["average"]["ssim_uniform"] for result in found),
         "classes": {
             label: mean(result["classes"][label]["psnr"] for result in found)
@@ -230,10 +230,11 @@ def line(row: dict[str, Any], students: dict[str, str]) -> str:
     second = "".join(
         f" {name} {value:.2f}" for name, value in row["tests"].items() if name != "test"
     )
+    spread = "" if row["spread"] is None else f" ± {row['spread']:.2f}"
     return (
         f"{row['row'] + longer:12} {label_of(row['guide'], students):7} "
         f"{row['parameters'] / 1e6:6.2f} M "
-        f"{row['psnr']:6.2f} dB ± {row['spread']:.2f} ({counted(row['seeds'], 'seed')}, "
+        f"{row['psnr']:6.2f} dB{spread} ({counted(row['seeds'], 'seed')}, "
         f"input {row['input_psnr']:.2f}) SSIM {row['ssim_uniform']:.4f}{second}"
     )
 

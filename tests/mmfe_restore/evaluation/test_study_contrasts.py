@@ -20,8 +20,22 @@ from benchmarks.guidance_answers import (
     shares_of,
 )
 from benchmarks.guidance_contrasts import contrast, contrast_line, contrasts_of
+from benchmarks.guidance_study import line, summary
 from benchmarks.guidance_trainings import Sources, rows_of, run, run_side_by_side
 from mmfe_cache.errors import MmfeError
+
+
+def test_the_spread_is_that_of_a_sample_and_one_seed_has_none():
+    def found(psnr):
+        average = {"psnr": psnr, "input_psnr": 15.0, "ssim_uniform": 0.6}
+        return {"parameters": 10, "average": average, "classes": {}, "tests": {}}
+
+    several = summary("full", "scene", 1, [found(20.0), found(21.0), found(22.0)])
+    assert (several["psnr"], several["spread"]) == (21.0, 1.0)
+    assert "21.00 dB ± 1.00 (3 seeds" in line(several, {})
+    one = summary("full", "scene", 1, [found(20.0)])
+    assert one["spread"] is None
+    assert "20.00 dB (1 seed," in line(one, {})
 
 
 def results(*averages, scenes=(0.0, 1.0, 2.0)):
