@@ -156,8 +156,9 @@ def checkpoint_digests(directory: Path) -> dict[str, str]:
         path = directory / name
         digest.update(f"{name}\0".encode())
         in_bytes.update(f"{name}\0".encode())
-        blob = path.resolve().name
-        if path.is_symlink() and re.fullmatch("[0-9a-f]{64}", blob):
+        # The first link's target: the blob itself may be a link into a store of other hashes.
+        blob = path.readlink().name if path.is_symlink() else ""
+        if re.fullmatch("[0-9a-f]{64}", blob):
             digest.update(blob.encode())
             in_bytes.update(blob.encode())
             continue
