@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import groupby, zip_longest
@@ -70,7 +70,8 @@ def build_cache(
     workers: int | None = None,
     ranks: Ranks | None = None,
     progress: Progress | None = None,
-    shard_batches: Mapping[tuple[str, int], int] | None = None,
+    again: Mapping[str, Collection[int]] | None = None,
+    taken_in: Collection[str] = (),
 ) -> BuildReport:
     """Write what is missing of ``views`` to the store at ``path``.
 
@@ -88,8 +89,10 @@ def build_cache(
         workers: threads that read and prepare images; None picks by the machine.
         ranks: the processes that share this build; None for this one alone.
         progress: where progress and messages go.
-        shard_batches: how many samples were encoded together for shards that are computed again,
-            by view and number, where no file of the shard is left to say so.
+        again: shards to compute although they are there, by the view's name: each stays until
+            what replaces it has been written.
+        taken_in: the ids of samples that the store leaves out and that are computed now, in
+            shards of ``again``.
 
     Raises:
         CacheError: the store was built from something else, or another process writes it.
@@ -113,7 +116,8 @@ def build_cache(
         workers=workers or min(8, 2 * (os.cpu_count() or 1)),
         ranks=ranks or Ranks(),
         progress=progress or Progress(),
-        shard_batches=shard_batches or {},
+        again=again or {},
+        taken_in=taken_in,
     )
     return build.run()
 
@@ -130,7 +134,8 @@ class _Build:
     workers: int
     ranks: Ranks
     progress: Progress
-    shard_batches: Mapping[tuple[str, int], int]
+    again: Mapping[str, Collection[int]]
+    taken_in: Collection[str]
 
     def run(self) -> BuildReport:
         started = time.monotonic()
@@ -144,10 +149,16 @@ class _Build:
             metadata = self.ranks.broadcast(metadata)
             writer = CacheWriter(self.path, metadata)
             about = self._view_metadata(metadata)
-            missing = self.ranks.broadcast(
-                {view.name: writer.missing_shards(view.group, view.name) for view in self.views}
+            todo = self.ranks.broadcast(
+                {
+                    view.name: {
+                        *writer.missing_shards(view.group, view.name),
+                        *self.again.get(view.name, ()),
+                    }
+                    for view in self.views
+                }
             )
-            counts = self.ranks.gather(self._write(writer, about, missing))
+            counts = self.ranks.gather(self._write(writer, about, todo))
             if first:
                 self._finish(writer)
             self.ranks.barrier()
@@ -156,7 +167,7 @@ class _Build:
         skipped = reader.skipped
         if skipped and first:
             self.progress.message(
-                f"{len(skipped)} samples are left out; once their images can be read: "
+                f"{len(skipped)} samples are left out; once their images are mended: "
                 f"mmfe cache repair {self.path}"
             )
         there = (len(self.samples) - len(skipped)) * len(self.views)
@@ -208,9 +219,9 @@ class _Build:
         self,
         writer: CacheWriter,
         about: dict[str, ViewMetadata],
-        missing: dict[str, list[int]],
+        wanted: dict[str, set[int]],
     ) -> tuple[int, int]:
-        """Compute this process's share of the missing shards.
+        """Compute this process's share of the wanted shards.
 
         Returns:
             How many sample-views were encoded, and how many of these more than once.
@@ -222,9 +233,9 @@ class _Build:
         by_size = sorted(self.views, key=lambda view: about[view.name].batch_size)
         for size, group in groupby(by_size, key=lambda view: about[view.name].batch_size):
             views = tuple(group)
-            numbers = sorted({k for view in views for k in missing[view.name]})
+            numbers = sorted({k for view in views for k in wanted[view.name]})
             mine = set(numbers[self.ranks.rank :: self.ranks.size])
-            todo = {view: mine.intersection(missing[view.name]) for view in views}
+            todo = {view: mine.intersection(wanted[view.name]) for view in views}
             # A second time only where memory ran out in the middle of a shard.
             while any(todo.values()):
                 pipeline = Pipeline(
@@ -234,7 +245,7 @@ class _Build:
                     todo,
                     batch_size=size,
                     on_error=self.on_error,
-                    shard_batches=self.shard_batches,
+                    taken_in=self.taken_in,
                     progress=self.progress,
                 )
                 total = sum(metadata.count(k) for numbers in todo.values() for k in numbers)

@@ -46,6 +46,14 @@ class Prepared:
     inputs: dict[str, Any] = field(default_factory=dict[str, Any])
     problem: DataError | None = None
 
+    @property
+    def reason(self) -> str:
+        """Why the sample is left out, in one line; empty where there is no problem."""
+        if self.problem is None:
+            return ""
+        got = self.problem.got
+        return self.problem.problem if got is None else f"{self.problem.problem} ({got})"
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

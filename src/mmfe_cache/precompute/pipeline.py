@@ -6,15 +6,16 @@ Pipeline → prefetched (threads read and prepare) → Encoder (the guide) → S
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName, embedding_shape
-from mmfe_cache.errors import CacheError, DataError
+from mmfe_cache.errors import CacheError
 from mmfe_cache.precompute.encode import Batch, Encoder, Prepared, Rows, Started, prefetched
 from mmfe_cache.progress import Progress, Task
 from mmfe_cache.samples import SampleSet
@@ -114,8 +115,8 @@ class ShardBuffer:
         self._expected -= 1
 
     def write(self) -> None:
-        """Write the pixel digests and every view's shard."""
-        if self._known is None:
+        """Write the pixel digests, where they are new, and every view's shard."""
+        if self._known is None or not np.array_equal(self._known, self._digests):
             self._writer.write_digests(self.number, self._digests)
         for view in self._views:
             if view in self.incomplete:
@@ -131,14 +132,30 @@ class ShardBuffer:
         self._rows.clear()
 
     def _check_digest(self, place: int, item: Prepared) -> None:
-        if self._known is None or np.array_equal(self._known[place], self._digests[place]):
-            return
-        raise CacheError(
-            f"the pixels of {item.sample.id!r} have changed since {self._writer.path} was built",
-            got=f"{item.sample.degraded.name} with digest {item.digest}",
-            expected=f"digest {self._known[place].tobytes().hex()}",
-            remedy="put the image back as it was, or build a new cache in another place (--out)",
-        )
+        # No digest is known of a sample that was left out and is taken in now.
+        if self._known is not None and self._known[place].any():
+            check_pixels(item, self._known[place], self._writer.path)
+
+
+def check_pixels(item: Prepared, known: NDArray[np.uint8], path: Path) -> None:
+    """Refuse a sample that has other pixels than those that a store was built from.
+
+    Args:
+        item: the sample, which could be read.
+        known: (16,) the digest in the store.
+        path: the store.
+
+    Raises:
+        CacheError: names both digests.
+    """
+    if item.digest == known.tobytes().hex():
+        return
+    raise CacheError(
+        f"the pixels of {item.sample.id!r} have changed since {path} was built",
+        got=f"{item.sample.degraded.name} with digest {item.digest}",
+        expected=f"digest {known.tobytes().hex()}",
+        remedy="put the image back as it was, or build a new cache in another place (--out)",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +186,7 @@ class Pipeline:
         todo: the shards that each view lacks.
         batch_size: samples that the guide encodes together.
         on_error: what a sample that cannot be read does.
-        shard_batches: how many samples were encoded together for shards that are computed again,
-            by view and number, where no file of the shard is left to say so.
+        taken_in: the ids of samples that the store leaves out and that are computed now.
         progress: where to warn of every sample that is left out.
 
     Attributes:
@@ -188,7 +204,7 @@ class Pipeline:
         *,
         batch_size: int,
         on_error: OnError,
-        shard_batches: Mapping[tuple[str, int], int],
+        taken_in: Collection[str],
         progress: Progress,
     ) -> None:
         self.encodings = self.discarded = 0
@@ -197,7 +213,7 @@ class Pipeline:
         self._batch_size = batch_size
         self._on_error: OnError = on_error
         self._progress = progress
-        self._shard_batches = shard_batches
+        self._taken_in = frozenset(taken_in)
         self._in_flight: deque[_InFlight] = deque()
 
     def run(self, workers: int, task: Task) -> None:
@@ -215,7 +231,7 @@ class Pipeline:
             self._start(shard, batch, prepared)
             for item in prepared:
                 if item is not None and item.problem is not None:
-                    self._progress.warn(f"{item.sample.id} is left out: {_line(item.problem)}")
+                    self._progress.warn(f"{item.sample.id} is left out: {item.reason}")
             self._write_if_full(shard)
             self._collect(self._encoder.ahead, task)
         self._collect(0, task)
@@ -248,8 +264,7 @@ class Pipeline:
 
     def _size(self, view: View, number: int) -> int:
         """How many samples may be encoded together: as many as before, where that is known."""
-        known = self._shard_batches.get((view.name, number))
-        known = known or self._writer.shard_batch(view.group, view.name, number)
+        known = self._writer.shard_batch(view.group, view.name, number)
         return min(self._batch_size, known or self._batch_size)
 
     def _batches(self) -> Iterator[Batch]:
@@ -262,10 +277,7 @@ class Pipeline:
             for start in range(0, len(members), self._batch_size):
                 part = members[start : start + self._batch_size]
                 kept = tuple(
-                    None if gone[start + place] else sample for place, sample in enumerate(part)
+                    None if gone[start + place] and sample.id not in self._taken_in else sample
+                    for place, sample in enumerate(part)
                 )
                 yield Batch(number, start, kept, views)
-
-
-def _line(problem: DataError) -> str:
-    return problem.problem if problem.got is None else f"{problem.problem} ({problem.got})"

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmfe_cache.embeddings import ARRAY_NAMES
-from mmfe_cache.errors import CacheError, DataError
+from mmfe_cache.errors import CacheError
 from mmfe_cache.guides.base import Guide
 from mmfe_cache.guides.lineage import spellings
 from mmfe_cache.images import pixel_digest
@@ -24,8 +26,10 @@ from mmfe_cache.precompute.build import (
     check_same,
     wanted_metadata,
 )
+from mmfe_cache.precompute.encode import prepare
+from mmfe_cache.precompute.pipeline import check_pixels
 from mmfe_cache.progress import Progress
-from mmfe_cache.samples import SampleSet
+from mmfe_cache.samples import Sample, SampleSet
 from mmfe_cache.store.format import (
     METADATA_FILE,
     SAMPLES,
@@ -49,6 +53,7 @@ from mmfe_cache.store.shards import ShardIndex, read_index
 from mmfe_cache.store.storage import Storage
 from mmfe_cache.store.verify import Damage, VerifyReport, verify
 from mmfe_cache.store.writer import CacheWriter, aside_folder
+from mmfe_cache.views import View
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ class RepairReport:
     Attributes:
         path: the store.
         damages: what was wrong.
-        recovered: samples that were skipped and whose images can be read now.
+        recovered: samples that were skipped and are there now.
         encodings: sample-views the guide computed again.
         after: what a verification found afterwards.
     """
@@ -80,12 +85,12 @@ def repair_cache(
 ) -> RepairReport:
     """Verify the store at ``path`` and write again exactly what is damaged or missing.
 
-    Samples that were skipped are taken in where their images can be read now, and finished views
-    of which nothing was measured are measured.
+    Samples that were skipped are taken in where their images can be read and encoded now, and
+    finished views of which nothing was measured are measured.
 
     Metadata and the sample table follow from the samples, the guide and what is left of the
-    store; a damaged shard of a finished view is computed again. Unfinished views are left to
-    `build_cache`.
+    store; a damaged shard of a finished view is computed again, and stays as it is until what
+    replaces it has been written. Unfinished views are left to `build_cache`.
 
     Args:
         path: the store's folder.
@@ -108,21 +113,24 @@ def repair_cache(
         repair.restore_sample_table()
         views = repair.restore_views()
         # Only now can every shard be judged: some may have been hidden by damaged metadata.
-        repair.remove_damaged_shards(verify(path, progress=sink).damages)
-        recovered = repair.recover_skipped()
+        repair.judge_shards(verify(path, progress=sink).damages)
+        recovered = repair.recover_skipped(sink)
     # The lock is free again: the build takes it itself.
     encodings = 0
-    for view in views:
+    views.sort(key=lambda view: view.batch_size)
+    for size, group in groupby(views, key=lambda view: view.batch_size):
+        # Together, so that all files of a shard that takes samples in change in one moment.
         report = build_cache(
             samples,
             guide,
-            [view.view],
+            [view.view for view in group],
             path,
-            batch_size=view.batch_size,
+            batch_size=size,
             workers=workers,
             on_error="skip",
             progress=sink,
-            shard_batches=repair.shard_batches,
+            again=repair.again,
+            taken_in=recovered,
         )
         encodings += report.encodings
     return RepairReport(path, before.damages, recovered, encodings, verify(path, progress=sink))
@@ -138,21 +146,16 @@ def _unsettled(path: Path) -> bool:
 class _Repair:
     """The steps of a repair in place, to be called in their order.
 
-    Args:
-        path: the store's folder.
-        samples: the split it was built from.
-        guide: the guide it was built with.
-
     Attributes:
-        shard_batches: how many samples were encoded together for the shards that are removed,
-            by view and number.
+        again: the shards that are to be computed again, by the name of a view that is to be whole.
     """
 
     def __init__(self, path: Path, samples: SampleSet, guide: Guide) -> None:
-        self._path, self._samples = path, samples
+        self._path, self._samples, self._guide = path, samples, guide
         self._store = wanted_metadata(samples, guide, shard_samples=1)
         self._views: dict[str, ViewMetadata] = {}
-        self.shard_batches: dict[tuple[str, int], int] = {}
+        self._whole: set[str] = set()
+        self.again: dict[str, set[int]] = {}
 
     def restore_root(self) -> None:
         """Write the root again if it is damaged and the other files agree on what it said.
@@ -190,7 +193,6 @@ class _Repair:
         for group in self._groups():
             self._views[group] = self._view(group)
         writer = CacheWriter(self._path, self._store)
-        wanted: list[ViewMetadata] = []
         for group, view in self._views.items():
             own = self._file(f"{group}/{METADATA_FILE}")
             try:
@@ -198,17 +200,17 @@ class _Repair:
             except (CacheError, OSError):
                 complete = not writer.missing_shards(group, view.view)
                 known = replace(view, complete=complete)
-                wanted.append(known)
+                self._whole.add(group)
             else:
-                wanted += [known] if known.complete else []
+                self._whole |= {group} if known.complete else set()
             self._views[group] = known
             self._put(f"{group}/{METADATA_FILE}", serialise(known.document()))
             for name, document in view.array_documents(self._store).items():
                 self._put(f"{group}/{name}/{METADATA_FILE}", serialise(document))
-        return wanted
+        return [view for group, view in self._views.items() if group in self._whole]
 
-    def remove_damaged_shards(self, damages: Sequence[Damage]) -> None:
-        """Correct the pixel digests and remove damaged shards, for a build to compute again.
+    def judge_shards(self, damages: Sequence[Damage]) -> None:
+        """Correct the pixel digests and note damaged shards, for a build to compute again.
 
         Raises:
             CacheError: the pixels are not those that the store was built from.
@@ -217,63 +219,84 @@ class _Repair:
         doubtful = {d.shard for d in damages if d.shard is not None and d.group is None}
         doubtful |= {d.shard for d in damages if d.shard is not None and d.kind == "pixels"}
         for damage in damages:
-            if damage.shard is not None:
-                # Damaged pixel digests concern every view's shard.
-                groups = self._views if damage.group is None else [damage.group]
-                self._note_batches(damage.shard, groups)
-        for damage in damages:
             if damage.group is not None and damage.shard is not None and damage.kind == "data":
-                self._remove(damage.file)
+                self._compute_again(damage.file, damage.group, damage.shard)
         for number in sorted(doubtful):
             self._digests(number)
 
-    def recover_skipped(self) -> tuple[str, ...]:
-        """Take samples in whose images were skipped and can be read now.
+    def recover_skipped(self, progress: Progress) -> tuple[str, ...]:
+        """Find the samples that were skipped and can be taken in, and note their shards.
 
-        A shard's files bear the digests of all its pixels, so every view's file of it goes, for
-        a build to compute again. What was measured of the views goes before, so that whoever
-        ends a repair that was killed measures them again.
+        A shard's files bear the digests of all its pixels, so every view's file of it is computed
+        again: only where all its other pictures are there, as they were. What was measured of the
+        views goes first, so that whoever ends a repair that was killed measures them again.
 
         Returns:
-            the samples' ids.
+            the samples' ids; none where no view is finished.
+
+        Raises:
+            CacheError: another picture of such a shard has changed.
         """
+        if not self._whole:
+            return ()
         writer = CacheWriter(self._path, self._store)
+        views = [View.parse(view.view) for view in self._views.values()]
         recovered: list[str] = []
+        shards: list[int] = []
         for number in range(self._store.num_shards):
-            rows = writer.read_digests(number)
-            if rows is None:
+            if (rows := writer.read_digests(number)) is None:
                 continue
-            rows, first = rows.copy(), number * self._store.shard_samples
-            ids: list[str] = []
+            first = number * self._store.shard_samples
+            members = self._samples.samples[first : first + len(rows)]
+            able: list[str] = []
             for slot in np.flatnonzero(absent_rows(rows)).tolist():
-                sample = self._samples.samples[first + slot]
-                try:
-                    digest = pixel_digest(sample.degraded.read())
-                except DataError:
-                    continue
-                rows[slot] = np.frombuffer(bytes.fromhex(digest), np.uint8)
-                ids.append(sample.id)
-            if ids:
-                self._note_batches(number, self._views)
-                for group, view in self._views.items():
-                    if view.statistics is not None:
-                        self._views[group] = replace(view, statistics=None)
-                        writer.update_view(group, self._views[group])
-                    for name in ARRAY_NAMES:
-                        place = self._store.place(view.view, name, number)
-                        self._remove(f"{group}/{name}/{place.file}")
-                writer.write_digests(number, rows)
-                recovered += ids
+                item = prepare(members[slot], views, self._guide)
+                if item.problem is None:
+                    able.append(item.sample.id)
+                else:
+                    progress.warn(f"{item.sample.id} is left out: {item.reason}")
+            unreadable = self._unreadable(members, rows) if able else None
+            if unreadable is not None:
+                for name in able:
+                    progress.warn(
+                        f"{name} is left out, its shard cannot be computed again: {unreadable}"
+                    )
+            elif able:
+                recovered += able
+                shards.append(number)
+        for group, view in self._views.items() if shards else ():
+            if view.statistics is not None:
+                self._views[group] = replace(view, statistics=None)
+                writer.update_view(group, self._views[group])
+            for place in (self._store.place(view.view, a, k) for a in ARRAY_NAMES for k in shards):
+                self._compute_again(f"{group}/{place.array}/{place.file}", group, place.number)
         return tuple(recovered)
 
-    def _note_batches(self, number: int, groups: Iterable[str]) -> None:
-        """Before its files go: the batches of a shard, so that its bytes come back."""
-        writer = CacheWriter(self._path, self._store)
-        for group in groups:
-            view = self._views[group].view
-            known = writer.shard_batch(group, view, number)
-            if known is not None:
-                self.shard_batches[view, number] = known
+    def _unreadable(self, members: Sequence[Sample], rows: NDArray[np.uint8]) -> str | None:
+        """Why a shard with these (n, 16) digests cannot be computed again; None where it can.
+
+        Raises:
+            CacheError: a picture has changed.
+        """
+        for sample, known in zip(members, rows, strict=True):
+            if known.any():
+                item = prepare(sample, (), self._guide)
+                if item.problem is not None:
+                    return item.reason
+                check_pixels(item, known, self._path)
+        return None
+
+    def _compute_again(self, file: str, group: str, number: int) -> None:
+        """Have a shard computed again, of which ``file`` is not right any more.
+
+        Of a finished view it stays until another takes its place: it may be all that there is of
+        pictures that have gone. Nobody can read an unfinished one; a build computes what it lacks.
+        """
+        if group in self._whole:
+            self.again.setdefault(self._views[group].view, set()).add(number)
+        else:
+            with explained(self._file(file)):
+                self._file(file).unlink(missing_ok=True)
 
     def _digests(self, number: int) -> None:
         """Decide by the images themselves who is wrong: the table or a shard."""
@@ -304,7 +327,7 @@ class _Repair:
             writer.write_digests(number, rows)
         for file, index in indices.items():
             if index.pixels != true:
-                self._remove(file)
+                self._compute_again(file, file.partition("/")[0], number)
 
     def _indices(self, number: int) -> Iterator[tuple[str, ShardIndex]]:
         """The readable indices of every view's and array's shard ``number``."""
@@ -360,7 +383,7 @@ class _Repair:
             for entry in self._path.iterdir()
             if entry.is_dir()
             and entry.name != SAMPLES
-            and any((entry / name).is_dir() for name in ARRAY_NAMES)
+            and any((entry / name).exists() for name in (METADATA_FILE, *ARRAY_NAMES))
         )
 
     def _put(self, name: str, content: bytes) -> None:
@@ -373,11 +396,6 @@ class _Repair:
             with explained(file):
                 file.parent.mkdir(parents=True, exist_ok=True)
                 write_file(file, content, drafts=aside_folder(self._path))
-
-    def _remove(self, name: str) -> None:
-        file = self._file(name)
-        with explained(file):
-            file.unlink(missing_ok=True)
 
     def _file(self, name: str) -> Path:
         return self._path / name

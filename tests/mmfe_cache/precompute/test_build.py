@@ -148,7 +148,7 @@ def test_an_unreadable_image_can_be_left_out(tmp_path):
     assert report.skipped == ("haze/00005",)
     assert heard.warnings == ["haze/00005 is left out: pattern-5 is truncated (half a picture)"]
     assert heard.messages == [
-        "1 samples are left out; once their images can be read: "
+        "1 samples are left out; once their images are mended: "
         f"mmfe cache repair {tmp_path / 'a.zarr'}"
     ]
     assert (report.encodings, report.reused) == (9, 0)

@@ -2,14 +2,17 @@ import json
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from benchmarks.cache_support import Pattern, TinyGuide, sample_set, tree
 from mmfe_cache import open_cache
-from mmfe_cache.errors import CacheError, MmfeError
+from mmfe_cache.errors import CacheError, DataError, GuideError, MmfeError
 from mmfe_cache.precompute import build_cache
 from mmfe_cache.precompute.repair import repair_cache
+from mmfe_cache.progress import Progress
 from mmfe_cache.store.verify import verify
+from mmfe_cache.views import View
 
 VIEWS = ("whole@16", "crop@8")
 
@@ -239,7 +242,7 @@ def test_a_repair_takes_in_skipped_samples_whose_images_were_mended(tmp_path):
 
 
 @pytest.mark.parametrize("ended_by", ["repair", "build"])
-@pytest.mark.parametrize("killed_in", ["recovering", "encoding", "measuring"])
+@pytest.mark.parametrize("killed_in", ["recovering", "encoding", "replacing", "measuring"])
 def test_what_a_killed_repair_had_not_measured_is_measured(
     tmp_path, monkeypatch, ended_by, killed_in
 ):
@@ -253,18 +256,27 @@ def test_what_a_killed_repair_had_not_measured_is_measured(
     def kill(*arguments, **options):
         raise Killed
 
-    # Before the first digest is written, before any shard is, and when all shards are.
+    # Before anything is computed, when a shard's digests are to be written, when these are there
+    # and its files are not, and when all shards are there.
     place = {
-        "recovering": "mmfe_cache.store.writer.CacheWriter.write_digests",
-        "encoding": "mmfe_cache.precompute.repair.build_cache",
+        "recovering": "mmfe_cache.precompute.repair.build_cache",
+        "encoding": "mmfe_cache.store.writer.CacheWriter.write_digests",
+        "replacing": "mmfe_cache.store.writer.CacheWriter.write_shard",
         "measuring": "mmfe_cache.precompute.build.measure",
     }[killed_in]
     with monkeypatch.context() as patch:
         patch.setattr(place, kill)
         with pytest.raises(Killed):
             repair_cache(store, sample_set(10), TinyGuide())
-    if ended_by == "build" and killed_in != "recovering":  # a build leaves skipped samples out
-        build(store, on_error="skip")
+    if killed_in in ("recovering", "encoding"):  # nothing has been lost yet
+        assert open_cache(store).gather([4, 6, 7], "whole@16").image.shape[0] == 3
+    if ended_by == "build" and killed_in == "replacing":
+        with pytest.raises(CacheError, match="computed from other pixels"):  # repair decides
+            build(store, on_error="skip")
+    elif ended_by == "build":
+        build(store, on_error="skip")  # leaves out what was skipped
+        assert all(view.statistics for view in open_cache(store).view_metadata.values())
+    if killed_in == "measuring" and ended_by == "build":
         assert tree(store) == tree(tmp_path / "whole.zarr")
     repaired(store, tree(tmp_path / "whole.zarr"))
 
@@ -287,9 +299,93 @@ def test_a_view_of_an_earlier_version_is_measured(store, mend):
 
 
 def test_a_repair_that_takes_samples_in_still_refuses_other_pixels(tmp_path):
-    build(tmp_path / "a.zarr", samples=sample_set(10, broken=[5]), on_error="skip")
-    with pytest.raises(CacheError, match="have changed"):
-        repair_cache(tmp_path / "a.zarr", changed(6), TinyGuide())
+    # The build that follows compares a few pictures itself; number 7 is none of these.
+    for number in (6, 7):
+        store = tmp_path / f"{number}.zarr"
+        build(store, samples=sample_set(10, broken=[5]), on_error="skip")
+        before = tree(store)
+        with pytest.raises(CacheError, match="have changed"):
+            repair_cache(store, changed(number), TinyGuide())
+        assert tree(store) == before
+
+
+class Told(Progress):
+    def __init__(self):
+        self.warnings = []
+
+    def warn(self, text):
+        self.warnings.append(text)
+
+
+def test_a_shard_takes_no_sample_in_while_another_of_its_pictures_cannot_be_read(tmp_path):
+    store, told = tmp_path / "a.zarr", Told()
+    build(store, samples=sample_set(10, broken=[1, 5]), on_error="skip")
+    before = tree(store)
+    report = repair_cache(store, sample_set(10, broken=[6]), TinyGuide(), progress=told)
+    assert report.recovered == ("haze/00001",)
+    (line,) = told.warnings
+    assert line.startswith("haze/00005 is left out")
+    assert "pattern-6 is truncated" in line
+    after = tree(store)
+    assert not {name for name in after if "c.1" in name and after[name] != before[name]}
+    assert open_cache(store).gather([0, 1, 4, 6, 7], "whole@16").image.shape[0] == 5
+
+
+@pytest.mark.parametrize("reason", ["unreadable", "refused"])
+def test_a_sample_that_is_still_no_good_costs_the_others_nothing(tmp_path, reason):
+    class Narrow(TinyGuide):
+        """Refuses one picture at one view."""
+
+        def prepare(self, image):
+            wrong = View.parse("whole@16").render(Pattern(5).read())
+            if reason == "refused" and np.array_equal(image, wrong):
+                raise GuideError("the picture is too narrow", got="300:1")
+            return super().prepare(image)
+
+    store, told = tmp_path / "a.zarr", Told()
+    samples = sample_set(10, broken=[5] if reason == "unreadable" else [])
+    assert build(store, guide=Narrow(), samples=samples, on_error="skip").skipped == ("haze/00005",)
+    before = tree(store)
+    for _ in range(2):
+        report = repair_cache(store, samples, Narrow(), progress=told)
+        assert (report.recovered, report.encodings) == ((), 0)
+        assert tree(store) == before
+    assert told.warnings[-1].startswith("haze/00005 is left out: pattern-5")
+
+
+def test_a_repair_that_cannot_end_leaves_what_is_whole_of_a_damaged_shard(store):
+    file = store / "whole-16/image/c.1.0.0"
+    data = bytearray(file.read_bytes())
+    data[3] ^= 1  # of sample 4
+    file.write_bytes(data)
+    before = tree(store)
+    with pytest.raises(DataError, match="pattern-6 is truncated"):
+        repair_cache(store, sample_set(10, broken=[6]), TinyGuide())
+    assert tree(store) == before
+    assert open_cache(store).gather([5, 6, 7], "whole@16").image.shape[0] == 3
+
+
+def test_a_sample_is_taken_into_an_unfinished_view_too(tmp_path):
+    store = tmp_path / "a.zarr"
+    samples = sample_set(10, broken=[5])
+    build_cache(samples, TinyGuide(), VIEWS, store, batch_size=2, shard_samples=4, on_error="skip")
+
+    class Dies(TinyGuide):
+        def encode_prepared(self, prepared):
+            if self.calls == 7:  # two shards are there
+                raise KeyboardInterrupt
+            return super().encode_prepared(prepared)
+
+    with pytest.raises(KeyboardInterrupt):
+        build_cache(
+            samples, Dies(), ["native"], store, batch_size=2, shard_samples=4, on_error="skip"
+        )
+    assert repair_cache(store, sample_set(10), TinyGuide()).recovered == ("haze/00005",)
+    for path in (store, tmp_path / "b.zarr"):
+        build_cache(
+            sample_set(10), TinyGuide(), [*VIEWS, "native"], path, batch_size=2, shard_samples=4
+        )
+    assert tree(store) == tree(tmp_path / "b.zarr")
 
 
 def test_a_folder_that_is_no_view_is_no_damage(store):
