@@ -79,7 +79,8 @@ def locked(
 
     The operating system's own file lock decides between processes of one machine: it ends with
     its process, however that dies, and no clock is asked. Between machines that share a folder
-    without sharing such locks, signs of life decide, timed by the file system's clock.
+    without sharing such locks, and where a file system has none, signs of life decide, timed by
+    the file system's clock.
 
     Args:
         path: the store or the run's folder.
@@ -130,7 +131,7 @@ def _acquire(file: Path, claim: _Claim) -> tuple[int, Callable[[], None], str | 
         try:
             release = try_lock(handle, file)
             owner = _read(handle)
-            if release is None or _alive_elsewhere(file, handle, owner):
+            if release is None or _gives_signs(file, handle, owner, release is not no_lock):
                 raise _refusal(file, handle, owner, claim)  # noqa: TRY301
             # The holder may have removed the file between our opening and locking it.
             if not same_file(file, handle):
@@ -148,8 +149,9 @@ def _acquire(file: Path, claim: _Claim) -> tuple[int, Callable[[], None], str | 
         return handle, release, stale
 
 
-def _alive_elsewhere(file: Path, handle: int, owner: dict[str, Any] | None) -> bool:
-    if owner is None or owner.get("host") == socket.gethostname():
+def _gives_signs(file: Path, handle: int, owner: dict[str, Any] | None, held: bool) -> bool:
+    """Whether there is an owner who lives although we have the lock, or would if there were one."""
+    if owner is None or (held and owner.get("host") == socket.gethostname()):
         return False
     return _age(file, handle) < STALE
 
@@ -232,7 +234,7 @@ def try_lock(handle: int, path: Path) -> Callable[[], None] | None:
 
     Returns:
         What gives the lock back, to be called after the file is closed; None where another process
-        has the lock. A file system without locks always gives it.
+        has the lock. It is `no_lock` where the file system has none: then others get it as well.
 
     Raises:
         OSError: the file cannot be locked for another reason.
@@ -246,11 +248,16 @@ def try_lock(handle: int, path: Path) -> Callable[[], None] | None:
             return None
         if problem.errno not in (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL):
             raise
+        return no_lock
     return _nothing
 
 
 def _nothing() -> None:
     pass
+
+
+def no_lock() -> None:
+    """Gives nothing back: the file system has no locks."""
 
 
 def _lock_beside(path: Path) -> Callable[[], None] | None:

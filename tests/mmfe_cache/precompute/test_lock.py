@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -120,6 +121,25 @@ def test_a_jump_of_the_wall_clock_changes_nothing(tmp_path, monkeypatch):
     first = {file.name: file.read_bytes() for file in (tmp_path / "a.zarr").rglob("c.*")}
     second = {file.name: file.read_bytes() for file in (tmp_path / "b.zarr").rglob("c.*")}
     assert first == second
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+def test_without_file_locks_signs_of_life_decide_on_one_machine_too(tmp_path, monkeypatch, number):
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(handle, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    path = tmp_path / "a.zarr"
+    with locked(path):
+        with pytest.raises(CacheError, match=f"process {os.getpid()} on"), locked(path):
+            pass
+        assert lock_file(path).exists()
+        old = time.time() - STALE - 5
+        os.utime(lock_file(path), (old, old))
+        with locked(path) as stale:
+            assert f"process {os.getpid()}" in stale
 
 
 @pytest.mark.parametrize("owner", [None, {"host": "elsewhere", "pid": 7, "since": 0}])
