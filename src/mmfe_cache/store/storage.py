@@ -7,6 +7,7 @@ import ctypes
 import errno
 import mmap
 import os
+import sys
 import weakref
 from collections.abc import Callable, Generator
 from functools import cache
@@ -120,17 +121,28 @@ class RemoteStorage(Storage):
 
     def __init__(self, address: str) -> None:
         self._address = address.rstrip("/")
+        self._connect()
+
+    def _connect(self) -> None:
+        self._process = os.getpid()
         try:
             import fsspec  # pyright: ignore[reportMissingTypeStubs]
 
-            self._system: Any
-            self._system, self._root = fsspec.core.url_to_fs(self._address)
+            self._driver: Any
+            self._driver, self._root = fsspec.core.url_to_fs(self._address)
         except (ImportError, ValueError) as problem:
             raise UsageError(
-                f"cannot open {address}",
+                f"cannot open {self._address}",
                 got=str(problem),
                 remedy="in mmfe's checkout: pip install -c constraints.txt -e '.[remote]'",
             ) from problem
+
+    @property
+    def _system(self) -> Any:
+        # Many drivers work in a thread of their own, which a forked process does not inherit.
+        if self._process != os.getpid():
+            self._connect()
+        return self._driver
 
     @property
     def location(self) -> str:
@@ -146,7 +158,7 @@ class RemoteStorage(Storage):
         path = f"{self._root}/{name}"
         size = int(self._try(lambda: self._system.size(path)))
         data = self._try(lambda: self._system.cat_file(path, start=max(0, size - count), end=size))
-        return np.frombuffer(data, np.uint8), size
+        return np.frombuffer(data, np.uint8)[-count:], size
 
     def whole(self, name: str) -> Bytes:
         """A whole file, fetched."""
@@ -166,7 +178,11 @@ class RemoteStorage(Storage):
                 on_error="raise",
             )
         )
-        return [np.frombuffer(part, np.uint8) for part in parts]
+        # Some web servers know no ranges, and send the whole file.
+        return [
+            np.frombuffer(part[start:stop] if len(part) > stop - start else part, np.uint8)
+            for part, (_, start, stop) in zip(parts, wanted, strict=True)
+        ]
 
     def folders(self) -> list[str]:
         """The names of the folders at the top, sorted."""
@@ -179,9 +195,18 @@ class RemoteStorage(Storage):
 
     def files(self) -> dict[str, int]:
         """Every file's size in bytes, by name."""
-        found = self._try(lambda: self._system.find(self._root, detail=True))
-        prefix = len(self._root.rstrip("/")) + 1
-        return {path[prefix:]: int(entry["size"]) for path, entry in sorted(found.items())}
+
+        def sizes() -> dict[str, int]:
+            found = self._system.find(self._root, detail=True)
+            listed = {path: entry.get("size") for path, entry in sorted(found.items())}
+            # A web server's listing has none.
+            lacking = [path for path, size in listed.items() if size is None]
+            if lacking:
+                listed |= zip(lacking, self._system.sizes(lacking), strict=True)
+            prefix = len(self._root.rstrip("/")) + 1
+            return {path[prefix:]: int(size) for path, size in listed.items()}
+
+        return self._try(sizes)
 
     def _try(self, fetch: Callable[[], T]) -> T:
         try:
@@ -257,7 +282,7 @@ class Region:
         unit = HUGE if place_bytes >= HUGE else mmap.PAGESIZE
         self.stride = -(-max(1, place_bytes) // unit) * unit
         size = max(1, places) * self.stride + unit
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _no_reserve()
         # No access and no reservation: this takes addresses, not memory.
         start = _map(None, size, 0, flags, -1)
         self._first = -start % unit
@@ -342,6 +367,12 @@ def _unmap(address: int, size: int, held: list[int]) -> None:
     global _mapped
     _libc().munmap(address, size)
     _mapped -= held[0]
+
+
+def _no_reserve() -> int:
+    # Python's mmap module lacks it before 3.13, and every system has a number of its own.
+    numbers = {"linux": 0x4000, "darwin": 0x40}
+    return getattr(mmap, "MAP_NORESERVE", numbers.get(sys.platform, 0))
 
 
 @cache

@@ -104,3 +104,19 @@ def test_a_shard_that_shrinks_while_it_is_opened_is_refused(tmp_path, monkeypatc
     with pytest.raises(CacheError, match="cannot read") as caught:
         open_cache(tmp_path / "a.zarr").gather([0], VIEW)
     assert "has 64 bytes" in str(caught.value)
+
+
+@pytest.mark.parametrize(("system", "number"), [("linux", 0x4000), ("darwin", 0x40), ("bsd", 0)])
+def test_no_memory_is_reserved_by_each_systems_own_number(monkeypatch, system, number):
+    given = []
+
+    def noted(address, size, access, flags, handle):
+        given.append(flags)
+        raise OSError("noted")
+
+    monkeypatch.setattr(storage, "_map", noted)
+    monkeypatch.setattr(storage.sys, "platform", system)
+    monkeypatch.delattr(storage.mmap, "MAP_NORESERVE", raising=False)
+    with pytest.raises(OSError, match="noted"):
+        storage.Region(1, 10)
+    assert given == [storage.mmap.MAP_PRIVATE | storage.mmap.MAP_ANONYMOUS | number]
