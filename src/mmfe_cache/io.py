@@ -217,20 +217,20 @@ def explain(problem: OSError, path: Path) -> MmfeError:
         return MmfeError(
             f"no space left to write {path}",
             got=f"{problem.strerror} ({'unknown' if free is None else format_bytes(free)} free)",
-            remedy=f"free some space, or choose another place with --out{again}",
+            remedy=f"free some space, or choose another place{again}",
         )
     if problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return MmfeError(
             f"cannot write {path}",
             got=problem.strerror,
             expected="a folder this user may write to",
-            remedy=f"change its permissions, or choose another place with --out{again}",
+            remedy=f"change its permissions, or choose another place{again}",
         )
     if problem.errno in (errno.ENOTDIR, errno.EEXIST):  # the latter where it was to be made
         return MmfeError(
             f"cannot write {path}",
             got="a file where one of its folders should be",
-            remedy="choose another place with --out",
+            remedy="choose another place",
         )
     if problem.errno in (errno.ENOENT, errno.ESTALE):
         return MmfeError(

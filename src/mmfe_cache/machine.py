@@ -59,6 +59,16 @@ def _new_driver() -> str:
     )
 
 
+def check_workers(count: int | None) -> None:
+    """Refuse a number of threads that nobody can start; None leaves the number to the callee.
+
+    Raises:
+        UsageError: it is below 1.
+    """
+    if count is not None and count < 1:
+        raise UsageError("work is done by at least one thread", got=f"{count} workers")
+
+
 def check_device(name: str) -> None:
     """Refuse a word that is no device's name, without torch; `pick_device` tells what is there.
 

@@ -235,4 +235,4 @@ def test_a_file_where_a_folder_would_have_to_be_made_has_a_remedy(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(MmfeError, match="cannot write") as caught, explained(tmp_path / "file/x"):
         (tmp_path / "file").mkdir()
-    assert caught.value.remedy == "choose another place with --out"
+    assert caught.value.remedy == "choose another place"

@@ -18,6 +18,7 @@ from mmfe_cache.guides.base import Guide
 from mmfe_cache.guides.lineage import differing_keys
 from mmfe_cache.io import format_bytes, free_bytes
 from mmfe_cache.lock import locked
+from mmfe_cache.machine import check_workers
 from mmfe_cache.precompute.distributed import Ranks
 from mmfe_cache.precompute.encode import Encoder
 from mmfe_cache.precompute.pipeline import OnError, Pipeline
@@ -105,6 +106,7 @@ def build_cache(
             "batches and shards hold at least one sample",
             got=f"batch size {batch_size}, shard size {shard_samples}",
         )
+    check_workers(workers)
     build = _Build(
         samples=samples,
         guide=guide,
@@ -204,6 +206,7 @@ class _Build:
                 )
                 continue
             check_rendering(known[view.name], view, self.path)
+            writer.restore_arrays(view.group, known[view.name])
             if known[view.name].batch_size != self.batch_size:
                 self.progress.message(
                     f"{view.name} was begun with batches of {known[view.name].batch_size}; "

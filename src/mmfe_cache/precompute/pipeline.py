@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfe_cache.embeddings import ARRAY_NAMES, ArrayName, embedding_shape
-from mmfe_cache.errors import CacheError
+from mmfe_cache.errors import CacheError, DataError
 from mmfe_cache.precompute.encode import Batch, Encoder, Prepared, Rows, Started, prefetched
 from mmfe_cache.progress import Progress, Task
 from mmfe_cache.samples import SampleSet
@@ -91,8 +91,9 @@ class ShardBuffer:
             if item is None:
                 continue
             if item.problem is not None:
-                # Once a view holds the sample, the other views cannot leave it out.
-                if self._on_error == "fail" or self._known is not None:
+                if self._known is not None:
+                    raise self._not_left_out(item.problem)
+                if self._on_error == "fail":
                     raise item.problem
                 continue
             self._digests[place] = np.frombuffer(bytes.fromhex(item.digest or ""), np.uint8)
@@ -130,6 +131,18 @@ class ShardBuffer:
                 self._used.get(view.name, self.sizes[view.name]),
             )
         self._rows.clear()
+
+    def _not_left_out(self, problem: DataError) -> DataError:
+        """Once a view holds a sample, the other views cannot leave it out."""
+        error = DataError(
+            problem.problem,
+            got=problem.got,
+            expected=problem.expected or f"an image as in the other views of {self._writer.path}",
+            remedy="mend the image, leave this view out, or build all views at once in another "
+            "place with --out and --on-error skip",
+        )
+        error.__cause__ = problem
+        return error
 
     def _check_digest(self, place: int, item: Prepared) -> None:
         # No digest is known of a sample that was left out and is taken in now.

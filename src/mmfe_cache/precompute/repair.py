@@ -21,11 +21,8 @@ from mmfe_cache.guides.lineage import spellings
 from mmfe_cache.images import pixel_digest
 from mmfe_cache.io import explained, write_file
 from mmfe_cache.lock import locked
-from mmfe_cache.precompute.build import (
-    build_cache,
-    check_same,
-    wanted_metadata,
-)
+from mmfe_cache.machine import check_workers
+from mmfe_cache.precompute.build import build_cache, check_same, wanted_metadata
 from mmfe_cache.precompute.encode import prepare
 from mmfe_cache.precompute.pipeline import check_pixels
 from mmfe_cache.progress import Progress
@@ -33,6 +30,7 @@ from mmfe_cache.samples import Sample, SampleSet
 from mmfe_cache.store.format import (
     METADATA_FILE,
     SAMPLES,
+    OtherOriginError,
     OtherVersionError,
     StoreMetadata,
     ViewMetadata,
@@ -103,6 +101,7 @@ def repair_cache(
         CacheError: the samples or the guide are not those of the store, or its pixels changed.
         DataError: an image cannot be read any more.
     """
+    check_workers(workers)
     path, sink = true_place(path), progress or Progress()
     before = verify(path, progress=sink)
     if before.intact and not _unsettled(path):
@@ -370,7 +369,7 @@ class _Repair:
             wanted = replace(self._store, shard_samples=size, fingerprint=one)
             if wanted.id in stores:
                 return wanted
-        raise CacheError(
+        raise OtherOriginError(
             f"the root of {self._path} is damaged, and the rest was not built from this",
             got=f"{self._store.dataset}/{self._store.split} with the guide {self._store.guide}",
             expected="the data set, split and guide that the store was built from",

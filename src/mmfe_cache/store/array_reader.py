@@ -22,6 +22,7 @@ from mmfe_cache.store.format import (
     parse_document,
     serialise,
 )
+from mmfe_cache.store.location import repair_command
 from mmfe_cache.store.shards import CRC_BYTES, ShardIndex, read_index
 from mmfe_cache.store.storage import Region, Storage
 
@@ -279,5 +280,5 @@ class ArrayReader:
                 f"in {self._storage.location} is damaged",
                 got=f"crc32c {found:08x}",
                 expected=f"crc32c {stored:08x}",
-                remedy=f"mmfe cache repair {self._storage.location}",
+                remedy=repair_command(self._storage.location),
             )

@@ -147,6 +147,10 @@ class OtherVersionError(CacheError):
     """An undamaged cache of another schema version."""
 
 
+class OtherOriginError(CacheError):
+    """A cache whose root is damaged, and whose other files were not built from what was given."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoreMetadata:
     """The root's attributes; written once, never changed.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmfe_cache.embeddings import DEFAULT_PROMPT, JointTokens
-from mmfe_cache.errors import CacheError
+from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.places import CACHE
 from mmfe_cache.store.format import METADATA_FILE, SAMPLES, OtherVersionError, StoreMetadata
 from mmfe_cache.store.storage import Storage
@@ -58,14 +58,44 @@ def store_path(
     return folder / split / f"{name}.zarr"
 
 
+def refuse_address(place: str | Path) -> None:
+    """Refuse an address in the place of a folder that is to be written.
+
+    Raises:
+        UsageError: it is one.
+    """
+    # A path has only one of an address's two slashes left.
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(place)):
+        raise UsageError(
+            "a cache is built in a local folder, and repaired there",
+            got=str(place),
+            expected="a folder; copied to an address afterwards, the cache can be read there",
+        )
+
+
+def repair_command(path: str | Path) -> str:
+    """What to do about a damaged store: only a local one can be repaired where it lies."""
+    if "://" in str(path):
+        return f"mmfe cache repair on the original, then copy it to {path} again"
+    return f"mmfe cache repair {path}"
+
+
 def true_place(path: str | Path) -> Path:
     """Where a store really lies: two names of one store must share its lock and its file system.
 
     Only a link that is the store itself is followed, and only a path without a name of its own,
     such as ``.``, is spelled out; any other stays as it was given.
+
+    Raises:
+        UsageError: it is an address.
     """
+    refuse_address(path)
     given = Path(path)
     return given.resolve() if given.is_symlink() or given.name in ("", "..") else given
+
+
+_LITTER = re.compile(r"\.DS_Store$|\._|Thumbs\.db$|desktop\.ini$", re.IGNORECASE)
+"""Files that a look into a folder leaves there. Other hidden ones count: places must not move."""
 
 
 def _identity(directory: Path) -> list[list[str | int]]:
@@ -73,7 +103,7 @@ def _identity(directory: Path) -> list[list[str | int]]:
         return [["file", hashlib.blake2b(directory.read_bytes(), digest_size=8).hexdigest()]]
     # Names, sizes and the configuration, not the weights: the path must cost nothing. The
     # guide's fingerprint, which does read the weights, decides whether a store fits.
-    files = sorted(path for path in directory.iterdir() if path.is_file())
+    files = sorted(p for p in directory.iterdir() if p.is_file() and not _LITTER.match(p.name))
     listed: list[list[str | int]] = [[path.name, path.stat().st_size] for path in files]
     config = directory / "config.json"
     return [*listed, ["config", hashlib.blake2b(config.read_bytes(), digest_size=8).hexdigest()]]
@@ -156,7 +186,7 @@ def no_root(storage: Storage, path: str | Path) -> CacheError:
         return CacheError(
             f"{path} lacks its root, the file {METADATA_FILE}",
             expected=f"what belongs to the folder {SAMPLES} that lies there",
-            remedy=f"mmfe cache repair {path}",
+            remedy=repair_command(path),
         )
     return CacheError(
         f"there is no cache at {path}",

@@ -16,10 +16,17 @@ from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.names import first_few
 from mmfe_cache.store import shards
 from mmfe_cache.store.array_reader import CHECKS, ArrayReader, Check
-from mmfe_cache.store.format import METADATA_FILE, SAMPLES, StoreMetadata, ViewMetadata
+from mmfe_cache.store.format import (
+    METADATA_FILE,
+    SAMPLES,
+    StoreMetadata,
+    ViewMetadata,
+    missing_file,
+)
 from mmfe_cache.store.location import no_root
 from mmfe_cache.store.sample_table import DIGEST_BYTES, StoredIds, StoredPixels, absent_rows
-from mmfe_cache.store.storage import Storage, open_storage
+from mmfe_cache.store.storage import Storage, exists, open_storage
+from mmfe_cache.views import group_name
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +58,7 @@ class CacheReader:
         self.metadata = StoreMetadata.read(root, str(path))
         self.view_metadata: dict[str, ViewMetadata] = {}
         self._groups: dict[str, str] = {}
+        self._nameless: set[str] = set()
         for name in storage.folders():
             if name != SAMPLES:
                 self._open_view(name)
@@ -139,7 +147,8 @@ class CacheReader:
             (B,) indices for `gather`.
 
         Raises:
-            CacheError: some are not in this store, or were skipped when it was built.
+            CacheError: some are not in this store. Those that were skipped when it was built are:
+                `skipped` lists them, and `gather` refuses them.
         """
         found = self._names.find(ids)
         missing = [name for name, index in zip(ids, found, strict=True) if index is None]
@@ -215,11 +224,13 @@ class CacheReader:
         """The folder of a finished view, inside the store.
 
         Raises:
-            CacheError: the view is not there, or not finished.
+            CacheError: the view is not there, not finished, or has lost its metadata.
         """
         known = self.view_metadata.get(view)
         if known is not None and known.complete:
             return self._groups[view]
+        if (folder := group_name(view)) in self._nameless:
+            raise missing_file(f"{self.path}/{folder}/{METADATA_FILE}")
         state = "is not finished in" if known is not None else "is not in"
         raise CacheError(
             f"the view {view} {state} the cache {self.path}",
@@ -248,7 +259,11 @@ class CacheReader:
         try:
             data = self._storage.read(name)
         except FileNotFoundError:
-            return  # Not a view: a folder that someone else put there.
+            # One that has lost its metadata, or a folder that someone else put there.
+            arrays = (f"{group}/{name}/{METADATA_FILE}" for name in ARRAY_NAMES)
+            if any(exists(self._storage, file) for file in arrays):
+                self._nameless.add(group)
+            return
         view = ViewMetadata.read(data, f"{self.path}/{name}", self.metadata.id)
         view.check_folder(group, str(self.path))
         self.view_metadata[view.view] = view

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from mmfe_cache.embeddings import ARRAY_NAMES
 from mmfe_cache.errors import CacheError, DataError
 from mmfe_cache.images import pixel_digest
+from mmfe_cache.machine import check_workers
 from mmfe_cache.progress import Progress, Task
 from mmfe_cache.samples import Sample, SampleSet
 from mmfe_cache.store.format import (
@@ -110,6 +112,7 @@ def verify(
     Raises:
         CacheError: there is no store, or another version of mmfe wrote it.
     """
+    check_workers(workers)
     storage = open_storage(path) if isinstance(path, str | Path) else path
     return _Verification(storage, progress or Progress()).run(samples, workers)
 
@@ -234,27 +237,22 @@ class _Verification:
 
     def _read_digests(self) -> dict[int, NDArray[np.uint8] | None]:
         """Every shard's pixel digests; None where they are damaged, no key where none are."""
-        store = self._store
         found: dict[int, NDArray[np.uint8] | None] = {}
-        length = store.shard_samples * DIGEST_BYTES
-        for number in range(store.num_shards):
-            name = f"{SAMPLES}/digests/c.{number}.0"
-            try:
-                data = self._read(name)
-            except FileNotFoundError:
-                continue
-            except CacheError as problem:
-                self._add(name, f"cannot be read: {problem.got}", shard=number)
-                found[number] = None
-                continue
-            try:
-                body = without_crc(np.frombuffer(data, np.uint8), name, length)
-            except CacheError as problem:
-                self._add(name, problem.problem, shard=number)
-                found[number] = None
-            else:
-                found[number] = body.reshape(-1, DIGEST_BYTES)[: store.count(number)]
+        for number in range(self._store.num_shards):
+            with contextlib.suppress(FileNotFoundError):
+                found[number] = self._digests(number)
         return found
+
+    def _digests(self, number: int) -> NDArray[np.uint8] | None:
+        """(n, 16) one shard's pixel digests, if they are there; None and a note if damaged."""
+        name = f"{SAMPLES}/digests/c.{number}.0"
+        length = self._store.shard_samples * DIGEST_BYTES
+        try:
+            body = without_crc(np.frombuffer(self._read(name), np.uint8), name, length)
+        except CacheError as problem:
+            self._add(name, f"{problem.problem} ({problem.got})", shard=number)
+            return None
+        return body.reshape(-1, DIGEST_BYTES)[: self._store.count(number)]
 
     def _view(self, group: str, task: Task) -> None:
         store = self._store
@@ -338,6 +336,10 @@ class _Verification:
         self._chunks += int(index.present.sum())
         if bad:
             add(f"{len(bad)} damaged {'chunk' if len(bad) == 1 else 'chunks'}", bad)
+        if place.number not in self._pixels_of:
+            # A build may have written them since, before this shard.
+            with contextlib.suppress(FileNotFoundError):
+                self._pixels_of[place.number] = self._digests(place.number)
         known = self._pixels_of.get(place.number)
         if known is not None:
             same = np.array_equal(~absent_rows(known), index.present)

@@ -23,6 +23,7 @@ from mmfe_cache.store.format import (
     StoreMetadata,
     ViewMetadata,
     group_document,
+    missing_file,
     serialise,
 )
 from mmfe_cache.store.location import no_root
@@ -104,7 +105,13 @@ class CacheWriter:
             )
 
     def create_view(self, group: str, view: ViewMetadata) -> None:
-        """Write a view's metadata and empty arrays, in one rename."""
+        """Write a view's metadata and empty arrays, in one rename.
+
+        Raises:
+            CacheError: the view is there, but for its metadata.
+        """
+        if any((self.path / group / name).is_dir() for name in ARRAY_NAMES):
+            raise missing_file(f"{self.path / group}/{METADATA_FILE}")
         folder = self._fresh(f"{self.path.name}.{group}")
         contents = {METADATA_FILE: serialise(view.document())}
         for name, document in view.array_documents(self.metadata).items():
@@ -112,6 +119,15 @@ class CacheWriter:
         self._fill(folder, contents)
         with explained(self.path / group):
             move_folder(folder, self.path / group)
+
+    def restore_arrays(self, group: str, view: ViewMetadata) -> None:
+        """Write the metadata of those of a view's arrays whose folders have gone."""
+        for name, document in view.array_documents(self.metadata).items():
+            file = self.path / group / name / METADATA_FILE
+            if not file.exists():
+                with explained(file):
+                    file.parent.mkdir(exist_ok=True)
+                self._write(file, [serialise(document)])
 
     def update_view(self, group: str, view: ViewMetadata) -> None:
         """Replace a view's metadata."""
@@ -212,8 +228,12 @@ def _files(folder: Path) -> set[str]:
     """Names of the files of a folder; what else bears a shard's name is not a shard."""
     if not folder.is_dir():
         return set()
+    found: set[str] = set()
     with os.scandir(folder) as entries:
-        return {entry.name for entry in entries if entry.is_file()}
+        for entry in entries:
+            with contextlib.suppress(OSError):  # a link in a circle
+                found |= {entry.name} if entry.is_file() else set()
+    return found
 
 
 def pull(

@@ -161,6 +161,12 @@ def test_an_unreadable_image_can_be_left_out(tmp_path):
     assert (report.encodings, report.reused) == (9, 9)
     with pytest.raises(CacheError, match="was skipped"):
         reader = open_cache(tmp_path / "a.zarr").gather([5], VIEWS[1])
+    # It cannot leave out another.
+    with pytest.raises(DataError, match="pattern-6 is truncated") as caught:
+        build_cache(
+            sample_set(10, broken=[5, 6]), TinyGuide(), ["native"], tmp_path / "a.zarr", **options
+        )
+    assert "leave this view out" in caught.value.remedy
 
 
 @pytest.mark.parametrize(
@@ -189,7 +195,9 @@ def test_a_foreign_folder_is_not_overwritten(tmp_path):
     assert (tmp_path / "a.zarr/precious.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("bad", [{"batch_size": 0}, {"shard_samples": 0}])
+@pytest.mark.parametrize(
+    "bad", [{"batch_size": 0}, {"shard_samples": 0}, {"workers": 0}, {"workers": -1}]
+)
 def test_nonsense_sizes_are_usage_errors(tmp_path, bad):
     with pytest.raises(UsageError):
         build(tmp_path / "a.zarr", **bad)

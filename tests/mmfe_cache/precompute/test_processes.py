@@ -8,7 +8,7 @@ from skimage import data as photographs
 
 from benchmarks.cache_children import CountingGuide, SharedCount, run_build, start_ranks, wait
 from benchmarks.cache_support import TinyGuide, tree
-from mmfe_cache.datasets import write_synth
+from mmfe_cache.datasets import load_dataset, write_synth
 from mmfe_cache.precompute.distributed import wants_many
 from mmfe_cli.app import run
 
@@ -58,9 +58,13 @@ def test_torchrun_and_devices_build_what_one_process_builds(tmp_path, start_fork
     for name in ("astronaut", "coffee"):
         Image.fromarray(getattr(photographs, name)()).save(tmp_path / "photos" / f"{name}.png")
     write_synth(tmp_path / "photos", tmp_path / "data", max_side=64)
+    # In shard 1, which the second process computes.
+    broken = load_dataset("cdd11", "train", tmp_path / "data").samples[2]
+    file = Path(broken.degraded.path)
+    file.write_bytes(file.read_bytes()[:-200])
     options = ["cache", "build", "--dataset", "cdd11", "--root", tmp_path / "data"]
     options += ["--guide", "oracle", "--split", "train"]
-    options += ["--shard-samples", "2", "--batch-size", "2", "--json"]
+    options += ["--shard-samples", "2", "--batch-size", "2", "--on-error", "skip", "--json"]
     assert run([*map(str, options), "--out", str(tmp_path / "one")]) == 0
     # Fabric starts this file again for the second device, in a process of its own.
     mmfe = Path(sys.executable).with_name("mmfe")
@@ -87,6 +91,8 @@ def test_torchrun_and_devices_build_what_one_process_builds(tmp_path, start_fork
     first, second = [wait() for wait in waits]
     for out, done in (("devices", two), ("torchrun", first)):
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["encodings"] == 44
+        assert json.loads(done.stdout)["encodings"] == 40
         assert tree(tmp_path / out) == tree(tmp_path / "one")
     assert (second.returncode, second.stdout) == (0, "")
+    assert second.stderr.count(f"{broken.id} is left out") == 1
+    assert "left out: " not in first.stderr

@@ -41,6 +41,17 @@ def test_a_directory_is_named_by_its_content(tmp_path):
     assert places[0].name.startswith("tuned-")
 
 
+def test_what_a_file_browser_leaves_in_a_directory_moves_no_store(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / ".gitattributes").write_text("*.safetensors filter=lfs")
+    place = store_path("d", "train", str(tmp_path))
+    for name in (".DS_Store", "._config.json", "Thumbs.db", "desktop.ini"):
+        (tmp_path / name).write_bytes(b"x")
+    assert store_path("d", "train", str(tmp_path)) == place
+    (tmp_path / ".gitattributes").unlink()  # it counted from the beginning
+    assert store_path("d", "train", str(tmp_path)) != place
+
+
 def test_the_prompt_is_the_guides_own():
     assert location.DEFAULT_PROMPT == DEFAULT_PROMPT
 

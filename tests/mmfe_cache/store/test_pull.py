@@ -1,11 +1,18 @@
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
 import fsspec
 import pytest
 import torch
 
+from benchmarks.cache_children import in_child, wait
 from benchmarks.cache_support import TinyGuide, sample_set, tree
 from mmfe_cache import open_cache
 from mmfe_cache.errors import CacheError, UsageError
 from mmfe_cache.precompute import build_cache
+from mmfe_cache.precompute.repair import repair_cache
 from mmfe_cache.store.storage import RemoteStorage
 from mmfe_cache.store.verify import verify
 from mmfe_cache.store.writer import pull
@@ -49,8 +56,11 @@ def test_a_damaged_remote_chunk_is_refused(pair):
     data = bytearray(memory.cat_file(name))
     data[7] ^= 4
     memory.pipe_file(name, bytes(data))
-    with pytest.raises(CacheError, match="damaged"):
+    with pytest.raises(CacheError, match="damaged") as caught:
         open_cache(address).gather([0], VIEWS[0])
+    assert caught.value.remedy == (
+        f"mmfe cache repair on the original, then copy it to {address} again"
+    )
     assert [d.file for d in verify(address).damages] == ["whole-16/image/c.0.0.0"]
 
 
@@ -140,3 +150,44 @@ def test_a_file_that_arrives_in_part_is_no_file(pair, tmp_path, monkeypatch):
     with pytest.raises(CacheError, match="did not arrive whole"):
         pull(address, tmp_path / "b.zarr")
     assert not (tmp_path / "b.zarr").exists()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def served(pair):
+    """A store and its address on a web server, whose listings have no sizes."""
+    pytest.importorskip("aiohttp")
+    local, _ = pair
+    handler = partial(Quiet, directory=str(local.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield local, f"http://127.0.0.1:{server.server_port}/{local.name}"
+        server.shutdown()
+
+
+def test_a_store_on_a_web_server_is_read_and_pulled(served, tmp_path):
+    local, address = served
+    assert pull(address, tmp_path / "b.zarr") == sum(map(len, tree(local).values()))
+    assert tree(tmp_path / "b.zarr") == tree(local)
+    reader = open_cache(address)
+    expected = open_cache(local).gather([9, 0], VIEWS[0]).image
+
+    def work():
+        assert torch.equal(reader.gather([9, 0], VIEWS[0]).image, expected)
+
+    work()
+    assert wait(in_child(work)) == 0  # the driver's thread is not inherited
+
+
+@pytest.mark.parametrize("place", ["s3://b/a", Path("s3://b/a")])
+def test_nothing_is_written_to_an_address(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="local folder"):
+        build_cache(sample_set(2), TinyGuide(), VIEWS, place)
+    with pytest.raises(UsageError, match="local folder"):
+        repair_cache(place, sample_set(2), TinyGuide())
+    assert not list(tmp_path.iterdir())

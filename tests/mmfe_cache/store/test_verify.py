@@ -7,10 +7,11 @@ import pytest
 
 from benchmarks.cache_support import Pattern, TinyGuide, sample_set, tree
 from mmfe_cache import open_cache
-from mmfe_cache.errors import CacheError, DataError, GuideError, MmfeError
+from mmfe_cache.errors import CacheError, DataError, GuideError, MmfeError, UsageError
 from mmfe_cache.precompute import build_cache
 from mmfe_cache.precompute.repair import repair_cache
 from mmfe_cache.progress import Progress
+from mmfe_cache.store.storage import Storage
 from mmfe_cache.store.verify import verify
 from mmfe_cache.views import View
 
@@ -197,10 +198,40 @@ def test_repair_refuses_pixels_that_changed(store):
         repair_cache(store, sample_set(10, first=30), TinyGuide())
 
 
+@pytest.mark.parametrize("workers", [0, -1])
+def test_no_threads_are_refused_before_anything(store, workers):
+    (store / "whole-16/answer/c.0.0").write_bytes(b"")
+    before = tree(store)
+    with pytest.raises(UsageError, match="at least one thread"):
+        verify(store, workers=workers)
+    with pytest.raises(UsageError, match="at least one thread"):
+        repair_cache(store, sample_set(10), TinyGuide(), workers=workers)
+    assert tree(store) == before
+
+
 def test_repair_of_an_intact_store_calls_no_guide(store):
     guide = TinyGuide()
     assert repair_cache(store, sample_set(10), guide).damages == ()
     assert guide.calls == 0
+
+
+def test_a_build_that_goes_on_meanwhile_is_no_damage(tmp_path):
+    path = tmp_path / "a.zarr"
+    samples = sample_set(10, broken=[9])
+    with pytest.raises(DataError, match="truncated"):
+        build(path, samples=samples)  # two of three shards
+
+    class Growing(Storage):
+        """Of a store that a build finishes once its tables have been read."""
+
+        def read(self, name):
+            if name == "crop-8/zarr.json" and not open_cache(path).views:
+                build(path)
+            return super().read(name)
+
+    assert verify(Growing(path)).damages == ()
+    (path / "samples/digests/c.2.0").unlink()
+    assert [d.file for d in verify(path).damages] == ["samples/digests/c.2.0"]
 
 
 def test_an_unfinished_view_is_no_damage(tmp_path):
@@ -402,6 +433,29 @@ def test_a_view_that_lost_all_its_metadata_is_damage(store):
     assert [d.file for d in verify(store).damages] == ["whole-16/zarr.json"]
     with pytest.raises(CacheError, match="says any more which view it holds"):
         repair_cache(store, sample_set(10), TinyGuide())
+
+
+@pytest.mark.parametrize("mend", ["repair", "build"])
+@pytest.mark.parametrize("gone", [["joint"], ["image", "joint", "answer"]])
+def test_array_folders_that_have_gone_are_written_again(store, mend, gone):
+    expected = tree(store)
+    for name in gone:
+        shutil.rmtree(store / "whole-16" / name)
+    if mend == "build":
+        assert build(store).encodings == 10
+        assert tree(store) == expected
+    else:
+        repaired(store, expected)
+
+
+def test_a_view_that_lost_its_own_metadata_is_not_called_none(store):
+    expected = tree(store)
+    (store / "whole-16/zarr.json").unlink()
+    for attempt in (lambda: open_cache(store).gather([0], "whole@16"), lambda: build(store)):
+        with pytest.raises(CacheError, match=r"whole-16/zarr\.json is missing") as caught:
+            attempt()
+        assert "mmfe cache repair" in str(caught.value)
+    repaired(store, expected)
 
 
 def test_a_view_in_another_views_folder_is_refused_by_name(store):
