@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -55,7 +55,7 @@ def verify(
         bool, typer.Option("--pixels", help="Also read and hash every source image again.")
     ] = False,
     root: Annotated[Path | None, typer.Option(help="Where the data set lies.")] = None,
-    workers: Annotated[int, typer.Option(help="Threads that hash images.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that hash images.")] = 2,
     as_json: Json = False,
 ) -> None:
     """Read a whole cache and name everything that is damaged; exits 3 if anything is.
@@ -114,11 +114,14 @@ def repair(
     ] = None,
     split: Annotated[choices.Split | None, typer.Option(help="The split, likewise.")] = None,
     prompt: Annotated[str | None, typer.Option(help="The prompt, likewise.")] = None,
+    joint: Annotated[
+        Literal["all", "from-image"] | None, typer.Option(help="As for the build, likewise.")
+    ] = None,
     device: GuideDevice = "auto",
     precision: Annotated[
         choices.Precision, typer.Option(help="Of the guide, as when the cache was built.")
     ] = "auto",
-    workers: Annotated[int | None, typer.Option(help="Threads that prepare images.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads that prepare images.")] = None,
     as_json: Json = False,
 ) -> None:
     """Compute again exactly what is damaged or missing in a cache.
@@ -131,12 +134,14 @@ def repair(
     from mmfe_cache.errors import CacheError, MmfeError
     from mmfe_cache.guides import check_guide, load_guide
     from mmfe_cache.machine import check_device, long_name
-    from mmfe_cache.store.location import origins
+    from mmfe_cache.store.format import OtherOriginError
+    from mmfe_cache.store.location import origins, refuse_address
 
     # What is missing or misspelt is said before torch is imported, which takes seconds.
     check_device(device)
     if guide is not None:
         check_guide(guide)
+    refuse_address(path)
     found = tuple(origins(path))
     output.note_driver(device)
 
@@ -152,30 +157,32 @@ def repair(
         # What a damaged root seems to say may be no precision at all; loading the guide tells.
         exact: Any = (origin.dtype or "auto") if precision == "auto" else long_name(precision)
         try:
-            report = repair_cache(
-                path,
-                load_dataset(name, part, root),
-                load_guide(
-                    named,
-                    device=device,
-                    precision=exact,
-                    prompt=prompt or origin.prompt,
-                    joint=cast("JointTokens", origin.joint or "all"),
-                ),
-                workers=workers,
-                progress=output.console_progress(),
+            samples = load_dataset(name, part, root)
+            loaded = load_guide(
+                named,
+                device=device,
+                precision=exact,
+                prompt=prompt or origin.prompt,
+                joint=cast("JointTokens", joint or origin.joint or "all"),
             )
-            break
         except MmfeError as problem:
             if origin.certain:
                 raise
+            tried = f"{name}/{part} with the guide {named}, tried in vain: {problem.problem}"
+            continue
+        try:
+            report = repair_cache(
+                path, samples, loaded, workers=workers, progress=output.console_progress()
+            )
+            break
+        except OtherOriginError as problem:
             tried = f"{name}/{part} with the guide {named}, tried in vain: {problem.problem}"
     if report is None:
         raise CacheError(
             f"the metadata of {path} cannot say what it was built from",
             got=tried or None,
-            remedy="give --dataset, --split and --guide as when it was built, and --root and "
-            "--prompt where they were given",
+            remedy="give --dataset, --split and --guide as when it was built, and --root, "
+            "--prompt and --joint where they were given",
         )
     if as_json:
         output.print_json(
@@ -242,13 +249,13 @@ def _source_of(path: str, root: Path | None) -> SampleSet | None:
 
 
 def _repair_command(path: str, root_damaged: bool) -> str:
-    if not root_damaged or "://" in path:
-        return f"mmfe cache repair {path}"
-    from mmfe_cache.store.location import Origin, origins
+    from mmfe_cache.store.location import Origin, origins, repair_command
 
+    if not root_damaged or "://" in path:
+        return repair_command(path)
     found = next((origin for origin in origins(Path(path)) if origin.known), Origin())
     return (
         f"mmfe cache repair {path} --dataset {found.dataset or 'NAME'} "
         f"--split {found.split or 'SPLIT'} --guide {found.guide or 'GUIDE'}"
-        " (as when it was built; --root and --prompt too, where they were given)"
+        " (as when it was built; --root, --prompt and --joint too, where they were given)"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -118,13 +117,13 @@ def command(
     from mmfe_cache.datasets import load_dataset, splits_of
     from mmfe_cache.guides import check_guide, load_guide, with_weights
     from mmfe_cache.machine import check_device, long_name
+    from mmfe_cache.places import CACHE
     from mmfe_cache.precompute.distributed import launch, wants_many
-    from mmfe_cache.progress import Progress
     from mmfe_cache.store import store_path
+    from mmfe_cache.store.location import refuse_address
 
     # What is missing or misspelt is said before torch is imported, which takes seconds.
-    if out is not None:
-        _refuse_address(out)
+    refuse_address(CACHE.folder if out is None else out)
     check_device(device)
     found = _recipe(recipe, dataset)
     name = dataset or found.data.dataset
@@ -133,12 +132,12 @@ def command(
     pooled = joint or (found.guide.joint if recipe else "all")
     ranks = launch(devices, nodes) if wants_many(devices, nodes) and not dry_run else None
     first = ranks is None or ranks.rank == 0
-    progress = output.console_progress() if first else Progress()
+    progress = output.console_progress(first)
     jobs = [
         (load_dataset(name, part, root), _views(views, found, part))
         for part in ([split] if split else splits_of(name, root))
     ]
-    for samples, _ in jobs:
+    for samples, _ in jobs if first else ():
         for warning in samples.warnings:
             progress.warn(warning)
     if not dry_run:
@@ -227,18 +226,6 @@ def _outline(guide: str, prompt: str | None) -> GuideOutline | None:
     from mmfe_cache.guides.outline import outline_guide
 
     return outline_guide(guide, prompt)
-
-
-def _refuse_address(out: Path) -> None:
-    from mmfe_cache.errors import UsageError
-
-    # A path has only one of an address's two slashes left.
-    if re.match(r"[a-z][a-z0-9+.-]+:/", str(out)):
-        raise UsageError(
-            "a cache is built in a local folder",
-            got=f"--out {out}",
-            expected="a folder; copied to an address afterwards, the cache can be read there",
-        )
 
 
 def _recipe(name: str | None, dataset: str | None) -> Recipe:

@@ -183,8 +183,8 @@ def take_threads(device: str = "auto") -> None:
 _threads_taken = False
 
 
-def console_progress() -> Progress:
-    """The progress sink of the command line."""
-    from .progress import ConsoleProgress
+def console_progress(first: bool = True) -> Progress:
+    """The progress sink of the command line; of several processes all but the first only warn."""
+    from .progress import ConsoleProgress, OnlyWarnings
 
-    return ConsoleProgress()
+    return ConsoleProgress() if first else OnlyWarnings()

@@ -137,3 +137,11 @@ class ConsoleProgress(Reports):
         first, *further = f"warning: {text}".split("\n")
         said = "\n".join([*wrapped(first, screen(sys.stderr)), *further])
         self._console.print(said, markup=False, highlight=False, soft_wrap=True)
+
+
+class OnlyWarnings(Reports):
+    """Of a process beside the first, which draws the progress of all."""
+
+    def warn(self, text: str) -> None:
+        """Write one warning to stderr, as the first process does."""
+        ConsoleProgress().warn(text)

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -218,6 +219,54 @@ def test_pull_copies(build, tmp_path, capsys):
     address = (tmp_path / "caches/test/oracle.zarr").as_uri()
     assert run(["cache", "pull", address, str(tmp_path / "copy.zarr")]) == 0
     assert run(["cache", "verify", str(tmp_path / "copy.zarr")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["verify", "a.zarr", "--workers", "0"], "--workers"),
+        (["repair", "a.zarr", "--workers=-1"], "--workers"),
+        (["repair", "s3://bucket/a.zarr"], "local folder"),
+    ],
+)
+def test_what_verify_and_repair_refuse(command, words, capsys):
+    assert run(["cache", *command]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_caches_are_not_built_at_an_address_that_the_environment_names(root, monkeypatch, capsys):
+    monkeypatch.setenv("MMFE_CACHE", "s3://bucket/caches")
+    options = ["--dataset", "cdd11", "--root", str(root), "--guide", "oracle"]
+    assert run(["cache", "build", *options]) == 2
+    assert "built in a local folder" in capsys.readouterr().err
+
+
+def test_what_goes_wrong_after_the_right_guess_is_said(build, root, tmp_path, capsys):
+    from mmfe_cache.lock import locked
+
+    build("--split", "test")
+    data = (tmp_path / "caches/test/oracle.zarr/zarr.json").read_bytes()
+    # The place says nothing of the data set: its guess comes second and is wrong.
+    path = (tmp_path / "caches/test/oracle.zarr").rename(tmp_path / "caches/test/x.zarr")
+    (path / "zarr.json").write_bytes(data.replace(b"checksum", b"checksun"))
+    with locked(path):
+        assert run(["cache", "repair", str(path), "--root", str(root)]) == 3
+    assert "another build is writing" in capsys.readouterr().err
+    assert run(["cache", "repair", str(path), "--root", str(root)]) == 0
+
+
+def test_repair_is_told_which_tokens_joint_pools(build, root, tmp_path, capsys):
+    assert run(["guide", "make-tiny", str(tmp_path / "tiny")]) == 0
+    capsys.readouterr()
+    guide = ["--guide", str(tmp_path / "tiny")]
+    code, found, _ = build(
+        "--split", "test", "--views", "whole@56", *guide, "--joint", "from-image"
+    )
+    assert code == 0
+    path = found["stores"][0]["path"]
+    Path(path, "zarr.json").unlink()
+    told = ["--dataset", "cdd11", "--split", "test", "--root", str(root), *guide]
+    assert run(["cache", "repair", path, *told, "--joint", "from-image"]) == 0
 
 
 @pytest.mark.parametrize("command", ["info", "verify", "repair"])

@@ -21,6 +21,15 @@ def test_progress_without_a_terminal_writes_plain_lines_to_stderr(capsys):
     assert shown.err.splitlines() == ["encoding", "warning: slow disk"]
 
 
+def test_of_several_processes_all_but_the_first_only_warn(capsys):
+    progress = output.console_progress(first=False)
+    with progress.task("encoding", total=3) as task:
+        task.advance()
+    progress.message("hello")
+    progress.warn("haze/00005 is left out")
+    assert capsys.readouterr().err == "warning: haze/00005 is left out\n"
+
+
 def test_quiet_leaves_warnings(capsys, monkeypatch):
     monkeypatch.setattr(output.VERBOSITY, "quiet", True)
     progress = output.console_progress()
