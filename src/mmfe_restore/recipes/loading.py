@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from mmfe_cache.errors import UsageError
 from mmfe_cache.parsing import parse_yaml
 from mmfe_restore.recipes.checks import (
+    FREE_KEYS,
     check_key_path,
     check_recipe,
     out_of_range,
@@ -48,8 +49,9 @@ def read_recipe(
     """Read a recipe and the recipes it is based on into one dictionary.
 
     Args:
-        name_or_path: a shipped recipe's name, or the path of a YAML file.
-        above: names of the recipes that are based on this one.
+        name_or_path: a shipped recipe's name, or the path of a YAML file. A ``base`` that is a
+            path is looked for beside the file that names it, then from the working directory.
+        above: the recipes that are based on this one: shipped names and absolute paths.
 
     Returns:
         the recipe's name, and what it says over all its bases; ``base`` is gone.
@@ -57,9 +59,12 @@ def read_recipe(
     Raises:
         UsageError: there is no such recipe, it is no YAML mapping, or its bases go in a circle.
     """
-    name, where, text = _find(name_or_path)
-    if name in above:
-        raise UsageError("a recipe is based on itself", got=" -> ".join((*above, name)))
+    name, file, text = _find(name_or_path)
+    where = name if file is None else str(file)
+    # A file may bear the name of a shipped recipe, its base among them.
+    itself = name if file is None else str(file.resolve())
+    if itself in above:
+        raise UsageError("a recipe is based on itself", got=" -> ".join((*above, itself)))
     try:
         content = parse_yaml(text, where)
     except yaml.YAMLError as problem:
@@ -72,17 +77,29 @@ def read_recipe(
         return name, values
     if not isinstance(base, str):
         raise UsageError(f"base is not the name of a recipe: {where}", got=repr(base))
-    _, under = read_recipe(base, (*above, name))
+    _, under = read_recipe(_beside(file, base) or base, (*above, itself))
     return name, lay_over(under, values)
 
 
-def _find(name_or_path: str | Path) -> tuple[str, str, str]:
-    """(name, what messages call it, text) of a recipe."""
+def _beside(file: Path | None, base: str) -> Path | None:
+    """The file that ``base`` names beside ``file``; None where there is none."""
+    if file is None or not _is_file_name(base):
+        return None
+    found = file.parent / base
+    return found if found.is_file() else None
+
+
+def _is_file_name(name: str) -> bool:
+    return name.endswith((SUFFIX, ".yml"))
+
+
+def _find(name_or_path: str | Path) -> tuple[str, Path | None, str]:
+    """(name, file, text) of a recipe; a shipped one has no file of its own."""
     text_name = str(name_or_path)
-    if isinstance(name_or_path, Path) or text_name.endswith((SUFFIX, ".yml")):
+    if isinstance(name_or_path, Path) or _is_file_name(text_name):
         path = Path(name_or_path)
         try:
-            return path.stem, str(path), path.read_text(encoding="utf-8")
+            return path.stem, path, path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as problem:
             raise UsageError(
                 f"cannot read recipe {path}", got=str(problem), expected="a file of YAML in UTF-8"
@@ -96,7 +113,7 @@ def _find(name_or_path: str | Path) -> tuple[str, str, str]:
             remedy="name one of them, or give the path of a .yaml file",
         )
     file = resources.files(PACKAGE).joinpath("files", *f"{text_name}{SUFFIX}".split("/"))
-    return text_name, text_name, file.read_text(encoding="utf-8")
+    return text_name, None, file.read_text(encoding="utf-8")
 
 
 def lay_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,7 +139,7 @@ def lay_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """``under`` with ``over``'s values; mappings merge, everything else is replaced.
 
-    ``repeats`` is replaced whole: an override that lists repeats means these and no others.
+    ``repeats`` is replaced whole: a recipe that lists repeats means these and no others.
     """
     merged = dict(under)
     for key, value in over.items():
@@ -140,14 +157,15 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     Args:
         name_or_path: such as ``"cdd11"``, ``"table4a/mofe"`` or ``"my.yaml"``.
         overrides: ``"model.num_experts=4"`` each; the value is YAML. ``guide=scene`` sets the
-            guide and, with it, the width of the embeddings.
+            guide and, with it, the width of the embeddings. ``data.repeats.rain=60`` sets one
+            label's repeats beside the recipe's others, ``data.repeats={rain: 60}`` all of them.
 
     Raises:
         UsageError: an unknown recipe or key (with the nearest known ones), a value of a wrong
             type or out of range.
     """
     name, values = read_recipe(name_or_path)
-    changes = parse_overrides(overrides)
+    changes = parse_overrides(overrides, values)
     return recipe_from_dict({"name": name, **lay_over(values, changes)})
 
 
@@ -258,11 +276,16 @@ SHORTHANDS = {"guide": "guide.name"}
 """Whole parts that may be set by one word."""
 
 
-def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+def parse_overrides(overrides: Sequence[str], under: Mapping[str, Any]) -> dict[str, Any]:
     """Turn ``["model.num_experts=4", "guide=scene"]`` into the nested values of a recipe.
 
     Setting the guide drops a ``model.guidance_dim`` from below, unless that is set as well:
     the recipe then takes the new guide's width.
+
+    Args:
+        overrides: ``KEY=VALUE`` each.
+        under: what they will be laid over: one key of `FREE_KEYS`, such as
+            ``data.repeats.rain``, is set beside the others there, which `merge` would drop.
 
     Raises:
         UsageError: no ``=``, an unknown key (with suggestions), or a value that is not YAML.
@@ -281,9 +304,12 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
             value = parse_yaml(raw, f"--set {key}") if raw.strip() else None
         except yaml.YAMLError as problem:
             raise UsageError(f"the value of {key} is not YAML", got=str(problem)) from None
-        place = values
-        for part in path[:-1]:
-            place = place.setdefault(part, {})
+        place, below = values, under
+        for depth, part in enumerate(path[:-1], 1):
+            found = below.get(part)
+            below = cast("Mapping[str, Any]", found) if isinstance(found, Mapping) else {}
+            free = ".".join(path[:depth]) in FREE_KEYS
+            place = place.setdefault(part, dict(below) if free else {})
             if not isinstance(place, dict):
                 raise UsageError(
                     f"{key} is set inside what another override made a single value",

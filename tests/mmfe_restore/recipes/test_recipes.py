@@ -149,6 +149,15 @@ def test_overrides_are_typed_and_nested():
     assert recipe.train.stages == (Stage(1, 64, 2),)
 
 
+def test_one_repeat_is_set_beside_the_recipes_others_and_a_mapping_in_their_place():
+    published = load_recipe("aio3").data.repeats
+    one = load_recipe("aio3", ["data.repeats.rain=60", "data.repeats.haze=2"])
+    assert one.data.repeats == published | {"rain": 60, "haze": 2}
+    assert load_recipe("aio3", ["data.repeats={rain: 60}"]).data.repeats == {"rain": 60}
+    both = load_recipe("aio3", ["data.repeats.haze=2", "data.repeats={rain: 60}"])
+    assert both.data.repeats == {"rain": 60}
+
+
 @pytest.mark.parametrize(
     ("override", "told"),
     [
@@ -258,3 +267,24 @@ def test_a_missing_or_circular_file_is_refused(tmp_path):
     loop.write_text(f"base: {loop}\n")
     with pytest.raises(UsageError, match="based on itself"):
         load_recipe(loop)
+
+
+def test_a_file_may_bear_the_name_of_its_base(tmp_path):
+    file = tmp_path / "small.yaml"
+    file.write_text("base: small\ntrain: {seed: 5}\n")
+    recipe = load_recipe(file)
+    assert (recipe.train.seed, recipe.model) == (5, load_recipe("small").model)
+
+
+def test_a_base_is_looked_for_beside_the_file_then_in_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "base.yaml").write_text("base: small\ntrain: {seed: 5}\n")
+    file = tmp_path / "own" / "mine.yaml"
+    file.write_text("base: base.yaml\n")
+    assert load_recipe(file).train.seed == 5
+    monkeypatch.chdir(tmp_path)
+    file.write_text("base: own/base.yaml\n")
+    assert load_recipe(file).train.seed == 5
+    (tmp_path / "own" / "base.yaml").write_text("base: mine.yaml\n")
+    with pytest.raises(UsageError, match="based on itself"):
+        load_recipe(file)
