@@ -237,7 +237,10 @@ def test_a_row_that_was_judged_by_hand_in_another_way(data, there, capsys):
     assert about["embeddings"] == about["guide"] == "scene"
     report.write_text(json.dumps(about | {"embeddings": "student"}))
     assert run(table5b(data, there)) == 2
-    assert "embeddings student\n" in capsys.readouterr().err
+    assert "embeddings student" in capsys.readouterr().err
+    report.write_text(json.dumps(about | {"tokens": "mean", "control": "constant"}))
+    assert run([*table5b(data, there), "--dry-run"]) == 2
+    assert "tokens mean, control constant\n" in capsys.readouterr().err
     del about["embeddings"]
     report.write_text(json.dumps(about))
     assert run(table5b(data, there)) == 0

@@ -265,6 +265,9 @@ def _check_judged(folder: Path, evaluation: Evaluation, recipe: Recipe) -> None:
     # Without a prompt of the recipe's own it is that of the store which ``--cache`` names.
     if guided and about.get("prompt") is not None and recipe.guide.prompt is not None:
         expected["prompt"] = recipe.guide.prompt
+    for key in ("tokens", "control"):
+        if guided and about.get(key) is not None:
+            expected[key] = getattr(recipe.guide, key)
     found = {name: about.get(name) for name in expected}
     if found != expected:
         raise UsageError(

@@ -213,6 +213,7 @@ def compare(a: SavedReport, b: SavedReport, figure: Figure = "psnr", most: int =
     guides = [_judged_with(report.about, whose) for report in (a, b)]
     if guides[0] != guides[1]:
         notes.append(f"A was judged with {guides[0]}, B with {guides[1]}")
+    notes += _read_otherwise(a.about, b.about)
     if not used:
         raise DataError(f"no image has a finite {figure} in both reports")
     differences = [_difference(x, y, figure) for x, y in used]
@@ -264,6 +265,17 @@ def _judged_with(about: Mapping[str, Any], whose: bool) -> str:
     asked = about.get("prompt") if whose else None
     question = "" if asked is None else f", asked {asked!r}"
     return f"the guide {about['embeddings'] if whose else guide} at {about.get('view')}{question}"
+
+
+def _read_otherwise(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """In what two guided evaluations read their guides' embeddings otherwise."""
+    if None in (a.get("guide"), b.get("guide")):
+        return []
+    return [
+        f"A was judged with guide.{key}={a[key]}, B with guide.{key}={b[key]}"
+        for key in ("tokens", "control")
+        if None not in (a.get(key), b.get(key)) and a[key] != b[key]
+    ]
 
 
 def _row(

@@ -16,10 +16,10 @@ from mmfe_cache.store import CacheReader, open_cache
 from mmfe_restore.data import SampleGuidance, build_command, check_cache, find_store
 from mmfe_restore.model.folders import model_folder, newest_checkpoint, recipe_of
 from mmfe_restore.recipes import Recipe
+from mmfe_restore.recipes.schema import READING
 
 if TYPE_CHECKING:
     from mmfe_restore.model import Restorer
-    from mmfe_restore.recipes.schema import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ def load_checkpoint(path: str | Path | None = None, recipe: Recipe | None = None
     Args:
         path: what `model_folder` takes: a run's folder or its ``model/``, a network of the
             package or of the Hub; None for the run under ``runs/`` that finished last.
-        recipe: takes the place of the one recorded in the checkpoint.
+        recipe: takes the place of the one recorded in the checkpoint; both must read embeddings
+            alike.
 
     Raises:
         UsageError: there is none.
@@ -55,7 +56,7 @@ def load_checkpoint(path: str | Path | None = None, recipe: Recipe | None = None
     restorer = Restorer.from_pretrained(folder)
     used = recipe_of(folder, recipe)
     if recipe is not None:
-        _check_network(folder, restorer.config, used)
+        _check_network(folder, restorer, used)
         restorer.recipe = used  # which says how it reads embeddings
     return Checkpoint(folder, restorer.eval(), used)
 
@@ -64,15 +65,22 @@ _GUIDANCE = ("encoder_guidance", "decoder_guidance", "experts")
 """What of a network's configuration says which embeddings it reads (`ModelConfig.reads`)."""
 
 
-def _check_network(folder: Path, network: ModelConfig, recipe: Recipe) -> None:
-    """Refuse a recipe of a network that reads other embeddings; its size it says itself."""
-    there, named = asdict(network), asdict(recipe.model)
-    keys = [key for key in _GUIDANCE if there[key] != named[key]]
-    if keys:
+def _check_network(folder: Path, restorer: Restorer, recipe: Recipe) -> None:
+    """Refuse a recipe of a network that reads other embeddings, or reads them otherwise.
+
+    Its size the network says itself; how it reads only the recipe that it records, if any.
+    """
+    there, named = asdict(restorer.config), asdict(recipe.model)
+    keys = [(f"model.{key}", there[key], named[key]) for key in _GUIDANCE]
+    if restorer.recipe is not None and recipe.model.reads:
+        there, named = asdict(restorer.recipe.guide), asdict(recipe.guide)
+        keys += [(f"guide.{key}", there[key], named[key]) for key in READING]
+    differing = [one for one in keys if one[1] != one[2]]
+    if differing:
         raise ModelError(
             f"{recipe.name} is not the recipe of the network in {folder}",
-            got=", ".join(f"model.{key}={named[key]!r}" for key in keys),
-            expected=", ".join(f"model.{key}={there[key]!r}" for key in keys),
+            got=", ".join(f"{key}={now!r}" for key, _, now in differing),
+            expected=", ".join(f"{key}={trained!r}" for key, trained, _ in differing),
             remedy="leave --recipe out where the checkpoint names its own",
         )
 

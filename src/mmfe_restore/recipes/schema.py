@@ -112,6 +112,10 @@ class GuideConfig(_Part):
         return DEFAULT_PROMPT if self.prompt is None else self.prompt
 
 
+READING = ("tokens", "control", "joint", "normalise")
+"""The keys of `GuideConfig` that say how embeddings are read; which guide's, fingerprints say."""
+
+
 @dataclass(frozen=True)
 class ModelConfig(_Part):
     """The network (paper, Appendix A.1).

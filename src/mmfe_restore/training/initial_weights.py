@@ -19,10 +19,7 @@ from mmfe_restore.data import JOINT, PROMPT, SampleGuidance
 from mmfe_restore.model import Restorer
 from mmfe_restore.model.checkpoints import GUIDED, check_fit, read_config, read_weights
 from mmfe_restore.model.folders import recorded_guide, with_trained_prompt
-from mmfe_restore.recipes.schema import Recipe
-
-READING = ("tokens", "control", "joint", "normalise")
-"""The keys of `GuideConfig` that say how embeddings are read; which guide's, fingerprints say."""
+from mmfe_restore.recipes.schema import READING, Recipe
 
 _OURS = (".safetensors", ".ckpt")
 """What weights of a whole network lie in: a model's folder, a step of a run."""

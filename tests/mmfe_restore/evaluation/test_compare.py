@@ -95,6 +95,18 @@ def test_a_student_and_another_prompt_are_told(runs):
     assert compare(teacher, replace(student, about=early)).notes == compare(a, b).notes
 
 
+def test_embeddings_that_were_read_otherwise_are_told(runs):
+    a, b = read_report(runs / "a"), read_report(runs / "b")
+    told = {"guide": "scene", "embeddings": "scene", "prompt": None, "view": "whole@224"}
+    grid = replace(a, about=a.about | told | {"tokens": "grid", "control": "none"})
+    mean = replace(b, about=b.about | told | {"tokens": "mean", "control": "constant"})
+    assert compare(grid, mean).notes[:2] == (
+        "A was judged with guide.tokens=grid, B with guide.tokens=mean",
+        "A was judged with guide.control=none, B with guide.control=constant",
+    )
+    assert compare(grid, grid).notes == compare(a, b).notes
+
+
 def test_other_images_of_the_same_names_are_refused(runs):
     a, b = read_report(runs / "a"), read_report(runs / "b")
     first, *rest = b.scores

@@ -410,9 +410,17 @@ def test_a_recipe_that_is_given_says_how_embeddings_are_read(guided, tmp_path):
     restorer, recipe = guided
     restorer.save_pretrained(tmp_path, recipe=recipe)
     other = replace(recipe, name="other", guide=replace(recipe.guide, normalise="rms"))
-    opened = load_checkpoint(tmp_path, other)
-    assert opened.restorer.recipe.guide.normalise == opened.recipe.guide.normalise == "rms"
+    with pytest.raises(ModelError, match="other is not the recipe of the network") as caught:
+        load_checkpoint(tmp_path, other)
+    assert (caught.value.got, caught.value.expected) == (
+        "guide.normalise='rms'",
+        "guide.normalise='none'",
+    )
     wrong = replace(recipe, name="wrong", model=replace(recipe.model, encoder_guidance="none"))
     with pytest.raises(ModelError, match="wrong is not the recipe of the network") as caught:
         load_checkpoint(tmp_path, wrong)
     assert caught.value.got == "model.encoder_guidance='none'"
+    # A checkpoint that records no recipe leaves it to the one that is given.
+    small_restorer(recipe).save_pretrained(tmp_path / "silent")
+    opened = load_checkpoint(tmp_path / "silent", other)
+    assert opened.restorer.recipe.guide.normalise == opened.recipe.guide.normalise == "rms"
