@@ -28,7 +28,7 @@ from mmfe_restore.metrics.registry import metric_of
 from mmfe_restore.model.folders import recipe_of
 from mmfe_restore.recipes import recipe_settings
 
-_SAME = ("dataset", "split", "protocol", "crop", "rounding")
+SAME = ("dataset", "split", "protocol", "crop", "rounding")
 """What must agree for two evaluations to be comparable."""
 
 _SAME_INPUT = 1e-4
@@ -328,7 +328,7 @@ def check_comparable(a: SavedReport, b: SavedReport) -> None:
     Raises:
         UsageError: names what differs.
     """
-    for name in _SAME:
+    for name in SAME:
         if a.about.get(name) != b.about.get(name):
             raise UsageError(
                 f"the two evaluations differ in their {name}",

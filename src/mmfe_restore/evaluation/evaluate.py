@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from mmfe_cache.datasets import DATASETS
 from mmfe_cache.embeddings import Embeddings
-from mmfe_cache.errors import DataError, ModelError
+from mmfe_cache.errors import DataError, MmfeError, ModelError
 from mmfe_cache.guides import GUIDES
 from mmfe_cache.guides.base import guide_calls
 from mmfe_cache.guides.lineage import differing_guide, guide_fingerprint, lineage_of
@@ -23,7 +23,9 @@ from mmfe_cache.samples import ImageArray, Sample, SampleSet
 from mmfe_cache.views import View
 from mmfe_restore.data.cache import PROMPT
 from mmfe_restore.evaluation.compare import (
+    SAME,
     SavedReport,
+    check_comparable,
     compare,
     differing_settings,
     run_name,
@@ -103,7 +105,8 @@ def evaluate(
         with_pictures: collect the pictures of the report's page.
         lpips: also measure LPIPS, whose backbone weights must be on this machine.
         metrics: optional metrics to measure too, by their names in `METRICS`.
-        beside: reports of other trainings on the same test set, for the page.
+        beside: reports of other trainings on the same test set, for the page; one whose inputs
+            turn out to be other pictures is left out, with a warning.
         force: write over a report in ``out``.
 
     Raises:
@@ -111,7 +114,8 @@ def evaluate(
         DataError: a test image is unreadable, has no ground truth or one of another size.
         ModelError: the network cannot run without embeddings, or gives values that are not
             finite.
-        UsageError: an unknown protocol or metric, or ``out`` exists.
+        UsageError: an unknown protocol or metric, ``out`` exists, or a report of ``beside`` is of
+            other images or was measured otherwise.
     """
     progress = Progress() if progress is None else progress
     started, calls = time.perf_counter(), guide_calls()
@@ -141,13 +145,6 @@ def evaluate(
         guide_sees=_guide_sees(recipe),
         metrics={metric.name: metric.load(settings) for metric in chosen},
     )
-    mine = read_pairs(samples, range(rank, len(samples), size), run.crop)
-    title = f"evaluating {samples.dataset}/{samples.split}"
-    with progress.task(title, len(samples)) as bar, float32_products():
-        for pairs in batches(mine, batch_size):
-            run.evaluate_batch(pairs)
-            bar.advance(len(pairs) * size)
-    scores, shown = gather(run.scores), gather(run.pictures)
     report = EvalReport(
         dataset=samples.dataset,
         split=samples.split,
@@ -163,10 +160,7 @@ def evaluate(
         tokens=None if guidance is None else recipe.guide.tokens,
         control=recipe.guide.control,
         parameters=count_parameters(restorer),
-        scores=tuple(scores[i] for i in sorted(scores)),
-        pictures=tuple(shown[i] for i in sorted(shown)),
-        seconds=time.perf_counter() - started,
-        guide_calls=guide_calls() - calls,
+        scores=tuple(ImageScore(s.id, s.label, s.scene, 0, 0, {}) for s in samples),
         layout=samples.layout,
         published_test_set=_is_published(samples),
         notes=(
@@ -174,8 +168,23 @@ def evaluate(
             *_guide_notes(trained, cache, checkpoint),
         ),
     )
+    _check_beside(report, beside)
+    mine = read_pairs(samples, range(rank, len(samples), size), run.crop)
+    title = f"evaluating {samples.dataset}/{samples.split}"
+    with progress.task(title, len(samples)) as bar, float32_products():
+        for pairs in batches(mine, batch_size):
+            run.evaluate_batch(pairs)
+            bar.advance(len(pairs) * size)
+    scores, shown = gather(run.scores), gather(run.pictures)
+    report = replace(
+        report,
+        scores=tuple(scores[i] for i in sorted(scores)),
+        pictures=tuple(shown[i] for i in sorted(shown)),
+        seconds=time.perf_counter() - started,
+        guide_calls=guide_calls() - calls,
+    )
     if out is not None and rank == 0:
-        others = tuple(_other_run(report, out, other) for other in beside)
+        others = _other_runs(report, out, beside, progress)
         write_report(report, out, others=others, force=force)
     return report
 
@@ -280,10 +289,28 @@ def _guide_sees(recipe: Recipe) -> bool:
     return recipe.guide.control == "none" and (info is None or info.reads == "pixels")
 
 
-def _other_run(report: EvalReport, out: Path, other: SavedReport) -> OtherRun:
-    """Another training beside this one, paired image by image."""
+def _check_beside(report: EvalReport, beside: Sequence[SavedReport]) -> None:
+    """Refuse reports that cannot stand beside this one, whose images are yet to be measured."""
+    about = {name: getattr(report, name) for name in SAME} | {"protocol": report.protocol.name}
+    planned = SavedReport(Path("this evaluation"), about, report.scores)
+    for other in beside:
+        check_comparable(other, planned)
+
+
+def _other_runs(
+    report: EvalReport, out: Path, beside: Sequence[SavedReport], progress: Progress
+) -> list[OtherRun]:
+    """Other trainings beside this one, paired image by image."""
     mine = SavedReport(out, report.to_json(), report.scores)
-    return OtherRun(run_name(other), differing_settings(other, mine), compare(other, mine).average)
+    found: list[OtherRun] = []
+    for other in beside:
+        try:
+            difference = compare(other, mine).average
+        except MmfeError as problem:  # hours of work are not thrown away for a row of the page
+            progress.warn(f"not on the page: {problem.about(other.path)}")
+        else:
+            found.append(OtherRun(run_name(other), differing_settings(other, mine), difference))
+    return found
 
 
 def _notes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,9 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from mmfe_cache.errors import CacheError, DataError, ModelError, UsageError
 from mmfe_cache.guides.lineage import guide_fingerprint
+from mmfe_cache.progress import Progress
 from mmfe_restore.evaluation import EvalReport, evaluate
+from mmfe_restore.evaluation.compare import read_report
 from mmfe_restore.evaluation.inputs import centre_crop, load_checkpoint
 from mmfe_restore.evaluation.published import protocol_named
 from mmfe_restore.evaluation.report.files import facts
@@ -337,6 +340,48 @@ class TestBadInput:
             evaluate(*unguided, samples, None, out=out, device="cpu")
         assert (out / "metrics.json").read_bytes() == before
         evaluate(*unguided, samples, None, out=out, device="cpu", force=True)
+
+    def test_a_report_that_cannot_stand_beside_is_refused_before_any_work(
+        self, unguided, samples, tmp_path
+    ):
+        restorer, recipe = unguided
+        evaluate(restorer, recipe, samples, None, out=tmp_path / "other", device="cpu")
+        beside = [read_report(tmp_path / "other")]
+        fewer = replace(samples, samples=samples.samples[1:])
+        calls = []
+        hook = restorer.register_forward_hook(lambda *_: calls.append(1))
+        for judged, protocol in ((samples, "onerestore"), (fewer, None)):
+            with pytest.raises(UsageError, match="the two evaluations"):
+                evaluate(
+                    restorer, recipe, judged, None, out=tmp_path / "mine", device="cpu",
+                    protocol=protocol, beside=beside,
+                )  # fmt: skip
+        hook.remove()
+        assert not calls and not (tmp_path / "mine").exists()
+
+    def test_a_report_of_other_pictures_is_left_off_the_page(self, unguided, samples, tmp_path):
+        class Warned(Progress):
+            def __init__(self):
+                self.said = []
+
+            def warn(self, text):
+                self.said.append(text)
+
+        evaluate(*unguided, samples, None, out=tmp_path / "same", device="cpu")
+        first = samples.samples[0]
+        dark = ArraySource("dark", first.degraded.read() // 2)
+        others = replace(samples, samples=(replace(first, degraded=dark), *samples.samples[1:]))
+        evaluate(*unguided, others, None, out=tmp_path / "odd", device="cpu")
+        heard = Warned()
+        evaluate(
+            *unguided, samples, None, out=tmp_path / "mine", device="cpu", progress=heard,
+            beside=[read_report(tmp_path / name) for name in ("odd", "same")],
+        )  # fmt: skip
+        (said,) = heard.said
+        assert str(tmp_path / "odd") in said and "bear the same names" in said
+        page = (tmp_path / "mine" / "report.html").read_text()
+        data = json.loads(re.search(r'<script id="data"[^>]*>(.*?)</script>', page, re.DOTALL)[1])
+        assert [other["name"] for other in data["others"]] == ["same"]
 
     def test_force_spares_what_is_no_report(self, unguided, samples, tmp_path):
         (tmp_path / "thesis.tex").write_text("precious")
