@@ -249,10 +249,21 @@ def _find(
 def _run_of(recipe: str, runs: Path) -> Path:
     """A recipe's run; `mmfe ablate` trains rows that are the same training once."""
     from mmfe_restore.evaluation.ablation_rows import place_of
+    from mmfe_restore.model.folders import model_folder, recipe_of
+    from mmfe_restore.recipes import changed_settings, load_recipe, recipe_names
 
     found = place_of(recipe, runs)
+    changed: dict[str, object] = {}
+    if recipe in recipe_names():
+        changed = changed_settings(recipe_of(model_folder(found)), load_recipe(recipe))
+    # Such as the rows that `mmfe ablate --set` trained: how, the figure would not tell.
+    trained = "trained with " + ", ".join(f"{key} {value}" for key, value in changed.items())
     if found != runs / recipe:
-        output.remark(f"{recipe} is drawn from {found}, the same training")
+        output.remark(
+            f"{recipe} is drawn from {found}, {trained if changed else 'the same training'}"
+        )
+    elif changed:
+        output.remark(f"{recipe} was {trained}")
     return found
 
 

@@ -19,6 +19,7 @@ from mmfe_cli.app import run
 from mmfe_restore.evaluation import ablation_plan
 from mmfe_restore.evaluation.ablation import run_plan
 from mmfe_restore.evaluation.ablation_plan import ABLATIONS, make_plan
+from mmfe_restore.evaluation.ablation_rows import place_of
 from mmfe_restore.recipes import load_recipe, recipe_to_dict
 from mmfe_restore.training.run_dir import claim
 
@@ -97,6 +98,39 @@ def test_rows_that_are_the_same_training_say_so_and_share_it(tmp_path, capsys, m
     assert run(command) == 0
     rows = {row["recipe"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
     assert rows["table4b/full"]["state"] == "missing"
+
+
+def put_run(folder, recipe, *, finished):
+    import yaml
+
+    values = recipe_to_dict(recipe)
+    (folder / "model").mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
+    if finished:
+        (folder / "model" / "config.json").write_text(json.dumps({"recipe": values}))
+
+
+def test_a_finished_equal_run_goes_before_a_start_of_the_rows_own(tmp_path):
+    put_run(tmp_path / "table4b" / "full", load_recipe("table4b/full"), finished=False)
+    put_run(tmp_path / "table5b" / "frequency", load_recipe("table5b/frequency"), finished=False)
+
+    def found():
+        (one,) = make_plan("table4b", out=tmp_path).rows[0].runs
+        return one.out.relative_to(tmp_path).as_posix(), one.state
+
+    assert found() == ("table4b/full", "started")
+    put_run(tmp_path / "table4a" / "full", load_recipe("table4a/full"), finished=True)
+    assert found() == ("table4a/full", "trained")
+    shutil.rmtree(tmp_path / "table4b" / "full")
+    put_run(tmp_path / "table4b" / "full", load_recipe("table4b/full"), finished=True)
+    assert found() == ("table4b/full", "trained")
+
+
+def test_the_same_training_is_drawn_rather_than_one_with_other_settings(tmp_path):
+    put_run(tmp_path / "cdd11", load_recipe("cdd11", ["loss.mgl=0"]), finished=True)
+    assert place_of("table4b/full", tmp_path) == tmp_path / "cdd11"
+    put_run(tmp_path / "tableS1" / "without-ll", load_recipe("tableS1/without-ll"), finished=True)
+    assert place_of("table4b/full", tmp_path) == tmp_path / "tableS1" / "without-ll"
 
 
 @pytest.fixture(scope="module")

@@ -131,6 +131,14 @@ def test_a_row_without_a_run_of_its_own_is_drawn_from_the_equal_rows(tmp_path, m
     for name in ("table4b/full", "table5b/frequency"):
         assert f"{name} is drawn from runs/table4a/full" in " ".join(told.err.split())
     assert "multiscale is drawn" not in told.err
+    # One that was trained with other settings is drawn where there is none without, and says so.
+    recipe = load_recipe("cdd11", ["guide=scene", *SMALL, "model.num_experts=2", "loss.mgl=0"])
+    Restorer(recipe.model).save_pretrained(tmp_path / "runs" / "cdd11" / "model", recipe=recipe)
+    assert run([*command, "table4b/full,table4b/multiscale", "--out", "third"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "full is drawn from runs/cdd11, trained with guide.name scene, loss.mgl 0" in said
+    assert "the same training" not in said
+    assert "table4b/multiscale was trained with guide.name scene, model.guidance_dim" in said
     # A run of its own goes before; a row that equals none is looked for in its own place.
     finished(tmp_path / "runs" / "table4b" / "full", "table4b/full", 8)
     assert run([*command, "table4b/full", "--out", "own"]) == 0

@@ -11,13 +11,19 @@ from pathlib import Path
 
 import yaml
 
-from mmfe_cache.errors import UsageError
+from mmfe_cache.errors import MmfeError, UsageError
 from mmfe_cache.parsing import DuplicateKeyError, parse_yaml
 from mmfe_restore.data.cache import guide_name
 from mmfe_restore.evaluation.compare import read_report
 from mmfe_restore.evaluation.published import PublishedRow, published_tables
 from mmfe_restore.evaluation.report import METRICS_FILE
-from mmfe_restore.model.folders import CONFIG, recorded_guide, with_trained_prompt
+from mmfe_restore.model.folders import (
+    CONFIG,
+    model_folder,
+    recipe_of,
+    recorded_guide,
+    with_trained_prompt,
+)
 from mmfe_restore.recipes import (
     Recipe,
     load_recipe,
@@ -153,13 +159,24 @@ def place_of(name: str, runs: Path) -> Path:
         runs: the folder of all runs.
 
     Returns:
-        ``runs/name``, unless it holds no model and the folder of an equal recipe does.
+        ``runs/name``, unless it holds no model and the folder of an equal recipe does: one that
+        was trained without other settings, or else one that was.
     """
     own = runs / name
     if _holds_model(own):
         return own
-    equal = next((names for names in equal_recipes(()).values() if name in names), ())
-    return next((runs / other for other in equal if _holds_model(runs / other)), own)
+    trains, names = next((one for one in equal_recipes(()).items() if name in one[1]), ("", []))
+    equal = [runs / other for other in names if _holds_model(runs / other)]
+    same = [folder for folder in equal if _trained(folder, trains)]
+    return (*same, *equal, own)[0]
+
+
+def _trained(folder: Path, trains: str) -> bool:
+    """Whether the model of a run, or of a checkpoint, is of a recipe of this `identity`."""
+    try:
+        return identity(recipe_of(model_folder(folder))) == trains
+    except MmfeError:
+        return False
 
 
 def _holds_model(folder: Path) -> bool:
@@ -196,14 +213,16 @@ def _evaluation(folder: Path, recipe: Recipe, view: str) -> Evaluation:
 
 
 def _place(recipe: Recipe, shares: Sequence[str], out: Path, suffix: str) -> Path:
-    """Its own folder, or that of an equal run which is there already."""
+    """Its own folder, or that of an equal run which has come further."""
     own = out / f"{recipe.name}{suffix}"
-    if (own / "recipe.yaml").is_file():
-        return own
+    begun = (own / "recipe.yaml").is_file()
+    if begun and (_is_trained(own) or not _holds(own, recipe)):
+        return own  # which is refused where it is another recipe's
     others = (out / f"{other}{suffix}" for other in shares)
     equal = [folder for folder in others if _holds(folder, recipe)]
     finished = [folder for folder in equal if _is_trained(folder)]
-    return (*finished, *equal, own)[0]
+    started = [own] if begun else equal
+    return (*finished, *started, own)[0]
 
 
 def _holds(folder: Path, recipe: Recipe) -> bool:

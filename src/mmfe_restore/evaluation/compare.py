@@ -26,7 +26,7 @@ from mmfe_restore.evaluation.statistics import (
 )
 from mmfe_restore.metrics.registry import metric_of
 from mmfe_restore.model.folders import recipe_of
-from mmfe_restore.recipes import recipe_settings
+from mmfe_restore.recipes import Recipe, changed_settings
 
 SAME = ("dataset", "split", "protocol", "crop", "rounding")
 """What must agree for two evaluations to be comparable."""
@@ -160,27 +160,21 @@ def run_name(report: SavedReport) -> str:
 
 def differing_settings(other: SavedReport, mine: SavedReport) -> str:
     """In which settings of its recipe another training differs, with that training's values."""
-    settings = [_settings(report) for report in (other, mine)]
-    if None in settings:
+    theirs, ours = _recipe(other), _recipe(mine)
+    if theirs is None or ours is None:
         return "unknown: a checkpoint does not name its recipe"
-    theirs, ours = (found or {} for found in settings)
-    return ", ".join(
-        f"{key} {theirs.get(key)}"
-        for key in sorted(theirs.keys() | ours.keys())
-        if theirs.get(key) != ours.get(key)
-    )
+    return ", ".join(f"{key} {value}" for key, value in changed_settings(theirs, ours).items())
 
 
-def _settings(report: SavedReport) -> dict[str, Any] | None:
-    """The recipe behind a report as dotted keys, without its labels; None where it is unknown."""
+def _recipe(report: SavedReport) -> Recipe | None:
+    """The recipe behind a report; None where it is unknown."""
     checkpoint = report.about.get("checkpoint")
     if checkpoint is None:
         return None
     try:
-        settings = recipe_settings(recipe_of(Path(checkpoint)))
+        return recipe_of(Path(checkpoint))
     except MmfeError:
         return None
-    return {f"{part}.{key}": value for part in settings for key, value in settings[part].items()}
 
 
 def compare(a: SavedReport, b: SavedReport, figure: Figure = "psnr", most: int = 5) -> Comparison:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mmfe_restore.recipes.loading import (
+    changed_settings as changed_settings,
     load_recipe as load_recipe,
     recipe_from_dict as recipe_from_dict,
     recipe_names as recipe_names,

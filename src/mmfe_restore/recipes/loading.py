@@ -241,6 +241,15 @@ def recipe_settings(recipe: Recipe) -> dict[str, Any]:
     return found
 
 
+def changed_settings(there: Recipe, here: Recipe) -> dict[str, Any]:
+    """In which settings ``there`` trains otherwise than ``here``: ``part.key`` to its value."""
+    theirs, ours = (
+        {f"{part}.{key}": value for part in found for key, value in found[part].items()}
+        for found in (recipe_settings(there), recipe_settings(here))
+    )
+    return {key: theirs[key] for key in sorted(theirs) if theirs[key] != ours[key]}
+
+
 @cache
 def _adapter() -> TypeAdapter[Recipe]:
     return TypeAdapter(Recipe)
