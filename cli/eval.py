@@ -88,8 +88,9 @@ def command(
         typer.Option("--report", help="Also print ours beside the published table."),
     ] = False,
     table_format: Annotated[
-        choices.TableFormat, typer.Option("--format", help="Of --report's table.")
-    ] = "text",
+        choices.TableFormat | None,
+        typer.Option("--format", help="Of --report's table [default: text]."),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Write over a report that is there.")
     ] = False,
@@ -101,15 +102,23 @@ def command(
     share of the images.
     """
     from mmfe_cache.datasets import load_dataset
+    from mmfe_cache.errors import UsageError
     from mmfe_cache.machine import check_device, pick_device
     from mmfe_cache.views import View
     from mmfe_restore.evaluation.compare import read_report
     from mmfe_restore.evaluation.inputs import load_checkpoint, open_eval_cache
     from mmfe_restore.evaluation.report import check_free
+    from mmfe_restore.evaluation.report.eval_report import comparison_json
     from mmfe_restore.metrics.no_reference import LICENCE, SCORES
     from mmfe_restore.model.folders import model_folder, newest_checkpoint, recipe_of
     from mmfe_restore.recipes import load_recipe
 
+    if table_format is not None and (as_json or not report):
+        raise UsageError(
+            "--format is that of the table beside the published one, which is not printed here",
+            got=f"--format {table_format} {'with --json' if as_json else 'without --report'}",
+            expected="--report --format, without --json",
+        )
     # What is missing or misspelt is said before torch is imported, which takes seconds.
     if view is not None:
         View.parse(view)  # a misspelt view is no view that a cache lacks
@@ -163,11 +172,12 @@ def command(
     if rank:
         return
     if as_json:
-        output.print_json(outcome.to_json() | {"report": str(folder / "report.html")})
+        found = outcome.to_json() | {"report": str(folder / "report.html")}
+        output.print_json(found | ({"published": comparison_json(outcome)} if report else {}))
         return
     show(outcome)
     if report:
-        show_beside(outcome, table_format)
+        show_beside(outcome, table_format or "text")
     output.print_line(f"\nReport: {folder / 'report.html'}")
 
 

@@ -82,6 +82,12 @@ def test_json_table_and_files(place, tmp_path, capsys, monkeypatch):
     told = "crop: whole image; attention: whole images; range: 0 to 1, restored images clamped"
     assert f"{told}; rounding: none" in shown
     assert "Ours: protocol mmfe, whole image, range 0 to 1, rounding none, no guide" in shown
+    assert run(arguments(place, "--out", str(tmp_path / "c"), "--json", "--report")) == 0
+    both = json.loads(capsys.readouterr().out)
+    assert [row["method"] for row in both["published"]["rows"] if row["ours"]] == [
+        f"ours: {printed['recipe']} on cdd11/test"
+    ]
+    assert "published" not in printed
     # The same test again differs in nothing but the time it took.
     first, second = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in "ab")
     assert first["images"] == second["images"]
@@ -103,6 +109,14 @@ def test_the_gain_and_what_it_leaves_out_are_printed(place, tmp_path, capsys):
     assert f" {about['average']['gain']:+.2f} │ 1 of 11 " in rows["average"]
     assert " – │ 1 of 1 " in rows["low"]
     assert "low: 1 of 1 images left out of the gain" in shown.err
+
+
+@pytest.mark.parametrize("more", [[], ["--report", "--json"]])
+def test_the_format_of_a_table_that_is_not_printed(place, tmp_path, capsys, more):
+    command = arguments(place, "--out", str(tmp_path / "r"), "--format", "latex", *more)
+    assert run(command) == 2
+    assert "--format latex with" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
