@@ -210,13 +210,14 @@ def errors(
 
     Example: mmfe plot errors --methods ours=runs/cdd11 --methods OneRestore=outputs/onerestore
     """
-    from mmfe_cache.datasets import load_dataset
+    from mmfe_cache.datasets import DATASETS, load_dataset
     from mmfe_restore.figures import method_of, plot_errors
 
     samples = load_dataset(dataset, "test", root)
     chosen = _choose(samples, sample, count)
     found = [method_of(text, samples, cache) for text in methods]
-    _tell(plot_errors(chosen, found, out, force=force), as_json)
+    crop = DATASETS[dataset].crop_multiple
+    _tell(plot_errors(chosen, found, out, crop=crop, force=force), as_json)
 
 
 def _find(

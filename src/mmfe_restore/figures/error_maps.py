@@ -12,6 +12,7 @@ from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.images import IMAGE_SUFFIXES, read_rgb8
 from mmfe_cache.samples import ImageArray, Sample, SampleSet
 from mmfe_restore.evaluation.inputs import (
+    centre_crop,
     check_guidance,
     load_checkpoint,
     open_eval_cache,
@@ -37,10 +38,10 @@ _MARGIN, _GAP, _LABEL = 0.16, 0.02, 0.2
 
 @dataclass(frozen=True)
 class Method:
-    """A named way to get a sample's restored picture."""
+    """A named way to get a sample's restored picture, given what is judged of its input."""
 
     name: str
-    restore: Callable[[Sample], ImageArray]
+    restore: Callable[[Sample, ImageArray], ImageArray]
 
 
 def named_path(text: str) -> tuple[str, Path]:
@@ -75,7 +76,7 @@ def method_of(text: str, samples: SampleSet, cache: Path | None) -> Method:
         )
     if (path / "config.json").is_file() or (path / "model" / "config.json").is_file():
         return _run(name or path.name, path, samples, cache)
-    return Method(name or path.name, lambda sample: _from_folder(path, sample))
+    return Method(name or path.name, lambda sample, _: _from_folder(path, sample))
 
 
 def _run(name: str, path: Path, samples: SampleSet, cache: Path | None) -> Method:
@@ -89,10 +90,10 @@ def _run(name: str, path: Path, samples: SampleSet, cache: Path | None) -> Metho
     )
     place = {sample.id: index for index, sample in enumerate(samples)}
 
-    def restore(sample: Sample) -> ImageArray:
+    def restore(sample: Sample, degraded: ImageArray) -> ImageArray:
         embeddings = None if guidance is None else guidance.read([place[sample.id]], view)
         with torch.inference_mode():
-            image = opened.restorer(to_tensor(sample.degraded.read()), embeddings)
+            image = opened.restorer(to_tensor(degraded), embeddings)
         return to_uint8(image[0].clamp(0, 1))
 
     return Method(name, restore)
@@ -118,16 +119,20 @@ def plot_errors(
     methods: Sequence[Method],
     out: Path,
     *,
+    crop: int = 1,
     force: bool = False,
 ) -> Drawing:
     """Draw input, every method and the ground truth of each sample, error maps below.
 
-    Darker is better, as in the paper. All maps share one scale.
+    Darker is better, as in the paper. All maps share one scale. The PSNR is over RGB, of pictures
+    of 8 bits, as those of other methods lie in files.
 
     Args:
         samples: each with a ground truth; two rows of the figure per sample.
         methods: in order, ours first or last.
         out: folder for errors.png, .svg and .csv.
+        crop: pictures are centre-cropped to a multiple of this, as `evaluate` does; 1 keeps them
+            whole. A method's files may be of either size.
         force: write over figures that are there.
 
     Raises:
@@ -149,11 +154,17 @@ def plot_errors(
     rows: list[tuple[str, str, float]] = []
     drawn: Any = None
     for index, sample in enumerate(samples):
-        clean = _truth(sample)
-        pictures = [sample.degraded.read(), *(method.restore(sample) for method in methods)]
+        whole = _truth(sample)
+        clean = centre_crop(whole, crop)
+        given = sample.degraded.read()
+        _check_size("input", sample, given, [whole])
+        degraded = centre_crop(given, crop)
+        pictures = [degraded, *(method.restore(sample, degraded) for method in methods)]
         above, below = grid[2 * index], grid[2 * index + 1]
         for column, (name, picture) in enumerate(zip(columns[:-1], pictures, strict=True)):
-            _check_size(name, sample, picture, clean)
+            _check_size(name, sample, picture, [whole, clean])
+            if picture.shape == whole.shape:
+                picture = centre_crop(picture, crop)
             psnr = float(psnr_per_image(to_tensor(picture), to_tensor(clean)))
             rows.append((sample.id, name, psnr))
             above[column].imshow(picture)
@@ -187,10 +198,13 @@ def _truth(sample: Sample) -> ImageArray:
     return sample.clean.read()
 
 
-def _check_size(name: str, sample: Sample, picture: ImageArray, clean: ImageArray) -> None:
-    if picture.shape != clean.shape:
+def _check_size(
+    name: str, sample: Sample, picture: ImageArray, allowed: Sequence[ImageArray]
+) -> None:
+    if picture.shape not in [clean.shape for clean in allowed]:
+        sizes = dict.fromkeys(f"{clean.shape[1]}×{clean.shape[0]}" for clean in allowed)
         raise DataError(
             f"{name}'s picture of {sample.id} has another size than the ground truth",
             got=f"{picture.shape[1]}×{picture.shape[0]} pixels",
-            expected=f"{clean.shape[1]}×{clean.shape[0]}",
+            expected=" or, cropped as the protocol does, ".join(sizes),
         )

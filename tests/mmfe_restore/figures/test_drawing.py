@@ -18,6 +18,7 @@ from mmfe_cache.guides import load_guide
 from mmfe_cache.precompute import build_cache
 from mmfe_cache.samples import Sample, SampleSet
 from mmfe_cache.store import open_cache
+from mmfe_restore.evaluation import evaluate
 from mmfe_restore.figures import (
     Subject,
     method_of,
@@ -381,6 +382,31 @@ class TestErrors:
         with pytest.raises(DataError, match="another size"):
             plot_errors(small.samples, [method_of(str(outputs), small, None)], tmp_path / "out")
 
+    @pytest.mark.parametrize("cropped", [False, True])
+    def test_pictures_are_cropped_as_the_protocol_does(self, tmp_path, cropped):
+        random = np.random.default_rng(0)
+        clean, degraded, output = random.integers(0, 256, (3, 33, 49, 3), dtype=np.uint8)
+        one = Sample("rain/0", ArraySource("d", degraded), ArraySource("c", clean), "rain", "0")
+        mine = SampleSet("aio3", "test", tmp_path, "made up", (one,))
+        inner = (slice(0, 32), slice(0, 48))
+        (tmp_path / "outputs" / "rain").mkdir(parents=True)
+        saved = Image.fromarray(output[inner] if cropped else output)
+        saved.save(tmp_path / "outputs" / "rain" / "0.png")
+        restorer = network(experts="none", encoder_guidance="none", decoder_guidance="none")
+        restorer.save_pretrained(tmp_path / "run" / "model")
+        methods = [method_of(str(tmp_path / name), mine, None) for name in ("outputs", "run")]
+        drawn = plot_errors([one], methods, tmp_path / "out", crop=16).facts["psnr"]
+        error = (output[inner].astype(float) - clean[inner]) / 255
+        assert drawn[1]["psnr"] == pytest.approx(-10 * np.log10((error**2).mean()), abs=1e-6)
+        report = evaluate(restorer, restorer.recipe, mine, None, device="cpu")
+        values = report.scores[0].values
+        assert drawn[0]["psnr"] == pytest.approx(values["input_psnr"], abs=1e-9)
+        assert drawn[2]["psnr"] == pytest.approx(values["psnr"], abs=0.05)  # not rounded there
+        if cropped:
+            with pytest.raises(DataError, match="another size") as caught:
+                plot_errors([one], methods, tmp_path / "out", crop=32, force=True)
+            assert caught.value.expected == "49×33 or, cropped as the protocol does, 32×32"
+
     def test_a_sample_without_ground_truth_is_named(self, samples, tmp_path):
         blind = replace(samples.samples[0], clean=None)
         with pytest.raises(DataError, match="low/0 has no ground truth"):
@@ -395,7 +421,7 @@ class TestErrors:
         self.folder(samples, tmp_path / folder)
         method = method_of(text, samples, None)
         assert method.name == name
-        assert method.restore(samples.samples[0]).shape == (48, 64, 3)
+        assert method.restore(samples.samples[0], np.zeros(())).shape == (48, 64, 3)
 
     def test_no_such_method(self, samples, tmp_path):
         with pytest.raises(UsageError, match="no method at"):
