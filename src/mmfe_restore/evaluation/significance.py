@@ -209,8 +209,8 @@ def two_sample_permutation_test(one: Sequence[float], other: Sequence[float]) ->
 
     Returns:
         the share of all ways to choose the first group out of all values whose difference of
-        means is as large as the one found. It cannot be below 2 over their number: 0.1 for three
-        and three.
+        means is as large as the one found. It cannot be below 1 over their number, nor for groups
+        of one size, which may change places, below 2 over it: 0.1 for three and three.
 
     Raises:
         ValueError: a group is empty, or a value is not finite.

@@ -366,6 +366,31 @@ def test_shown_scenes_are_the_same_in_every_class():
     assert len({tuple(found) for found in scenes.values()}) == 1
 
 
+def shown_scenes(samples):
+    scenes = {}
+    for i in sorted(choose(samples)):
+        scenes.setdefault(samples.samples[i].label, set()).add(samples.samples[i].scene)
+    return scenes
+
+
+@pytest.mark.parametrize(("lacking", "number"), [(("00", "03"), 4), (("00", "03", "04"), 3)])
+def test_scenes_that_one_class_lacks_are_shown_of_none(lacking, number):
+    samples = make_samples(6)
+    left = [s for s in samples if s.label != "low" or s.scene not in lacking]
+    scenes = shown_scenes(replace(samples, samples=tuple(left)))
+    assert [len(scenes[label]) for label in ("low", "rain", "low_rain")] == [number, 4, 4]
+    assert (scenes["low"] == scenes["rain"] == scenes["low_rain"]) == (number == 4)
+
+
+@pytest.mark.parametrize("fewer", [0, 1])
+def test_the_page_says_that_scenes_are_the_same_only_where_they_are(unguided, fewer):
+    restorer, recipe = unguided
+    samples = make_samples(2)
+    judged = replace(samples, samples=samples.samples[fewer:])
+    report = evaluate(restorer, recipe, judged, None, device="cpu")
+    assert f'"same_scenes":{json.dumps(not fewer)}' in render_page(report)
+
+
 @pytest.mark.parametrize("scenes", [1, 3, 4, 5, 6, 7, 200])
 def test_as_many_scenes_are_shown_as_there_is_room_for(scenes):
     assert len(choose(make_samples(scenes, {"low": {"low": 0.5}}))) == min(4, scenes)

@@ -146,6 +146,7 @@ def _page_data(report: EvalReport, others: Sequence[OtherRun]) -> dict[str, Any]
         ],
         "images": [_image(score) for score in report.scores],
         "pictures": [_picture(shown, place[shown.id]) for shown in report.pictures],
+        "same_scenes": _same_scenes(report),
         "typical": _typical(report),
         "guide": _guide(report),
         "photograph": None,
@@ -161,6 +162,16 @@ def _page_data(report: EvalReport, others: Sequence[OtherRun]) -> dict[str, Any]
         "facts": facts(report),
         "notes": [*report.notes, *summary.notes],
     }
+
+
+def _same_scenes(report: EvalReport) -> bool:
+    """Whether there are several classes, and the pictures show the same scenes of each."""
+    shown = {picture.id for picture in report.pictures}
+    scenes: dict[str, set[str]] = {score.label: set() for score in report.scores}
+    for score in report.scores:
+        if score.id in shown:
+            scenes[score.label].add(score.scene)
+    return len(scenes) > 1 and len({frozenset(one) for one in scenes.values()}) == 1
 
 
 def _typical(report: EvalReport) -> int | None:

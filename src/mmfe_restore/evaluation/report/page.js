@@ -169,7 +169,7 @@
     $("gallery").replaceChildren(...shown.map(([, node]) => node));
     $("none").hidden = shown.length > 0;
     const all = data.images.filter((row) => !state.label || row.label === state.label).length;
-    $("choice").textContent = `${shown.length} of ${all} images, chosen by name before anything was restored: the same scenes of every kind. `
+    $("choice").textContent = `${shown.length} of ${all} images, chosen by name before anything was restored${data.same_scenes ? ": the same scenes of every kind" : ""}. `
       + "Drag, tap or use the arrow keys.";
     $("legend").hidden = state.mode !== "error";
   }

@@ -6,13 +6,14 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, features
 
 from mmfe_cache.images import shrink
-from mmfe_cache.samples import ImageArray, SampleSet
+from mmfe_cache.samples import ImageArray, Sample, SampleSet
 
 BUDGET = 6 << 20
 """Bytes that all pictures of a page take together, before base64."""
@@ -69,20 +70,37 @@ class Pictures:
 
 
 def choose(samples: SampleSet, most: int = MOST_SAMPLES) -> frozenset[int]:
-    """Positions of the samples to show: the same evenly spaced scenes of every class.
+    """Positions of the samples to show: evenly spaced scenes of every class.
 
-    They are chosen by name, before anything is restored, so that a page never flatters.
+    The same ones of every class, where the classes share as many. They are chosen by name, before
+    anything is restored, so that a page never flatters.
     """
     labels = samples.labels
     each = max(1, min(MOST_PER_CLASS, most // max(1, len(labels))))
-    chosen: list[int] = []
-    for label in labels:
-        members = [i for i, sample in enumerate(samples) if sample.label == label]
-        members.sort(key=lambda i: (samples.samples[i].scene, samples.samples[i].id))
-        count = min(each, len(members))
-        # The middles of equal parts: never one twice.
-        chosen += [members[(2 * i + 1) * len(members) // (2 * count)] for i in range(count)]
+    places: dict[str, list[int]] = {label: [] for label in labels}
+    for i in sorted(range(len(samples)), key=lambda i: _by_name(samples.samples[i])):
+        places[samples.samples[i].label].append(i)
+    first = [{samples.samples[i].scene: i for i in reversed(places[label])} for label in labels]
+    shared = [scene for scene in (first[0] if first else ()) if all(scene in one for one in first)]
+    if len(shared) >= min(each, max(map(len, places.values()), default=0)):
+        scenes = _evenly(sorted(shared), each)
+        chosen = [one[scene] for one in first for scene in scenes]
+    else:
+        chosen = [i for members in places.values() for i in _evenly(members, each)]
     return frozenset(chosen[:most])
+
+
+def _by_name(sample: Sample) -> tuple[str, str]:
+    return sample.scene, sample.id
+
+
+T = TypeVar("T")
+
+
+def _evenly(found: Sequence[T], most: int) -> list[T]:
+    """The middles of ``most`` equal parts, never one twice; all where there are no more."""
+    count = min(most, len(found))
+    return [found[(2 * i + 1) * len(found) // (2 * count)] for i in range(count)]
 
 
 def encode(
