@@ -64,7 +64,7 @@ def embeddings(
         ),
     ],
     view: Annotated[str | None, typer.Option(help="Which view; each cache's last.")] = None,
-    most: Annotated[int, typer.Option(min=4, help="Samples to draw.")] = 1100,
+    most: Annotated[int, typer.Option(min=4, help="Samples to draw, 2 a class at least.")] = 1100,
     root: Annotated[
         Path | None,
         typer.Option(help="The set, where it records severities: also draw which one dominates."),
@@ -105,7 +105,7 @@ def routing(
     cache: Cache = None,
     split: Annotated[choices.Split, typer.Option(help="Whose embeddings.")] = "test",
     view: Annotated[str | None, typer.Option(help="Which view; the recipe's.")] = None,
-    most: Annotated[int, typer.Option(min=4, help="Samples to use.")] = 550,
+    most: Annotated[int, typer.Option(min=4, help="Samples to use, 2 a class at least.")] = 550,
     out: Out = FIGURES,
     force: Force = False,
     as_json: Json = False,

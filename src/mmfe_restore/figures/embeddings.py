@@ -81,7 +81,7 @@ class Arrangement:
 
 
 def choose_samples(cache: CacheReader, most: int) -> tuple[NDArray[np.int64], list[str]]:
-    """Places of at most ``most`` samples that the cache holds, evenly by class; and their classes.
+    """Places of samples that the cache holds, chosen by `spread_sample`, and their classes.
 
     Samples that were skipped when the cache was built are left out.
     """
@@ -152,7 +152,7 @@ def plot_embeddings(
         view: which of its views.
         out: folder for embeddings.png, .svg and .csv.
         severities: sample id to degradation to severity in [0, 1]; None leaves dominance out.
-        most: samples to draw, the same number of every class.
+        most: samples to draw, the same number of every class and two at least.
         force: write over figures that are there.
 
     Returns:

@@ -57,7 +57,8 @@ def plot_compared(
         out: folder for embeddings.png, .svg and .csv.
         severities: sample id to degradation to severity in [0, 1]: also colour by what dominates,
             and say how many mixtures lie nearest to it.
-        most: samples to draw, the same number of every class; all guides get the same ones.
+        most: samples to draw, the same number of every class and two at least; all guides get the
+            same ones.
         force: write over figures that are there.
 
     Returns:
@@ -115,13 +116,15 @@ def plot_compared(
 
 def _names(caches: Sequence[tuple[CacheReader, str]]) -> list[str]:
     """The guides' names; with the stores' where one guide comes twice, as of two prompts."""
-    guides = [(cache.guide, view) for cache, view in caches]
+    guides = [cache.guide for cache, _ in caches]
     # A store may also be an address.
     stores = [f"{cache.guide} ({PurePath(str(cache.path)).stem})" for cache, _ in caches]
-    if len(set(zip(stores, (view for _, view in caches), strict=True))) < len(caches):
+    if len(set(stores)) < len(stores):
         stores = [str(cache.path) for cache, _ in caches]
+    if len(set(stores)) < len(stores):  # one store at several views
+        stores = [f"{cache.path} at {view}" for cache, view in caches]
     return [
-        store if guides.count(guide) > 1 else guide[0]
+        store if guides.count(guide) > 1 else guide
         for guide, store in zip(guides, stores, strict=True)
     ]
 

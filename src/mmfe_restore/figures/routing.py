@@ -85,7 +85,7 @@ def plot_routing(
         cache: the embeddings of their guide.
         view: which view.
         out: folder for routing.png, .svg and .csv.
-        most: samples to use, the same number of every class.
+        most: samples to use, the same number of every class and two at least.
         force: write over figures that are there.
 
     Raises:

@@ -85,7 +85,10 @@ def tsne(vectors: Matrix) -> Matrix:
 
 
 def spread_sample(labels: list[str], most: int) -> NDArray[np.int64]:
-    """Positions of at most ``most`` samples, the same number of every class, in order."""
+    """Positions of ``most`` samples, or two of each class if that is more, in order.
+
+    The same number of every class, as far as it has so many.
+    """
     groups: dict[str, list[int]] = {}
     for index, label in enumerate(labels):
         groups.setdefault(label, []).append(index)

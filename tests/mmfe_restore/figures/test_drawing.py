@@ -155,6 +155,19 @@ def test_two_caches_of_one_guide_are_told_apart(tmp_path):
     assert [p["name"] for p in drawing.facts["panels"]] == [str(cache.path), str(same.path)]
 
 
+def test_caches_of_one_guide_at_several_views_are_told_apart(samples, tmp_path):
+    views = ("whole@32", "whole@48")
+    for name in ("first", "second"):
+        build_cache(samples, load_guide("oracle"), views, tmp_path / f"{name}.zarr")
+    one, other = (open_cache(tmp_path / f"{name}.zarr") for name in ("first", "second"))
+    drawing = plot_compared([(one, views[0]), (other, views[1])], tmp_path / "a")
+    names = [panel["name"] for panel in drawing.facts["panels"]]
+    assert names == ["oracle (first)", "oracle (second)"]
+    drawing = plot_compared([(one, views[0]), (one, views[1])], tmp_path / "b")
+    names = [panel["name"] for panel in drawing.facts["panels"]]
+    assert names == [f"{one.path} at {view}" for view in views]
+
+
 def test_guides_of_different_samples_are_not_set_side_by_side(cache, tmp_path):
     caches, _ = four_kinds(tmp_path)
     with pytest.raises(UsageError, match="the same samples"):
