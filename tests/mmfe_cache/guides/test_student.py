@@ -18,6 +18,7 @@ from mmfe_cache.degradations import degrade
 from mmfe_cache.errors import CacheError, DataError, GuideError, UsageError
 from mmfe_cache.guides import find_guide, load_guide
 from mmfe_cache.guides.lineage import stands_in
+from mmfe_cache.guides.scene.training import average_from_now
 from mmfe_cache.guides.student.agreement import (
     compare,
     measure_agreement,
@@ -26,7 +27,12 @@ from mmfe_cache.guides.student.agreement import (
 )
 from mmfe_cache.guides.student.data import split_scenes
 from mmfe_cache.guides.student.network import MAX_PARAMETERS, Basis, StudentNetwork, make_basis
-from mmfe_cache.guides.student.training import Settings, distill, state_path
+from mmfe_cache.guides.student.training import (
+    Settings,
+    distill,
+    extract_features,
+    state_path,
+)
 from mmfe_cache.parsing import flatten
 from mmfe_cache.precompute import build_cache
 from mmfe_cache.samples import Sample, SampleSet
@@ -34,6 +40,7 @@ from mmfe_cache.store import open_cache
 
 VIEWS = ("whole@64", "crop@64#1", "native")
 QUICK = Settings(steps=6, hold_out=0.3)
+BRIEF = Settings(steps=1)
 
 
 class Source:
@@ -215,6 +222,28 @@ def test_the_network_stays_small_whatever_the_teachers_width(dim):
     assert network.parameter_count <= MAX_PARAMETERS
 
 
+@pytest.mark.parametrize("sizes", [[(64, 64)] * 6, [(64 + 2 * i, 74 - 2 * i) for i in range(6)]])
+def test_features_in_training_are_those_in_use_whatever_the_sizes(sizes):
+    draw = np.random.default_rng(0)
+    torch.manual_seed(0)
+    tokens = {"image": 17, "joint": 17, "answer": 1}
+    network = StudentNetwork(
+        {name: Basis(torch.zeros(t, 8), torch.ones(2, 8), 1.0) for name, t in tokens.items()}
+    ).train()
+    average_from_now(network)
+    lights = np.linspace(20, 255, len(sizes))
+    pictures = [
+        (draw.random((*size, 3)) * light).astype(np.uint8)
+        for size, light in zip(sizes, lights, strict=True)
+    ]
+    with torch.no_grad():
+        learnt, _ = extract_features(network, pictures, torch.device("cpu"))
+        used, _ = extract_features(network.eval(), pictures, torch.device("cpu"))
+    maps = slice(0, 2 * (48 + 96 + 128))  # of the trunk: what follows is not normalised
+    far = (learnt - used)[:, maps].square().mean().sqrt()
+    assert far < 0.2 * used[:, maps].std(dim=0).mean()
+
+
 CHILD = """
 import sys
 from pathlib import Path
@@ -291,6 +320,16 @@ def test_the_state_of_another_run_or_a_damaged_one_is_not_gone_on_with(cache, sa
     state_path(out).write_bytes(state_path(out).read_bytes()[:-5])
     with pytest.raises(UsageError, match="damaged"):
         distill(cache, samples, out, QUICK)
+
+
+def test_of_photographs_with_one_picture_each_enough_are_set_aside(cache, samples, tmp_path):
+    few = [replace(s, scene=s.id) for s in samples.samples[:12]]
+    learnt, aside, scenes = split_scenes(few, 0.1, 0)
+    assert (len(learnt), len(aside), len(scenes)) == (10, 2, 2)
+    done = distill(cache, replace(samples, samples=tuple(few)), tmp_path / "s.safetensors", BRIEF)
+    assert done.agreement.samples == 2
+    with pytest.raises(DataError, match="too few photographs"):
+        split_scenes(few[:3], 0.1, 0)
 
 
 def test_teachers_and_sets_that_will_not_do_are_refused(cache, samples, student, tmp_path):

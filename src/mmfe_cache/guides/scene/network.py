@@ -10,7 +10,7 @@ Shape suffixes: B batch, C channels, H and W pixels, h and w cells of 16 pixels,
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -139,21 +139,52 @@ class SceneTrunk(nn.Module):
         self.middle = nn.Sequential(_Conv(48, 96, stride=2), _Block(96))
         self.coarse = nn.Sequential(_Conv(96, DIM, stride=2), _Block(DIM))
 
-    def trunk_features(self, picture_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of B pictures.
+    def trunk_features(self, groups: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Features of one batch of pictures, in groups of one size each.
 
         Args:
-            picture_BCHW: RGB in [0, 1]; sides a multiple of 2 and at least `MIN_SIDE`.
+            groups: (B, 3, H, W) RGB in [0, 1]; sides a multiple of 2 and at least `MIN_SIDE`.
 
         Returns:
-            (B, DIM, h, w) the coarsest map, and (B, STATISTICS) what the whole picture holds.
+            Of each group (B, DIM, h, w) the coarsest map, and (B, STATISTICS) what the whole
+            picture holds.
         """
-        front = _front(picture_BCHW)
-        fine = self.fine(self.stem(F.pixel_unshuffle(front, 2)))
-        middle = self.middle(fine)
-        coarse = self.coarse(middle)
-        moments = [_moments(x) for x in (fine, middle, coarse)]
-        return coarse, torch.cat([*moments, _tones(picture_BCHW, front)], dim=1)
+        fronts = [_front(pictures) for pictures in groups]
+        stem = _through(self.stem, [F.pixel_unshuffle(front, 2) for front in fronts])
+        fine = _through(self.fine, stem)
+        middle = _through(self.middle, fine)
+        coarse = _through(self.coarse, middle)
+        found: list[tuple[Tensor, Tensor]] = []
+        for pictures, front, *maps in zip(groups, fronts, fine, middle, coarse, strict=True):
+            moments = [_moments(x) for x in maps]
+            found.append((maps[-1], torch.cat([*moments, _tones(pictures, front)], dim=1)))
+        return found
+
+
+def _through(part: nn.Module, maps: list[Tensor]) -> list[Tensor]:
+    """A part of the trunk on the maps of one batch, of one size or several.
+
+    A norm that learns takes its statistics of all of them: a picture that is normalised by itself
+    loses how it differs from the others, which the running statistics keep.
+    """
+    if len(maps) == 1:
+        return [part(maps[0])]
+    if isinstance(part, nn.Sequential):
+        for layer in part:
+            maps = _through(layer, maps)
+        return maps
+    if isinstance(part, _Block):
+        return [F.relu(x + y) for x, y in zip(maps, _through(part.body, maps), strict=True)]
+    if not isinstance(part, nn.BatchNorm2d):
+        return [part(x) for x in maps]
+    rasters = [x.permute(0, 2, 3, 1) for x in maps]
+    pixels = part(torch.cat([raster.flatten(0, 2) for raster in rasters])[:, :, None, None])
+    parts = pixels.flatten(1).split([raster.shape[:3].numel() for raster in rasters])
+    # Copies, since what follows works in place.
+    return [
+        one.unflatten(0, raster.shape[:3]).permute(0, 3, 1, 2).clone()
+        for one, raster in zip(parts, rasters, strict=True)
+    ]
 
 
 class SceneNetwork(SceneTrunk):
@@ -181,7 +212,7 @@ class SceneNetwork(SceneTrunk):
         Args:
             picture_BCHW: RGB in [0, 1]; sides a multiple of 2 and at least `MIN_SIDE`.
         """
-        coarse, pooled = self.trunk_features(picture_BCHW)
+        [(coarse, pooled)] = self.trunk_features([picture_BCHW])
         answer = self.answer_norm(self.summary(pooled))
         labels = self.label_head(answer)
         severities = torch.sigmoid(self.severity_head(answer))

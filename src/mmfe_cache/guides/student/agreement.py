@@ -15,7 +15,7 @@ from mmfe_cache.errors import CacheError, GuideError
 from mmfe_cache.guides.base import Guide
 from mmfe_cache.guides.lineage import check_teacher, guide_fingerprint
 from mmfe_cache.guides.scene.evaluation import spearman, unit_rows
-from mmfe_cache.guides.student.data import check_picture, ids_learnt
+from mmfe_cache.guides.student.data import LEAST_COMPARED, check_picture, ids_learnt
 from mmfe_cache.guides.student.guide import StudentGuide
 from mmfe_cache.progress import Progress
 from mmfe_cache.samples import Sample
@@ -96,7 +96,7 @@ def measure_agreement(
             got=guide.dim,
             expected=f"{cache.dim} ({cache.guide})",
         )
-    if len(samples) < 2:
+    if len(samples) < LEAST_COMPARED:
         raise GuideError(
             "too few pictures to compare a student with its teacher",
             got=len(samples),

@@ -29,6 +29,9 @@ PIXELS = 16 * 128 * 128
 LEAST = 8
 """Pictures of one batch: the relations between them are learnt too."""
 
+LEAST_COMPARED = 2
+"""Pictures on which a student can be compared with its teacher: one has no variance."""
+
 BASIS_VECTORS = 2048
 """Pictures, each at one view, whose embeddings decide the bases."""
 
@@ -169,7 +172,8 @@ def split_scenes(
 
     Args:
         samples: of a split.
-        hold_out: the share, in [0, 1); 0 sets none aside, any other one photograph at least.
+        hold_out: the share, in [0, 1); 0 sets none aside, any other so many photographs at least
+            that a student can be compared with its teacher on their pictures.
         seed: of the choice.
 
     Returns:
@@ -182,6 +186,8 @@ def split_scenes(
     count = 0 if hold_out == 0 else max(1, round(hold_out * len(scenes)))
     order = generator("student-held-out", seed).permutation(len(scenes))
     aside = {scenes[int(place)] for place in order[:count]}
+    if count and sum(sample.scene in aside for sample in samples) < LEAST_COMPARED:
+        aside.update(scenes[int(place)] for place in order[count : count + 1])
     learnt = [sample for sample in samples if sample.scene not in aside]
     if len(learnt) < 2:
         raise DataError(

@@ -5,7 +5,7 @@ Shape suffixes: B batch, T tokens, R numbers of a basis, D width of the teacher'
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -128,20 +128,24 @@ class StudentNetwork(SceneTrunk):
         """Trained numbers; the bases are none."""
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def features(self, picture_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of B pictures of one size.
+    def features(self, groups: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Features of one batch of N pictures, in groups of one size each.
 
         Args:
-            picture_BCHW: RGB in [0, 1]; sides a multiple of 2 and at least 64.
+            groups: (B, 3, H, W) RGB in [0, 1]; sides a multiple of 2 and at least 64.
 
         Returns:
-            (B, STATISTICS) of the picture, and (B, 17, 2·DIM) mean and mean magnitude of the
-            coarsest map over the picture and in 4×4 cells.
+            (N, STATISTICS) of the picture, and (N, 17, 2·DIM) mean and mean magnitude of the
+            coarsest map over the picture and in 4×4 cells; group by group.
         """
-        coarse, pooled = self.trunk_features(picture_BCHW)
-        raster = coarse.permute(0, 2, 3, 1)
-        both = torch.cat([raster, raster.float().square().add(1e-4).sqrt()], dim=3)
-        return pooled, pool_grid(both)
+        of_pictures: list[Tensor] = []
+        cells: list[Tensor] = []
+        for coarse, pooled in self.trunk_features(groups):
+            raster = coarse.permute(0, 2, 3, 1)
+            both = torch.cat([raster, raster.float().square().add(1e-4).sqrt()], dim=3)
+            of_pictures.append(pooled)
+            cells.append(pool_grid(both))
+        return torch.cat(of_pictures), torch.cat(cells)
 
     def numbers(self, pooled: Tensor, cells_BTC: Tensor) -> dict[ArrayName, Tensor]:
         """What is said in each basis, (B, T, R), by the `features` of B pictures of any sizes."""
@@ -165,7 +169,7 @@ class StudentNetwork(SceneTrunk):
 
     def forward(self, picture_BCHW: Tensor) -> Embeddings:
         """The embeddings of B pictures of one size."""
-        return self.embeddings(self.numbers(*self.features(picture_BCHW)))
+        return self.embeddings(self.numbers(*self.features([picture_BCHW])))
 
 
 def relations(answer_BD: Tensor) -> Tensor:

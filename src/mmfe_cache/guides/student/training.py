@@ -379,13 +379,13 @@ def extract_features(
     groups: dict[tuple[int, ...], list[int]] = {}
     for place, picture in enumerate(pictures):
         groups.setdefault(picture.shape, []).append(place)
-    parts: list[tuple[Tensor, Tensor]] = []
-    for places in groups.values():
-        batch = torch.from_numpy(np.stack([pictures[place] for place in places])).to(device)
-        parts.append(network.features(batch.permute(0, 3, 1, 2).float().div_(255)))
-    back = torch.argsort(torch.tensor([p for places in groups.values() for p in places]))
-    pooled, cells = (torch.cat(kind)[back.to(device)] for kind in zip(*parts, strict=True))
-    return pooled, cells
+    batches = [
+        torch.from_numpy(np.stack([pictures[place] for place in places])).to(device)
+        for places in groups.values()
+    ]
+    pooled, cells = network.features([b.permute(0, 3, 1, 2).float().div_(255) for b in batches])
+    back = torch.argsort(torch.tensor([p for places in groups.values() for p in places])).to(device)
+    return pooled[back], cells[back]
 
 
 def _read_state(path: Path) -> dict[str, Any] | None:
