@@ -16,7 +16,7 @@ from PIL import Image, TiffImagePlugin
 
 from mmfe_cache.errors import DataError
 from mmfe_cache.images.decoding import Stored
-from mmfe_cache.images.metadata import IPTC_TAG, TOLD_IN_TIFF, photoshop_block, png_texts
+from mmfe_cache.images.metadata import IPTC_TAG, photoshop_block, png_texts, told_in_tiff
 from mmfe_cache.images.opening import HEIC_SUFFIXES, RAW_SUFFIXES, has_heic
 from mmfe_cache.images.profiles import Pixels, Profile, profile_of, srgb_profile
 from mmfe_cache.images.reading import Photograph
@@ -348,15 +348,10 @@ def _tiff_tags(sheet: _Sheet) -> TiffImagePlugin.ImageFileDirectory_v2:
     try:
         exif = Image.Exif()
         exif.load(kept.exif)
-        for tag in TOLD_IN_TIFF:
-            if isinstance(value := exif.get(tag), str | bytes | int):
-                tags[tag] = value
-                if isinstance(value, bytes):
-                    tags.tagtype[tag] = 1  # BYTE, as Windows writes its own
-        for pointer in (0x8769, 0x8825):
-            inner = exif.get_ifd(pointer)
-            if inner:
-                tags[pointer] = dict(inner)
+        for tag, value in told_in_tiff(exif).items():
+            tags[tag] = value
+            if isinstance(value, bytes):
+                tags.tagtype[tag] = 1  # BYTE, as Windows writes its own
     except Exception:
         sheet.notes.append("its EXIF could not be written and was left out")
     return tags

@@ -17,7 +17,10 @@ from typing import IO, Any, NamedTuple
 from PIL import Image, PngImagePlugin
 
 _ORIENTATION = 0x0112
-_EXIF_IFD = 0x8769
+_EXIF_IFD, _PLACE_IFD = 0x8769, 0x8825
+_INTEROPERABILITY_IFD = 0xA005
+"""Within the Exif IFD."""
+
 _WIDTH, _HEIGHT = 0xA002, 0xA003
 """PixelXDimension and PixelYDimension, in the Exif IFD."""
 
@@ -36,12 +39,45 @@ class _Entry(NamedTuple):
     at: int  # offset of the four bytes that hold the value, or point to it
 
 
-TOLD_IN_TIFF = (269, 270, 271, 272, 305, 306, 315, 33432, 0x4746, *range(0x9C9B, 0x9CA0))
+_TOLD_IN_TIFF = (269, 270, 271, 272, 305, 306, 315, 33432, 0x4746, *range(0x9C9B, 0x9CA0))
 """What a TIFF file's own tags tell beyond its pixels: name, description, camera, software, date,
 author, copyright; and Windows' stars, title, comment, author, keywords and subject."""
 
-_TIFF_EXIF = {*TOLD_IN_TIFF, 0x8769, 0x8825}
-"""With the IFDs of Exif and of the place."""
+
+class _Text(str):
+    """Text as Pillow reads it, a character for every byte; the same bytes are written again.
+
+    It would write question marks in the place of all that is not ASCII.
+    """
+
+    def encode(self, encoding: str = "latin-1", errors: str = "strict") -> bytes:
+        """The bytes that were read, whatever is asked for."""
+        return super().encode("latin-1", errors)
+
+
+def told_in_tiff(exif: Image.Exif) -> dict[int, Any]:
+    """What of an EXIF block a TIFF's own tags tell, by their numbers.
+
+    The IFDs of Exif and of the place are dictionaries. Text is written as the bytes that were read.
+    """
+    told: dict[int, Any] = {}
+    for tag in _TOLD_IN_TIFF:
+        if isinstance(value := exif.get(tag), str | bytes | int):
+            told[tag] = _as_read(value)
+    for pointer in (_EXIF_IFD, _PLACE_IFD):
+        inner = {tag: _as_read(value) for tag, value in exif.get_ifd(pointer).items()}
+        # A number that would point to where its IFD lay.
+        if inner.pop(_INTEROPERABILITY_IFD, None) and (
+            further := exif.get_ifd(_INTEROPERABILITY_IFD)
+        ):
+            inner[_INTEROPERABILITY_IFD] = dict(further)
+        if inner:
+            told[pointer] = inner
+    return told
+
+
+def _as_read(value: Any) -> Any:
+    return _Text(value) if isinstance(value, str) else value
 
 
 def exif_of(image: Image.Image) -> bytes | None:
@@ -50,13 +86,10 @@ def exif_of(image: Image.Image) -> bytes | None:
         block = image.info.get("exif")
         return block if isinstance(block, bytes) else None
     try:
-        found = image.getexif()
-        for inner in (0x8769, 0x8825):
-            found.get_ifd(inner)
-        for tag in [tag for tag in found if tag not in _TIFF_EXIF]:
-            del found[tag]
-        found.bigtiff = False  # the block is a small TIFF of its own
-        return found.tobytes() if len(found) else None
+        found, made = image.getexif(), Image.Exif()
+        made.endian = found.endian
+        made.update(told_in_tiff(found))
+        return made.tobytes() if len(made) else None
     except Exception:  # whatever is wrong with it, it is no reason to fail
         return None
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms, ImageOps
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import encode_photograph, read_photograph, read_rgb8, read_size
@@ -330,6 +331,29 @@ def test_tiffs_of_both_kinds_are_turned_and_keep_their_tags(
     assert again[271] == "A camera"
 
 
+@pytest.mark.parametrize(("source", "target"), [
+    ("tif", "tiff"), ("tif", "png"), ("tif", "jpeg"), ("tif", "webp"), ("jpg", "tiff"),
+])  # fmt: skip
+def test_exif_of_and_for_a_tiff_keeps_its_bytes_and_its_inner_parts(
+    tmp_path: Path, source: str, target: str
+) -> None:
+    name, path = "© José".encode(), tmp_path / f"a.{source}"
+    tags = ImageFileDirectory_v2() if source == "tif" else Image.Exif()
+    tags[315] = tags[33432] = stand_in = "Q" * len(name)  # Pillow writes ASCII alone
+    tags[0x8769] = {0xA434: stand_in, 0xA005: {1: "R98", 2: b"0100"}}
+    tags[0x8825] = {0x1D: "2020:01:01"}
+    Image.fromarray(smooth()).save(path, **{"tiffinfo" if source == "tif" else "exif": tags})
+    path.write_bytes(path.read_bytes().replace(stand_in.encode(), name))
+    photograph = read_photograph(path)
+    content, notes = encode_photograph(photograph, photograph.srgb, target)
+    assert content.count(name) == 3
+    assert not notes
+    with Image.open(io.BytesIO(content)) as written:
+        found = written.getexif()
+        assert found.get_ifd(0xA005) == {1: "R98", 2: b"0100"}
+        assert found.get_ifd(0x8825) == {0x1D: "2020:01:01"}
+
+
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
 def test_a_cut_bigtiff_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
@@ -419,8 +443,6 @@ def test_valid_orientations_count(tmp_path: Path, order: str, kind: int, form: s
 
 @pytest.mark.parametrize("value", [0, 9, b"\x06", "6"])
 def test_sloppy_orientation_of_a_tiff_means_upright(tmp_path: Path, value: object) -> None:
-    from PIL.TiffImagePlugin import ImageFileDirectory_v2
-
     tags = ImageFileDirectory_v2()
     if isinstance(value, bytes | str):
         tags.tagtype[0x0112] = 1 if isinstance(value, bytes) else 2
