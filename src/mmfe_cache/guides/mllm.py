@@ -286,7 +286,10 @@ class MllmGuide(PromptedGuide):
         blank = Image.fromarray(np.zeros((*shape, 3), np.uint8))
         text = self.conversation()
         try:
-            inputs = self._processor(text=[text], images=[blank], return_tensors="pt")
+            # It has its size already: under a tight pixel budget some would be resized once more.
+            inputs = self._processor(
+                text=[text], images=[blank], return_tensors="pt", do_resize=False
+            )
         except ValueError as problem:
             raise GuideError(
                 "the checkpoint's chat template and processor place no usable image tokens",

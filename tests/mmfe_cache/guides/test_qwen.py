@@ -15,6 +15,7 @@ from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import GuideError, UsageError
 from mmfe_cache.guides import DEFAULT_PROMPT, load_guide
+from mmfe_cache.guides.outline import outline_guide
 from mmfe_cache.guides.toy import make_tiny
 from mmfe_cache.store import store_path
 
@@ -132,6 +133,24 @@ def test_the_order_within_a_batch_does_not_matter(guide, pictures, slow):
     for name in ("image", "joint", "answer"):
         ours = getattr(backwards, name).flip(0)
         assert slow.distance(ours, getattr(straight, name)) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "size"),
+    [(64, 64, (160, 240)), (64, 64, (1080, 720)), (60, 64, (720, 1080)), (256, 1280, (40, 7584))],
+)
+def test_under_a_tight_pixel_budget_the_prepared_size_counts(copied, least, most, size):
+    path = copied / "processor_config.json"
+    about = json.loads(path.read_text())
+    about["image_processor"]["size"] = {"shortest_edge": least * 784, "longest_edge": most * 784}
+    path.write_text(json.dumps(about))
+    guide, picture = load_guide(copied, device="cpu"), np.zeros((*size, 3), np.uint8)
+    prepared = guide.prepare(picture)
+    layout = guide.layout(guide._shape(prepared))
+    assert (layout.rows * 28, layout.columns * 28) == prepared.shape[:2]
+    assert guide.encode([picture]).image.isfinite().all()
+    outline = outline_guide(copied)
+    assert outline.prepare(picture) == layout.rows * layout.columns
 
 
 @pytest.mark.parametrize(
