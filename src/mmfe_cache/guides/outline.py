@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from mmfe_cache.embeddings import DEFAULT_PROMPT, Embeddings
@@ -14,12 +15,20 @@ from mmfe_cache.errors import GuideError
 from mmfe_cache.guides.base import PixelGuide, check_image
 from mmfe_cache.guides.checkpoint import conversation, load_processor
 from mmfe_cache.guides.checkpoint_files import checkpoint_folder, missing_download
+from mmfe_cache.guides.image_text import ImageTextGuide
 from mmfe_cache.guides.mllm import MllmGuide
 from mmfe_cache.guides.registry import GuideInfo, find_guide, read_config
 from mmfe_cache.samples import ImageArray
 
 CHARACTERS_A_TOKEN = 5
 """Of an English question, where no tokenizer is here to count; exact for the paper's."""
+
+
+class _Unloaded(ImageTextGuide):
+    """An image-text model that lays out its sequences and has no network to read them."""
+
+    def _load_network(self, device: torch.device) -> Any:
+        return None
 
 
 class GuideOutline(PixelGuide):
@@ -49,21 +58,30 @@ class GuideOutline(PixelGuide):
         module, _, name = info.implementation.partition(":")
         kind = getattr(import_module(module), name)
         self._kind: type[MllmGuide] | None = kind if issubclass(kind, MllmGuide) else None
+        self._whole: _Unloaded | None = None
         self._sizes: dict[tuple[int, int], int] = {}
         self._processor: Any = None
         self._question = 0
+        self.exact, self.download = True, info.download
+        if directory is not None and issubclass(kind, ImageTextGuide):
+            # Its processor alone knows how question and picture become one sequence.
+            self._whole = _Unloaded(
+                directory, info, device=self.device, precision="float32", prompt=prompt
+            )
+            # A tokenizer whose file is missing knows no image token, and says so only here.
+            self._whole.sequence_tokens(np.zeros((224, 224, 3), np.uint8))
+            self.download = missing_download(info, directory)
         if self._kind is None:
-            self.exact, self.download = True, info.download
             return
         self._config = {} if directory is None else read_config(directory)
         self.download = missing_download(info, directory)
         if directory is not None and _can_count(directory):
-            self._processor = load_processor(directory, kind.processor_class)
+            self._processor = load_processor(directory, self._kind.processor_class)
             text = conversation(self._processor, prompt, directory)
             # The picture's own token stands for all those that it becomes.
             self._question = len(self._processor.tokenizer(text)["input_ids"]) - 1
         else:
-            self._question = kind.turn_tokens + -(-len(prompt) // CHARACTERS_A_TOKEN)
+            self._question = self._kind.turn_tokens + -(-len(prompt) // CHARACTERS_A_TOKEN)
         self.exact = self._processor is not None
 
     def with_prompt(self, prompt: str | None) -> GuideOutline:
@@ -72,15 +90,18 @@ class GuideOutline(PixelGuide):
         return GuideOutline(self._info, self._directory, question)
 
     def prepare(self, image: ImageArray) -> int:
-        """How many image tokens a picture (H, W, 3) becomes."""
-        height, width = check_image(image).shape[:2]
+        """How many image tokens a picture (H, W, 3) becomes; of an image-text model, all tokens."""
+        size = check_image(image).shape[:2]
+        if size not in self._sizes:
+            self._sizes[size] = self._count_tokens(image)
+        return self._sizes[size]
+
+    def _count_tokens(self, image: ImageArray) -> int:
+        if self._whole is not None:
+            return self._whole.sequence_tokens(image)
         if self._kind is None:
             return 0
-        if (height, width) not in self._sizes:
-            self._sizes[height, width] = self._kind.image_tokens(
-                self._processor, self._config, height, width
-            )
-        return self._sizes[height, width]
+        return self._kind.image_tokens(self._processor, self._config, *image.shape[:2])
 
     def sequence_tokens(self, prepared: Any) -> int:
         """How many tokens the model would read for one prepared image."""

@@ -12,8 +12,8 @@ from mmfe_cache.errors import GuideError
 from mmfe_cache.guides import GUIDES, load_guide
 from mmfe_cache.guides.checkpoint_files import is_local
 from mmfe_cache.guides.outline import outline_guide
-from mmfe_cache.guides.registry import find_guide
-from mmfe_cache.guides.toy import QWEN_3B, qwen_config
+from mmfe_cache.guides.registry import TOY_KINDS, find_guide
+from mmfe_cache.guides.toy import QWEN_3B, make_tiny, qwen_config
 from mmfe_cache.guides.toy_families import SPECIAL_TOKENS
 
 PICTURES = [np.zeros((*size, 3), np.uint8) for size in ((224, 224), (96, 130), (30, 200), (1, 1))]
@@ -50,6 +50,22 @@ def test_a_checkpoint_without_weights_counts_as_the_loaded_guide_does(
     for picture in PICTURES:
         counted = outline.sequence_tokens(outline.prepare(picture))
         assert counted == guide.sequence_tokens(guide.prepare(picture))
+
+
+@pytest.mark.parametrize("kind", TOY_KINDS[2:])
+def test_an_image_text_model_without_weights_counts_by_its_own_processor(kind, tmp_path):
+    directory = make_tiny(tmp_path / kind, kind=kind)
+    guide, bare = load_guide(directory, device="cpu"), tmp_path / "bare"
+    outline = outline_guide(without_weights(directory, bare))
+    assert outline.exact
+    for picture in PICTURES[:2]:
+        counted = outline.sequence_tokens(outline.prepare(picture))
+        assert counted == guide.sequence_tokens(guide.prepare(picture)) > 0
+    with pytest.raises(GuideError, match="only prepares"):
+        outline.encode(PICTURES[:1])
+    (bare / "tokenizer.json").unlink()
+    with pytest.raises(GuideError, match=r"cannot be loaded|no usable image tokens|cannot take"):
+        outline_guide(bare)
 
 
 @pytest.mark.parametrize("kind", ["tiny_qwen", "tiny_fastvlm"])
