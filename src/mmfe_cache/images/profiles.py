@@ -155,7 +155,7 @@ def profile_of(data: bytes | None, space: Space) -> Profile | None:
         return None
     try:
         profile = Profile(data, space)
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError, struct.error):
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError, ArithmeticError, struct.error):
         return None
     return None if profile.is_srgb else profile
 
@@ -283,7 +283,13 @@ def _curve(tag: bytes) -> Floats:
     return np.maximum.accumulate(np.clip(y, 0, 1))  # np.interp needs it rising
 
 
+@np.errstate(all="ignore")  # an infinite power is clipped
 def _parametric(x: Floats, kind: int, given: list[float]) -> Floats:
+    """A curve's values (ICC.1:2022, 10.18).
+
+    Raises:
+        ZeroDivisionError: it begins nowhere: the profile is broken.
+    """
     g, a, b, c, d, e, f = (given + [0.0] * 7)[:7]
     if kind == 0:
         return x**g

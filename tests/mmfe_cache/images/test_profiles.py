@@ -101,6 +101,28 @@ def test_broken_and_foreign_profiles_are_ignored(tmp_path: Path, profile: bytes)
     assert np.array_equal(read_rgb8(tmp_path / "a.png"), COLOURS)
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp", "jpg", "avif"])
+@pytest.mark.parametrize(("kind", "numbers"), [(1, (2.4, 0, 0.05)), (2, (2.4, 0, 0.05, 0.1))])
+def test_a_curve_that_begins_nowhere_makes_no_profile(
+    tmp_path: Path, suffix: str, kind: int, numbers: tuple[float, ...]
+) -> None:
+    curve = b"para\0\0\0\0" + struct.pack(">HH", kind, 0)
+    curve += b"".join(struct.pack(">i", round(n * 65536)) for n in numbers)
+    broken = srgb_profile()
+    at = broken.index(b"para")
+    broken = broken[:at] + curve + broken[at + len(curve) :]
+    Image.new("RGB", (8, 8), (90, 90, 90)).save(tmp_path / f"a.{suffix}", icc_profile=broken)
+    assert np.abs(read_rgb8(tmp_path / f"a.{suffix}").astype(int) - 90).max() <= 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_falling_curve_is_read_without_a_warning() -> None:
+    falling = b"para" + bytes(8) + struct.pack(">i", -65536)
+    profile = srgb_profile()
+    at = profile.index(b"para")
+    profile_of(profile[:at] + falling + profile[at + len(falling) :], "rgb")
+
+
 def test_sixteen_bits_are_converted_at_their_depth(tmp_path: Path) -> None:
     """Dark linear light: 8 bits of it would be a handful of steps."""
     profile = PROFILES["linear"]
