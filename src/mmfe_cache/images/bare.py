@@ -24,7 +24,7 @@ from mmfe_cache.names import first_few
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 _PIXELS = {"IHDR", "PLTE", "tRNS", "IDAT", "IEND"}
 _FRAMES = {"acTL", "fcTL", "fdAT"}
-_TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
+PNG_TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
 _LEAST = 4096
 """Bytes that a text counts as at least: a million of them would be tried for minutes."""
 _COLOURS = {"gAMA", "cHRM", "sRGB", "cICP"}
@@ -102,8 +102,8 @@ def _copies(start: bytes, blocks: list[_Block], end: bytes) -> Iterator[Bare]:
 
 def _chunks(content: bytes) -> Iterator[_Block]:
     room = PngImagePlugin.MAX_TEXT_MEMORY
-    for name, whole, sound in _png_chunks(content):
-        word, is_text = name.decode("latin-1"), name in _TEXTS
+    for name, whole, sound in png_chunks(content):
+        word, is_text = name.decode("latin-1"), name in PNG_TEXTS
         if sound and is_text:  # no more is unpacked than Pillow would take in all
             size = _size_in_png(whole) if room > 0 else None
             room -= PngImagePlugin.MAX_TEXT_CHUNK if size is None else max(size, _LEAST)
@@ -114,7 +114,7 @@ def _chunks(content: bytes) -> Iterator[_Block]:
 
 
 def _word_of(name: str, data: bytes) -> str:
-    if name.encode("latin-1") in _TEXTS:
+    if name.encode("latin-1") in PNG_TEXTS:
         keyword = data.split(b"\0", 1)[0].decode("latin-1")[:79]  # PNG's limit
         return _XMP if keyword == "XML:com.adobe.xmp" else f'text "{keyword}"'
     if name in _COLOURS:
@@ -124,8 +124,8 @@ def _word_of(name: str, data: bytes) -> str:
     return {"iCCP": _PROFILE, "eXIf": _EXIF, "pHYs": "resolution"}.get(name, f"chunk {name}")
 
 
-def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
-    """Each chunk's name, its bytes as they lie there, and whether its checksum is right."""
+def png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
+    """Each chunk of a PNG: its name, all its bytes, and whether its checksum is right."""
     at = len(_PNG)
     while at + 12 <= len(content):
         length, name = struct.unpack_from(">I4s", content, at)

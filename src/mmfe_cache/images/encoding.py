@@ -284,7 +284,7 @@ def _need(suffix: str, remedy: str) -> None:
 
 def _jpeg_blocks(sheet: _Sheet) -> dict[str, Any]:
     kept = sheet.original
-    blocks: dict[str, Any] = {"comment": kept.captions.comment}
+    blocks: dict[str, Any] = {}
     extra = b""
     if kept.exif and len(kept.exif) <= _JPEG_SEGMENT:
         blocks["exif"] = kept.exif
@@ -300,6 +300,7 @@ def _jpeg_blocks(sheet: _Sheet) -> dict[str, Any]:
             extra += _segment(0xED, block)
         else:
             sheet.notes.append("its IPTC is longer than JPEG's 64 KiB and was left out")
+    extra += b"".join(_segment(0xFE, comment) for comment in kept.captions.comments)
     return {**blocks, "extra": extra}
 
 

@@ -10,11 +10,13 @@ what cannot be read is not there.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import IO, Any, NamedTuple
 
 from PIL import Image, PngImagePlugin
+
+from mmfe_cache.images.bare import PNG_TEXTS, png_chunks
 
 _ORIENTATION = 0x0112
 _EXIF_IFD, _PLACE_IFD = 0x8769, 0x8825
@@ -252,47 +254,51 @@ class Captions:
 
     Attributes:
         iptc: the IPTC records as they lie there.
-        comment: of a JPEG.
-        texts: keyword and text of each text chunk of a PNG, but for XMP.
+        comments: of a JPEG.
+        texts: name and content of each text chunk of a PNG as it lies there, but for XMP.
     """
 
     iptc: bytes | None = None
-    comment: bytes | None = None
-    texts: tuple[tuple[str, str], ...] = ()
+    comments: tuple[bytes, ...] = ()
+    texts: tuple[tuple[bytes, bytes], ...] = ()
 
     def lost_in(self, name: str) -> tuple[str, ...]:
         """What of them a format cannot hold, in words; ``name`` as in `encoding.SUFFIXES`."""
         words = {
             "iptc": ("IPTC", ("jpeg", "tiff")),
-            "comment": ("comment", ("jpeg",)),
+            "comments": ("comment", ("jpeg",)),
             "texts": ("texts", ("png",)),
         }
         here = [words[field.name] for field in fields(self) if getattr(self, field.name)]
         return tuple(word for word, formats in here if name not in formats)
 
 
-def captions_of(image: Image.Image) -> Captions:
-    """Of an open picture whose pixels were read: a PNG's texts may follow them."""
+def captions_of(image: Image.Image, content: Callable[[], bytes]) -> Captions:
+    """Of an open picture; ``content`` gives the bytes of its file.
+
+    Of several texts with one keyword, or several comments, Pillow's ``info`` has only the last.
+    """
     try:
         if image.format in ("JPEG", "MPO"):
             blocks: Any = image.info.get("photoshop")
             iptc = blocks.get(_IPTC_RESOURCE) if isinstance(blocks, dict) else None
-            comment = image.info.get("comment")
-            return Captions(_bytes(iptc), _bytes(comment))
+            segments: list[tuple[str, bytes]] = getattr(image, "applist", [])
+            comments = tuple(data for name, data in segments if name == "COM" and data)
+            return Captions(_bytes(iptc), comments)
         if image.format == "TIFF":
             return Captions(_bytes(getattr(image, "tag_v2", {}).get(IPTC_TAG)))
         if image.format == "PNG":
-            found: dict[str, str] = getattr(image, "text", {})
-            return Captions(
-                texts=tuple(
-                    (word, str(text))
-                    for word, text in found.items()
-                    if word != _XMP and not _is_read(word, image)
-                )
-            )
+            return Captions(texts=tuple(_texts_of_png(content(), image)))
     except Exception:  # whatever is wrong with them, it is no reason to fail
         pass
     return Captions()
+
+
+def _texts_of_png(content: bytes, image: Image.Image) -> Iterator[tuple[bytes, bytes]]:
+    for name, whole, sound in png_chunks(content):
+        word = whole[8:-4].split(b"\0", 1)[0].decode("latin-1")
+        if sound and name in PNG_TEXTS and word != _XMP and not _is_read(word, image):
+            yield name, whole[8:-4]
 
 
 def _is_read(word: str, image: Image.Image) -> bool:
@@ -318,7 +324,6 @@ def png_texts(captions: Captions, xmp: bytes | None) -> PngImagePlugin.PngInfo |
     info = PngImagePlugin.PngInfo()
     if xmp:
         info.add_itxt(_XMP, xmp.decode("utf-8", "replace"))
-    for word, text in captions.texts:
-        # An iTXt chunk where Latin-1 cannot hold it.
-        info.add_text(word, text, zip=word.startswith(_PROFILES))
+    for name, content in captions.texts:
+        info.add(name, content)
     return info

@@ -53,7 +53,7 @@ class Photograph:
         exif: the EXIF block, its orientation reset.
         xmp: the XMP packet, its orientation reset, without thumbnails.
         dpi: pixels an inch, across and down.
-        captions: IPTC, comment and texts.
+        captions: IPTC, comments and texts.
         lossless: for WebP, whether its pixels were stored without loss.
         notes: what the file holds and this reading leaves out or changes; a sentence each.
     """
@@ -204,7 +204,7 @@ def read_photograph(path: Path | str) -> Photograph:
             exif=upright(exif, orientation >= 5),
             xmp=upright_xmp(xmp, orientation >= 5),
             dpi=_dpi(image.info.get("dpi"), orientation >= 5),
-            captions=captions_of(image),
+            captions=captions_of(image, lambda: bare.content if bare else path.read_bytes()),
             lossless=lossless,
             notes=notes,
         )

@@ -166,15 +166,31 @@ def test_texts_of_a_png_survive(identity: Restorer, tmp_path: Path, deep: bool) 
     for word, text in texts.items():
         told.add_text(word, text)
     if deep:
-        original = Photograph(
-            Stored(DEEP, "rgb"), DEEP, "PNG", captions=Captions(texts=tuple(texts.items()))
-        )
+        chunks = tuple((name, content) for name, content, *_ in told.chunks)
+        original = Photograph(Stored(DEEP, "rgb"), DEEP, "PNG", captions=Captions(texts=chunks))
         path.write_bytes(encode_photograph(original, DEEP, "png")[0])
     else:
         Image.fromarray(NOISE).save(path, pnginfo=told)
     with Image.open(restored(identity, path)) as found:
         assert found.text == texts
         assert deep or np.array_equal(np.asarray(found), NOISE)
+
+
+def test_several_texts_of_one_keyword_and_several_comments_survive(tmp_path: Path) -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    told = PngInfo()
+    told.add_text("Comment", "first")
+    told.add_text("Comment", "second", zip=True)
+    told.add_itxt("Title", "Hügel", "de", "Titel")
+    Image.fromarray(NOISE).save(tmp_path / "a.png", pnginfo=told)
+    content = encode_photograph(read_photograph(tmp_path / "a.png"), NOISE, "png")[0]
+    for name, text, *_ in told.chunks:
+        assert content.count(name + text) == 1
+    comments = b"".join(b"\xff\xfe" + struct.pack(">H", 2 + len(c)) + c for c in (b"one", b"two"))
+    Image.fromarray(NOISE).save(tmp_path / "a.jpg", extra=comments)
+    content = encode_photograph(read_photograph(tmp_path / "a.jpg"), NOISE, "jpeg")[0]
+    assert content.count(comments) == 1 and content.count(b"\xff\xfe") == 2
 
 
 @pytest.mark.parametrize("twice", [False, True])
