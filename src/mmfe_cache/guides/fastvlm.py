@@ -10,12 +10,18 @@ import torch
 from torch import Tensor
 from transformers import FastVlmModel, LlavaProcessor
 
+from mmfe_cache.errors import GuideError
 from mmfe_cache.guides.base import check_image
 from mmfe_cache.guides.mllm import Layout, MllmGuide
 from mmfe_cache.samples import ImageArray
 
 PUBLISHED_TOKENS = (1024 // 64) ** 2
 """Image tokens of a picture under the published checkpoints: one for every 64×64 of 1024×1024."""
+
+
+_MAX_RATIO = 200
+"""How far the sides of a picture may differ, as for Qwen2.5-VL: the long one is scaled with the
+short one before its ends are cut off, to gigabytes for a line of pixels."""
 
 
 class FastVlmGuide(MllmGuide):
@@ -34,6 +40,7 @@ class FastVlmGuide(MllmGuide):
         cls, processor: Any | None, config: Mapping[str, Any], height: int, width: int
     ) -> int:
         """Equal for all pictures: the processor makes them equal; see `MllmGuide.image_tokens`."""
+        _check_shape(height, width)
         if processor is None:
             return int(config.get("image_seq_length", PUBLISHED_TOKENS))
         blank = np.zeros((height, width, 3), np.uint8)
@@ -47,9 +54,10 @@ class FastVlmGuide(MllmGuide):
         On the CPU, whatever the guide's device: a GPU resizes bytes to other values.
 
         Raises:
-            GuideError: it is not a picture.
+            GuideError: it is not a picture, or more than 200 times as long as wide.
         """
-        picture = torch.from_numpy(np.ascontiguousarray(check_image(image))).permute(2, 0, 1)
+        _check_shape(*check_image(image).shape[:2])
+        picture = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
         sized = self._processor.image_processor(
             images=[picture], return_tensors="pt", do_rescale=False, do_normalize=False
         )["pixel_values"][0]
@@ -85,3 +93,13 @@ class FastVlmGuide(MllmGuide):
         return language(
             inputs_embeds=self._sequence(layout, seen), attention_mask=masks, use_cache=False
         ).last_hidden_state
+
+
+def _check_shape(height: int, width: int) -> None:
+    if max(height, width) > _MAX_RATIO * min(height, width):
+        raise GuideError(
+            "FastVLM cannot take an image of this shape",
+            got=f"{width}×{height} pixels",
+            expected=f"sides that differ by a factor of {_MAX_RATIO} at most",
+            remedy="use a view such as whole@224",
+        )

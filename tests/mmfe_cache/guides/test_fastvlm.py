@@ -10,6 +10,7 @@ from transformers import AutoProcessor, FastVlmForConditionalGeneration
 
 from mmfe_cache.errors import GuideError
 from mmfe_cache.guides import DEFAULT_PROMPT, guide_dim, load_guide
+from mmfe_cache.guides.outline import outline_guide
 
 TOLERANCE = 1e-4
 
@@ -67,6 +68,16 @@ def test_the_sequence_is_the_converted_checkpoints(guide):
 def test_a_single_pixel_is_a_picture(guide):
     found = guide.encode([np.full((1, 1, 3), 200, np.uint8)])
     assert torch.isfinite(found.image).all()
+
+
+@pytest.mark.parametrize("size", [(1, 201), (804, 4)])
+def test_a_line_of_pixels_is_refused_before_it_is_scaled(guide, size):
+    line = np.zeros((*size, 3), np.uint8)
+    with pytest.raises(GuideError, match="image of this shape"):
+        guide.prepare(line)
+    with pytest.raises(GuideError, match="image of this shape"):
+        outline_guide("fastvlm-0.5b").prepare(line)
+    assert guide.prepare(line[:200, :200]).shape == (256, 256, 3)
 
 
 def test_width_and_class_come_from_the_configuration(guide, tiny_fastvlm):
