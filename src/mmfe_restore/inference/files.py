@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,16 @@ from mmfe_cache.io import counted, explained, is_full, write_file
 from mmfe_cache.machine import Precision
 from mmfe_cache.names import first_few
 from mmfe_cache.progress import Progress
-from mmfe_restore.inference.jobs import NAMED, Job, LeftOut, OutputFormat, Plan, name_left_out, plan
+from mmfe_restore.inference.jobs import (
+    NAMED,
+    Job,
+    LeftOut,
+    OutputFormat,
+    Plan,
+    file_keys,
+    name_left_out,
+    plan,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -181,7 +189,7 @@ def restore_files(
         progress.warn(line)
     sources = _sources(planned)
     if force:  # a restoration that was named beside its photograph is an input too
-        sources |= {os.path.realpath(path) for path in inputs if not path.is_dir()}
+        sources.update(*(file_keys(path) for path in inputs if not path.is_dir()))
     restored: list[Restored] = []
     failed: list[tuple[Path, MmfeError]] = []
     skipped: list[Job] = []
@@ -244,8 +252,8 @@ def nothing_left(planned: Plan, progress: Progress) -> RestoreReport | None:
     return RestoreReport((), (), planned.jobs, planned.left_out)
 
 
-def _sources(planned: Plan) -> set[str]:
-    return {os.path.realpath(job.source) for job in planned.jobs}
+def _sources(planned: Plan) -> set[object]:
+    return {key for job in planned.jobs for key in file_keys(job.source)}
 
 
 def _are_there(skipped: Sequence[Job], planned: Plan) -> str:
@@ -367,13 +375,13 @@ def _named(job: Job, problem: Exception) -> MmfeError:
     return error
 
 
-def _is_finished(job: Job, sources: set[str], force: bool) -> bool:
+def _is_finished(job: Job, sources: set[object], force: bool) -> bool:
     """Whether the photograph's restoration is there; it was written whole, or not at all.
 
     Raises:
         DataError: something else lies where it would go.
     """
-    if os.path.realpath(job.target) in sources:  # Path.resolve fails on links in a circle
+    if not sources.isdisjoint(file_keys(job.target)):
         raise DataError(
             f"{job.target} is one of the inputs, which are never written over",
             remedy="choose another folder with -o, or a --suffix; or leave it out of what you name",

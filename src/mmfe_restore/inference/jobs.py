@@ -192,8 +192,23 @@ def _find(inputs: Sequence[Path], out: Path | None) -> tuple[list[_Found], list[
     return found, left_out
 
 
+def file_keys(path: Path) -> tuple[object, ...]:
+    """What tells a file or folder from others: two paths that share a key mean the same one.
+
+    Its real path; and, where it is there, its number on its file system. The real path alone does
+    not tell: of a bind mount, of a share that is mounted twice, and in another letter case, one
+    file has several.
+    """
+    real = os.path.realpath(path)  # Path.resolve fails on links in a circle
+    try:
+        status = path.stat()
+    except OSError:
+        return (real,)
+    return (real, (status.st_dev, status.st_ino)) if status.st_ino else (real,)
+
+
 def _is_same(folder: Path, out: Path | None) -> bool:
-    return out is not None and os.path.realpath(folder) == os.path.realpath(out)
+    return out is not None and not set(file_keys(folder)).isdisjoint(file_keys(out))
 
 
 def _outs(folder: Path, out: Path) -> list[Path]:
@@ -301,13 +316,15 @@ def _without_own_outputs(
     That is a file of a folder that is the target of another file of the same folder; and a file
     that was named, as by a star, and is the target of another that was, by the suffix at its end.
     """
-    targets: dict[tuple[Path | None, str], Path] = {
-        (one.root, os.path.realpath(job.target)): job.source
+    targets: dict[tuple[Path | None, object], Path] = {
+        (one.root, key): job.source
         for one, job in zip(found, jobs, strict=True)
+        for key in file_keys(job.target)
     }
     kept: list[Job] = []
     for one, job in zip(found, jobs, strict=True):
-        origin = targets.get((one.root, os.path.realpath(job.source)))
+        keys = ((one.root, key) for key in file_keys(job.source))
+        origin = next((targets[key] for key in keys if key in targets), None)
         marked = bool(suffix) and job.source.stem.endswith(suffix)
         if origin is None or origin == job.source or (one.root is None and not marked):
             kept.append(job)

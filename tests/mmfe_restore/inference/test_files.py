@@ -77,6 +77,43 @@ def test_what_is_finished_is_skipped_and_inputs_stay(restorer: Restorer, tmp_pat
     assert isinstance(over_itself.failed[0][1], DataError)
 
 
+def test_an_input_under_another_path_stays(
+    restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a bind mount, a share that is mounted twice, or in another letter case on macOS."""
+    folder, twin = tmp_path / "photos", tmp_path / "twin"
+    write_png(folder / "a.png", photograph(8, 8))
+    write_png(folder / "sub" / "b.png", photograph(8, 8))
+    before = [(path.stat().st_ino, path.read_bytes()) for path in sorted(folder.rglob("*.png"))]
+    twin.symlink_to(folder)
+    # Of a bind mount the system says no other path than its own.
+    monkeypatch.setattr("os.path.realpath", lambda path, **_: str(path))
+    report = restore_files([folder], twin, restorer, None, force=True)
+    assert [path.name for path, _ in report.failed] == ["a.png", "b.png"]
+    assert "one of the inputs" in str(report.failed[0][1])
+    one = restore_files([folder / "a.png"], twin / "a.png", restorer, None, force=True)
+    assert len(one.failed) == 1
+    after = [(path.stat().st_ino, path.read_bytes()) for path in sorted(folder.rglob("*.png"))]
+    assert after == before
+    # Nor are restorations that lie beside their photographs restored again.
+    for _ in range(2):
+        report = restore_files([folder], twin, restorer, None, suffix="_x")
+        assert not report.failed
+    assert [job.source.name for job in report.skipped] == ["a.png", "b.png"]
+    assert {one.path.name for one in report.left_out} == {"a_x.png", "b_x.png"}
+    # A star names the output folder too, which is left out by whatever path it is given.
+    assert [job.source.name for job in plan([folder / "a.png", folder], twin).jobs] == ["a.png"]
+
+
+def test_a_link_to_an_input_is_not_written_over(restorer: Restorer, tmp_path: Path) -> None:
+    write_png(tmp_path / "in" / "a.png", photograph(8, 8))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.png").hardlink_to(tmp_path / "in" / "a.png")
+    report = restore_files([tmp_path / "in"], tmp_path / "out", restorer, None, force=True)
+    assert "one of the inputs" in str(report.failed[0][1])
+    assert (tmp_path / "out" / "a.png").samefile(tmp_path / "in" / "a.png")
+
+
 def test_outputs_that_cannot_be_are_refused(tmp_path: Path) -> None:
     for name in ("a.png", "b.bmp"):
         (tmp_path / name).touch()
