@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from mmfe_cli.app import run
 
@@ -50,3 +52,24 @@ def test_what_cannot_be_written_is_said(
     assert run(["export", *words]) == 2
     assert said in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_lie_there_are_not_written_over(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    network, guide, nothing = (
+        path / "model.safetensors" for path in (model, tmp_path / "guide", tmp_path)
+    )
+    guide.parent.mkdir()
+    save_file({"a": torch.zeros(1)}, guide, {"format": "mmfe-scene", "dim": "128"})
+    nothing.write_bytes(b"")
+    export, train = ["export", str(model.parent), "--no-guide"], ["guide", "train", "photos"]
+    cases = [(network, export), (guide, export), (nothing, export), (network, train)]
+    for path, words in [*cases, (nothing, train)]:
+        before = path.read_bytes()
+        assert run([*words, "-o", str(path)]) == 2
+        assert "is not written over" in capsys.readouterr().err
+        assert path.read_bytes() == before
+    # What `mmfe export` wrote is exported anew.
+    for _ in range(2):
+        assert run(["export", str(model), "--no-guide", "-o", str(tmp_path / "r.safetensors")]) == 0

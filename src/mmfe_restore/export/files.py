@@ -28,6 +28,9 @@ KINDS = {
 }
 """The endings that `mmfe export` knows."""
 
+_DIGEST = "restorer_sha256"
+"""A fact that only exported files have."""
+
 _TORCHSCRIPT = {".pt", ".pth", ".ts", ".torchscript"}
 
 Inside = Literal["auto", "scene", "none", "inputs"]
@@ -64,7 +67,8 @@ def check_target(path: Path, static: tuple[int, int] | None) -> None:
     """Refuse, before anything is loaded, what cannot be written.
 
     Raises:
-        UsageError: an unknown ending, a folder, or a size that is missing or of no use.
+        UsageError: an unknown ending, a folder, a size that is missing or of no use, or weights
+            that lie there and are no export, such as those of the run that is exported.
     """
     kind = path.suffix.lower()
     if kind in _TORCHSCRIPT:
@@ -78,6 +82,8 @@ def check_target(path: Path, static: tuple[int, int] | None) -> None:
         raise UsageError("-o names no kind of file", got=path, expected=" or ".join(KINDS))
     if path.is_dir():
         raise UsageError("-o is a folder", got=path, expected=f"a new FILE{kind}")
+    if kind == ".safetensors" and path.exists():
+        _check_own(path)
     if kind == ".pt2" and static is None:
         raise UsageError(
             "a .pt2 file holds one size of image", expected="--static HxW, such as 720x1080"
@@ -86,6 +92,23 @@ def check_target(path: Path, static: tuple[int, int] | None) -> None:
         raise UsageError(
             "a .safetensors file holds weights, which have no size", remedy="leave --static out"
         )
+
+
+def _check_own(path: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            if _DIGEST in (file.metadata() or {}):
+                return
+    except (SafetensorError, OSError):
+        pass  # nor is it an export that was damaged: those are written whole
+    raise UsageError(
+        f"{path} is not written over: it is no file of `mmfe export`",
+        got="other weights, or no weights",
+        expected="a new file, or one that `mmfe export` wrote",
+        remedy="choose another name with -o",
+    )
 
 
 def export_model(
@@ -268,7 +291,7 @@ def facts_of(parts: Parts, source: str) -> dict[str, str]:
     facts = {
         "mmfe": version("mmfe"),
         "model": source if shipped is not None else Path(source).name,
-        "restorer_sha256": _digest(parts.restorer.state_dict().items()),
+        _DIGEST: _digest(parts.restorer.state_dict().items()),
         "guidance": "embeddings" if parts.asks_for else guidance,
         "licence": "unknown" if shipped is None else shipped.licence,
         "size_multiple": str(parts.restorer.size_multiple),
