@@ -53,7 +53,10 @@ GROUPS = ("data", "guide", "cache", "model", "plot")
 """Files that hold a group of commands each: a typer application ``app``."""
 
 INTERRUPTED = 130
-"""The exit code after Ctrl-C, and after SIGTERM: 128 + SIGINT."""
+"""The exit code after Ctrl-C, and after `_ENDS`: 128 + SIGINT."""
+
+_ENDS = ("SIGTERM", "SIGHUP")
+"""Windows lacks the second."""
 
 _ROOM = "free some space there and give the same command again"
 _PLACE = "choose a place that you may write to, or change its permissions"
@@ -113,20 +116,24 @@ def main() -> None:
 
 
 def _stop_as_by_ctrl_c() -> None:
-    """SIGTERM, by which schedulers and containers stop a program, ends a command as Ctrl-C does.
+    """SIGTERM and SIGHUP end a command as Ctrl-C does.
 
+    Schedulers and containers stop a program by the one, a terminal that is closed by the other.
     What was half written is cleared away, and what the same command would do is said. Training has
     handlers of its own. Processes that are forked keep the usual end: pools stop theirs by it.
     """
-    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        return  # whoever started this has decided otherwise
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    numbers = [getattr(signal, name) for name in _ENDS if hasattr(signal, name)]
+    # Elsewhere whoever started this has decided otherwise, such as nohup.
+    taken = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, signal.default_int_handler)
     if hasattr(os, "register_at_fork"):  # Windows forks nothing
-        os.register_at_fork(after_in_child=_end_by_sigterm)
 
+        def as_usual() -> None:
+            for number in taken:
+                signal.signal(number, signal.SIG_DFL)
 
-def _end_by_sigterm() -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.register_at_fork(after_in_child=as_usual)
 
 
 class _WithoutPlots(MetaPathFinder):

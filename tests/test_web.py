@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import signal
 import socket
 import struct
+import urllib.request
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -187,8 +190,10 @@ def test_what_cannot_be_restored_leaves_nothing_behind(studio, tmp_path):
 
 
 def test_where_no_page_can_be_served_is_said_in_one_line(capfd):
-    with pytest.raises(UsageError, match="choose another --host"):
-        serving(["mmfe-small"], host="192.0.2.1").__enter__()  # an address of no machine
+    # An address of no machine, and what can be no name of one.
+    for host in ("192.0.2.1", "a..b", f"{'a' * 64}.b"):
+        with pytest.raises(UsageError, match="choose another --host"):
+            serving(["mmfe-small"], host=host).__enter__()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match="choose another --port"):
@@ -314,6 +319,61 @@ def test_some_degradations_alone_on_the_page(address, window, networks, tmp_path
     page.turn("low", "haze", "snow")
     page.start()
     assert page.result("refused") == command(photos[1], tmp_path / "other", *prompt)
+
+
+@needs_page
+@pytest.mark.slow
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "::1"])
+def test_the_page_is_served_behind_a_proxy_that_does_not_reach_it(host, free_port, monkeypatch):
+    if host == "::1" and not has_ipv6():
+        pytest.skip("no IPv6 here")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port}")  # where nothing listens
+    with serving(["mmfe-small"], host=host) as address:
+        assert "no_proxy" not in os.environ
+        directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        assert b"mmfe" in directly.open(address).read()
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@needs_page
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_nothing_is_kept_however_the_page_is_ended(told, free_port, start_forked, tmp_path):
+    as_usual = "default_int_handler" if told == signal.SIGINT else "SIG_DFL"
+    (tmp_path / "mmfe").write_text(
+        f"""
+import signal, tempfile
+signal.signal({int(told)}, signal.{as_usual})
+tempfile.tempdir = {str(tmp_path / "tmp")!r}
+from mmfe_cli.app import main
+main()
+"""
+    )
+    (tmp_path / "tmp").mkdir()
+    wait = start_forked(tmp_path / "mmfe", "web", "--port", free_port)
+
+    def there() -> bool:
+        with socket.socket() as asking:
+            return asking.connect_ex(("127.0.0.1", free_port)) == 0
+
+    try:
+        wait_for(there)
+        (folder,) = (tmp_path / "tmp").glob("mmfe-web-*")
+        (folder / "photograph.jpg").write_bytes(b"of somebody")
+    finally:
+        os.kill(wait.pid, told)
+    done = wait()
+    assert done.returncode == 130, done.stderr
+    assert not folder.exists()
 
 
 @needs_page

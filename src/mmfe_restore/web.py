@@ -235,9 +235,9 @@ def _check_address(host: str, port: int | None) -> None:
     try:
         family, *_, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
         socket.create_server(address[:2], family=family).close()
-    except OSError as problem:
-        said = (problem.strerror or str(problem)).partition(" (")[0]
-        taken = problem.errno in (errno.EADDRINUSE, errno.EACCES)
+    except (OSError, UnicodeError) as problem:  # the latter of a name that cannot be one
+        said = (getattr(problem, "strerror", None) or str(problem)).partition(" (")[0]
+        taken = getattr(problem, "errno", None) in (errno.EADDRINUSE, errno.EACCES)
         option = "--port" if taken else "--host"
         raise _not_served(f"{host}, port {port or 'any'}: {said}", option) from problem
 
@@ -362,17 +362,17 @@ def serving(
             none of this machine's.
     """
     _check_address(host, port)
-    with TemporaryDirectory(prefix="mmfe-web-") as folder:
-        before = os.environ.get("GRADIO_TEMP_DIR")
-        os.environ["GRADIO_TEMP_DIR"] = folder
+    with (
+        TemporaryDirectory(prefix="mmfe-web-") as folder,
+        _environment("GRADIO_TEMP_DIR", folder),
+    ):
         gr = _gradio()
+        page = build_page(Studio(names, Path(folder), device=device, max_megapixels=max_megapixels))
         try:
-            page = build_page(
-                Studio(names, Path(folder), device=device, max_megapixels=max_megapixels)
-            )
-            try:
+            # Gradio asks its own address, which a proxy of this machine's environment cannot reach.
+            with _environment("no_proxy", "*"):
                 _, address, _ = page.launch(
-                    server_name=host,
+                    server_name=f"[{host}]" if ":" in host else host,  # as in an address
                     server_port=port,
                     share=False,
                     quiet=True,
@@ -388,15 +388,24 @@ def serving(
                         block_info_text_color_dark="*neutral_300",
                     ),
                 )
-            except OSError as problem:
-                said = str(problem).splitlines()[0]
-                raise _not_served(f"{host}, port {port}: {said}", "--port") from problem
-            try:
-                yield str(address)
-            finally:
-                page.close(verbose=False)
+        except (OSError, ValueError) as problem:  # the latter where its own address does not answer
+            said = str(problem).splitlines()[0]
+            raise _not_served(f"{host}, port {port}: {said}", "--port") from problem
+        try:
+            yield str(address)
         finally:
-            if before is None:
-                del os.environ["GRADIO_TEMP_DIR"]
-            else:
-                os.environ["GRADIO_TEMP_DIR"] = before
+            page.close(verbose=False)
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Generator[None]:
+    """Set a variable of the environment while the block runs."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -171,6 +172,42 @@ def test_what_follows_two_dashes_is_no_switch(tmp_path):
     done = mmfe("restore", "-o", str(tmp_path / "out"), "--", "--quiet")
     assert done.returncode == 1
     assert "image --quiet does not exist" in done.stderr
+
+
+STOPPED = """
+import os, signal, sys, tempfile, time
+from mmfe_cli import app
+told = int(sys.argv[1])
+for ignored in (True, False):
+    signal.signal(told, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    app._stop_as_by_ctrl_c()
+    try:
+        with tempfile.TemporaryDirectory(dir=sys.argv[2]):
+            os.kill(os.getpid(), told)
+            time.sleep(0 if ignored else 60)
+            print("went on")
+    except KeyboardInterrupt:
+        print("interrupted")
+if (child := os.fork()) == 0:
+    os.kill(os.getpid(), told)
+    time.sleep(60)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such signals")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_command_that_is_ended_clears_away(name, tmp_path):
+    number = getattr(signal, name)
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED, str(int(number)), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # Under nohup it goes on; what it forks ends as usual.
+    assert done.stdout.split("\n") == ["went on", "interrupted", str(-number), ""]
+    assert not list(tmp_path.iterdir())
 
 
 def test_reading_end_gone_is_no_error():
