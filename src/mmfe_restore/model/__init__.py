@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mmfe_cache.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from mmfe_restore.model.checkpoints import count_parameters as count_parameters
+    from mmfe_restore.model.card import count_parameters as count_parameters
     from mmfe_restore.model.complexity import (
         count_macs as count_macs,
         info as info,
@@ -25,6 +25,6 @@ __getattr__, __dir__ = lazy_names(
         "network": ["MGFB_SITES", "MOFE_SITES"],
         "restorer": ["Restorer"],
         "complexity": ["count_macs", "info", "parameters_of", "parts"],
-        "checkpoints": ["count_parameters"],
+        "card": ["count_parameters"],
     },
 )

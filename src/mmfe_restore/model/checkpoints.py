@@ -14,9 +14,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save as to_bytes
 
-from mmfe_cache.errors import MmfeError, ModelError
+from mmfe_cache.errors import MmfeError, ModelError, UsageError
 from mmfe_cache.io import write_file
 from mmfe_cache.parsing import DuplicateKeyError, parse_json
+from mmfe_restore.model.card import model_card
 from mmfe_restore.model.folders import (
     CARD,
     CONFIG,
@@ -27,6 +28,7 @@ from mmfe_restore.model.folders import (
     guide_record,
     hub_folder,
     is_repository,
+    name_of_guide,
     recorded_guide,
     shipped_folder,
 )
@@ -37,11 +39,6 @@ if TYPE_CHECKING:
 
     from mmfe_restore.model.restorer import Restorer
     from mmfe_restore.recipes.schema import Recipe
-
-
-def count_parameters(module: nn.Module) -> int:
-    """How many numbers are learned."""
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -136,13 +133,20 @@ FORMAT = 1
 """The version of config.json; raised when an older reader could not understand it."""
 
 
-def save(restorer: Restorer, folder: str | Path, recipe: Recipe | None = None) -> None:
+def save(
+    restorer: Restorer,
+    folder: str | Path,
+    recipe: Recipe | None = None,
+    *,
+    says_where: bool = True,
+) -> None:
     """Write ``restorer`` to ``folder``; each file appears whole or not at all.
 
     Args:
         restorer: what to save; its own recipe is taken where ``recipe`` is None.
         folder: made where it does not exist; files of these names are replaced.
         recipe: kept whole in config.json, so that a reader knows guide, views and training.
+        says_where: whether config.json says where a guide of the user's own lies on this machine.
     """
     from mmfe_restore.recipes import recipe_to_dict
 
@@ -159,7 +163,7 @@ def save(restorer: Restorer, folder: str | Path, recipe: Recipe | None = None) -
     if recipe is not None:
         config["recipe"] = recipe_to_dict(recipe)
         record = guide_record(recipe.guide.name, folder)
-        if record is not None:
+        if record is not None and says_where:
             config[GUIDE_PATH] = record
     if restorer.guide_fingerprint is not None:
         config[GUIDE_FINGERPRINT] = restorer.guide_fingerprint
@@ -173,81 +177,16 @@ def save(restorer: Restorer, folder: str | Path, recipe: Recipe | None = None) -
     write_file(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
-def model_card(restorer: Restorer, recipe: Recipe | None) -> str:
-    """A README.md with the Hub's front matter: what it is, how it was made, how to use it.
-
-    Args:
-        restorer: the network.
-        recipe: that it was trained by; None where that is not known.
-    """
-    from huggingface_hub import ModelCard, ModelCardData
-
-    data = ModelCardData(
-        # Whoever trains a network chooses its licence, within those of its data.
-        license="other",
-        license_name="not-stated",
-        library_name="mmfe",
-        pipeline_tag="image-to-image",
-        tags=["image-restoration", "all-in-one", "multimodal-llm", "mixture-of-experts"],
-        datasets=None if recipe is None else [recipe.data.dataset],
-        metrics=["psnr", "ssim"],
-    )
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_card_text(restorer, recipe)}"))
-
-
-def _card_text(restorer: Restorer, recipe: Recipe | None) -> str:
-    config = restorer.config
-    reads = ", ".join(f"E_{name.capitalize()}" for name in config.reads) or "nothing"
-    unguided = restorer.has_null_guidance or not config.reads
-    lines = [
-        f"# An mmfe restorer{f' ({recipe.name})' if recipe else ''}",
-        "",
-        "Restores photographs that suffer from several degradations at once, guided by what a",
-        "multimodal LLM sees in them (MMFE-IR, arXiv 2605.11444; this is not the authors' code).",
-        "",
-        "**Licence.** Not stated: the network's maker has to choose one that fits its training",
-        "data, in the field `license` above.",
-        "",
-        "| | |",
-        "|---|---|",
-        f"| parameters | {count_parameters(restorer) / 1e6:.3f} M |",
-        f"| experts | {config.num_experts if config.experts != 'none' else 0} ({config.experts}) |",
-        f"| guidance read | {reads}, D = {config.guidance_dim} |",
-        f"| runs without a guide | {'yes' if unguided else 'no'} |",
-    ]
-    if recipe is not None:
-        stages = ", ".join(
-            f"{s.epochs} epochs at {s.resolution}² (batch {s.batch_size})"
-            for s in recipe.train.stages
-        )
-        steps = recipe.train.max_steps
-        ended = f", ended after {steps} steps" if steps else ""
-        lines += [
-            f"| guide | {recipe.guide.name} |",
-            f"| training data | {recipe.data.dataset} |",
-            f"| schedule | {stages}{ended} |",
-        ]
-    lines += [
-        "",
-        "```python",
-        "from mmfe_restore import Restorer",
-        "",
-        'restorer = Restorer.from_pretrained("path/or/owner/name")',
-        "restored = restorer(image, embeddings)  # (B, 3, H, W) in [0, 1]",
-        "```",
-        "",
-        "or `mmfe restore PHOTO -o OUT --checkpoint PATH`.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
 def load(
     restorer_class: type[Restorer],
     source: str | Path,
     *,
     device: torch.device | str = "cpu",
-    **hub: Any,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
 ) -> Restorer:
     """Load a folder that `save` wrote, or a repository of the Hugging Face Hub.
 
@@ -256,18 +195,38 @@ def load(
         source: a folder, ``"owner/name"`` or ``"owner/name@revision"``, or the name of a network
             that comes with the package, such as ``"mmfe-small"``.
         device: where the weights go.
-        hub: options of `huggingface_hub.snapshot_download`, such as ``revision``.
+        revision: of a repository; takes the place of the one after ``@``.
+        token: of the Hub, as for `huggingface_hub.snapshot_download`; like the next three of no
+            meaning for a network that is here.
+        cache_dir: likewise.
+        force_download: likewise.
+        local_files_only: likewise.
 
     Returns:
         In evaluation mode; ``.recipe`` is set where config.json holds one.
 
     Raises:
         ModelError: no such folder, a damaged or foreign one, weights that do not fit.
+        UsageError: a revision of what lies in no repository.
     """
-    folder = shipped_folder(source)
-    if folder is None:
-        named = str(source)
-        folder = hub_folder(named, **hub) if is_repository(named) else Path(source)
+    folder, named = shipped_folder(source), str(source)
+    if folder is None and is_repository(named):
+        options = {
+            "revision": revision,
+            "token": token,
+            "cache_dir": cache_dir,
+            "force_download": force_download,
+            "local_files_only": local_files_only,
+        }
+        folder = hub_folder(named, **{name: value for name, value in options.items() if value})
+    elif revision is not None:
+        raise UsageError(
+            f"{named} is no repository of the Hugging Face Hub: it has no revisions",
+            got=f"revision={revision!r}",
+            expected="OWNER/NAME",
+            remedy="leave revision out",
+        )
+    folder = folder or Path(source)
     config, recipe = read_config(folder)
     with torch.device("meta"):
         restorer = restorer_class(config)
@@ -369,28 +328,50 @@ def load_restormer(
     return restorer
 
 
-def push(restorer: Restorer, repository: str, *, recipe: Recipe | None = None, **hub: Any) -> str:
+def push(
+    restorer: Restorer,
+    repository: str,
+    *,
+    recipe: Recipe | None = None,
+    private: bool = False,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    commit_message: str = "Upload a restorer",
+    create_pr: bool = False,
+) -> str:
     """Upload ``restorer`` with its configuration and model card to the Hugging Face Hub.
+
+    Nothing that is uploaded says where a guide of the user's own lies on this machine: of its path
+    the last name alone is kept.
 
     Args:
         restorer: what to upload.
         repository: ``"owner/name"``; made where it does not exist.
         recipe: as for `save`.
-        hub: ``private``, ``token``, ``revision`` and ``commit_message``.
+        private: whether a repository that is made can be seen by its owner alone.
+        token: of the Hub; None takes the one of ``hf auth login``.
+        revision: the branch.
+        commit_message: its first line.
+        create_pr: open a pull request instead of committing to the branch.
 
     Returns:
         The address of the commit.
     """
     from huggingface_hub import HfApi
 
-    api = HfApi(token=hub.get("token"))
-    api.create_repo(repository, private=hub.get("private", False), exist_ok=True)
+    recipe = recipe or restorer.recipe
+    if recipe is not None:
+        name = name_of_guide(recipe.guide.name)
+        recipe = replace(recipe, guide=replace(recipe.guide, name=name))
+    api = HfApi(token=token)
+    api.create_repo(repository, private=private, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        save(restorer, folder, recipe)
+        save(restorer, folder, recipe, says_where=False)
         commit = api.upload_folder(
             repo_id=repository,
             folder_path=folder,
-            revision=hub.get("revision"),
-            commit_message=hub.get("commit_message", "Upload a restorer"),
+            revision=revision,
+            commit_message=commit_message,
+            create_pr=create_pr,
         )
     return str(commit)

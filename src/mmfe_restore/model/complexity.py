@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmfe_restore.model.checkpoints import count_parameters
+from mmfe_restore.model.card import count_parameters
 from mmfe_restore.model.mofe import num_bands
 from mmfe_restore.model.restorer import Restorer
 

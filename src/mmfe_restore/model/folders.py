@@ -252,13 +252,18 @@ def guide_record(name: str, folder: Path) -> dict[str, str] | None:
 
     Returns:
         Its absolute path, and the one from ``folder``, which holds where both have moved
-        together; None for a guide of the registry, and where there is none.
+        together; there is none to another drive of Windows. None for a guide of the registry, and
+        where there is none.
     """
     _, path = split_guide(name)
     if path is None or not path.exists():
         return None
     absolute = path.resolve()
-    return {"absolute": str(absolute), "relative": os.path.relpath(absolute, folder.resolve())}
+    try:
+        relative = os.path.relpath(absolute, folder.resolve())
+    except ValueError:
+        return {"absolute": str(absolute)}
+    return {"absolute": str(absolute), "relative": relative}
 
 
 def split_guide(name: str) -> tuple[str, Path | None]:
@@ -271,6 +276,16 @@ def split_guide(name: str) -> tuple[str, Path | None]:
         encoder, equals, weights = name.partition(",weights=")
         return encoder + equals, Path(weights) if weights and weights != RANDOM else None
     return "", None if name in GUIDES else Path(name)
+
+
+def name_of_guide(name: str) -> str:
+    """A guide's name as others may read it: of a path of this machine its last part alone."""
+    before, path = split_guide(name)
+    if path is None:
+        return name
+    last = path.resolve().name
+    # One of the user's own that is called as one of the registry is not taken for that.
+    return before + (f"./{last}" if last in GUIDES else last)
 
 
 def find_recorded_guide(recipe: Recipe, config: Mapping[str, Any], folder: Path) -> Recipe:
@@ -294,7 +309,9 @@ def find_recorded_guide(recipe: Recipe, config: Mapping[str, Any], folder: Path)
     before, named = split_guide(recipe.guide.name)
     if not isinstance(recorded, dict) or named is None:
         return recipe
-    places = [Path(str(recorded.get("absolute"))), folder / str(recorded.get("relative"))]
+    places = [Path(str(recorded.get("absolute")))]
+    if "relative" in recorded:
+        places.append(folder / str(recorded["relative"]))
     found = next((place for place in places if place.exists()), places[0])
     if named.exists() and (not found.exists() or named.samefile(found)):
         return recipe

@@ -4,16 +4,23 @@ import json
 import resource
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from mmfe_cache.embeddings import Embeddings
-from mmfe_cache.errors import ModelError
+from mmfe_cache.errors import ModelError, UsageError
 from mmfe_restore import Restorer, load_recipe
+from mmfe_restore.model.card import model_card
+
+from ...small import small_recipe
 
 Make = Callable[..., Restorer]
 
@@ -26,7 +33,7 @@ def test_a_saved_restorer_comes_back_whole(
     loaded = Restorer.from_pretrained(tmp_path / "model")
     assert loaded.config == restorer.config
     assert torch.equal(loaded(image, guidance()), restorer(image, guidance()))
-    assert "multimodal LLM" in (tmp_path / "model" / "README.md").read_text()
+    assert "guided by embeddings" in (tmp_path / "model" / "README.md").read_text()
     assert sorted(p.name for p in (tmp_path / "model").iterdir()) == [
         "README.md", "config.json", "model.safetensors",
     ]  # fmt: skip
@@ -99,38 +106,138 @@ def test_a_damaged_folder_says_what_is_wrong(
     assert DAMAGE[damage] in str(caught.value)
 
 
-def test_the_hub_gets_what_it_gives_back(
-    tiny: Make, guidance: Callable[..., Embeddings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[tuple[str, bool]] = []
+class Hub:
+    """Stands for the Hub's client; repositories are folders."""
 
-    class Hub:
-        def __init__(self, token: str | None) -> None:
-            assert token == "secret"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.told: list[dict[str, object]] = []
 
-        def create_repo(self, name: str, *, private: bool, exist_ok: bool) -> None:
-            assert exist_ok
-            made.append((name, private))
+    def __call__(self, token: str | None) -> Hub:
+        self.told.append({"token": token})
+        return self
 
-        def upload_folder(self, *, repo_id: str, folder_path: str, **more: object) -> str:
-            shutil.copytree(folder_path, tmp_path / repo_id)
-            return f"https://hub/{repo_id}/commit/1"
+    def create_repo(self, name: str, *, private: bool, exist_ok: bool) -> None:
+        assert exist_ok
+        self.told[-1] |= {"name": name, "private": private}
 
-    def snapshot(name: str, **more: object) -> str:
-        if not (tmp_path / name).exists():
+    def upload_folder(self, *, repo_id: str, folder_path: str, **more: object) -> str:
+        self.told[-1] |= more
+        shutil.copytree(folder_path, self.folder / repo_id)
+        return f"https://hub/{repo_id}/commit/1"
+
+    def snapshot(self, name: str, **more: object) -> str:
+        self.told.append(more)
+        if not (self.folder / name).exists():
             raise LocalEntryNotFoundError("Got: ConnectError: no network\nand much more")
-        return str(tmp_path / name)
+        return str(self.folder / name)
 
-    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    made = Hub(tmp_path / "hub")
+    monkeypatch.setattr("huggingface_hub.HfApi", made)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", made.snapshot)
+    return made
+
+
+def test_the_hub_gets_what_it_gives_back(
+    tiny: Make, guidance: Callable[..., Embeddings], hub: Hub
+) -> None:
     restorer, image = tiny(), torch.rand(1, 3, 16, 16).double()
-    commit = restorer.push_to_hub("owner/name", private=True, token="secret")
-    assert (commit, made) == ("https://hub/owner/name/commit/1", [("owner/name", True)])
-    loaded = Restorer.from_pretrained("owner/name")
+    commit = restorer.push_to_hub("owner/name", private=True, token="secret", create_pr=True)
+    assert commit == "https://hub/owner/name/commit/1"
+    assert hub.told == [
+        {
+            "token": "secret",
+            "name": "owner/name",
+            "private": True,
+            "revision": None,
+            "commit_message": "Upload a restorer",
+            "create_pr": True,
+        }
+    ]
+    loaded = Restorer.from_pretrained("owner/name@dev", token="secret")
     assert torch.equal(loaded(image, guidance()), restorer(image, guidance()))
+    told = hub.told[-1]
+    assert (told["revision"], told["token"]) == ("dev", "secret")
+    Restorer.from_pretrained("owner/name@dev", revision="main")
+    assert hub.told[-1]["revision"] == "main"
     with pytest.raises(ModelError, match="neither a folder nor a repository") as refused:
         Restorer.from_pretrained("owner/other")
     assert refused.value.got == "ConnectError: no network"
+
+
+def test_options_that_are_none_are_not_passed_over(tiny: Make, tmp_path: Path, hub: Hub) -> None:
+    for misspelt in ({"privat": True}, {"branch": "dev"}):
+        with pytest.raises(TypeError):
+            tiny().push_to_hub("owner/name", **misspelt)
+    assert not hub.told
+    tiny().save_pretrained(tmp_path / "model")
+    for source in (tmp_path / "model", "mmfe-small"):
+        with pytest.raises(TypeError):
+            Restorer.from_pretrained(source, devise="cpu")
+        with pytest.raises(UsageError, match="has no revisions"):
+            Restorer.from_pretrained(source, revision="main")
+        Restorer.from_pretrained(source, token=None, local_files_only=True)
+
+
+@pytest.mark.parametrize("own", ["{}/my-scene.safetensors", "{}/scene", "timm:a,weights={}/w.pth"])
+def test_nothing_that_is_pushed_names_a_path_of_this_machine(
+    own: str, tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("my-scene.safetensors", "scene", "w.pth"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)  # where the last part of the path leads to the guide too
+    guide = own.format(tmp_path)
+    recipe = small_recipe("scene")
+    recipe = replace(recipe, guide=replace(recipe.guide, name=guide))
+    restorer = Restorer.from_recipe(recipe)
+    restorer.push_to_hub("owner/name")
+    for path in (hub.folder / "owner" / "name").iterdir():
+        assert str(tmp_path) not in path.read_bytes().decode("latin-1")
+    assert restorer.recipe == recipe
+    kept = json.loads((hub.folder / "owner" / "name" / "config.json").read_text())
+    assert kept["recipe"]["guide"]["name"] == {
+        "scene": "./scene",  # the guide that comes with mmfe is another
+        "w.pth": "timm:a,weights=w.pth",
+    }.get(Path(guide).name, Path(guide).name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "tag"),
+    [
+        ({"guide": "qwen2.5-vl-3b"}, "what a multimodal LLM sees", True),
+        ({"guide": "scene"}, "a guide of the kind scene", False),
+        ({"encoder_guidance": "none", "decoder_guidance": "none", "experts": "none"},
+         "without a guide", False),
+    ],
+)  # fmt: skip
+def test_a_card_says_what_guided_the_training(
+    changes: dict[str, str], said: str, tag: bool
+) -> None:
+    restorer = Restorer.from_recipe(small_recipe(**changes))
+    card = model_card(restorer, restorer.recipe)
+    assert said in card
+    assert ("multimodal-llm" in card) == tag
+    assert ("mixture-of-experts" in card) == (restorer.config.experts != "none")
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_the_example_on_a_card_runs(
+    reads: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    off = {"encoder_guidance": "none", "decoder_guidance": "none", "experts": "none"}
+    restorer = Restorer.from_recipe(small_recipe(guidance_dim=128, **({} if reads else off)))
+    restorer.save_pretrained(tmp_path / "model")
+    card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    code = card.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.zeros((16, 24, 3), np.uint8)).save("photo.jpg")
+    names: dict[str, Any] = {}
+    exec(code.replace("path/or/owner/name", "model"), names)
+    assert names["restored"].shape == (16, 24, 3)
+    assert names["restored"].dtype == np.uint8
 
 
 def test_a_disk_that_takes_no_more_gives_an_os_error_and_no_folder_to_load(

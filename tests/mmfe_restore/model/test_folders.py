@@ -1,14 +1,19 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from mmfe_cache.errors import ModelError
+from mmfe_restore import Restorer
 from mmfe_restore.evaluation import load_checkpoint
 from mmfe_restore.model import folders
 from mmfe_restore.model.folders import DEFAULT, shipped_folder, shipped_models
+from mmfe_restore.recipes import recipe_from_dict
+
+from ...small import small_recipe
 
 
 @pytest.fixture
@@ -61,3 +66,25 @@ def test_a_shipped_name_is_a_checkpoint_wherever_one_is_asked_for():
     assert opened.path == shipped_models()[DEFAULT].folder
     assert opened.recipe.name == "small"
     assert next(opened.restorer.parameters()).dtype == torch.float32
+
+
+def test_a_guide_on_another_drive_is_found_where_it_is(tmp_path, monkeypatch):
+    """Windows has no relative path from one drive to another."""
+    guide = tmp_path / "my-guide.safetensors"
+    guide.touch()
+
+    def other_drive(path, start):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr("os.path.relpath", other_drive)
+    recipe = small_recipe("scene")
+    recipe = replace(recipe, guide=replace(recipe.guide, name=str(guide)))
+    Restorer.from_recipe(recipe).save_pretrained(tmp_path / "run" / "model")
+    kept = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    assert kept["guide_path"] == {"absolute": str(guide)}
+    kept["recipe"]["guide"]["name"] = "my-guide.safetensors"  # as from another working directory
+    found = folders.find_recorded_guide(recipe_from_dict(kept["recipe"]), kept, tmp_path)
+    assert found.guide.name == str(guide)
+    guide.unlink()
+    gone = folders.find_recorded_guide(recipe_from_dict(kept["recipe"]), kept, tmp_path)
+    assert gone.guide.name == str(guide)
