@@ -38,7 +38,7 @@ from mmfe_restore.model.parts import (
 from mmfe_restore.model.restormer import TransformerBlock, Upsample, to_nchw, to_nhwc
 from mmfe_restore.model.runners import hidden_channels
 from mmfe_restore.model.strip_attention import AttentionSums, value_part
-from mmfe_restore.model.strips import Strips
+from mmfe_restore.model.strips import Strips, fits_half
 
 LEAST_ROWS = 8
 """Of a strip, whatever the budget. Each strip takes some twenty calls, and a photograph of 4,000
@@ -136,7 +136,8 @@ class StreamedLevel1:
             block: the only one.
 
         Returns:
-            (1, H, W, C); in half precision where the rest is in full precision.
+            (1, H, W, C); in half precision where the rest is in full precision, if every number
+            fits it.
         """
         pixels, weight = to_nhwc(image)[0], embed.weight
         height, width, _ = pixels.shape
@@ -160,6 +161,8 @@ class StreamedLevel1:
         for band in bands:
             first = 0
             for strip in self._run(start(band), parts, step, band.left):
+                if level1.dtype != strip.dtype and not fits_half(strip):
+                    level1 = level1.to(strip.dtype)
                 level1[0, first : first + len(strip), band.own] = strip[:, band.inner]
                 first += len(strip)
         return level1

@@ -169,7 +169,7 @@ class Strips:
         return kept
 
     def _halves(self, x: Tensor) -> bool:
-        return self._puts_away and x.dtype == torch.float32 and _fits_half(x)
+        return self._puts_away and x.dtype == torch.float32 and fits_half(x)
 
     def _tidy(self) -> None:
         """After parts that held sums of windows, and between levels, where buffers change size."""
@@ -261,7 +261,7 @@ class Strips:
             self.meter.add(window.stop - window.start, width, channels)
 
 
-def _fits_half(x: Tensor) -> bool:
+def fits_half(x: Tensor) -> bool:
     """Whether half precision holds every number of a map: beyond 65,504 it has only infinity."""
     least, most = torch.aminmax(x)  # unlike abs(), without a copy
     return max(-float(least), float(most)) <= torch.finfo(torch.float16).max

@@ -119,6 +119,25 @@ def test_streamed_level_1_is_the_same_network(
     assert told[-2] < 1
 
 
+def test_a_level_1_beyond_half_precision_is_streamed_in_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(streaming, "LEAST_COLUMNS", 2 * streaming.MARGIN)
+    restorer = Restorer.from_recipe(load_recipe("demo", ["guide=oracle", "model.width=8"])).eval()
+    torch.manual_seed(0)
+    for parameter in restorer.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    restorer.patch_embed.proj.weight.data.mul_(3e5)
+    image = torch.rand(1, 3, 64, 80)
+    restorer.strip_bytes = 1  # two bands and more, eight rows at a time
+    with torch.no_grad():
+        expected = restorer(image)
+        restorer.stream_bytes = 0
+        found = restorer(image)
+    assert bool(found.isfinite().all())
+    assert (found - expected).abs().max() < 2e-3 * expected.abs().max()
+
+
 def test_streaming_under_autocast_keeps_the_photographs_own_digits() -> None:
     """A bfloat16 between 1/2 and 1 is a multiple of 1/256: less than an 8-bit image holds."""
     restorer = Restorer.from_recipe(load_recipe("demo", ["guide=oracle", "model.width=8"])).eval()
