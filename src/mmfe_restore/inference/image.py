@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mmfe_cache.errors import DataError, ModelError, UsageError
 from mmfe_cache.machine import Precision, float32_products, require_bf16, short_name
@@ -74,18 +75,15 @@ def restore_image(
     if overlap < 0:
         raise UsageError("the overlap is out of range", got=overlap, expected="0 or more pixels")
     device = restorer.device
-    # A copy: the array may be read-only or flipped, and torch takes neither. Deep integers go as
-    # floats, since torch can do next to nothing with unsigned 16 bits.
-    copied: NDArray[Any] = image.copy() if image.dtype == "uint8" else image.astype("float32")
-    pixels = torch.from_numpy(copied).to(device).permute(2, 0, 1)[None]
+    pixels = _as_tensor(image, white, device)
     height, width = image.shape[:2]
     side = needed_tile(tile, height, width)
     if side is None:
         # Padded as it is: a second copy in floating point is much of a large photograph's memory.
         pixels = pad_to_multiple(pixels, restorer.size_multiple)
     # Bytes stay bytes: the network turns them into floating point as it needs them.
-    source = pixels if pixels.dtype == torch.uint8 else pixels.to(restorer.dtype) / white
-    del copied, pixels
+    source = pixels if pixels.dtype == torch.uint8 else pixels.to(restorer.dtype)
+    del pixels
     bits = short_name(precision)
     if bits == "auto":
         bits = "bf16" if device.type == "cuda" else "32"
@@ -105,7 +103,7 @@ def restore_image(
             restored = restorer.restore_bytes(source, embeddings, watch=watch)
         else:
             restored = restorer(source, embeddings, watch=watch)
-        restored, source = (one[..., :height, :width] for one in (restored.float(), source))
+        restored = restored.float()[..., :height, :width]
         if not bool(restored.isfinite().all()):
             raise ModelError(
                 "the restorer gave NaN or infinity",
@@ -114,12 +112,23 @@ def restore_image(
                 remedy="use --precision 32; if that does not help, the weights are damaged",
             )
         if strength < 1:
-            restored = torch.lerp(unit(source, torch.float32), restored.clamp_(0, 1), strength)
+            # Of the image itself: what the network was given may have fewer digits.
+            before = unit(_as_tensor(image, white, device), torch.float32)
+            restored = torch.lerp(before, restored.clamp_(0, 1), strength)
         scaled = restored[0].clamp_(0, 1).permute(1, 2, 0)
         if image.dtype == "uint8":
             return scaled.mul_(255).round_().to(torch.uint8).contiguous().cpu().numpy()
         deep = scaled.contiguous().cpu().numpy()
     return (np.rint(deep * np.float32(white)) if white > 1 else deep).astype(image.dtype)
+
+
+def _as_tensor(image: NDArray[Any], white: int, device: torch.device) -> Tensor:
+    """(1, 3, H, W): bytes as they are, others as float32 in [0, 1]."""
+    # A copy: the array may be read-only or flipped, and torch takes neither. Deep integers go as
+    # floats, since torch can do next to nothing with unsigned 16 bits.
+    copied: NDArray[Any] = image.copy() if image.dtype == "uint8" else image.astype("float32")
+    pixels = torch.from_numpy(copied).to(device).permute(2, 0, 1)[None]
+    return pixels if image.dtype == "uint8" else pixels.div_(white)
 
 
 def fill_transparent(pixels: NDArray[_Stored], alpha: NDArray[Any]) -> NDArray[_Stored]:
