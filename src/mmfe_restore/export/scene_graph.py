@@ -47,15 +47,21 @@ def write_view(graph: Graph, image: Value, view: View) -> Value:
         side = graph.constant(view.resolution, np.int64)
         levels = _resize(graph, levels, sizes, [side, side])
         sizes = [side, side]
-    smaller = _within_budget(graph, *sizes)
-    levels = _resize(graph, levels, sizes, smaller)
+    large, smaller = _within_budget(graph, *sizes)
+    whole = levels
+    # Not by the identity where nothing is shrunk: its size is the square of a picture's side.
+    levels = graph.either(
+        large,
+        lambda: _resize(graph, whole, sizes, smaller),
+        lambda: graph.add("Identity", whole),
+    )
     for axis, side in zip((2, 3), smaller, strict=True):
         levels = _mirror(graph, levels, axis, side)
     return graph.add("Div", levels, graph.constant(255.0))
 
 
-def _within_budget(graph: Graph, height: Value, width: Value) -> list[Value]:
-    """The sizes of `SceneGuide.prepare`: of pictures above the pixel budget, smaller ones."""
+def _within_budget(graph: Graph, height: Value, width: Value) -> tuple[Value, list[Value]]:
+    """Whether a picture is above the pixel budget, and its sizes as of `SceneGuide.prepare`."""
     pixels = graph.whole(height, "Mul", width)
     large = graph.add("Greater", pixels, graph.constant(MAX_PIXELS, np.int64))
     budget = graph.constant(float(MAX_PIXELS), np.float64)
@@ -65,7 +71,7 @@ def _within_budget(graph: Graph, height: Value, width: Value) -> list[Value]:
         scaled = graph.add("Round", graph.add("Mul", graph.cast(side, np.float64), scale))
         shrunk = graph.whole(graph.cast(scaled, np.int64), "Max", 1)
         found.append(graph.add("Where", large, shrunk, side))
-    return found
+    return large, found
 
 
 def _resize(graph: Graph, levels: Value, sizes: list[Value], smaller: list[Value]) -> Value:
@@ -84,10 +90,7 @@ def _to_levels(graph: Graph, values: Value) -> Value:
 
 
 def _bicubic(graph: Graph, size: Value, smaller: Value) -> Value:
-    """(smaller, size): the weights by which Pillow's bicubic filter mixes pixels, a = -1/2.
-
-    The identity where the sizes are equal.
-    """
+    """(smaller, size): the weights by which Pillow's bicubic filter mixes pixels, a = -1/2."""
 
     def double(value: float) -> Value:
         return graph.constant(value, np.float64)

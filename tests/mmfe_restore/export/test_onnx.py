@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import subprocess
 import sys
@@ -19,8 +20,11 @@ from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import GuideError, UsageError
 from mmfe_cache.images import read_rgb8
 from mmfe_cache.images.colour_tags import make_grey_profile, make_profile
+from mmfe_cache.views import View
 from mmfe_restore import Restorer
 from mmfe_restore.export import export_model
+from mmfe_restore.export.graph import OPSET, Graph
+from mmfe_restore.export.scene_graph import write_view
 from mmfe_restore.inference import guide_for, restore_image
 from mmfe_restore.recipes import load_recipe
 
@@ -82,6 +86,36 @@ def test_guide_and_network_in_one_file_equal_mmfe_restore(small, small_file, siz
     assert np.abs(found - expected).max() <= 1e-4
     if min(size) > 30:
         assert np.abs(found - image / 255).max() > 0.05  # the network did something
+
+
+def test_what_is_not_shrunk_is_not_multiplied_by_an_identity(tmp_path):
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = Graph()
+    view = write_view(graph, "image", View("native"))
+    ends = [
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", 3, "h", "w"])]
+        for name in ("image", view)
+    ]
+    constants = [numpy_helper.from_array(a, name) for name, a in graph.constants.items()]
+    whole = helper.make_graph(graph.nodes, "view", *ends, constants)
+    opset = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(whole, opset_imports=opset, ir_version=9)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.enable_profiling = True
+    options.profile_file_prefix = str(tmp_path / "profile")
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    image = picture(8, 3000)
+    (found,) = session.run(None, {"image": batch(image)})
+    steps = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    sizes = [int(step["args"].get("output_size", 0)) for step in steps if "args" in step]
+    assert found.nbytes <= max(sizes) < 3000 * 3000  # bytes: not one for each pair of columns
+    top = (found.shape[2] - 8) // 2
+    seen = found[0, :, top : top + 8].transpose(1, 2, 0)
+    np.testing.assert_allclose(seen, image / 255, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(48, 48), (1, 1), (5, 300), (64, 49), (130, 211)], ids=str)
