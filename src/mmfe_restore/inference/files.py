@@ -17,7 +17,7 @@ from mmfe_cache.errors import DataError, MmfeError, UsageError
 from mmfe_cache.images import check_colours, encode_photograph, read_photograph
 from mmfe_cache.io import counted, explained, is_full, write_file
 from mmfe_cache.machine import Precision
-from mmfe_cache.names import first_few
+from mmfe_cache.names import composed, first_few
 from mmfe_cache.progress import Progress
 from mmfe_restore.inference.jobs import (
     NAMED,
@@ -190,6 +190,7 @@ def restore_files(
     sources = _sources(planned)
     if force:  # a restoration that was named beside its photograph is an input too
         sources.update(*(file_keys(path) for path in inputs if not path.is_dir()))
+    spelled: dict[str, Path] = {}
     restored: list[Restored] = []
     failed: list[tuple[Path, MmfeError]] = []
     skipped: list[Job] = []
@@ -198,6 +199,7 @@ def restore_files(
     with progress.task("restoring", len(planned.jobs), "photographs") as task:
         for job in planned.jobs:
             try:
+                _check_spelling(job, spelled)
                 if _is_finished(job, sources, force):
                     skipped.append(job)
                 elif full:
@@ -240,7 +242,10 @@ def nothing_left(planned: Plan, progress: Progress) -> RestoreReport | None:
         The report, after its warnings; None where there is something to restore or to refuse.
     """
     sources = _sources(planned)
+    spelled: dict[str, Path] = {}
     try:
+        for job in planned.jobs:
+            _check_spelling(job, spelled)
         finished = all(_is_finished(job, sources, force=False) for job in planned.jobs)
     except DataError:
         return None
@@ -373,6 +378,27 @@ def _named(job: Job, problem: Exception) -> MmfeError:
     error = DataError(f"{job.source} could not be restored", got=text, remedy=remedy)
     error.__cause__ = problem
     return error
+
+
+def _check_spelling(job: Job, spelled: dict[str, Path]) -> None:
+    """Refuse a target that this file system takes for an earlier one, as macOS and Windows do.
+
+    Args:
+        job: whose target it is.
+        spelled: the earlier targets, to which it is added.
+
+    Raises:
+        DataError: the two differ in letter case, or in how an accent is written, and are one file.
+    """
+    other = spelled.setdefault(composed(str(job.target)).casefold(), job.target)
+    if other == job.target or not (other.exists() and job.target.exists()):
+        return
+    if other.samefile(job.target):
+        raise DataError(
+            f"two inputs would become {other}: {job.target} is the same file there",
+            expected="names that differ in more than letter case",
+            remedy="restore them into different folders",
+        )
 
 
 def _is_finished(job: Job, sources: set[object], force: bool) -> bool:

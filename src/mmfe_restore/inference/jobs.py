@@ -121,10 +121,18 @@ def plan(
 
     Raises:
         UsageError: nothing to do, an ``out`` that cannot hold the result, or two inputs that
-            would become one file.
+            would become one file; a folder's restorations beside its photographs without a suffix,
+            which a second run could not tell from photographs.
     """
     _check_suffix(suffix)
     target = Path(out)
+    if len(inputs) == 1 and not suffix and inputs[0].is_dir() and _is_same(inputs[0], target):
+        raise UsageError(
+            "a folder's restorations would lie among its photographs and be taken for some",
+            got=f"-o {out}, the folder of the photographs",
+            expected="another folder, or a suffix that tells them apart",
+            remedy="leave -o out, for the folder 'restored' in there; or --suffix _restored",
+        )
     found, left_out = _find(inputs, target)
     if not found:
         raise UsageError("nothing to restore", expected="photographs, or folders of them")

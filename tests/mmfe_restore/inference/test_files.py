@@ -9,9 +9,11 @@ import torch
 
 from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.images import read_rgb8, write_png
+from mmfe_cache.progress import Progress
 from mmfe_restore import Restorer
 from mmfe_restore.export.files import gather_parts
 from mmfe_restore.inference import guide_for, restore_files, restore_image
+from mmfe_restore.inference.files import nothing_left
 from mmfe_restore.inference.jobs import default_out, plan
 from mmfe_restore.recipes.schema import ModelConfig
 
@@ -88,9 +90,10 @@ def test_an_input_under_another_path_stays(
     twin.symlink_to(folder)
     # Of a bind mount the system says no other path than its own.
     monkeypatch.setattr("os.path.realpath", lambda path, **_: str(path))
-    report = restore_files([folder], twin, restorer, None, force=True)
-    assert [path.name for path, _ in report.failed] == ["a.png", "b.png"]
+    report = restore_files([folder / "a.png"], twin, restorer, None, force=True)
     assert "one of the inputs" in str(report.failed[0][1])
+    with pytest.raises(UsageError, match="among its photographs"):
+        plan([folder], twin)
     one = restore_files([folder / "a.png"], twin / "a.png", restorer, None, force=True)
     assert len(one.failed) == 1
     after = [(path.stat().st_ino, path.read_bytes()) for path in sorted(folder.rglob("*.png"))]
@@ -223,6 +226,41 @@ def test_restorations_beside_their_inputs_are_not_restored_again(
         assert not report.failed
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "a_x.png"]
     assert report.left_out[0].reason == "the restoration of a.png"
+
+
+def test_a_folder_is_not_restored_into_itself_without_a_suffix(
+    restorer: Restorer, tmp_path: Path
+) -> None:
+    write_png(tmp_path / "a.png", photograph(8, 8))
+    for _ in range(3):
+        with pytest.raises(UsageError, match="among its photographs"):
+            restore_files([tmp_path], tmp_path, restorer, None, format="webp", force=True)
+    for _ in range(3):
+        report = restore_files([tmp_path], tmp_path, restorer, None, format="webp", suffix="_x")
+        assert not report.failed
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "a_x.webp"]
+    # A file is: nobody searches its folder.
+    for _ in range(3):
+        report = restore_files([tmp_path / "a.png"], tmp_path, restorer, None, format="webp")
+        assert not report.failed
+    assert [job.target.name for job in report.skipped] == ["a.webp"]
+
+
+def test_names_that_differ_in_letter_case_alone(restorer: Restorer, tmp_path: Path) -> None:
+    inputs = [tmp_path / "one" / "IMG.png", tmp_path / "two" / "img.png"]
+    for number, path in enumerate(inputs):
+        write_png(path, photograph(8, 8 + number))
+    out = tmp_path / "out"
+    report = restore_files(inputs, out, restorer, None)
+    if not report.failed:  # this file system tells them apart: as one that does not has them
+        assert [read_rgb8(one.target).shape for one in report.restored] == [(8, 8, 3), (8, 9, 3)]
+        (out / "img.png").unlink()
+        (out / "img.png").hardlink_to(out / "IMG.png")
+    report = restore_files(inputs, out, restorer, None)
+    assert [path for path, _ in report.failed] == inputs[1:]
+    assert "two inputs would become" in str(report.failed[0][1])
+    assert nothing_left(plan(inputs, out), Progress()) is None
+    assert read_rgb8(out / "IMG.png").shape == (8, 8, 3)
 
 
 def test_a_star_names_restorations_beside_their_photographs_too(
