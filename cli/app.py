@@ -187,8 +187,8 @@ def run(arguments: list[str] | None = None) -> int:
         if code == INTERRUPTED and not output.VERBOSITY.told:
             # typer has turned Ctrl-C into an exit; a command inside `mmfe demo` tells it once.
             output.VERBOSITY.told = True
-            words = [w for w in arguments or sys.argv[1:] if not w.startswith("-")]
-            output.error(f"interrupted; run the same command again{_what_then(words)}")
+            then = _what_then(sys.argv[1:] if arguments is None else arguments)
+            output.error(f"interrupted; run the same command again{then}")
         return code
     except MmfeError as problem:
         if output.VERBOSITY.debug:
@@ -213,12 +213,28 @@ def run(arguments: list[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _what_then(words: Sequence[str]) -> str:
+def _what_then(arguments: Sequence[str]) -> str:
     """What the command does when it is given again."""
-    if not output.VERBOSITY.step:
-        return " to go on" if _goes_on(words) else "; it begins anew"
-    step = "" if _goes_on(words) else ", which begins anew; the steps before it are done"
-    return f": the demo goes on with its step '{output.VERBOSITY.step}'{step}"
+    words = [word for word in arguments if not word.startswith("-")]
+    goes_on = _goes_on(words) and not (words[0] == "restore" and "--force" in arguments)
+    if output.VERBOSITY.step:
+        step = "" if goes_on else ", which begins anew; the steps before it are done"
+        return f": the demo goes on with its step '{output.VERBOSITY.step}'{step}"
+    start = _start(arguments) if words[:1] == ["train"] else "auto"
+    if start != "auto":  # the same command would remove what was just saved
+        return f" without --resume {start} to go on; with it, it begins there anew"
+    return " to go on" if goes_on else "; it begins anew"
+
+
+def _start(arguments: Sequence[str]) -> str:
+    """What ``--resume`` says, the last time where it is repeated."""
+    start = "auto"
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if word == "--resume":
+            start = following
+        elif word.startswith("--resume="):
+            start = word.partition("=")[2]
+    return start
 
 
 def _goes_on(words: Sequence[str]) -> bool:

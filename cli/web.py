@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -60,5 +61,6 @@ def command(
         names, host=host, port=port, device=device, max_megapixels=max_megapixels
     ) as address:
         output.print_line(f"the page is at {address} ; Ctrl-C ends it")
-        while True:
-            time.sleep(3600)
+        with suppress(KeyboardInterrupt):  # the way to end it: nothing was interrupted
+            while True:
+                time.sleep(3600)

@@ -302,6 +302,51 @@ def test_an_interrupted_step_of_the_demo_says_that_the_demo_goes_on(monkeypatch,
 
 
 @pytest.mark.parametrize(
+    ("words", "then"),
+    [
+        ("train --recipe demo", " to go on"),
+        ("train --resume auto", " to go on"),
+        ("train --resume none", " without --resume none to go on; with it, it begins there anew"),
+        ("train --resume=a.ckpt -o x", " without --resume a.ckpt to go on"),
+        ("-q restore a.png", " to go on"),
+        ("restore a.png --force", "; it begins anew"),
+        ("eval --force", "; it begins anew"),
+    ],
+)
+def test_what_is_advised_after_an_interruption_never_removes_what_was_saved(
+    words, then, monkeypatch, capsys
+):
+    from mmfe_cli import app
+
+    def stopped(*_arguments, **_options):
+        raise SystemExit(130)
+
+    monkeypatch.setattr(app, "app", stopped)
+    monkeypatch.setattr(output.VERBOSITY, "told", False)
+    assert run(words.split()) == 130
+    said = capsys.readouterr().err
+    assert said.startswith(f"mmfe: interrupted; run the same command again{then}")
+
+
+def test_ctrl_c_ends_the_page_as_it_says(monkeypatch, capsys):
+    import time
+    from contextlib import nullcontext
+
+    from mmfe_restore import web
+
+    def pressed(_seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(web, "require_gradio", lambda: None)
+    monkeypatch.setattr(web, "serving", lambda *_names, **_options: nullcontext("http://here"))
+    monkeypatch.setattr(time, "sleep", pressed)
+    assert run(["web"]) == 0
+    told = capsys.readouterr()
+    assert "the page is at http://here ; Ctrl-C ends it" in told.out
+    assert "interrupted" not in told.err
+
+
+@pytest.mark.parametrize(
     "command", [["data", "check"], ["data", "pack"], ["cache", "build"], ["train"], ["eval"]]
 )
 def test_the_help_names_the_folders_of_ones_own_pairs(command, capsys, monkeypatch):
