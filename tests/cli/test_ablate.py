@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -352,6 +353,22 @@ def test_a_dry_run_names_what_would_stop_the_table(data, tmp_path, capsys, monke
     assert told.err.count("no folder nowhere") == 1
     assert run([*words, str(data)]) == 0
     assert json.loads(capsys.readouterr().out)["problems"] == problems[1:]
+
+
+def test_ctrl_c_while_a_row_is_trained(data, there, capsys, monkeypatch):
+    """The training ends by itself and has saved; the table is interrupted all the same."""
+    from mmfe_cli import output
+    from mmfe_restore import training
+
+    def stopped(*arguments, **options):
+        return SimpleNamespace(completed=False, stopped_by="SIGINT")
+
+    monkeypatch.setattr(training, "train", stopped)
+    monkeypatch.setattr(output.VERBOSITY, "told", False)
+    assert run([*table5b(data, there), "--seeds", "2"]) == 130
+    told = capsys.readouterr().err
+    assert "was stopped by SIGINT, and saved" in told
+    assert "run the same command again to go on" in told
 
 
 def test_overrides_that_undo_the_table(tmp_path, capsys, monkeypatch):

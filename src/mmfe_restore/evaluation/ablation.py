@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmfe_cache.datasets import load_dataset
-from mmfe_cache.errors import DataError, UsageError
+from mmfe_cache.errors import DataError
 from mmfe_cache.guides.base import guide_calls
 from mmfe_cache.machine import pick_device
 from mmfe_cache.progress import Progress
@@ -50,6 +50,7 @@ def run_plan(plan: Plan, progress: Progress, *, device: str = "auto") -> dict[st
 
     Raises:
         MmfeError: what `check_run` refuses, or training and evaluation do.
+        KeyboardInterrupt: a signal stopped a row's training, which is saved.
     """
     pick_device(device, for_training=True)  # refused now, and not after the first row's training
     counts = Counts()
@@ -100,11 +101,8 @@ def _run(
         )
         done = train(recipe, root=plan.root, cache=plan.cache, out=run.out, progress=progress)
         if not done.completed:
-            raise UsageError(
-                f"the run of {recipe.name} was stopped",
-                got=done.stopped_by,
-                remedy="the same command goes on there",
-            )
+            progress.message(f"{recipe.name} was stopped by {done.stopped_by}, and saved")
+            raise KeyboardInterrupt
     counts.train += guide_calls() - calls
     missing = [evaluation for evaluation in run.evaluations if not evaluation.done]
     dataset = recipe.data.dataset
