@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,25 @@ def home(tmp_path_factory) -> Path:
 
 def test_every_command_that_is_not_run_as_it_stands_is_still_in_the_readme():
     assert set(INSTEAD) <= set(commands())
+
+
+def test_the_commands_of_which_command_fit_together(home, tmp_path, monkeypatch, capsys):
+    """Those that make and read data/mine: what one writes is what the next reads."""
+    shutil.copytree(home / "photos", tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "which-command.md").read_text(encoding="utf-8")
+    steps = [words for words in re.findall(r"`mmfe ([^`]+)`", page) if "data/mine" in words]
+    assert " ".join(words.split()[0] for words in steps) == "data data data cache train eval"
+    extra = {
+        "data synth": ("--composition", "low"),
+        "train": ("--dry-run", "--set", 'data.repeats={"*": 8}'),  # a batch of so few photographs
+    }
+    for words in steps[:-1]:
+        more = next((given for name, given in extra.items() if words.startswith(name)), ())
+        assert run([*shlex.split(words), *more]) == 0, (words, capsys.readouterr().err)
+    training, judging = (dict(re.findall(r"--([a-z]+) (\S+)", words)) for words in steps[-2:])
+    assert judging["checkpoint"] == training["out"]
+    assert judging["cache"] == training["cache"]
 
 
 def test_shell_snippets_run(home, monkeypatch, capsys):
