@@ -39,7 +39,9 @@ def command(
     Example: mmfe inspect rainy.jpg --json
     """
     from mmfe_cache.errors import MmfeError, UsageError
-    from mmfe_cache.guides import check_guide, load_guide
+    from mmfe_cache.guides import load_guide
+    from mmfe_cache.guides.registry import GUIDES, find_guide
+    from mmfe_cache.guides.timm_models import TIMM
     from mmfe_cache.images import read_noted
     from mmfe_cache.images.opening import not_there
     from mmfe_cache.machine import check_device
@@ -49,7 +51,13 @@ def command(
     # What is wrong with the arguments is said before torch is imported, which takes seconds.
     look = View.parse(view)
     found, left_out = find(photos)
-    check_guide(guide)
+    # Nobody is to download or install a guide that can then only be refused.
+    foreign = guide not in GUIDES and (guide.startswith(TIMM) or Path(guide).is_dir())
+    if foreign or find_guide(guide).kind != "scene":
+        raise UsageError(
+            f"the guide {guide} names no degradations",
+            expected="scene, or a file of `mmfe guide train`",
+        )
     check_device(device)
     seen: list[dict[str, object]] = []
     failed: list[dict[str, str]] = []
@@ -75,11 +83,7 @@ def command(
 
     output.note_driver(device)
     loaded = load_guide(guide, device=device)
-    if not isinstance(loaded, SceneGuide):
-        raise UsageError(
-            f"the guide {loaded.name} names no degradations",
-            expected="scene, or a file of `mmfe guide train`",
-        )
+    assert isinstance(loaded, SceneGuide)
     for line in name_left_out(left_out):
         output.warn(line)
     for path in found:

@@ -52,7 +52,24 @@ def test_a_bad_file_is_named_and_the_rest_goes_on(
     found = json.loads(capsys.readouterr().out)
     assert [Path(one["input"]).name for one in found["seen"]] == ["good.png"]
     assert "broken.png" in found["failed"][0]["error"]
-    assert run(["inspect", str(pictures / "low.png"), "--guide", "oracle"]) == 2
+
+
+@pytest.mark.parametrize("guide", ["oracle", "prompt", "qwen2.5-vl-3b", "timm:vit_tiny", "toy"])
+def test_a_guide_that_names_no_degradations_is_refused_before_anything_is_fetched(
+    guide: str,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("toy").mkdir()
+    config = '{"model_type": "qwen2_5_vl", "hidden_size": 8}'
+    Path("toy/config.json").write_text(config, encoding="utf-8")
+    assert run(["inspect", str(pictures / "low.png"), "--guide", guide]) == 2
+    said = capsys.readouterr().err
+    assert "names no degradations" in said
+    assert "download" not in said
 
 
 def test_the_table_fits_and_shows_every_label(

@@ -6,7 +6,9 @@ they stand beside PSNR and SSIM and never in their place.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +59,8 @@ def load_score(name: str, device: torch.device) -> Callable[[torch.Tensor], torc
 
     pyiqa = find_pyiqa(name)
     try:
-        metric = pyiqa.create_metric(name, device=device)
+        with redirect_stdout(sys.stderr):  # it prints what it loads: stdout is for the results
+            metric = pyiqa.create_metric(name, device=device)
     except Exception as problem:  # hubs and loaders raise anything
         raise MmfeError(
             f"pyiqa could not load {name}",
@@ -66,7 +69,7 @@ def load_score(name: str, device: torch.device) -> Callable[[torch.Tensor], torc
         ) from problem
 
     def score(images: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
+        with torch.no_grad(), redirect_stdout(sys.stderr):
             found: torch.Tensor = metric(images.to(device, torch.float32))
         return found.detach().cpu().reshape(len(images)).double()
 

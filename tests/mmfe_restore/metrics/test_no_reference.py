@@ -22,14 +22,23 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def pyiqa(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Has pyiqa's one function: a metric is called with (B, 3, H, W) and gives (B, 1)."""
+    """Has pyiqa's one function: a metric is called with (B, 3, H, W) and gives (B, 1).
+
+    It prints to stdout, as pyiqa does, which JSON is read from.
+    """
     module = ModuleType("pyiqa")
 
     def create_metric(name: str, device: torch.device):
         assert isinstance(device, torch.device)
         if name == "musiq":
             raise OSError("no network")
-        return lambda images: images.mean(dim=(1, 2, 3))[:, None] * 100
+        print(f"Loading pretrained model {name}")
+
+        def metric(images: torch.Tensor) -> torch.Tensor:
+            print("scoring")
+            return images.mean(dim=(1, 2, 3))[:, None] * 100
+
+        return metric
 
     module.create_metric = create_metric
     monkeypatch.setitem(sys.modules, "pyiqa", module)
@@ -50,7 +59,7 @@ def test_before_and_after_of_a_photograph(
     restored = read_rgb8(tmp_path / "out.png")
     assert one["scores"]["niqe"]["before"] == pytest.approx(image.mean() / 2.55, abs=1e-3)
     assert one["scores"]["niqe"]["after"] == pytest.approx(restored.mean() / 2.55, abs=1e-3)
-    assert "non-commercial" in told.err
+    assert "non-commercial" in told.err and "Loading pretrained model niqe" in told.err
     assert run([*words, "--force", "--json"]) == 0
     told = capsys.readouterr()
     assert "scores" not in json.loads(told.out)["restored"][0]
