@@ -104,7 +104,8 @@ class ConsoleProgress(Reports):
         if VERBOSITY.quiet:
             yield Task()
             return
-        if not self._console.is_terminal:
+        # FORCE_COLOR, which CI sets, makes rich take a log for a terminal.
+        if not (self._console.is_terminal and sys.stderr.isatty()):
             self.message(title)
             yield _LineTask(self.message, title, total, unit, done)
             return
@@ -126,6 +127,8 @@ class ConsoleProgress(Reports):
             if outermost:
                 self._bar.stop()
                 self._bar = None
+            else:  # a photograph's in the bar of them all: that one stays
+                self._bar.remove_task(task)
 
     def message(self, text: str) -> None:
         """Write one line to stderr unless ``--quiet``."""

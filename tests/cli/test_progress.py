@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import time
 from types import SimpleNamespace
 
@@ -44,6 +46,31 @@ def test_a_long_title_is_one_line_in_a_pipe(capsys):
     with output.console_progress().task(title, total=1):
         pass
     assert capsys.readouterr().err.splitlines() == [title]
+
+
+def test_what_forces_colours_draws_no_bars_in_a_log(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    progress = output.console_progress()
+    with progress.task("encoding", total=3) as task:
+        task.advance()
+        progress.message("hello")
+    assert capsys.readouterr().err.splitlines() == ["encoding", "hello"]
+
+
+def test_a_task_within_another_leaves_no_bar_behind(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    progress = output.console_progress()
+    with progress.task("restoring", total=2):
+        for name in ("a.jpg", "b.jpg"):
+            with progress.task(name, total=9):
+                assert [task.description for task in progress._bar.tasks] == ["restoring", name]
+        assert [task.description for task in progress._bar.tasks] == ["restoring"]
 
 
 class Clock:
