@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import output
+from . import choices, output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,7 +88,12 @@ def command(
         bool, typer.Option("--fast", help="Smaller photographs, a few steps of training.")
     ] = False,
     seed: Annotated[
-        int, typer.Option(min=0, help="Another seed draws other weather and other crops.")
+        int,
+        typer.Option(
+            min=0,
+            max=choices.MAX_SEED,
+            help="Another seed draws other weather and other crops.",
+        ),
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -181,7 +186,14 @@ def _claim(out: Path, settings: dict[str, object]) -> None:
 
     marker = out / "demo.json"
     if marker.is_file():
-        found = parse_json(marker.read_bytes(), marker)
+        try:
+            found = parse_json(marker.read_bytes(), marker)
+        except ValueError as problem:
+            raise UsageError(
+                f"{marker} cannot be read, so nobody can tell which demo {out} holds",
+                got=str(problem),
+                remedy="choose another folder with --out, or remove this one",
+            ) from None
         if found != settings:
             raise UsageError(
                 f"{out} holds a demo with other settings",
@@ -205,11 +217,28 @@ def _choose(photos: Path | None) -> Photographs:
 
 
 def _copy_photographs(chosen: Photographs, folder: Path) -> None:
-    for part in ("train", "test", "own"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-        for photograph in getattr(chosen, part):
-            name = photograph.name + photograph.path.suffix
-            shutil.copy2(photograph.path, folder / part / name)
+    """Copy each part's photographs, and refuse copies of other ones: they may be in two parts."""
+    from mmfe_cache.datasets.photographs import is_image_name
+    from mmfe_cache.errors import UsageError
+    from mmfe_cache.names import first_few
+
+    copies = {
+        folder / part / (photograph.name + photograph.path.suffix): photograph.path
+        for part in ("train", "test", "own")
+        for photograph in getattr(chosen, part)
+    }
+    others = [path for path in sorted(folder.glob("*/*")) if is_image_name(path)]
+    others = [str(path) for path in others if path not in copies]
+    if others:
+        raise UsageError(
+            f"{folder.parent} holds a demo of other photographs",
+            got=f"{first_few(others)}, which would not be there now",
+            expected="the photographs that it began with",
+            remedy="choose another folder with --out, or remove this one",
+        )
+    for path, source in copies.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, path)
 
 
 def typical_class(classes: Mapping[str, Mapping[str, Any]]) -> str:

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from mmfe_cache.datasets.demo_photographs import split_into_parts
+from mmfe_cache.errors import UsageError
 from mmfe_cli.app import run
 
 COMPOSITIONS = {
@@ -149,6 +151,41 @@ def test_a_seed_and_the_precision_reach_training(tmp_path, monkeypatch, capsys, 
         assert ("train.precision=32" in given[name]) is emulated
     assert run(["demo", *out]) == 2
     assert "other settings" in capsys.readouterr().err
+
+
+def test_photographs_that_were_added_later_do_not_mix_the_sets(tmp_path):
+    from mmfe_cli.demo import _copy_photographs
+
+    photos, folder = tmp_path / "photos", tmp_path / "demo" / "photos"
+    photos.mkdir()
+
+    def add(*names: str) -> None:
+        for name in names:
+            (photos / f"{name}.png").write_bytes(name.encode())
+
+    def copied() -> dict[str, set[str]]:
+        return {part.name: {path.stem for path in part.iterdir()} for part in folder.iterdir()}
+
+    add("b", "c", "d")
+    begun = split_into_parts(photos)
+    _copy_photographs(begun, folder)
+    before = copied()
+    _copy_photographs(begun, folder)  # of an interrupted demo that goes on
+    parts = {part: {one.name for one in getattr(begun, part)} for part in before}
+    assert copied() == before == parts
+    add("e", "f", "g", "h")
+    with pytest.raises(UsageError, match="a demo of other photographs") as refused:
+        _copy_photographs(split_into_parts(photos), folder)
+    assert str(folder / "own" / "d.png") in str(refused.value)
+    assert copied() == before
+
+
+def test_a_damaged_record_of_the_demo_is_named(tmp_path, capsys):
+    (tmp_path / "demo.json").write_text('{"photos": nu')
+    assert run(["demo", "--out", str(tmp_path)]) == 2
+    assert f"{tmp_path / 'demo.json'} cannot be read" in capsys.readouterr().err
+    assert run(["demo", "--seed", str(2**32), "--out", str(tmp_path)]) == 2
+    assert "--seed" in capsys.readouterr().err
 
 
 def test_missing_photos_folder_is_refused(tmp_path, capsys):
