@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from . import choices, output
-from .options import GuideDevice, Json
+from . import choices, completion, output
+from .options import Json
 
 
 def command(
@@ -48,7 +48,14 @@ def command(
             "any, the rows are the recipes prompts/….",
         ),
     ] = None,
-    device: GuideDevice = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="Of the guide and of evaluation: auto, cpu, cuda or cuda:N. Training takes the "
+            "first GPU where there is one.",
+            autocompletion=completion.guide_devices,
+        ),
+    ] = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what is there and what is missing; do nothing.")
     ] = False,

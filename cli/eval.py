@@ -120,6 +120,14 @@ def command(
             expected="--report --format, without --json",
         )
     # What is missing or misspelt is said before torch is imported, which takes seconds.
+    unguided = no_guide or guide == "none"
+    of_a_guide = [name for name, value in (("--cache", cache), ("--view", view)) if value]
+    if unguided and of_a_guide:
+        raise UsageError(
+            "without a guide no embeddings are read",
+            got=" and ".join(["--no-guide", *of_a_guide]),
+            remedy=f"leave out --no-guide, or {' and '.join(of_a_guide)}",
+        )
     if view is not None:
         View.parse(view)  # a misspelt view is no view that a cache lacks
     check_device(device)
@@ -135,7 +143,7 @@ def command(
     samples = load_dataset(name, split, root)
     used_view = by.eval.view if view is None else view
     store = None
-    if not (no_guide or guide == "none"):
+    if not unguided:
         store = open_eval_cache(by, samples, used_view, cache)
 
     from mmfe_restore.evaluation.evaluate import evaluate, rank_and_size

@@ -164,9 +164,11 @@ def experts(
     from mmfe_cache.store import open_cache
     from mmfe_restore.data import find_store
 
-    if image is not None and (sample is not None or cache is not None):
+    of_a_set = {"--sample": sample, "--cache": cache, "--root": root}
+    given = [name for name, value in of_a_set.items() if value is not None]
+    if image is not None and given:
         raise UsageError(
-            f"--image and {'--sample' if sample is not None else '--cache'} exclude each other",
+            f"--image and {given[0]} exclude each other",
             got=f"--image {image}",
             expected="a picture of your own, or a test sample, whose embedding a cache holds",
         )

@@ -355,6 +355,19 @@ def test_a_dry_run_names_what_would_stop_the_table(data, tmp_path, capsys, monke
     assert json.loads(capsys.readouterr().out)["problems"] == problems[1:]
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda:1"])
+def test_a_device_that_training_would_not_take(device, tmp_path, monkeypatch):
+    from mmfe_cache.progress import Progress
+    from mmfe_restore.evaluation import ablation
+
+    monkeypatch.setattr("mmfe_cache.machine.has_gpu", lambda: True)
+    monkeypatch.setattr("torch.empty", lambda *_shape, **_options: None)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    plan = make_plan("table5b", ["guide=scene"], out=tmp_path)
+    with pytest.raises(UsageError, match="training takes the first GPU"):
+        ablation.run_plan(plan, Progress(), device=device)
+
+
 def test_ctrl_c_while_a_row_is_trained(data, there, capsys, monkeypatch):
     """The training ends by itself and has saved; the table is interrupted all the same."""
     from mmfe_cli import output

@@ -184,6 +184,8 @@ def test_an_empty_class_is_an_error(place, tmp_path, capsys):
         (["--view", "foo"], 2, "whole@r"),
         (["--window", "336.5"], 2, "a multiple of 48"),
         (["--window", "0"], 2, "a multiple of 48"),
+        (["--no-guide", "--cache", "nowhere"], 2, "--no-guide and --cache"),
+        (["--guide", "none", "--view", "whole@64"], 2, "--no-guide and --view"),
     ],
 )
 def test_wrong_options(place, tmp_path, capsys, more, code, said):

@@ -88,6 +88,8 @@ def test_a_picture_of_ones_own_has_no_embedding_in_a_cache(tmp_path, monkeypatch
     assert "--image and --cache exclude each other" in capsys.readouterr().err
     assert run(["plot", "experts", "--image", "x.png", "--sample", "low/1"]) == 2
     assert "--image and --sample exclude each other" in capsys.readouterr().err
+    assert run(["plot", "experts", "--image", "x.png", "--root", "nowhere"]) == 2
+    assert "--image and --root exclude each other" in capsys.readouterr().err
 
 
 def finished(folder, recipe, experts):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmfe_cache.datasets import load_dataset
-from mmfe_cache.errors import DataError
+from mmfe_cache.errors import DataError, UsageError
 from mmfe_cache.guides.base import guide_calls
 from mmfe_cache.machine import pick_device
 from mmfe_cache.progress import Progress
@@ -24,6 +24,9 @@ from mmfe_restore.evaluation.statistics import bootstrap
 
 MEASURED = ("protocol", "crop", "range", "rounding", "view", "guide")
 """What a row says of how it was judged."""
+
+TRAINED = ("evaluated", "trained")
+"""States of a run that need no training."""
 
 COMPARED = ("psnr", "ssim_gaussian", "ssim_uniform")
 """The figures in which rows are compared with the reference."""
@@ -50,9 +53,10 @@ def run_plan(plan: Plan, progress: Progress, *, device: str = "auto") -> dict[st
 
     Raises:
         MmfeError: what `check_run` refuses, or training and evaluation do.
+        UsageError: ``device`` is not there, or is not the one on which a missing row is trained.
         KeyboardInterrupt: a signal stopped a row's training, which is saved.
     """
-    pick_device(device, for_training=True)  # refused now, and not after the first row's training
+    _check_device(plan, device)  # refused now, and not after the first row's training
     counts = Counts()
     before = guide_calls()
     for need in plan.caches:
@@ -70,6 +74,18 @@ def run_plan(plan: Plan, progress: Progress, *, device: str = "auto") -> dict[st
             name = row.recipe.name
             counts.per_row[name] = counts.per_row.get(name, 0) + guide_calls() - calls
     return _result(plan, counts)
+
+
+def _check_device(plan: Plan, device: str) -> None:
+    chosen, taken = pick_device(device, for_training=True), pick_device()
+    trains = any(run.state not in TRAINED for row in plan.rows for run in row.runs)
+    if trains and (chosen.type, chosen.index or 0) != (taken.type, 0):
+        raise UsageError(
+            "rows are to be trained, and training takes the first GPU",
+            got=f"--device {device}",
+            expected="auto",
+            remedy="the GPUs of CUDA_VISIBLE_DEVICES are all that it sees, such as 1, or none: ''",
+        )
 
 
 def _build(plan: Plan, need: CacheNeed, progress: Progress, device: str) -> None:
@@ -94,7 +110,7 @@ def _run(
     from mmfe_restore.training import train
 
     recipe, calls = run.recipe, guide_calls()
-    if run.state not in {"evaluated", "trained"}:
+    if run.state not in TRAINED:
         several = len(plan.rows[0].runs) > 1
         progress.message(
             f"training {recipe.name}" + (f", seed {recipe.train.seed}" if several else "")
