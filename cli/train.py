@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -102,22 +102,26 @@ def command(
     if print_config:
         _print_config(recipe_to_dict(resolved), as_json)
         return
-    if dry_run:
-        _dry_run(resolved, as_json, root=root, cache=cache, init_from=init_from, wandb=wandb)
-        return
-    from mmfe_restore.training.inputs import check_there
+    from mmfe_restore.training.inputs import check_inputs, check_options
     from mmfe_restore.training.run_dir import CHECKPOINTS, default_folder
 
     place = default_folder(recipe, changes) if out is None else out
     begins = resume == "none" or not (place / CHECKPOINTS).is_dir()
-    check_there(
-        resolved,
-        root=root,
-        cache=cache,
-        init_from=init_from if begins else None,
-        resume=None if resume == "none" else resume,
-        wandb=wandb,
-    )
+    start = "auto" if resume == "auto" else None if resume == "none" else Path(resume)
+    check_options(init_from=init_from if begins else None, resume=start, wandb=wandb)
+    if dry_run:
+        _dry_run(
+            resolved,
+            as_json,
+            root=root,
+            cache=cache,
+            out=place,
+            resume=start,
+            init_from=init_from,
+            wandb=wandb,
+        )
+        return
+    check_inputs(resolved, root=root, cache=cache)
     from mmfe_restore.training import train
 
     output.take_threads()
@@ -126,7 +130,7 @@ def command(
         root=root,
         cache=cache,
         out=place,
-        resume="auto" if resume == "auto" else None if resume == "none" else Path(resume),
+        resume=start,
         init_from=init_from,
         wandb=wandb,
         progress=output.console_progress(),
@@ -168,14 +172,14 @@ def _dry_run(
     *,
     root: Path | None,
     cache: Path | None,
+    out: Path,
+    resume: Literal["auto"] | Path | None,
     init_from: str | None,
     wandb: str | None,
 ) -> None:
     from mmfe_cache.errors import MmfeError
-    from mmfe_restore.model.folders import find_weights
-    from mmfe_restore.training.inputs import check_inputs, require_options
+    from mmfe_restore.training.inputs import check_inputs
 
-    require_options(None if init_from is None else find_weights(init_from), wandb)
     # What is missing is said before torch is imported, which takes seconds; the plan follows.
     told = ""
     try:
@@ -185,7 +189,9 @@ def _dry_run(
         output.error(told)
     from mmfe_restore.training.dry_run import plan_run
 
-    plan = plan_run(recipe, root=root, cache=cache, init_from=init_from, wandb=wandb)
+    plan = plan_run(
+        recipe, root=root, cache=cache, out=out, resume=resume, init_from=init_from, wandb=wandb
+    )
     if as_json:
         output.print_json(plan.to_json())
     else:

@@ -138,6 +138,50 @@ def test_a_dry_run_of_what_cannot_run_exits_as_the_run_would(capsys, tmp_path, s
     assert "samples          unknown\n" in found.out and "is not there" in found.err
 
 
+@pytest.fixture
+def finished(capsys, sources, tmp_path):
+    """The words of a run of three steps that has ended, and its folder."""
+    words = ["train", "--recipe", "demo", *SETS, *sources]
+    assert run([*words, "--out", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    return words, tmp_path / "run"
+
+
+def test_a_dry_run_is_refused_where_the_run_is(capsys, finished, tmp_path):
+    words, out = finished
+    file = tmp_path / "file"
+    file.write_text("mine")
+    (tmp_path / "other" / "model").mkdir(parents=True)
+    versions = json.loads((out / "versions.json").read_text())
+    (out / "checkpoints" / "step-00000009.ckpt").write_text("damaged")
+
+    def code_of(*more):
+        codes = [run([*words, *more, *mode]) for mode in (["--dry-run"], [])]
+        told = capsys.readouterr().err
+        return codes, told
+
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for more, code, said in (
+        (["--out", str(out), "--set", "train.seed=1"], 2, "holds a run of another recipe"),
+        (["--out", str(out), "--resume", str(tmp_path / "no.ckpt")], 2, "no such checkpoint"),
+        (["--out", str(out), "--resume", str(file)], 2, "checkpoint cannot be read"),
+        (["--out", str(out), "--init-from", "mmfe-small"], 2, "did not begin with the weights"),
+        (["--out", str(tmp_path / "other")], 2, "is not the folder of a run"),
+        (["--out", str(file)], 1, "a file where one of its folders should be"),
+    ):
+        codes, told = code_of(*more)
+        assert (codes, told.count(said)) == ([code, code], 2), more
+    (out / "versions.json").write_text(json.dumps(versions | {"cache": {"sample_count": 3}}))
+    codes, told = code_of("--out", str(out))
+    assert codes == [3, 3] and told.count("not the one that this run began with") == 2
+    (out / "versions.json").write_bytes(before[out / "versions.json"])
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    # What a run would remove refuses nothing.
+    anew = ["--out", str(out), "--set", "train.seed=1", "--resume", "none", "--dry-run"]
+    assert run([*words, *anew]) == 0
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
 def test_a_run_reports_and_a_second_one_goes_on(capsys, sources, tmp_path):
     words = ["train", "--recipe", "demo", *SETS, *sources, "--out", str(tmp_path / "run")]
     assert run([*words, "--json"]) == 0
@@ -163,6 +207,26 @@ def test_the_default_folder_bears_the_recipe_and_its_overrides(tmp_path, monkeyp
     assert made.name.startswith("demo-")
     assert default_folder("table4a/mofe", []).as_posix() == "runs/table4a-mofe"
     assert default_folder("demo", ["a=1", "b=2"]) == default_folder("demo", ["b=2", "a=1"])
+
+
+def test_the_default_folder_of_a_file_is_its_name(tmp_path, monkeypatch):
+    from mmfe_restore.training.run_dir import default_folder
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "old-b").mkdir(parents=True)
+    (tmp_path / "runs" / "old-b" / "recipe.yaml").write_text("")
+    for name in ("my.yaml", "./my.yaml", "/abs/my.yaml", "old/my.yaml"):
+        assert default_folder(name, []).as_posix() == "runs/my"
+        hashed = default_folder(name, ["a=1"])
+        assert hashed == default_folder("my.yaml", ["a=1", "train.log_every=1"])
+        assert hashed.name.startswith("my-")
+    assert default_folder("old/b.yaml", []).as_posix() == "runs/old-b"  # of before
+
+
+def test_a_seed_that_torch_cannot_take(capsys):
+    assert run(["train", "--set", f"train.seed={2**64 - 1}", "--print-config"]) == 0
+    assert run(["train", "--set", f"train.seed={2**64}", "--print-config"]) == 2
+    assert "train.seed" in capsys.readouterr().err
 
 
 def test_a_missing_checkpoint_is_wrong_usage(capsys, sources, tmp_path):

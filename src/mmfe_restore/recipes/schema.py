@@ -52,6 +52,8 @@ class OutOfRangeError(ValueError):
 
 
 Count = Annotated[int, Range("0 or more", lambda n: n >= 0)]
+Seed = Annotated[int, Range("0 to 2^64 - 1", lambda n: 0 <= n < 2**64)]
+"""What `torch.manual_seed` takes."""
 Positive = Annotated[int, Range("1 or more", lambda n: n >= 1)]
 Weight = Annotated[float, Range("0 or more, finite", lambda x: 0 <= x < inf)]
 PositiveFloat = Annotated[float, Range("above 0, finite", lambda x: 0 < x < inf)]
@@ -258,7 +260,7 @@ class TrainConfig(_Part):
     aligned_crops: Count = 0
     learning_rate: PositiveFloat = 2e-4
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    seed: Count = 0
+    seed: Seed = 0
     precision: Precision = "auto"
     accumulate: Positive = 1
     activation_checkpointing: bool = False

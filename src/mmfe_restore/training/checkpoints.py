@@ -18,7 +18,7 @@ from mmfe_cache.io import draft_file, remove_drafts
 from mmfe_cache.progress import Progress
 from mmfe_restore.recipes import Recipe, recipe_from_dict, recipe_to_dict
 from mmfe_restore.training.lightning_module import RestorationTask
-from mmfe_restore.training.run_dir import CHECKPOINTS
+from mmfe_restore.training.run_dir import CHECKPOINTS, holds_model
 
 SUFFIX = ".ckpt"
 KEEP = 2
@@ -146,6 +146,13 @@ def save_checkpoint(trainer: Trainer, path: Path) -> None:
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a run's folder, newest first; the best one is not among them."""
     return sorted(folder.glob(f"step-*{SUFFIX}"), reverse=True)
+
+
+def has_weights(out: Path, resume: Literal["auto"] | Path | None) -> bool:
+    """Whether a run goes on, with weights that it has already, or begins; arguments of `train`."""
+    if resume == "auto":
+        return bool(list_checkpoints(out / CHECKPOINTS)) or holds_model(out)
+    return resume is not None
 
 
 def remove_later(folder: Path, step: int) -> list[str]:

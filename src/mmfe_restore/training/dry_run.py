@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from mmfe_cache.datasets import load_dataset
 from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import MmfeError
+from mmfe_cache.io import explain
 from mmfe_cache.progress import Progress
 from mmfe_restore.data import Schedule, build_command, find_store
 from mmfe_restore.losses import fourier_loss, l1_loss
 from mmfe_restore.model import Restorer, count_parameters, parameters_of
 from mmfe_restore.model.folders import find_weights
 from mmfe_restore.recipes.schema import Recipe
+from mmfe_restore.training import run_dir
+from mmfe_restore.training.checkpoints import find_start, has_weights
 from mmfe_restore.training.initial_weights import new_restorer, reads_otherwise
-from mmfe_restore.training.inputs import hold_out, open_inputs, require_options
+from mmfe_restore.training.inputs import Inputs, hold_out, open_inputs, require_options
 from mmfe_restore.training.machine import Machine
 
 
@@ -99,13 +104,16 @@ def plan_run(
     *,
     root: Path | None = None,
     cache: Path | None = None,
+    out: Path | None = None,
+    resume: Literal["auto"] | Path | None = "auto",
     init_from: str | Path | None = None,
     wandb: str | None = None,
 ) -> Plan:
     """Work out stages, steps, images, views and memory, and find what would stop the run.
 
-    Reads the data set's list and the cache's metadata; computes nothing on a GPU. The arguments
-    are those of `train`: weights ``init_from`` are read and must fit, to ``wandb`` nothing is sent.
+    Reads the data set's list, the cache's metadata and what ``out`` holds; computes nothing on a
+    GPU and writes nothing. The arguments are those of `train`: weights ``init_from`` are read and
+    must fit where the run begins, to ``wandb`` nothing is sent; without ``out`` it begins.
 
     Raises:
         UsageError: the recipe does not fit the machine; for ``init_from`` and ``wandb`` as
@@ -114,9 +122,10 @@ def plan_run(
     """
     machine = Machine.detect()
     machine.check(recipe)
-    weights = None if init_from is None else find_weights(init_from)
-    require_options(weights, wandb)
-    if weights is not None:
+    begins = out is None or not has_weights(out, resume)
+    weights = None if init_from is None else find_weights(init_from, needed=begins)
+    require_options(weights if begins else None, wandb)
+    if begins and weights is not None:
         new_restorer(recipe, weights)
     problem: MmfeError | None = None
     schedule: Schedule | None = None
@@ -129,7 +138,13 @@ def plan_run(
     except MmfeError as found:
         problem = found
         schedule, samples, held = _schedule_without_cache(recipe, root)
-    otherwise = reads_otherwise(recipe, weights, fingerprint)
+    else:
+        if out is not None:
+            try:
+                _check_out(recipe, inputs, machine, out, resume, weights)
+            except MmfeError as found:
+                problem = found
+    otherwise = reads_otherwise(recipe, weights if begins else None, fingerprint)
     parts = machine.world_size * recipe.train.accumulate
     precision = machine.precision(recipe)
     stages = tuple(
@@ -174,6 +189,42 @@ def plan_run(
         problem=problem,
         warnings=() if otherwise is None else (otherwise,),
     )
+
+
+def _check_out(
+    recipe: Recipe,
+    inputs: Inputs,
+    machine: Machine,
+    out: Path,
+    resume: Literal["auto"] | Path | None,
+    weights: Path | None,
+) -> None:
+    """Refuse the folder that a run would refuse, or could not write to; as `train` does.
+
+    Raises:
+        MmfeError: as `train`.
+    """
+    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        number = errno.EACCES if there.is_dir() else errno.ENOTDIR
+        raise explain(OSError(number, os.strerror(number)), out / run_dir.LOCK)
+    if resume is None and (out / run_dir.RECIPE).exists():
+        return  # that run is removed
+    run_dir.check_claim(out, recipe)
+    start = inputs.schedule.steps
+    if resume != "auto" or not run_dir.holds_model(out):
+        _, start = find_start(out, recipe, resume, Progress())
+    if start:
+        run_dir.record_versions(
+            out,
+            recipe,
+            inputs.identity,
+            machine.world_size,
+            data=inputs.data_identity(),
+            init_from=weights,
+            resumed=True,
+            complete=True,  # which writes nothing
+        )
 
 
 def _schedule_without_cache(

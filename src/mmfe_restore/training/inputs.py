@@ -137,21 +137,15 @@ def open_inputs(
     )
 
 
-def check_there(
-    recipe: Recipe,
-    *,
-    root: Path | None,
-    cache: Path | None,
-    init_from: str | Path | None,
-    resume: str | Path | None,
-    wandb: str | None,
+def check_options(
+    *, init_from: str | Path | None, resume: str | Path | None, wandb: str | None
 ) -> None:
-    """Refuse what is missing, without torch: importing it takes seconds.
+    """Refuse what is named and missing, without torch: importing it takes seconds.
 
     The arguments are those of `train`; ``init_from`` is None also where the run goes on.
 
     Raises:
-        MmfeError: as `open_inputs` and `require_options`; there is no checkpoint ``resume``.
+        UsageError: as `require_options`; there is no checkpoint ``resume``.
     """
     require_options(None if init_from is None else find_weights(init_from), wandb)
     if resume not in ("auto", None) and not Path(resume).exists():
@@ -160,7 +154,6 @@ def check_there(
             got=resume,
             remedy="--resume auto takes the newest one that can be read",
         )
-    check_inputs(recipe, root=root, cache=cache)
 
 
 def check_inputs(recipe: Recipe, *, root: Path | None, cache: Path | None) -> None:

@@ -46,15 +46,21 @@ _PACKAGES = ("mmfe", "torch", "lightning", "numpy", "zarr", "pytorch-wavelets", 
 def default_folder(name: str, overrides: Sequence[str]) -> Path:
     """The recipe's name among the runs, with a short hash where there are overrides.
 
-    `EXECUTION_KEYS` do not count, so that a run goes on with others. Where they once did, and a run
-    lies there, that is the folder.
+    Of a YAML file it is the file's name without its folders. `EXECUTION_KEYS` do not count, so that
+    a run goes on with others. Where either was otherwise once, and a run lies there, that is the
+    folder.
     """
-    earlier = _hashed(name, overrides)
-    return earlier if (earlier / RECIPE).exists() else _hashed(name, defining_overrides(overrides))
+    before = name.removesuffix(".yaml").replace("/", "-")
+    now = Path(name).stem if name.endswith(".yaml") else before
+    folders = [
+        _hashed(place, sets)
+        for place in (before, now)
+        for sets in (overrides, defining_overrides(overrides))
+    ]
+    return next((folder for folder in folders if (folder / RECIPE).exists()), folders[-1])
 
 
-def _hashed(name: str, overrides: Sequence[str]) -> Path:
-    folder = name.replace("/", "-").removesuffix(".yaml")
+def _hashed(folder: str, overrides: Sequence[str]) -> Path:
     if overrides:
         digest = hashlib.blake2b("\n".join(sorted(overrides)).encode(), digest_size=4)
         folder = f"{folder}-{digest.hexdigest()}"
@@ -76,6 +82,20 @@ def claim(out: Path, recipe: Recipe) -> str:
     Returns:
         which `EXECUTION_KEYS` an unfinished run goes on with instead of those before; empty where
         they are the same.
+
+    Raises:
+        UsageError: as `check_claim`.
+    """
+    changed = check_claim(out, recipe)
+    if changed is None:
+        (out / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    if changed != "":
+        _write_recipe(out / RECIPE, recipe)
+    return changed or ""
+
+
+def check_claim(out: Path, recipe: Recipe) -> str | None:
+    """What `claim` returns or refuses; nothing is written. None where no run is there yet.
 
     Raises:
         UsageError: the folder holds another recipe's run, or a folder of somebody else's that
@@ -107,10 +127,7 @@ def claim(out: Path, recipe: Recipe) -> str:
             )
         if (out / MODEL).exists():
             return ""  # trained already, with what the file says
-        changed = _difference(_execution(there), _execution(recipe))
-        if changed:
-            _write_recipe(file, recipe)
-        return changed
+        return _difference(_execution(there), _execution(recipe))
     strange = [name for name in (MODEL, BEST) if (out / name).exists()]
     if strange:
         raise UsageError(
@@ -119,9 +136,7 @@ def claim(out: Path, recipe: Recipe) -> str:
             expected=f"a new folder, or a run's with its {RECIPE}",
             remedy="choose another --out",
         )
-    (out / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-    _write_recipe(file, recipe)
-    return ""
+    return None
 
 
 def _write_recipe(file: Path, recipe: Recipe) -> None:

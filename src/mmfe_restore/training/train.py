@@ -27,7 +27,7 @@ from mmfe_restore.training import run_dir, validation
 from mmfe_restore.training.checkpoints import (
     SaveByClock,
     find_start,
-    list_checkpoints,
+    has_weights,
     remove_later,
 )
 from mmfe_restore.training.initial_weights import (
@@ -92,11 +92,10 @@ def train(
     machine.check(recipe)
     calls_before = guide_calls()
     # A run that goes on has its first weights already: their file need not be there any more.
-    kept = bool(list_checkpoints(out / run_dir.CHECKPOINTS))
+    begins = not has_weights(out, resume)
     # A model is written at the end alone. The checkpoints before it are large, and may have been
     # removed or damaged since.
     finished = resume == "auto" and run_dir.holds_model(out)
-    begins = resume is None or (resume == "auto" and not kept and not finished)
     weights = None if init_from is None else find_weights(init_from, needed=begins)
     require_options(weights if begins else None, wandb)
     if begins and weights is not None:
