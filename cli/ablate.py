@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from . import choices, completion, output
-from .options import Json
+from . import choices, output
+from .options import GuideDevice, Json
 
 
 def command(
@@ -48,14 +48,7 @@ def command(
             "any, the rows are the recipes prompts/….",
         ),
     ] = None,
-    device: Annotated[
-        str,
-        typer.Option(
-            help="Of the guide and of evaluation: auto, cpu, cuda or cuda:N. Training takes the "
-            "first GPU where there is one.",
-            autocompletion=completion.guide_devices,
-        ),
-    ] = "auto",
+    device: GuideDevice = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what is there and what is missing; do nothing.")
     ] = False,
@@ -67,7 +60,8 @@ def command(
     --dry-run names them. With --seeds K the table has mean and standard deviation over K trainings.
     Every row's difference to the reference's (the full model's, where the table has it) is paired
     image by image; docs/evaluation.md says what its two intervals mean. Embeddings that a cache
-    holds are never computed again: the table ends in the count of guide calls.
+    holds are never computed again: the table ends in the count of guide calls. --device is of the
+    guide and of evaluation; training takes the first GPU where there is one.
 
     Example: mmfe ablate table4a --seeds 3 --dry-run
     """
