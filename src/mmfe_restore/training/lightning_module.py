@@ -137,6 +137,22 @@ class RestorationTask(LightningModule):
         """Put the recipe beside the state, so that a resume can tell whose it is."""
         checkpoint["recipe"] = recipe_to_dict(self.recipe)
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Optimise as this run's recipe says, not as that of the run the checkpoint is from.
+
+        PyTorch restores learning rate and betas with Adam's moments. In the folder of the run
+        they are the same; ``--resume CHECKPOINT --out NEW`` goes on with others.
+        """
+        train = self.recipe.train
+        for optimizer, cosine in zip(
+            checkpoint["optimizer_states"], checkpoint["lr_schedulers"], strict=True
+        ):
+            rate = train.learning_rate * self.schedule.learning_rate(cosine["last_epoch"])
+            for group in optimizer["param_groups"]:
+                group |= {"lr": rate, "initial_lr": train.learning_rate, "betas": train.betas}
+            groups = len(cosine["base_lrs"])
+            cosine |= {"base_lrs": [train.learning_rate] * groups, "_last_lr": [rate] * groups}
+
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
     ) -> Batch:

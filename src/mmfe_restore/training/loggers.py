@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
+from torch.optim import Optimizer
 
 from mmfe_cache.io import write_file
 from mmfe_cache.progress import Progress, Task, format_seconds
@@ -159,6 +160,7 @@ class LoggingCallback(Callback):
         self._settled: tuple[float, int] | None = None
         self._end_said = False
         self._window = (0.0, 0.0, 0)
+        self._rate = 0.0
         self._started = 0.0
         self.images = 0
         self.last: dict[str, float] = {}
@@ -177,6 +179,12 @@ class LoggingCallback(Callback):
         """Start the clock."""
         self._started = time.perf_counter()
         self._window = (self._started, self._batches.waited, 0)
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Note the learning rate of this step: afterwards the optimiser has that of the next."""
+        self._rate = float(optimizer.param_groups[0]["lr"])
 
     def on_train_batch_end(
         self,
@@ -237,8 +245,7 @@ class LoggingCallback(Callback):
             "stage": plan.index + 1,
             "resolution": plan.stage.resolution,
             "batch_size": plan.stage.batch_size,
-            "learning_rate": task.recipe.train.learning_rate
-            * task.schedule.learning_rate(step - 1),
+            "learning_rate": self._rate,
             "images_per_second": (self.images - images_then) / elapsed,
             "data_wait": (waited - waited_then) / elapsed,
         }

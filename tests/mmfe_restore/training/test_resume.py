@@ -19,6 +19,7 @@ from mmfe_cache.errors import CacheError, DataError, ModelError, UsageError
 from mmfe_cache.images import write_png
 from mmfe_cache.progress import Progress
 from mmfe_restore import Restorer
+from mmfe_restore.data import Schedule
 from mmfe_restore.recipes import load_recipe, recipe_to_dict
 from mmfe_restore.training import train
 from mmfe_restore.training.checkpoints import list_checkpoints, read_checkpoint
@@ -392,6 +393,28 @@ def test_going_back_to_a_step_gives_up_the_later_ones(world, tmp_path):
     kept = [path.name for path in list_checkpoints(tmp_path / "checkpoints")]
     assert kept == ["step-00000002.ckpt"]
     assert train(recipe, **world.sources, out=tmp_path).resumed_from == 2
+
+
+def test_a_checkpoint_carried_into_another_folder_is_optimised_as_told_there(world, tmp_path):
+    rate, betas, steps = 1e-5, (0.5, 0.9), 4
+    begun = world.recipe(f"train.max_steps={steps}")
+    train(begun, **world.sources, out=tmp_path / "first", stop_after=2)
+    (*_, checkpoint) = sorted(list_checkpoints(tmp_path / "first" / "checkpoints"))
+    seen = []
+
+    class Look(Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            (group,) = optimizer.param_groups
+            seen.append((group["lr"], tuple(group["betas"])))
+
+    other = world.recipe(
+        f"train.max_steps={steps}", f"train.learning_rate={rate}", f"train.betas={list(betas)}"
+    )
+    out = tmp_path / "other"
+    train(other, **world.sources, out=out, resume=checkpoint, callbacks=[Look()])
+    cosine = Schedule(other, world.samples()).learning_rate
+    assert seen == [(rate * cosine(step), betas) for step in (2, 3)]
+    assert [float(row["learning_rate"]) for row in rows(out)] == [lr for lr, _ in seen]
 
 
 def test_a_checkpoint_carried_into_another_folder_gets_a_best_model_there(world, tmp_path):
