@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +26,30 @@ from mmfe_restore.data.sampler import Draw, Schedule
 from mmfe_restore.recipes.schema import Recipe
 
 Part = TypeVar("Part")
+
+_NAMES = ("SIGTERM", "SIGINT", "SIGUSR1")
+STOP_SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+"""Signals that tell a training to save and stop; Windows lacks the last of them."""
+
+
+@contextmanager
+def holding_stop_signals() -> Generator[None]:
+    """Hold `STOP_SIGNALS` back inside the block, and for ever from processes that it starts.
+
+    A terminal, torchrun, systemd and SLURM signal a whole group of processes. Training has a step
+    to finish then, and needs its workers for that, and the server that forks them. A signal to
+    this process comes through after the block.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows has no such groups either
+        yield
+        return
+    if multiprocessing.get_start_method() != "fork":
+        resource_tracker.ensure_running()  # which would let the signals through when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Batch:
@@ -131,6 +161,7 @@ class TrainingBatches:
             num_workers=num_workers,
             pin_memory=pin_memory,
             prefetch_factor=4 if num_workers else None,
+            worker_init_fn=_end_with_training,
         )
 
     def __len__(self) -> int:
@@ -160,7 +191,8 @@ class TrainingBatches:
         Raises:
             DataError: a picture cannot be read; also where a worker met it.
         """
-        items = iter(self._loader)  # starting workers is no waiting for a batch
+        with holding_stop_signals() if self._loader.num_workers else nullcontext():
+            items = iter(self._loader)  # starting workers is no waiting for a batch
         started = time.perf_counter()
         for (step, mine), cut in items:
             if isinstance(cut, Exception):
@@ -284,6 +316,22 @@ class _CutMicroBatches(Dataset[tuple[MicroBatch, Cut]]):
             return micro, collate_pairs([self._pairs[draw] for draw in micro[1]])
         except (MmfeError, OSError) as problem:
             return micro, problem
+
+
+def _end_with_training(worker: int) -> None:
+    """End this worker where the training is killed.
+
+    PyTorch looks whether the process that forked it is there. That may be a server, which waits for
+    its workers.
+    """
+    training = multiprocessing.parent_process()
+    assert training is not None
+
+    def wait() -> None:
+        training.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _as_it_is(item: Any) -> Any:

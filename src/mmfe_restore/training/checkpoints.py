@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from mmfe_cache.errors import UsageError
 from mmfe_cache.io import draft_file, remove_drafts
 from mmfe_cache.progress import Progress
+from mmfe_restore.data.dataloader import STOP_SIGNALS
 from mmfe_restore.recipes import Recipe, recipe_from_dict, recipe_to_dict
 from mmfe_restore.training.lightning_module import RestorationTask
 from mmfe_restore.training.run_dir import CHECKPOINTS, holds_model
@@ -24,9 +25,6 @@ SUFFIX = ".ckpt"
 KEEP = 2
 """How many checkpoints stay: the newest, and the one before in case that is damaged."""
 
-_NAMES = ("SIGTERM", "SIGINT", "SIGUSR1")
-_SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
-"""Windows lacks the last of them."""
 _AGREE_EVERY = 10
 """Steps between two agreements of several processes on whether to save or stop."""
 
@@ -57,14 +55,14 @@ class SaveByClock(Checkpoint):
         self._saved_step = -1
         # Those of before Lightning's: its own teardown comes before `release_signals`, and giving
         # its handlers back then would leave a process, and what it forks, deaf to SIGTERM.
-        self._before = {number: signal.getsignal(number) for number in _SIGNALS}
+        self._before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
         self._taken = False
         self.stopped_by: str | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the signals; after Lightning, whose own handler would end the run unsaved."""
         if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
+            for number in STOP_SIGNALS:
                 signal.signal(number, self._on_signal)
             self._taken = True
         self._saved_at = time.monotonic()

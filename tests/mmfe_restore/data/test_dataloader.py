@@ -1,5 +1,9 @@
 """The batches of a run: whose embeddings, at which view, shared how, dropped how often."""
 
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +14,7 @@ from mmfe_cache.embeddings import Embeddings
 from mmfe_cache.errors import DataError
 from mmfe_cache.images import FileSource, write_png
 from mmfe_restore.data import SampleGuidance, Schedule, TrainingBatches
+from mmfe_restore.data.dataloader import STOP_SIGNALS, holding_stop_signals
 from mmfe_restore.data.dataset import crop_number
 from mmfe_restore.recipes import DataConfig, ModelConfig, Recipe, Stage, TrainConfig
 
@@ -136,3 +141,20 @@ def test_without_the_term_or_without_guidance_nothing_is_read_for_it(samples):
     assert batch.keep is None
     plain = TrainingBatches(recipe, samples, Schedule(recipe, samples), None)
     assert next(iter(plain)).embeddings is None
+
+
+def test_what_is_started_while_stop_signals_are_held_never_gets_them():
+    told, before = [], signal.getsignal(signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, lambda number, frame: told.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        with holding_stop_signals():
+            os.kill(os.getpid(), signal.SIGUSR1)
+            script = "import signal; print(*map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ())))"
+            held = subprocess.check_output([sys.executable, "-S", "-c", script], text=True)
+            assert not told
+        assert told == [signal.SIGUSR1]  # late, but not lost
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert set(map(int, held.split())) >= set(STOP_SIGNALS)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask

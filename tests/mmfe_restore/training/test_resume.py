@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -153,6 +154,65 @@ def test_a_process_that_gets_a_signal_saves_and_exits(world, whole, tmp_path, st
     assert [path.name for path in list_checkpoints(out / "checkpoints")] == ["step-00000008.ckpt"]
     train(recipe, **world.sources, out=out)
     assert_same_run(whole, out)
+
+
+# Two micro-batches: the signal comes at the first, and the second is still to be loaded.
+WORKERS = (SELDOM, "train.num_workers=2", "train.accumulate=2", "train.max_steps=4")
+
+
+def test_a_signal_to_all_processes_leaves_the_workers_to_finish_the_step(
+    world, tmp_path, start_forked
+):
+    wanted = {
+        "recipe": recipe_to_dict(world.recipe(*WORKERS)),
+        "root": str(world.root),
+        "cache": str(world.cache),
+        "out": str(tmp_path),
+        "kill_at": 1,
+        "signal": "SIGTERM",
+        "group": True,
+        "start_method": "fork",
+    }
+    stopped = start_forked(WORKER, json.dumps(wanted))()
+    assert stopped.returncode == 0, stopped.stderr
+    told = json.loads(stopped.stdout.splitlines()[-1])
+    assert (told["steps"], told["stopped_by"], told["completed"]) == (2, "SIGTERM", False)
+    assert [path.name for path in list_checkpoints(tmp_path / "checkpoints")] == [
+        "step-00000002.ckpt"
+    ]
+
+
+def test_workers_that_a_server_forked_end_with_a_training_that_is_killed(
+    world, tmp_path, start_forked
+):
+    wanted = {
+        "recipe": recipe_to_dict(world.recipe(*WORKERS)),
+        "root": str(world.root),
+        "cache": str(world.cache),
+        "out": str(tmp_path),
+        "kill_at": 0,
+        "start_method": "forkserver",
+    }
+    killed = start_forked(WORKER, json.dumps(wanted))()
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    (told,) = [line for line in killed.stdout.splitlines() if line.startswith('{"workers"')]
+    workers = json.loads(told)["workers"]
+    assert len(workers) == 2
+    until = time.monotonic() + 20
+    while left := [pid for pid in workers if is_running(pid)]:
+        if time.monotonic() > until:
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+            pytest.fail("workers are left")
+        time.sleep(0.05)
+
+
+def is_running(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_a_truncated_checkpoint_falls_back_to_the_one_before(world, whole, tmp_path):

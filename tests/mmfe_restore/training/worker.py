@@ -1,6 +1,7 @@
 """A training process for the tests: `worker.py JSON`, under torchrun or alone."""
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -13,14 +14,18 @@ from mmfe_restore.training import train
 
 
 class Die(Callback):
-    """Sends this process a signal inside a step: after the forward pass, before the update."""
+    """Sends this process, or its group, a signal inside a step: before the update."""
 
-    def __init__(self, step, number, rank):
+    def __init__(self, step, number, rank, group):
         self.step, self.number, self.rank = step, number, rank
+        self.send = os.killpg if group else os.kill
 
-    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+    def on_after_backward(self, trainer, pl_module):
         if trainer.global_step == self.step and trainer.global_rank == self.rank:
-            os.kill(os.getpid(), self.number)
+            self.step = None  # once, at the first micro-batch
+            workers = [process.pid for process in multiprocessing.active_children()]
+            print(json.dumps({"workers": workers}), flush=True)
+            self.send(os.getpid(), self.number)
 
 
 class Tell:
@@ -43,7 +48,13 @@ def main():
     callbacks = []
     if wanted.get("kill_at") is not None:
         number = getattr(signal, wanted.get("signal", "SIGKILL"))
-        callbacks.append(Die(wanted["kill_at"], number, wanted.get("rank", 0)))
+        group = wanted.get("group", False)
+        if group:
+            os.setsid()
+        callbacks.append(Die(wanted["kill_at"], number, wanted.get("rank", 0), group))
+    if "start_method" in wanted:
+        multiprocessing.set_start_method(wanted["start_method"], force=True)
+        multiprocessing.set_forkserver_preload(["mmfe_restore.data.dataloader"])
     report = train(
         recipe_from_dict(wanted["recipe"]),
         root=Path(wanted["root"]),
