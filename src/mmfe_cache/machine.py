@@ -214,6 +214,9 @@ def is_out_of_memory(problem: BaseException) -> bool:
     )
 
 
+Launcher = Literal["torchrun", "slurm"]
+
+
 @dataclass(frozen=True)
 class Processes:
     """The processes that a launcher started this one among.
@@ -228,7 +231,7 @@ class Processes:
     rank: int = 0
     size: int = 1
     local_size: int = 1
-    launcher: Literal["torchrun", "slurm"] | None = None
+    launcher: Launcher | None = None
 
     @property
     def nodes(self) -> int:
@@ -243,14 +246,25 @@ class Processes:
             size = int(env.get("WORLD_SIZE", "1"))
             local = int(env.get("LOCAL_WORLD_SIZE", str(size)))
             return cls(int(env.get("RANK", "0")), size, local, "torchrun")
-        # An interactive SLURM shell (`salloc`, `srun --pty bash`) has these variables as well, but
-        # its command was started once.
-        interactive = env.get("SLURM_JOB_NAME") in (None, "bash", "interactive")
-        if "SLURM_NTASKS" in env and not interactive:
-            size = int(env["SLURM_NTASKS"])
-            local = size // int(env.get("SLURM_NNODES", "1"))
+        # Of the step, not of the job: a batch script and the shells of `salloc` and
+        # `srun --pty bash` know the job's number of tasks as well, but are started once, and srun
+        # starts tasks under whatever name the job has.
+        size = int(env.get("SLURM_STEP_NUM_TASKS", "1"))
+        if size > 1:
+            local = size // int(env.get("SLURM_STEP_NUM_NODES", "1"))
             return cls(int(env.get("SLURM_PROCID", "0")), size, local, "slurm")
         return cls()
+
+
+def launcher_plugins(launcher: Launcher | None) -> list[Any]:
+    """What tells Lightning who started the processes; it would go by the SLURM job's name."""
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+
+    if launcher == "slurm":
+        # Requeueing is the batch script's (docs/operations.md); the checkpoint is ours.
+        return [SLURMEnvironment(auto_requeue=False)]
+    return [LightningEnvironment()] if launcher is None else []
 
 
 THREADS_VARIABLE = "OMP_NUM_THREADS"

@@ -125,17 +125,41 @@ def test_out_of_memory_is_told_from_other_errors():
             {
                 "SLURM_JOB_NAME": "mmfe",
                 "SLURM_PROCID": "9",
-                "SLURM_NTASKS": "16",
-                "SLURM_NNODES": "2",
+                "SLURM_NTASKS": "32",
+                "SLURM_NNODES": "4",
+                "SLURM_STEP_NUM_TASKS": "16",
+                "SLURM_STEP_NUM_NODES": "2",
             },
             Processes(9, 16, 8, "slurm"),
         ),
+        # Of `salloc`: its shell, and a task of srun beneath it.
         ({"SLURM_JOB_NAME": "interactive", "SLURM_NTASKS": "4"}, Processes()),
+        (
+            {
+                "SLURM_JOB_NAME": "interactive",
+                "SLURM_NTASKS": "4",
+                "SLURM_STEP_NUM_TASKS": "4",
+                "SLURM_STEP_NUM_NODES": "1",
+                "SLURM_PROCID": "3",
+            },
+            Processes(3, 4, 4, "slurm"),
+        ),
+        # A batch script, which calls no srun.
+        (
+            {
+                "SLURM_JOB_NAME": "mmfe",
+                "SLURM_NTASKS": "8",
+                "SLURM_STEP_NUM_TASKS": "1",
+                "SLURM_STEP_NUM_NODES": "1",
+                "SLURM_PROCID": "0",
+            },
+            Processes(),
+        ),
         ({"RANK": "3", "WORLD_SIZE": "4"}, Processes()),
     ],
 )
 def test_the_launcher_is_read_from_the_environment(monkeypatch, environment, expected):
-    for name in ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "SLURM_JOB_NAME", "SLURM_PROCID"):
+    for name in ("TORCHELASTIC_RUN_ID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from mmfe_cache.errors import MmfeError
-from mmfe_cache.machine import Processes, has_gpu
+from mmfe_cache.machine import Processes, has_gpu, launcher_plugins
 
 PATIENCE = timedelta(days=30)
 """How long a process waits for the others: the slowest may have days of work left."""
@@ -85,6 +85,12 @@ def launch(devices: int = 1, nodes: int = 1) -> Ranks:
     # gloo also beside GPUs: ranks exchange a few Python objects and then wait for each other for
     # hours, during which NCCL would keep a GPU busy.
     strategy = DDPStrategy(process_group_backend="gloo", timeout=PATIENCE)
-    fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy)
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=nodes,
+        strategy=strategy,
+        plugins=launcher_plugins(found.launcher),
+    )
     fabric.launch()
     return Ranks(fabric.global_rank, fabric.world_size, str(fabric.device))

@@ -233,7 +233,7 @@ class TrainConfig(_Part):
         betas: of Adam.
         seed: of everything random in the run.
         precision: ``auto`` is bf16 on CUDA and float32 on a CPU; ``tf32`` is float32 whose products
-            a GPU rounds to 10 bits.
+            a GPU rounds to 10 bits; ``16`` trains on CUDA alone.
         accumulate: micro-batches that one global batch is split into, per process.
         activation_checkpointing: recompute activations in the backward pass to save memory.
         activation_memory: the share of its activations that a compiled block keeps for the

@@ -9,14 +9,15 @@ from math import gcd
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
 from mmfe_cache.errors import MmfeError, UsageError
 from mmfe_cache.io import counted
 from mmfe_cache.machine import (
+    Launcher,
     Processes,
     has_gpu,
     is_out_of_memory,
+    launcher_plugins,
     require_bf16,
     usable_cores,
 )
@@ -37,7 +38,7 @@ class Machine:
         devices: processes on this node.
         nodes: machines in the run.
         accelerator: ``"cuda"`` or ``"cpu"``.
-        under_slurm: whether srun started the processes.
+        launcher: what started the processes; None for a plain start.
     """
 
     rank: int
@@ -45,7 +46,7 @@ class Machine:
     devices: int
     nodes: int
     accelerator: str
-    under_slurm: bool
+    launcher: Launcher | None
 
     @classmethod
     def detect(cls) -> Machine:
@@ -58,18 +59,25 @@ class Machine:
             found.local_size,
             found.nodes,
             accelerator,
-            under_slurm=found.launcher == "slurm",
+            found.launcher,
         )
 
     def check(self, recipe: Recipe) -> None:
-        """Refuse unequal parts of a global batch, bf16 on a card without, kernels without a card.
+        """Refuse unequal parts of a global batch, precisions and kernels that the device lacks.
 
         Raises:
-            UsageError: a batch is not a multiple of processes times accumulation, or the GPU
-                has no arithmetic of the recipe's precision, or ``train.kernels`` cannot run here.
+            UsageError: a batch is not a multiple of processes times accumulation, or the device
+                does not train in the recipe's precision, or ``train.kernels`` cannot run here.
         """
         if self.accelerator == "cuda" and self.precision(recipe) == "bf16-mixed":
             require_bf16("cuda", "--set train.precision=32, or 16 for half of the memory")
+        if self.accelerator == "cpu" and recipe.train.precision == "16":
+            raise UsageError(
+                "train.precision=16 needs a GPU",
+                got="a CPU, on which float16 is not trained",
+                expected="32, 64 or bf16",
+                remedy="--set train.precision=32, or bf16 for half of the memory",
+            )
         if recipe.train.kernels == "triton":
             check_kernels(self.accelerator)
         parts = self.world_size * recipe.train.accumulate
@@ -146,14 +154,12 @@ class Machine:
             "accelerator": self.accelerator,
             "devices": self.devices,
             "num_nodes": self.nodes,
+            "plugins": launcher_plugins(self.launcher),
             # A stage's crops have one size: cuDNN may time its algorithms once and keep the best.
             "benchmark": self.accelerator == "cuda",
         }
         if self.world_size > 1:
             options["strategy"] = "ddp"
-        if self.under_slurm:
-            # Requeueing is the batch script's (docs/operations.md); the checkpoint is ours.
-            options["plugins"] = [SLURMEnvironment(auto_requeue=False)]
         return options
 
 

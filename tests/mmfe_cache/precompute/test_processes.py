@@ -40,12 +40,12 @@ def test_a_rank_that_loses_the_others_ends_with_a_message(tmp_path):
         (2, {}, True),
         (1, {"WORLD_SIZE": "2"}, False),
         (1, {"WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"}, True),
-        (1, {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "train"}, True),
-        (1, {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "interactive"}, False),
+        (1, {"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4"}, True),
+        (1, {"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "1"}, False),
     ],
 )
 def test_what_starts_many_processes(monkeypatch, devices, environment, many):
-    for name in ("WORLD_SIZE", "TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "SLURM_JOB_NAME"):
+    for name in ("WORLD_SIZE", "TORCHELASTIC_RUN_ID", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

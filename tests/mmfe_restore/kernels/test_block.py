@@ -73,7 +73,7 @@ def test_the_depthwise_convolution_that_is_timed_alone_is_torchs(found):
 
 def test_where_they_cannot_run_an_error_says_so_and_what_to_do(monkeypatch):
     recipe = load_recipe("cdd11", ["train.kernels=triton"])
-    here = Machine(0, 1, 1, 1, "cpu", under_slurm=False)
+    here = Machine(0, 1, 1, 1, "cpu", None)
     with pytest.raises(UsageError, match="needs a CUDA GPU") as refused:
         here.check(recipe)
     assert "train.kernels=torch" in str(refused.value.remedy)

@@ -118,7 +118,7 @@ def test_gradients_compiled_for_a_cpu_in_bfloat16_are_finite_and_right() -> None
     mofe = MoFE(64, 4, 128, 8, 9)
     torch.nn.init.normal_(mofe.attn.project_out.weight, std=0.1)
     inputs = (torch.randn(8, 16, 16, 64), torch.randn(8, 8, 8, 9), torch.randn(8, 128))
-    here = Machine(0, 1, 1, 1, "cpu", under_slurm=False)
+    here = Machine(0, 1, 1, 1, "cpu", None)
     kept = here.activation_memory(load_recipe("demo"))
     found = []
     for run in (WholeMaps(), WholeMaps(compiled=compile_parts(kept))):

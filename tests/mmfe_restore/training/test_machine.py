@@ -4,6 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.pytorch import Trainer
 
 from mmfe_cache.errors import MmfeError, UsageError
 from mmfe_restore.data import StagePlan
@@ -12,14 +14,14 @@ from mmfe_restore.training.machine import Machine, memory_explained
 
 
 def machine(world=1, accelerator="cpu", devices=None):
-    return Machine(0, world, devices or world, 1, accelerator, under_slurm=False)
+    return Machine(0, world, devices or world, 1, accelerator, None)
 
 
 def test_a_plain_start_is_one_process(monkeypatch):
-    for name in ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS"):
+    for name in ("TORCHELASTIC_RUN_ID", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
     found = Machine.detect()
-    assert (found.rank, found.world_size, found.nodes, found.under_slurm) == (0, 1, 1, False)
+    assert (found.rank, found.world_size, found.nodes, found.launcher) == (0, 1, 1, None)
 
 
 def test_torchrun_on_four_nodes(monkeypatch):
@@ -41,13 +43,35 @@ def test_slurm_on_two_nodes(monkeypatch):
         "SLURM_NTASKS": "16",
         "SLURM_NTASKS_PER_NODE": "8",
         "SLURM_NNODES": "2",
+        "SLURM_STEP_NUM_TASKS": "16",
+        "SLURM_STEP_NUM_NODES": "2",
         "SLURM_PROCID": "9",
-        "SLURM_JOB_NAME": "mmfe",
+        "SLURM_JOB_NAME": "interactive",  # of `salloc`, beneath which srun starts tasks too
     }.items():
         monkeypatch.setenv(name, value)
     found = Machine.detect()
     assert (found.rank, found.world_size, found.devices, found.nodes) == (9, 16, 8, 2)
-    assert found.trainer_options()["num_nodes"] == 2
+    options = found.trainer_options()
+    assert options["num_nodes"] == 2
+    (plugin,) = options["plugins"]
+    assert isinstance(plugin, SLURMEnvironment) and not plugin.auto_requeue
+
+
+def test_a_batch_script_without_srun_is_one_process_to_lightning_too(monkeypatch):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    for name, value in {
+        "SLURM_NTASKS": "8",
+        "SLURM_NTASKS_PER_NODE": "8",
+        "SLURM_NNODES": "1",
+        "SLURM_STEP_NUM_TASKS": "1",
+        "SLURM_PROCID": "0",
+        "SLURM_JOB_NAME": "mmfe",
+    }.items():
+        monkeypatch.setenv(name, value)
+    trainer = Trainer(
+        **Machine.detect().trainer_options(), logger=False, enable_checkpointing=False
+    )
+    assert trainer.world_size == 1
 
 
 def test_the_papers_batches_need_processes_that_divide_16():
@@ -88,6 +112,13 @@ def test_a_card_without_bf16_is_told_what_to_take(monkeypatch):
     machine().check(load_recipe("cdd11", ["train.precision=bf16"]))  # a CPU has it
     card(monkeypatch, (8, 0))
     machine(accelerator="cuda").check(load_recipe("cdd11"))
+
+
+def test_half_precision_on_a_cpu_is_refused():
+    recipe = load_recipe("cdd11", ["train.precision=16"])
+    with pytest.raises(UsageError, match="needs a GPU") as caught:
+        machine().check(recipe)
+    assert "train.precision=32" in str(caught.value)
 
 
 def test_cudnn_times_its_algorithms_on_a_gpu_alone():
