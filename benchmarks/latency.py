@@ -5,7 +5,8 @@
 
 Seconds for one 1080×720 image: the guide alone, the restorer alone, and both, for every guide
 that is on this machine; then the same restorer with a cached embedding and with the null
-guidance. The five are measured in turns, so that what else the machine does falls on all alike.
+guidance. All but both, which is the sum, are measured in turns, so that what else the machine
+does falls on all alike.
 What carries over between machines are ratios: to the prompt-based guide, which stands beside the
 paper's, and of the guide to the restorer, of which a student is to take 3 % at most.
 """

@@ -8,6 +8,7 @@ import socket
 import time
 
 import pytest
+from lightning.pytorch.callbacks import Callback
 
 from mmfe_cache.errors import UsageError
 from mmfe_restore.training import train
@@ -90,10 +91,13 @@ def test_a_worker_of_a_killed_training_does_not_keep_its_lock(tmp_path, hold):
 
 
 def test_the_lock_goes_when_training_fails(world, tmp_path):
-    class Fails:
-        def __getattr__(self, name):
+    lock = tmp_path / "run" / LOCK
+
+    class Fails(Callback):
+        def on_fit_start(self, trainer, pl_module):
+            assert lock.exists()
             raise OSError("no")
 
-    with pytest.raises(Exception):  # noqa: B017 (whatever Lightning makes of it)
-        train(world.recipe(), **world.sources, out=tmp_path / "run", callbacks=[Fails()])
-    assert not (tmp_path / "run" / LOCK).exists()
+    with pytest.raises(OSError, match=r"^no$"):
+        train(world.recipe(), **world.sources, out=lock.parent, callbacks=[Fails()])
+    assert not lock.exists()
