@@ -56,7 +56,6 @@ class SaveByClock(Checkpoint):
         # Those of before Lightning's: its own teardown comes before `release_signals`, and giving
         # its handlers back then would leave a process, and what it forks, deaf to SIGTERM.
         self._before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-        self._taken = False
         self.stopped_by: str | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -64,7 +63,6 @@ class SaveByClock(Checkpoint):
         if threading.current_thread() is threading.main_thread():
             for number in STOP_SIGNALS:
                 signal.signal(number, self._on_signal)
-            self._taken = True
         self._saved_at = time.monotonic()
 
     def on_load_checkpoint(
@@ -86,10 +84,12 @@ class SaveByClock(Checkpoint):
         self._signal = number
 
     def release_signals(self) -> None:
-        """Give the signals back to whoever had them when this was made."""
-        if not self._taken:
+        """Give the signals back to whoever had them when this was made.
+
+        Also where training never started: Lightning leaves SIGINT ignored where one ended it.
+        """
+        if threading.current_thread() is not threading.main_thread():
             return
-        self._taken = False
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
@@ -101,9 +101,10 @@ class SaveByClock(Checkpoint):
         if trainer.fit_loop._should_accumulate() or step == self._saved_step:  # pyright: ignore[reportPrivateUsage]
             return
         ends = step == self._last_step
-        stops = self._signal is not None or step == self._stop_after
+        enough = self._stop_after is not None and step >= self._stop_after
+        stops = self._signal is not None or enough
         due = time.monotonic() - self._saved_at >= self._every
-        if trainer.world_size > 1 and not ends and step != self._stop_after:
+        if trainer.world_size > 1 and not ends and not enough:
             if step % _AGREE_EVERY and self._every > 0:
                 return
             strategy = trainer.strategy
@@ -116,7 +117,7 @@ class SaveByClock(Checkpoint):
         if stops and not ends:
             told = self._signal
             self.stopped_by = "stop_after" if told is None else signal.Signals(told).name
-            if told is None and step != self._stop_after:
+            if told is None and not enough:
                 self.stopped_by = "a signal to another process"
             trainer.should_stop = True
 
@@ -208,7 +209,12 @@ def newest_readable(folder: Path, progress: Progress) -> tuple[Path, dict[str, A
 
 
 def find_start(
-    out: Path, recipe: Recipe, resume: Literal["auto"] | Path | None, progress: Progress
+    out: Path,
+    recipe: Recipe,
+    resume: Literal["auto"] | Path | None,
+    progress: Progress,
+    *,
+    steps: int,
 ) -> tuple[Path | None, int]:
     """Where a run goes on.
 
@@ -217,12 +223,14 @@ def find_start(
         recipe: what is trained.
         resume: as for `train`.
         progress: where to warn of damaged checkpoints.
+        steps: of the whole run.
 
     Returns:
         the checkpoint and its number of optimiser steps; None and 0 for a fresh start.
 
     Raises:
-        UsageError: the named checkpoint is missing, damaged, or another network's.
+        UsageError: the named checkpoint is missing or damaged; the checkpoint is another network's,
+            or of a step behind the run's end.
     """
     if resume is None:
         return None, 0
@@ -240,7 +248,16 @@ def find_start(
             got=", ".join(f"model.{key}={theirs.get(key)!r}" for key in keys),
             expected=", ".join(f"model.{key}={ours[key]!r}" for key in keys),
         )
-    return path, int(state["global_step"])
+    start = int(state["global_step"])
+    if start > steps:
+        raise UsageError(
+            f"{path} is of a step behind the end of this run",
+            got=f"step {start:,}",
+            expected=f"at most {steps:,}, the steps of recipe and data",
+            remedy="resume from an earlier checkpoint, or train longer: more epochs in "
+            "train.stages, or a larger train.max_steps",
+        )
+    return path, start
 
 
 def _network(path: Path, state: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from mmfe_restore.data import Batch, TrainingBatches
 from mmfe_restore.recipes import recipe_to_dict
 from mmfe_restore.recipes.schema import Recipe
 from mmfe_restore.training.lightning_module import RestorationTask
-from mmfe_restore.training.run_dir import METRICS
+from mmfe_restore.training.run_dir import METRICS, wandb_id
 
 COLUMNS = (
     "epoch",
@@ -53,10 +52,8 @@ def loggers(recipe: Recipe, out: Path, step: int, wandb: str | None) -> list[Log
     board = TensorBoardLogger(out, name="", version="tensorboard", purge_step=step + 1)
     chosen: list[Logger] = [CsvTable(out / METRICS, COLUMNS, step), board]
     if wandb is not None:
-        # The same folder is the same run, also after a resume.
-        identity = hashlib.blake2b(str(out.resolve()).encode(), digest_size=8).hexdigest()
         logger = WandbLogger(
-            name=out.name, save_dir=out, project=wandb, id=identity, resume="allow"
+            name=out.name, save_dir=out, project=wandb, id=wandb_id(out), resume="allow"
         )
         logger.log_hyperparams(recipe_to_dict(recipe))
         chosen.append(logger)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -37,6 +38,8 @@ CHECKPOINTS = "checkpoints"
 MODEL = "model"
 BEST = "best"
 LOCK = "train.lock"
+WANDB_ID = "wandb.id"
+"""Names the run at Weights & Biases, wherever its folder lies."""
 PIXELS = "samples.pixels"
 """What a run's record calls the pixels that it saw: its cache's, or a few of the data set's."""
 
@@ -89,6 +92,7 @@ def claim(out: Path, recipe: Recipe) -> str:
     changed = check_claim(out, recipe)
     if changed is None:
         (out / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        write_file(out / WANDB_ID, secrets.token_hex(8))
     if changed != "":
         _write_recipe(out / RECIPE, recipe)
     return changed or ""
@@ -162,6 +166,14 @@ def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={theirs.get(key)!r} (now {ours[key]!r})" for key in keys[:5])
 
 
+def wandb_id(out: Path) -> str:
+    """What Weights & Biases calls the run in ``out``; of earlier versions, its path's hash."""
+    try:
+        return (out / WANDB_ID).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return hashlib.blake2b(str(out.resolve()).encode(), digest_size=8).hexdigest()
+
+
 def holds_model(out: Path) -> bool:
     """Whether the run in ``out`` has ended and left its model."""
     return (out / MODEL / "config.json").exists()
@@ -178,7 +190,7 @@ def clear(out: Path) -> list[str]:
     reports = _remove_reports(out)
     for name in (CHECKPOINTS, MODEL, BEST, "tensorboard"):
         shutil.rmtree(out / name, ignore_errors=True)
-    for name in (RECIPE, VERSIONS, METRICS, "router.csv", "validation.csv"):
+    for name in (RECIPE, VERSIONS, METRICS, WANDB_ID, "router.csv", "validation.csv"):
         (out / name).unlink(missing_ok=True)
     return reports
 

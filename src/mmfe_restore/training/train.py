@@ -14,9 +14,15 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
+from mmfe_cache.errors import UsageError
 from mmfe_cache.guides.base import guide_calls
 from mmfe_cache.io import counted
-from mmfe_cache.machine import THREADS_VARIABLE, emulates_bf16, float32_products
+from mmfe_cache.machine import (
+    THREADS_VARIABLE,
+    emulates_bf16,
+    float32_products,
+    usable_cores,
+)
 from mmfe_cache.packing import unpacked_cost
 from mmfe_cache.progress import Progress
 from mmfe_restore.data import TrainingBatches, hold_in_memory
@@ -70,18 +76,21 @@ def train(
         init_from: weights that the run begins with, see `find_weights` and `new_restorer`; a run
             that goes on has them already.
         progress: where to report.
-        stop_after: end after this many optimiser steps of the run, saved and resumable.
+        stop_after: end after this many optimiser steps of the run, saved and resumable; at once
+            where it has made as many.
         wandb: log to this Weights & Biases project as well.
         callbacks: further Lightning callbacks.
 
     Returns:
-        the outcome; ``completed`` is False where a signal or ``stop_after`` ended it.
+        the outcome; ``completed`` is False, and there is no model, where a signal, ``stop_after``
+        or a callback ended it before its last step.
 
     Raises:
         CacheError: see `open_inputs`; always before the first step.
         UsageError: the recipe does not fit the data, the machine or what ``out`` holds; another
             training is writing there; there is no ``init_from``, or Weights & Biases is not
             installed.
+        KeyboardInterrupt: a second signal, or one before the first step: nothing is saved.
         ModelError: ``init_from`` holds another network's weights, or training diverged.
         DataError: the data set is missing, or not the one that an unguided run began with, or a
             picture cannot be read.
@@ -98,6 +107,13 @@ def train(
     finished = resume == "auto" and run_dir.holds_model(out)
     weights = None if init_from is None else find_weights(init_from, needed=begins)
     require_options(weights if begins else None, wandb)
+    if isinstance(resume, Path) and weights is not None and not (out / run_dir.VERSIONS).exists():
+        raise UsageError(
+            "a run begins with a checkpoint's weights or with those of --init-from",
+            got=f"--resume {resume} and --init-from {init_from}, and no run in {out} yet",
+            expected="one of them",
+            remedy="leave one of them out",
+        )
     if begins and weights is not None:
         new_restorer(recipe, weights)  # others are refused before anything of an earlier run goes
     inputs = open_inputs(recipe, root=root, cache=cache, progress=progress)
@@ -111,7 +127,9 @@ def train(
         if finished:
             checkpoint, start = None, inputs.schedule.steps
         else:
-            checkpoint, start = find_start(out, recipe, resume, progress)
+            checkpoint, start = find_start(
+                out, recipe, resume, progress, steps=inputs.schedule.steps
+            )
         complete = start >= inputs.schedule.steps and run_dir.holds_model(out)
         if weights is not None and checkpoint is None and not begins and not complete:
             # No checkpoint can be read: these weights are needed after all.
@@ -133,6 +151,10 @@ def train(
         if complete:
             progress.message(f"{out} is complete: {start:,} steps; nothing to do")
             return report_of(recipe, inputs, out, start, start, calls_before)
+        if stop_after is not None and stop_after <= start < inputs.schedule.steps:
+            return report_of(
+                recipe, inputs, out, start, start, calls_before, stopped_by="stop_after"
+            )
         if machine.rank == 0 and (gone := run_dir.give_up_model(out)):
             progress.message(
                 "removed the model that is trained again, and the reports that judged it: "
@@ -159,10 +181,17 @@ def _say_changed(changed: str, progress: Progress) -> None:
 def _take_recorded_threads(out: Path, progress: Progress) -> None:
     """Sums in another order differ in last bits: a run goes on with the threads it began with."""
     recorded = run_dir.recorded_threads(out)
-    if THREADS_VARIABLE in os.environ or recorded in (None, torch.get_num_threads()):
+    if THREADS_VARIABLE in os.environ or recorded is None:
         return
-    torch.set_num_threads(recorded)
-    progress.message(f"threads: {recorded}, with which the run began")
+    # More of them than cores would wait for each other at every step.
+    threads = min(recorded, usable_cores())
+    if threads == torch.get_num_threads():
+        return
+    torch.set_num_threads(threads)
+    began = "with which the run began"
+    if threads < recorded:
+        began = f"as many as there are cores; the run began with {recorded}"
+    progress.message(f"threads: {threads}, {began}")
 
 
 class _Run:
@@ -257,9 +286,14 @@ class _Run:
                     for average in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
                         if isinstance(average, EMAWeightAveraging):
                             average.on_train_end(trainer, task)
+            except SystemExit as ended:
+                if isinstance(ended.__context__, KeyboardInterrupt):
+                    # Lightning's end, with code 1, of what a second signal interrupts.
+                    raise KeyboardInterrupt from None
+                raise
             finally:
                 saver.release_signals()
-        if saver.stopped_by is None and trainer.is_global_zero:
+        if trainer.global_step >= steps and trainer.is_global_zero:
             run_dir.write_model(
                 self.out / run_dir.MODEL, task.restorer, self.recipe, self.inputs.fingerprint
             )

@@ -162,7 +162,8 @@ class ValidationCallback(Callback):
         average = sum(psnr for psnr, _ in scores.values()) / len(scores)
         self.last = average
         better = average > self.best
-        self.best = max(average, self.best)
+        if better:  # max() would keep a NaN, than which nothing is better
+            self.best = average
         if not trainer.is_global_zero:
             return
         count = sum(samples for _, samples in scores.values())

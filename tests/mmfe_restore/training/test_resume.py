@@ -347,8 +347,12 @@ def test_first_weights_are_recorded_and_others_refused_later(world, tmp_path):
         torch.save({"params": plain.state_dict()}, tmp_path / f"{number}.pth")
     one, other = tmp_path / "0.pth", tmp_path / "1.pth"
 
+    steps = iter((2, 3, 4, 5, 6))
+
     def go(weights):
-        return train(recipe, **world.sources, out=out, stop_after=2, init_from=weights)
+        step = next(steps)
+        report = train(recipe, **world.sources, out=out, stop_after=step, init_from=weights)
+        assert report.steps == step
 
     go(one)
     recorded = json.loads((out / "versions.json").read_text())["init_from"]
@@ -439,6 +443,60 @@ def test_without_resume_a_run_starts_anew(world, whole, tmp_path):
     report = train(world.recipe(), **world.sources, out=tmp_path, resume=None)
     assert report.resumed_from == 0
     assert_same_run(whole, tmp_path)
+
+
+def test_a_run_that_has_made_the_steps_of_stop_after_makes_no_further_one(world, tmp_path):
+    train(world.recipe(), **world.sources, out=tmp_path, stop_after=2)
+    before = everything(tmp_path / "checkpoints")
+    for earlier in (2, 1):
+        report = train(world.recipe(), **world.sources, out=tmp_path, stop_after=earlier)
+        assert (report.steps, report.stopped_by, report.completed) == (2, "stop_after", False)
+        assert report.images == 0
+    assert everything(tmp_path / "checkpoints") == before
+
+
+def test_a_checkpoint_behind_the_end_of_the_run_is_refused(world, whole, tmp_path):
+    (checkpoint, _) = list_checkpoints(whole / "checkpoints")
+    shorter = world.recipe(f"train.max_steps={STEPS - 1}")
+    with pytest.raises(UsageError, match="behind the end of this run") as caught:
+        train(shorter, **world.sources, out=tmp_path, resume=checkpoint)
+    assert f"step {STEPS}" in str(caught.value)
+    assert not (tmp_path / "model").exists()
+
+
+def test_what_a_callback_ends_early_is_no_complete_run(world, tmp_path):
+    class EarlyStopping(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            trainer.should_stop = True
+
+    recipe = world.recipe("train.max_steps=3")
+    report = train(recipe, **world.sources, out=tmp_path, callbacks=[EarlyStopping()])
+    assert (report.steps, report.completed) == (1, False)
+    assert not (tmp_path / "model").exists()
+    assert train(recipe, **world.sources, out=tmp_path).resumed_from == 1
+
+
+def test_first_weights_beside_a_checkpoint_are_refused_in_a_new_folder(world, whole, tmp_path):
+    (checkpoint, _) = list_checkpoints(whole / "checkpoints")
+    weights = whole / "model" / "model.safetensors"
+    with pytest.raises(UsageError, match="or with those of --init-from"):
+        train(world.recipe(), **world.sources, out=tmp_path, resume=checkpoint, init_from=weights)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("hook", ["on_fit_start", "on_after_backward"])
+def test_an_interruption_that_cannot_be_saved_is_one(world, tmp_path, hook):
+    """Before the first step one signal ends the run, later a second one."""
+
+    def interrupt(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    impatient = type("Impatient", (Callback,), {hook: interrupt})()
+    with pytest.raises(KeyboardInterrupt):
+        train(world.recipe(SELDOM), **world.sources, out=tmp_path, callbacks=[impatient])
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_going_back_to_a_step_gives_up_the_later_ones(world, tmp_path):

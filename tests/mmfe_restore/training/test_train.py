@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from mmfe_restore.recipes.loading import parse_yaml
 from mmfe_restore.training import plan_run, train
 from mmfe_restore.training.initial_weights import holds_guided, new_restorer
 from mmfe_restore.training.lightning_module import RestorationTask
+from mmfe_restore.training.validation import ValidationCallback
 
 
 def table(path):
@@ -224,6 +226,18 @@ def test_routing_is_logged_for_every_site(finished):
         experts = [float(row[f"expert_{i}"]) for i in range(recipe.model.num_experts)]
         assert all(0 < value < 1 for value in experts)
         assert float(row["mean"]) == pytest.approx(np.mean(experts), rel=1e-5)
+
+
+def test_a_validation_that_is_nan_does_not_end_the_search_for_the_best(world, tmp_path):
+    validation = ValidationCallback(world.recipe(), (), None, tmp_path, None, fingerprint=None)
+    elsewhere = SimpleNamespace(is_global_zero=False)
+    for psnr, best in ((20.0, 20.0), (float("nan"), 20.0), (19.0, 20.0), (21.0, 21.0)):
+        validation._keep(elsewhere, None, 1, {"low": (psnr, 1)})
+        assert validation.best == best
+    fresh = ValidationCallback(world.recipe(), (), None, tmp_path, None, fingerprint=None)
+    for psnr in (float("nan"), 19.0):
+        fresh._keep(elsewhere, None, 1, {"low": (psnr, 1)})
+    assert fresh.best == 19.0
 
 
 def test_validation_holds_a_scene_out_and_keeps_the_best(finished, world):
