@@ -27,9 +27,9 @@ from mmfe_restore.recipes.schema import Recipe
 
 Part = TypeVar("Part")
 
-_NAMES = ("SIGTERM", "SIGINT", "SIGUSR1")
+_NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
 STOP_SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
-"""Signals that tell a training to save and stop; Windows lacks the last of them."""
+"""Signals that tell a training to save and stop; Windows lacks the last two of them."""
 
 
 @contextmanager

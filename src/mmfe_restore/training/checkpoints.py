@@ -32,8 +32,8 @@ _AGREE_EVERY = 10
 class SaveByClock(Checkpoint):
     """Saves every so many seconds, at the end, and when the process is told to stop.
 
-    SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 (SLURM's warning) let the current step finish, save and
-    end the run; a second one stops at once.
+    SIGTERM, SIGINT (Ctrl-C), SIGUSR1 (SLURM's warning) and SIGHUP (a closed terminal; but for
+    nohup) let the current step finish, save and end the run; a second one stops at once.
 
     Args:
         folder: where checkpoints go.
@@ -56,12 +56,15 @@ class SaveByClock(Checkpoint):
         # Those of before Lightning's: its own teardown comes before `release_signals`, and giving
         # its handlers back then would leave a process, and what it forks, deaf to SIGTERM.
         self._before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+        hangup = getattr(signal, "SIGHUP", None)
+        if self._before.get(hangup) is signal.SIG_IGN:  # as nohup has it
+            del self._before[hangup]
         self.stopped_by: str | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the signals; after Lightning, whose own handler would end the run unsaved."""
         if threading.current_thread() is threading.main_thread():
-            for number in STOP_SIGNALS:
+            for number in self._before:
                 signal.signal(number, self._on_signal)
         self._saved_at = time.monotonic()
 

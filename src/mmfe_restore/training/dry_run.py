@@ -213,7 +213,7 @@ def _check_out(
     run_dir.check_claim(out, recipe)
     start = inputs.schedule.steps
     if resume != "auto" or not run_dir.holds_model(out):
-        _, start = find_start(out, recipe, resume, Progress())
+        _, start = find_start(out, recipe, resume, Progress(), steps=inputs.schedule.steps)
     if start:
         run_dir.record_versions(
             out,

@@ -120,7 +120,7 @@ def test_kill_9_inside_a_step(world, whole, tmp_path, start_forked):
 SELDOM = "train.checkpoint_every=3600"
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGUSR1", "SIGHUP"])
 def test_a_signal_finishes_the_step_and_saves(world, whole, tmp_path, name):
     class Signal(Callback):
         def on_before_optimizer_step(self, trainer, pl_module, optimizer):
@@ -134,6 +134,21 @@ def test_a_signal_finishes_the_step_and_saves(world, whole, tmp_path, name):
     assert [path.name for path in kept] == ["step-00000008.ckpt"]
     train(recipe, **world.sources, out=tmp_path)
     assert_same_run(whole, tmp_path)
+
+
+def test_under_nohup_a_closed_terminal_ends_nothing(world, tmp_path):
+    class Hangup(Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            os.kill(os.getpid(), signal.SIGHUP)
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        done = train(
+            world.recipe("train.max_steps=2"), **world.sources, out=tmp_path, callbacks=[Hangup()]
+        )
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (done.steps, done.completed) == (2, True)
 
 
 def test_a_process_that_gets_a_signal_saves_and_exits(world, whole, tmp_path, start_forked):

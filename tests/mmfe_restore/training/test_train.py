@@ -57,7 +57,7 @@ def finished(world, tmp_path_factory):
 
 def test_the_process_gets_its_signals_back(world, tmp_path):
     # A handler of a run that has ended would keep this process, and what it forks, from ending.
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
     train(world.recipe("train.max_steps=1"), **world.sources, out=tmp_path)
     assert [signal.getsignal(number) for number in numbers] == before
