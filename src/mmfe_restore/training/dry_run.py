@@ -125,6 +125,8 @@ def plan_run(
     begins = out is None or not has_weights(out, resume)
     weights = None if init_from is None else find_weights(init_from, needed=begins)
     require_options(weights if begins else None, wandb)
+    if out is not None:
+        run_dir.check_one_start(out, resume, weights)
     if begins and weights is not None:
         new_restorer(recipe, weights)
     problem: MmfeError | None = None

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
@@ -141,6 +141,23 @@ def check_claim(out: Path, recipe: Recipe) -> str | None:
             remedy="choose another --out",
         )
     return None
+
+
+def check_one_start(
+    out: Path, resume: Literal["auto"] | Path | None, init_from: Path | None
+) -> None:
+    """Refuse a checkpoint and first weights at once, but for a run that recorded both; as `train`.
+
+    Raises:
+        UsageError: both are given, and nothing in ``out`` says that its run began so.
+    """
+    if isinstance(resume, Path) and init_from is not None and not (out / VERSIONS).exists():
+        raise UsageError(
+            "a run begins with a checkpoint's weights or with those of --init-from",
+            got=f"--resume {resume} and --init-from {init_from}, and no run in {out} yet",
+            expected="one of them",
+            remedy="leave one of them out",
+        )
 
 
 def _write_recipe(file: Path, recipe: Recipe) -> None:

@@ -14,7 +14,6 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
-from mmfe_cache.errors import UsageError
 from mmfe_cache.guides.base import guide_calls
 from mmfe_cache.io import counted
 from mmfe_cache.machine import (
@@ -107,13 +106,7 @@ def train(
     finished = resume == "auto" and run_dir.holds_model(out)
     weights = None if init_from is None else find_weights(init_from, needed=begins)
     require_options(weights if begins else None, wandb)
-    if isinstance(resume, Path) and weights is not None and not (out / run_dir.VERSIONS).exists():
-        raise UsageError(
-            "a run begins with a checkpoint's weights or with those of --init-from",
-            got=f"--resume {resume} and --init-from {init_from}, and no run in {out} yet",
-            expected="one of them",
-            remedy="leave one of them out",
-        )
+    run_dir.check_one_start(out, resume, weights)
     if begins and weights is not None:
         new_restorer(recipe, weights)  # others are refused before anything of an earlier run goes
     inputs = open_inputs(recipe, root=root, cache=cache, progress=progress)

@@ -24,6 +24,7 @@ from mmfe_restore.data import Schedule
 from mmfe_restore.recipes import load_recipe, recipe_to_dict
 from mmfe_restore.training import train
 from mmfe_restore.training.checkpoints import list_checkpoints, read_checkpoint
+from mmfe_restore.training.dry_run import plan_run
 from mmfe_restore.training.inputs import check_trained_on
 from mmfe_restore.training.run_dir import default_folder
 
@@ -197,6 +198,7 @@ def test_a_signal_to_all_processes_leaves_the_workers_to_finish_the_step(
     ]
 
 
+@pytest.mark.slow
 def test_workers_that_a_server_forked_end_with_a_training_that_is_killed(
     world, tmp_path, start_forked
 ):
@@ -494,8 +496,10 @@ def test_what_a_callback_ends_early_is_no_complete_run(world, tmp_path):
 def test_first_weights_beside_a_checkpoint_are_refused_in_a_new_folder(world, whole, tmp_path):
     (checkpoint, _) = list_checkpoints(whole / "checkpoints")
     weights = whole / "model" / "model.safetensors"
-    with pytest.raises(UsageError, match="or with those of --init-from"):
-        train(world.recipe(), **world.sources, out=tmp_path, resume=checkpoint, init_from=weights)
+    both = {"out": tmp_path, "resume": checkpoint, "init_from": weights}
+    for refusing in (train, plan_run):
+        with pytest.raises(UsageError, match="or with those of --init-from"):
+            refusing(world.recipe(), **world.sources, **both)
     assert not list(tmp_path.iterdir())
 
 
