@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +26,13 @@ if METHOD == "forkserver":
     PROCESSES.set_forkserver_preload(
         ["mmfe_restore.training.train", "mmfe_restore.evaluation.evaluate"]
     )
+
+# A shell starts what runs in its background with SIGINT ignored, nohup with SIGHUP, and programs
+# inherit that: tests that send one would wait in vain. Programs inherit no handlers.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda number, frame: None)  # pytest itself stays under nohup
 
 SCRIPT = """
 import os, runpy, sys
