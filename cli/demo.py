@@ -220,15 +220,19 @@ def _copy_photographs(chosen: Photographs, folder: Path) -> None:
     """Copy each part's photographs, and refuse copies of other ones: they may be in two parts."""
     from mmfe_cache.datasets.photographs import is_image_name
     from mmfe_cache.errors import UsageError
-    from mmfe_cache.names import first_few
+    from mmfe_cache.names import composed, first_few
 
     copies = {
         folder / part / (photograph.name + photograph.path.suffix): photograph.path
         for part in ("train", "test", "own")
         for photograph in getattr(chosen, part)
     }
-    others = [path for path in sorted(folder.glob("*/*")) if is_image_name(path)]
-    others = [str(path) for path in others if path not in copies]
+    known = {(path.parent.name, composed(path.name)) for path in copies}
+    others = [
+        str(path)
+        for path in sorted(folder.glob("*/[!.]*"))  # a Mac leaves ._a.png beside a.png
+        if is_image_name(path) and (path.parent.name, composed(path.name)) not in known
+    ]
     if others:
         raise UsageError(
             f"{folder.parent} holds a demo of other photographs",

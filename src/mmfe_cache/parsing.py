@@ -22,7 +22,10 @@ class DuplicateKeyError(UsageError):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's scalars: ``2e-4`` and ``010`` are numbers, ``on``, ``1:30`` and dates words."""
+    """YAML 1.2's scalars: ``2e-4`` and ``010`` are numbers, ``on``, ``1:30`` and dates words.
+
+    And ``100_000`` is a number, as people write it.
+    """
 
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         twice = next(_duplicates(node), None)
@@ -46,7 +49,7 @@ _Loader.yaml_implicit_resolvers = {
 _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:int",
-    re.compile(r"^(?:[-+]?\d+|0o[0-7]+|0x[0-9a-fA-F]+)$", re.ASCII),
+    re.compile(r"^(?:[-+]?(?:\d+|\d{1,3}(?:_\d{3})+)|0o[0-7]+|0x[0-9a-fA-F]+)$", re.ASCII),
     list("-+0123456789"),
 )
 _Loader.add_implicit_resolver(

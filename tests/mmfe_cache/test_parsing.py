@@ -38,7 +38,8 @@ def test_yaml_scalars_are_those_of_yaml_1_2():
     assert parse_yaml("[2e-4, on, off, true, .inf]") == [2e-4, "on", "off", True, float("inf")]
     assert parse_yaml("[.Inf, -.INF, 1., 0]") == [float("inf"), -float("inf"), 1.0, 0]
     assert parse_yaml("[010, 08, -3, +4, 0x1F, 0o17]") == [10, 8, -3, 4, 31, 15]
-    words = ["1:30", "1_000", "2024-01-02", "2024-13-45", "0b1"]
+    assert parse_yaml("[100_000, -1_000, 1_000_000]") == [100_000, -1_000, 1_000_000]
+    words = ["1:30", "1_00", "_100", "2024-01-02", "2024-13-45", "0b1"]
     assert parse_yaml(f"[{', '.join(words)}]") == words
 
 

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import get_args
 
 from mmfe_cache.errors import DataError, UsageError
-from mmfe_cache.packing.reader import PackReader, is_foreign, open_pack, pack_places
+from mmfe_cache.packing.reader import (
+    FOLDER as PACKED,
+    PackReader,
+    is_foreign,
+    open_pack,
+    pack_places,
+)
 from mmfe_cache.places import DATA
 from mmfe_cache.samples import Sample, SampleSet
 
@@ -426,6 +432,9 @@ def _lies_below(name: str, split: Split, root: Path) -> bool:
     load = dataset_info(name).load
     if load is None:
         return any(found is not None for _, found in find_parts(name, split, root))
+    folders = (path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if all(path.name == PACKED for path in folders):
+        return False  # pictures beside a pack make no split
     try:
         load(split, root)
     except DataError:

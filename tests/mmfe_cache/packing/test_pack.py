@@ -153,6 +153,16 @@ def test_a_pack_beside_the_files_hides_no_split(make_pair, tmp_path, folders):
     assert splits_of("folder", tmp_path) == ("train", "test")
 
 
+def test_a_picture_beside_a_pack_makes_no_split(make_pair, tmp_path):
+    make_pair(tmp_path / "files" / "train", "a")
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    pack(load_dataset("folder", "train", tmp_path / "files"), alone / "train.h5")
+    (alone / "packed").mkdir()
+    write_png(alone / "preview.png", np.zeros((8, 8, 3), np.uint8))
+    assert splits_of("folder", alone) == ("train",)
+
+
 def test_a_pack_beside_published_files_hides_no_split(samples, lol):
     pack(samples, lol / "lol-v1-test.h5")
     assert splits_of("lol-v1", lol) == ("train", "test")
