@@ -126,7 +126,7 @@ def _stop_as_by_ctrl_c() -> None:
     # Elsewhere whoever started this has decided otherwise, such as nohup.
     taken = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
     for number in taken:
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, _stop)
     if hasattr(os, "register_at_fork"):  # Windows forks nothing
 
         def as_usual() -> None:
@@ -134,6 +134,10 @@ def _stop_as_by_ctrl_c() -> None:
                 signal.signal(number, signal.SIG_DFL)
 
         os.register_at_fork(after_in_child=as_usual)
+
+
+def _stop(number: int, frame: object) -> None:
+    raise output.StoppedError(signal.Signals(number).name)
 
 
 class _WithoutPlots(MetaPathFinder):

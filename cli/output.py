@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from mmfe_cache.progress import Progress
 
 
+class StoppedError(KeyboardInterrupt):
+    """SIGTERM or SIGHUP, where Ctrl-C is another thing: it ends a page that is being served."""
+
+
 @dataclass
 class Verbosity:
     """The global switches of this process, and whether it was told of an interruption.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -61,6 +60,10 @@ def command(
         names, host=host, port=port, device=device, max_megapixels=max_megapixels
     ) as address:
         output.print_line(f"the page is at {address} ; Ctrl-C ends it")
-        with suppress(KeyboardInterrupt):  # the way to end it: nothing was interrupted
+        try:
             while True:
                 time.sleep(3600)
+        except output.StoppedError:
+            raise
+        except KeyboardInterrupt:
+            pass  # the way to end it: nothing was interrupted

@@ -332,6 +332,7 @@ def test_ctrl_c_ends_the_page_as_it_says(monkeypatch, capsys):
     import time
     from contextlib import nullcontext
 
+    from mmfe_cli.output import StoppedError
     from mmfe_restore import web
 
     def pressed(_seconds):
@@ -344,6 +345,12 @@ def test_ctrl_c_ends_the_page_as_it_says(monkeypatch, capsys):
     told = capsys.readouterr()
     assert "the page is at http://here ; Ctrl-C ends it" in told.out
     assert "interrupted" not in told.err
+
+    def stopped(_seconds):
+        raise StoppedError("SIGTERM")
+
+    monkeypatch.setattr(time, "sleep", stopped)
+    assert run(["web"]) == 130
 
 
 @pytest.mark.parametrize(

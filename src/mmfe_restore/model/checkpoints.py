@@ -218,7 +218,9 @@ def load(
             "force_download": force_download,
             "local_files_only": local_files_only,
         }
-        folder = hub_folder(named, **{name: value for name, value in options.items() if value})
+        folder = hub_folder(
+            named, **{name: value for name, value in options.items() if value is not None}
+        )
     elif revision is not None:
         raise UsageError(
             f"{named} is no repository of the Hugging Face Hub: it has no revisions",

@@ -283,7 +283,8 @@ def name_of_guide(name: str) -> str:
     before, path = split_guide(name)
     if path is None:
         return name
-    last = path.resolve().name
+    # A file of the Hugging Face cache is a link, whose target bears a hash for a name.
+    last = path.name if path.name not in ("", "..") else path.resolve().name
     # One of the user's own that is called as one of the registry is not taken for that.
     return before + (f"./{last}" if last in GUIDES else last)
 

@@ -161,9 +161,10 @@ class StreamedLevel1:
         for band in bands:
             first = 0
             for strip in self._run(start(band), parts, step, band.left):
-                if level1.dtype != strip.dtype and not fits_half(strip):
-                    level1 = level1.to(strip.dtype)
-                level1[0, first : first + len(strip), band.own] = strip[:, band.inner]
+                own = strip[:, band.inner]
+                if level1.dtype != own.dtype and not fits_half(own):
+                    level1 = level1.to(own.dtype)
+                level1[0, first : first + len(own), band.own] = own
                 first += len(strip)
         return level1
 

@@ -251,3 +251,16 @@ def test_a_disk_that_takes_no_more_gives_an_os_error_and_no_folder_to_load(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list((tmp_path / "model").iterdir())
+
+
+def test_that_no_login_is_to_be_sent_reaches_the_hub(monkeypatch, tmp_path):
+    given: dict[str, object] = {}
+
+    def note(name: str, **options: object) -> Path:
+        given.update(options)
+        raise ModelError("looked at")
+
+    monkeypatch.setattr("mmfe_restore.model.checkpoints.hub_folder", note)
+    with pytest.raises(ModelError, match="looked at"):
+        Restorer.from_pretrained("owner/name", token=False)
+    assert given["token"] is False

@@ -88,3 +88,9 @@ def test_a_guide_on_another_drive_is_found_where_it_is(tmp_path, monkeypatch):
     guide.unlink()
     gone = folders.find_recorded_guide(recipe_from_dict(kept["recipe"]), kept, tmp_path)
     assert gone.guide.name == str(guide)
+
+
+def test_a_guide_that_is_a_link_keeps_the_links_name(tmp_path):
+    (tmp_path / "blob").write_bytes(b"")
+    (tmp_path / "student.safetensors").symlink_to(tmp_path / "blob")
+    assert folders.name_of_guide(str(tmp_path / "student.safetensors")) == "student.safetensors"
