@@ -143,7 +143,7 @@ def plan_run(
     else:
         if out is not None:
             try:
-                _check_out(recipe, inputs, machine, out, resume, weights)
+                _check_out(recipe, inputs, out, resume, weights)
             except MmfeError as found:
                 problem = found
     otherwise = reads_otherwise(recipe, weights if begins else None, fingerprint)
@@ -196,7 +196,6 @@ def plan_run(
 def _check_out(
     recipe: Recipe,
     inputs: Inputs,
-    machine: Machine,
     out: Path,
     resume: Literal["auto"] | Path | None,
     weights: Path | None,
@@ -217,16 +216,7 @@ def _check_out(
     if resume != "auto" or not run_dir.holds_model(out):
         _, start = find_start(out, recipe, resume, Progress(), steps=inputs.schedule.steps)
     if start:
-        run_dir.record_versions(
-            out,
-            recipe,
-            inputs.identity,
-            machine.world_size,
-            data=inputs.data_identity(),
-            init_from=weights,
-            resumed=True,
-            complete=True,  # which writes nothing
-        )
+        run_dir.check_resumed(out, inputs.identity, inputs.data_identity(), weights)
 
 
 def _schedule_without_cache(

@@ -243,37 +243,49 @@ def record_versions(
     data: Mapping[str, str] | None,
     init_from: Path | None,
     resumed: bool,
-    complete: bool = False,
 ) -> None:
     """Write what the run's result depends on; `versions` says what that is.
 
-    ``cache`` is `Inputs.identity`, ``data`` `Inputs.data_identity`; one of them is None. A run
-    that is ``complete`` is held to its record alone: nothing is computed any more.
+    ``cache`` is `Inputs.identity`, ``data`` `Inputs.data_identity`; one of them is None.
 
     Raises:
-        CacheError: a resumed run would read other embeddings than it began with.
-        DataError: a resumed run without a guide would see other pictures than it began with.
-        UsageError: a resumed run began with other weights than ``init_from``, or its record is
-            damaged.
+        MmfeError: as `check_resumed`, where the run is ``resumed``.
     """
     file = out / VERSIONS
     now = json.loads(json.dumps(versions(recipe, cache, data, world_size, init_from), default=str))
     if resumed and file.exists():
-        before = check_record(out, cache, data)
-        first = before.get("init_from")
-        # The weights are in the checkpoint by now: their file need not be there any more.
-        given = now["init_from"] or {}
-        if given.get("sha256") not in (None, (first or {}).get("sha256")):
-            raise UsageError(
-                "the run did not begin with the weights of --init-from",
-                got=given,
-                expected="random weights" if first is None else first,
-                remedy="leave --init-from out, choose another --out, or begin anew with "
-                "--resume none",
-            )
-        now["init_from"] = first
-    if not complete:
-        write_json(file, now)
+        now["init_from"] = check_resumed(out, cache, data, init_from)
+    write_json(file, now)
+
+
+def check_resumed(
+    out: Path,
+    cache: Mapping[str, Any] | None,
+    data: Mapping[str, str] | None,
+    init_from: Path | None,
+) -> dict[str, Any] | None:
+    """Hold a run that goes on to its record; the arguments are those of `record_versions`.
+
+    Returns:
+        the weights that the run began with; None for random ones, or where nothing is recorded.
+
+    Raises:
+        CacheError: it would read other embeddings than it began with.
+        DataError: without a guide, it would see other pictures than it began with.
+        UsageError: it began with other weights than ``init_from``, or its record is damaged.
+    """
+    before = check_record(out, cache, data)
+    first = before.get("init_from")
+    # The weights are in the checkpoint by now: their file need not be there any more.
+    given = {} if not before or init_from is None else _identity(init_from)
+    if given.get("sha256") not in (None, (first or {}).get("sha256")):
+        raise UsageError(
+            "the run did not begin with the weights of --init-from",
+            got=given,
+            expected="random weights" if first is None else first,
+            remedy="leave --init-from out, choose another --out, or begin anew with --resume none",
+        )
+    return first
 
 
 def check_record(

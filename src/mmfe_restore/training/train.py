@@ -130,7 +130,9 @@ def train(
             new_restorer(recipe, weights)
         if start:
             _take_recorded_threads(out, progress)
-        if machine.rank == 0:
+        if machine.rank == 0 and complete:
+            run_dir.check_resumed(out, inputs.identity, inputs.data_identity(), weights)
+        elif machine.rank == 0:
             run_dir.record_versions(
                 out,
                 recipe,
@@ -139,7 +141,6 @@ def train(
                 data=inputs.data_identity(),
                 init_from=weights,
                 resumed=start > 0,
-                complete=complete,
             )
         if complete:
             progress.message(f"{out} is complete: {start:,} steps; nothing to do")

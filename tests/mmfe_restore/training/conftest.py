@@ -13,6 +13,9 @@ from mmfe_cache.images import write_png
 from mmfe_cache.precompute import build_cache
 from mmfe_cache.store import store_path
 from mmfe_restore.recipes import load_recipe
+from mmfe_restore.training import train
+
+from .runs import rows
 
 TINY = (
     "guide=oracle",
@@ -87,3 +90,13 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def whole(world, tmp_path_factory):
+    """The uninterrupted run."""
+    out = tmp_path_factory.mktemp("whole")
+    report = train(world.recipe(), **world.sources, out=out)
+    assert report.completed
+    assert len(rows(out)) == STEPS
+    return out

@@ -3,17 +3,14 @@
 import csv
 import hashlib
 import json
-import os
 import shutil
 import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from safetensors.torch import load_file
 
 from mmfe_cache.datasets import load_dataset
 from mmfe_cache.errors import CacheError, DataError, ModelError, UsageError
@@ -28,29 +25,10 @@ from mmfe_restore.training.dry_run import plan_run
 from mmfe_restore.training.inputs import check_trained_on
 from mmfe_restore.training.run_dir import default_folder
 
+from .conftest import STEPS
+from .runs import assert_same_run, rows, weights
+
 WORKER = Path(__file__).with_name("worker.py")
-STEPS = 13
-TIMED = ("images_per_second", "data_wait")
-
-
-def rows(out):
-    with (out / "metrics.csv").open() as stream:
-        return [
-            {key: value for key, value in row.items() if key not in TIMED}
-            for row in csv.DictReader(stream)
-        ]
-
-
-def weights(out):
-    return load_file(out / "model" / "model.safetensors")
-
-
-def assert_same_run(one, two):
-    assert rows(one) == rows(two)
-    assert (one / "router.csv").read_text() == (two / "router.csv").read_text()
-    ours, theirs = weights(one), weights(two)
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 class Messages(Progress):
@@ -75,16 +53,6 @@ class Warnings(Progress):
 
     def warn(self, text):
         self.told = (*self.told, text)
-
-
-@pytest.fixture(scope="module")
-def whole(world, tmp_path_factory):
-    """The uninterrupted run."""
-    out = tmp_path_factory.mktemp("whole")
-    report = train(world.recipe(), **world.sources, out=out)
-    assert report.completed
-    assert len(rows(out)) == STEPS
-    return out
 
 
 def test_stopping_after_every_step_changes_nothing(world, whole, tmp_path):
@@ -115,121 +83,6 @@ def test_kill_9_inside_a_step(world, whole, tmp_path, start_forked):
     report = train(world.recipe(), **world.sources, out=tmp_path / "run")
     assert report.resumed_from == 6
     assert_same_run(whole, tmp_path / "run")
-
-
-# An hour between checkpoints: what is there was saved because of the signal.
-SELDOM = "train.checkpoint_every=3600"
-
-
-@pytest.mark.parametrize("name", ["SIGINT", "SIGUSR1", "SIGHUP"])
-def test_a_signal_finishes_the_step_and_saves(world, whole, tmp_path, name):
-    class Signal(Callback):
-        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-            if trainer.global_step == 7:
-                os.kill(os.getpid(), getattr(signal, name))
-
-    recipe = world.recipe(SELDOM)
-    stopped = train(recipe, **world.sources, out=tmp_path, callbacks=[Signal()])
-    assert (stopped.steps, stopped.stopped_by, stopped.completed) == (8, name, False)
-    kept = list_checkpoints(tmp_path / "checkpoints")
-    assert [path.name for path in kept] == ["step-00000008.ckpt"]
-    train(recipe, **world.sources, out=tmp_path)
-    assert_same_run(whole, tmp_path)
-
-
-def test_under_nohup_a_closed_terminal_ends_nothing(world, tmp_path):
-    class Hangup(Callback):
-        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-            os.kill(os.getpid(), signal.SIGHUP)
-
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        done = train(
-            world.recipe("train.max_steps=2"), **world.sources, out=tmp_path, callbacks=[Hangup()]
-        )
-    finally:
-        signal.signal(signal.SIGHUP, before)
-    assert (done.steps, done.completed) == (2, True)
-
-
-def test_a_process_that_gets_a_signal_saves_and_exits(world, whole, tmp_path, start_forked):
-    out, name = tmp_path / "run", "SIGTERM"
-    recipe = world.recipe(SELDOM)
-    wanted = {
-        "recipe": recipe_to_dict(recipe),
-        "root": str(world.root),
-        "cache": str(world.cache),
-        "out": str(out),
-        "kill_at": 7,
-        "signal": name,
-    }
-    stopped = start_forked(WORKER, json.dumps(wanted))()
-    assert stopped.returncode == 0, stopped.stderr
-    told = json.loads(stopped.stdout.splitlines()[-1])
-    assert (told["steps"], told["stopped_by"], told["completed"]) == (8, name, False)
-    assert [path.name for path in list_checkpoints(out / "checkpoints")] == ["step-00000008.ckpt"]
-    train(recipe, **world.sources, out=out)
-    assert_same_run(whole, out)
-
-
-# Two micro-batches: the signal comes at the first, and the second is still to be loaded.
-WORKERS = (SELDOM, "train.num_workers=2", "train.accumulate=2", "train.max_steps=4")
-
-
-def test_a_signal_to_all_processes_leaves_the_workers_to_finish_the_step(
-    world, tmp_path, start_forked
-):
-    wanted = {
-        "recipe": recipe_to_dict(world.recipe(*WORKERS)),
-        "root": str(world.root),
-        "cache": str(world.cache),
-        "out": str(tmp_path),
-        "kill_at": 1,
-        "signal": "SIGTERM",
-        "group": True,
-        "start_method": "fork",
-    }
-    stopped = start_forked(WORKER, json.dumps(wanted))()
-    assert stopped.returncode == 0, stopped.stderr
-    told = json.loads(stopped.stdout.splitlines()[-1])
-    assert (told["steps"], told["stopped_by"], told["completed"]) == (2, "SIGTERM", False)
-    assert [path.name for path in list_checkpoints(tmp_path / "checkpoints")] == [
-        "step-00000002.ckpt"
-    ]
-
-
-@pytest.mark.slow
-def test_workers_that_a_server_forked_end_with_a_training_that_is_killed(
-    world, tmp_path, start_forked
-):
-    wanted = {
-        "recipe": recipe_to_dict(world.recipe(*WORKERS)),
-        "root": str(world.root),
-        "cache": str(world.cache),
-        "out": str(tmp_path),
-        "kill_at": 0,
-        "start_method": "forkserver",
-    }
-    killed = start_forked(WORKER, json.dumps(wanted))()
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    (told,) = [line for line in killed.stdout.splitlines() if line.startswith('{"workers"')]
-    workers = json.loads(told)["workers"]
-    assert len(workers) == 2
-    until = time.monotonic() + 20
-    while left := [pid for pid in workers if is_running(pid)]:
-        if time.monotonic() > until:
-            for pid in left:
-                os.kill(pid, signal.SIGKILL)
-            pytest.fail("workers are left")
-        time.sleep(0.05)
-
-
-def is_running(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_a_truncated_checkpoint_falls_back_to_the_one_before(world, whole, tmp_path):
@@ -380,8 +233,8 @@ def test_first_weights_are_recorded_and_others_refused_later(world, tmp_path):
     with pytest.raises(UsageError, match="did not begin with the weights"):
         go(other)
     # The same command, also once the file is gone, and without the option: all go on.
-    for weights in (one, None):
-        go(weights)
+    for given in (one, None):
+        go(given)
     one.unlink()
     go(one)
     assert json.loads((out / "versions.json").read_text())["init_from"] == recorded
@@ -501,21 +354,6 @@ def test_first_weights_beside_a_checkpoint_are_refused_in_a_new_folder(world, wh
         with pytest.raises(UsageError, match="or with those of --init-from"):
             refusing(world.recipe(), **world.sources, **both)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("hook", ["on_fit_start", "on_after_backward"])
-def test_an_interruption_that_cannot_be_saved_is_one(world, tmp_path, hook):
-    """Before the first step one signal ends the run, later a second one."""
-
-    def interrupt(*_):
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    before = signal.getsignal(signal.SIGINT)
-    impatient = type("Impatient", (Callback,), {hook: interrupt})()
-    with pytest.raises(KeyboardInterrupt):
-        train(world.recipe(SELDOM), **world.sources, out=tmp_path, callbacks=[impatient])
-    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_going_back_to_a_step_gives_up_the_later_ones(world, tmp_path):
